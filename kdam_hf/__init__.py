@@ -1,0 +1,29 @@
+"""Multi-task dense prediction and knowledge distillation (KDAM) for the Hugging Face ecosystem.
+
+Importing the package makes its models known to `AutoConfig`, `AutoModel` and `AutoImageProcessor`. Tasks, distillation,
+metrics and training are separate packages, imported where they are used.
+"""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+from kdam_hf.configuration_kdam import KdamStudentConfig, KdamTeacherConfig
+from kdam_hf.image_processing_kdam import KdamImageProcessor
+from kdam_hf.modeling_kdam import KdamOutput, KdamStudent, KdamTeacher
+
+__version__ = "0.1.0"
+__all__ = [
+    "KdamImageProcessor",
+    "KdamOutput",
+    "KdamStudent",
+    "KdamStudentConfig",
+    "KdamTeacher",
+    "KdamTeacherConfig",
+]
+
+for _config, _model in ((KdamTeacherConfig, KdamTeacher), (KdamStudentConfig, KdamStudent)):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+    # The processor needs neither PIL's nor torchvision's own pipeline, so it serves both backend names.
+    AutoImageProcessor.register(
+        _config, image_processor_classes={"pil": KdamImageProcessor, "torchvision": KdamImageProcessor}, exist_ok=True
+    )

@@ -1,0 +1,27 @@
+"""Distillation: how a student learns from one frozen multi-task teacher.
+
+1. Each task turns its prediction into a distribution per pixel (its own rule, in `kdam_hf.tasks`).
+2. `cauchy_schwarz` compares two distributions in log space; it is the paper's replacement of KL.
+3. `matching` says what is compared: all tasks of one pixel (inter-task), one class over all pixels (intra-task).
+4. `baselines` holds the published opponents on the same inputs: kl, dist, cwd.
+5. `criterion` checks the predictions, picks the method and weights its terms; nothing else is needed by a trainer.
+
+A new divergence is one function and one line in `criterion._TERMS`. No function here asks which task it sees.
+"""
+
+from kdam_hf.distillation.baselines import cwd, dist, kl
+from kdam_hf.distillation.cauchy_schwarz import cauchy_schwarz_divergence
+from kdam_hf.distillation.criterion import METHODS, DistillationCriterion
+from kdam_hf.distillation.matching import INTER_MODES, inter_task, intra_task
+
+__all__ = [
+    "INTER_MODES",
+    "METHODS",
+    "DistillationCriterion",
+    "cauchy_schwarz_divergence",
+    "cwd",
+    "dist",
+    "inter_task",
+    "intra_task",
+    "kl",
+]

@@ -1,0 +1,49 @@
+"""Sums and means over the processes of a run, so that losses are those of the global batch.
+
+DistributedDataParallel averages gradients over processes. A masked mean is therefore exact over the global batch when each
+process divides its local sum by the *average* count (`mean`), and a statistic that couples pixels of all processes when it
+is built from `sum`, which carries gradient both ways.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+from torch import Tensor
+
+
+class Processes:
+    """The processes that share one global batch.
+
+    Args:
+        size: number of processes; 1 makes every method the identity and needs no process group.
+    """
+
+    def __init__(self, size: int = 1) -> None:
+        self.size = size
+
+    @classmethod
+    def current(cls) -> "Processes":
+        """The processes of the default process group; one process when none is initialised."""
+        return cls(dist.get_world_size()) if dist.is_available() and dist.is_initialized() else LOCAL
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Average over processes, without gradient; any shape."""
+        return self._reduced(x, dist.ReduceOp.SUM) / self.size if self.size > 1 else x.detach()
+
+    def max(self, x: Tensor) -> Tensor:
+        """Element-wise maximum over processes, without gradient; any shape."""
+        return self._reduced(x, dist.ReduceOp.MAX) if self.size > 1 else x.detach()
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Element-wise sum over processes; differentiable, any shape."""
+        return dist_nn.all_reduce(x, op=dist.ReduceOp.SUM) if self.size > 1 else x
+
+    @staticmethod
+    def _reduced(x: Tensor, op: dist.ReduceOp.RedOpType) -> Tensor:
+        with torch.no_grad():
+            y = x.detach().clone()
+            dist.all_reduce(y, op=op)
+        return y
+
+
+LOCAL = Processes()

@@ -1,0 +1,157 @@
+"""Photos in, physical maps out: the image processor of KDAM models.
+
+A photo is resized so that its shorter side is at most `size["shortest_edge"]` (never enlarged), normalised, and padded
+with its batch on the right and at the bottom. `post_process` undoes all of it, so every map has the photo's own size.
+PIL and torch only; torchvision is not needed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.image_utils import load_image
+
+from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, KdamConfig
+
+STRIDE = 4
+READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "argmax": lambda x: x.argmax(1),
+    "foreground": lambda x: x.float().softmax(1)[:, -1],
+    "sigmoid": lambda x: x.float().sigmoid(),
+    "unit": lambda x: F.normalize(x.float(), dim=1, eps=1e-6),
+    "none": lambda x: x.float(),
+}
+
+
+def read_out(prediction: Tensor, readout: str) -> Tensor:
+    """Prediction (B, C, H, W) -> class ids int64 (B, H, W), probabilities, metres (B, 1, H, W) or unit vectors (B, 3, H, W)."""
+    return READOUTS[readout](prediction)
+
+
+def upsample(prediction: Tensor, size: Sequence[int]) -> Tensor:
+    """Stride-4 prediction (B, C, ceil(H/4), ceil(W/4)) -> (B, C, H, W), bilinear, pixel-exact for any H, W."""
+    full = F.interpolate(prediction, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+    return full[..., : size[0], : size[1]]
+
+
+class KdamImageProcessor(BaseImageProcessor):
+    """Image processor of `KdamTeacher` and `KdamStudent`.
+
+    Args:
+        tasks: the config's task entries; they say how a prediction is read out.
+        size: {"shortest_edge": pixels}; larger photos are reduced to it, smaller ones kept. None keeps every size.
+        image_mean: RGB mean in [0, 1].
+        image_std: RGB standard deviation in [0, 1].
+    """
+
+    model_input_names = ["pixel_values", "pixel_mask"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        tasks: list[dict[str, Any]] | None = None,
+        size: dict[str, int] | None = None,
+        image_mean: list[float] | None = None,
+        image_std: list[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if size is not None and (set(size) != {"shortest_edge"} or size["shortest_edge"] < 1):
+            raise ValueError(f"size={size}; expected {{'shortest_edge': pixels}} or None.")
+        self.tasks = tasks or []
+        self.size = size
+        self.image_mean = image_mean or IMAGENET_MEAN
+        self.image_std = image_std or IMAGENET_STD
+
+    @classmethod
+    def from_model_config(cls, config: KdamConfig) -> "KdamImageProcessor":
+        """The processor that belongs to a model."""
+        size = {"shortest_edge": min(config.image_size)} if config.image_size else None
+        return cls(tasks=config.tasks, size=size, image_mean=config.image_mean, image_std=config.image_std)
+
+    def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
+        """See `preprocess`."""
+        return self.preprocess(images, **kwargs)
+
+    def preprocess(self, images: Any, return_tensors: str | None = "pt") -> BatchFeature:
+        """Prepare one photo or a list of photos.
+
+        Args:
+            images: PIL images, paths, URLs, uint8 arrays (H, W, 3) or (H, W), or uint8 tensors (3, H, W).
+            return_tensors: "pt" or "np".
+
+        Returns:
+            `pixel_values` float32 (B, 3, H, W) and `pixel_mask` bool (B, H, W), padded to the largest photo.
+        """
+        photos = [self._prepare(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+        if not photos:
+            raise ValueError("no image given; expected one photo or a list of photos.")
+        height, width = (max(p.shape[k] for p in photos) for k in (1, 2))
+        values = torch.zeros(len(photos), 3, height, width)
+        mask = torch.zeros(len(photos), height, width, dtype=torch.bool)
+        for k, photo in enumerate(photos):
+            values[k, :, : photo.shape[1], : photo.shape[2]] = photo
+            mask[k, : photo.shape[1], : photo.shape[2]] = True
+        return BatchFeature({"pixel_values": values, "pixel_mask": mask}, tensor_type=return_tensors)
+
+    def _prepare(self, image: Any) -> Tensor:
+        photo = _to_pil(image)
+        height, width = self.resized((photo.height, photo.width))
+        if (photo.height, photo.width) != (height, width):
+            photo = photo.resize((width, height), Image.Resampling.BILINEAR)
+        values = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+        return (values - torch.tensor(self.image_mean)[:, None, None]) / torch.tensor(self.image_std)[:, None, None]
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which a photo of `size` (height, width) enters the model."""
+        if self.size is None or min(size) <= self.size["shortest_edge"]:
+            return size
+        scale = self.size["shortest_edge"] / min(size)
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    def post_process(self, outputs: Any, target_sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Maps at the photos' own sizes in physical units.
+
+        Args:
+            outputs: what the model returned for a batch made by `preprocess`.
+            target_sizes: (height, width) in pixels of each photo as given to `preprocess`; for a PIL image `size[::-1]`.
+
+        Returns:
+            Per photo a dict task -> class ids int64 (H, W); probabilities float32 (H, W); metres float32 (H, W); unit
+            vectors float32 (3, H, W).
+        """
+        predictions = outputs["predictions"]
+        batch = len(next(iter(predictions.values())))
+        if len(target_sizes) != batch:
+            raise ValueError(f"{len(target_sizes)} target_sizes for a batch of {batch}; expected one (height, width) per photo.")
+        results = []
+        for k, target in enumerate(target_sizes):
+            inside = self.resized((int(target[0]), int(target[1])))
+            maps = {}
+            for task in self.tasks:
+                full = upsample(predictions[task["name"]][k : k + 1].float(), inside)
+                if tuple(full.shape[-2:]) != inside:
+                    raise ValueError(
+                        f"photo {k}: target size {tuple(target)} needs predictions for {inside} pixels but the model saw "
+                        f"{tuple(full.shape[-2:])}; give the size of the photo before preprocessing as (height, width)."
+                    )
+                full = F.interpolate(full, size=tuple(target), mode="bilinear", align_corners=False)
+                value = read_out(full, task["readout"])[0]
+                maps[task["name"]] = value[0] if value.ndim == 3 and value.shape[0] == 1 else value
+            results.append(maps)
+        return results
+
+
+def _to_pil(image: Any) -> Image.Image:
+    """Any accepted photo as an upright RGB PIL image."""
+    if isinstance(image, Tensor):
+        image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 and image.shape[0] in (1, 3) else image.cpu().numpy()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ValueError(f"image array is {image.dtype} {image.shape}; expected uint8 (H, W, 3) in [0, 255].")
+        image = Image.fromarray(image.squeeze())
+    return load_image(image)

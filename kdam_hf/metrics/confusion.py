@@ -1,0 +1,84 @@
+"""Mean intersection over union and pixel accuracy, from one confusion matrix over the whole split."""
+
+import torch
+from torch import Tensor
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.metrics.base import Metric, check_same_shape, ratio
+
+ABSENT = ("exclude", "literature")
+
+
+def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """Counts of (label, predicted) class pairs over pixels that are not ignored.
+
+    Args:
+        prediction: class ids, integer, (..., H, W).
+        label: class ids or `ignore_index`, integer, the same shape.
+        num_classes: number of classes.
+        ignore_index: label of pixels that do not count; their prediction is not looked at.
+
+    Returns:
+        (num_classes, num_classes) int64; row: label, column: prediction.
+
+    Raises:
+        KdamValueError: shapes differ; floating ids; an id outside of [0, num_classes).
+    """
+    check_same_shape(prediction, label, "(..., H, W)")
+    valid = label != ignore_index
+    checked = []
+    for who, ids in (("label", label), ("prediction", prediction)):
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise KdamValueError(f"{who} is {ids.dtype}: class ids must be integers; take the argmax of logits first")
+        ids = torch.where(valid, ids, 0).long()
+        low, high = (int(extreme) for extreme in ids.aminmax())
+        if low < 0 or high >= num_classes:
+            raise KdamValueError(
+                f"{who} holds class ids from {low} to {high}: expected 0..{num_classes - 1}, and {ignore_index} "
+                "(ignored) in the label; check the class list of the dataset and the offset of its void class"
+            )
+        checked.append(ids)
+    # ignored pixels get a bin of their own: six times as fast as gathering the others
+    pair = torch.where(valid, checked[0] * num_classes + checked[1], num_classes**2)
+    return torch.bincount(pair.flatten(), minlength=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
+
+
+def class_iou(confusion: Tensor) -> Tensor:
+    """Intersection over union per class (C,), float64 in [0, 1], of (C, C) counts; NaN for a class in neither side."""
+    hits_C = confusion.diagonal().double()
+    return hits_C / (confusion.sum(0) + confusion.sum(1) - hits_C)
+
+
+class MeanIoU(Metric):
+    """`miou` and `pixel_accuracy`, both in percent; both NaN when no pixel was valid.
+
+    Args:
+        num_classes: number of classes.
+        ignore_index: label of pixels that do not count.
+        absent: what becomes of a class that is in no label and no prediction of the split: "exclude" leaves it out of
+            the mean, "literature" counts it as 0, as the evaluation code behind most published numbers does.
+
+    Raises:
+        KdamValueError: `absent` is another word.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, absent: str = "exclude") -> None:
+        if absent not in ABSENT:
+            raise KdamValueError(f"absent {absent!r} is not known: choose one of {ABSENT}")
+        self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent
+        self.state = {"confusion": torch.zeros(num_classes, num_classes, dtype=torch.int64)}
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Add integer class ids (..., H, W); see `confusion_matrix` for what is raised."""
+        self._add(confusion=confusion_matrix(prediction, label, self.num_classes, self.ignore_index))
+
+    def compute(self) -> dict[str, float]:
+        """`miou` and `pixel_accuracy` in percent."""
+        confusion = self.state["confusion"]
+        iou_C = class_iou(confusion)
+        if self.absent == "literature" and confusion.any():
+            iou_C = iou_C.nan_to_num(0)
+        return {
+            "miou": 100 * float(iou_C.nanmean()),
+            "pixel_accuracy": 100 * ratio(confusion.trace(), confusion.sum()),
+        }

@@ -1,0 +1,303 @@
+"""KDAM teacher and student: any `AutoBackbone`, a decoder, one head per task; predictions at stride 4.
+
+Unusual here: images of any size are padded on the right and at the bottom to a multiple of 32 inside the model, and
+predictions are cropped to ceil(size / 4), so prediction (i, j) always covers pixels 4i..4i+3, 4j..4j+3. Losses are the
+trainer's business. Shape suffixes: B batch, T tasks, C/D channels, H W pixels, h w a stride-4 or coarser grid, N tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoBackbone, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_kdam import KdamConfig, KdamStudentConfig, KdamTeacherConfig
+
+SIZE_DIVISOR = 32
+STRIDE = 4
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "positive": lambda x: F.softplus(x) + 1e-3,
+    "unit": lambda x: F.normalize(x, dim=1, eps=1e-6),
+}
+
+
+@dataclass
+class KdamOutput(ModelOutput):
+    """Output of both models.
+
+    Args:
+        predictions: task name -> (B, C, ceil(H/4), ceil(W/4)): logits, metres or unit vectors, as the task says.
+    """
+
+    predictions: dict[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the dict whole: the library would take the items of a first field that is a dict for fields."""
+        if self.predictions is not None:
+            self["predictions"] = self.predictions
+
+
+def resize(x_BCHW: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bilinear resize to `size`, pixel centres kept."""
+    return F.interpolate(x_BCHW, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def conv_norm_act(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
+    """Convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class PyramidAdapter(nn.Module):
+    """Strides 4, 8, 16, 32 out of the equal-stride maps of a plain ViT (the simple feature pyramid of ViTDet, 2022)."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        c = channels[0]
+        self.channels = [c // 4, c // 2, c, c]
+        self.scales = nn.ModuleList(
+            [
+                nn.Sequential(nn.ConvTranspose2d(c, c // 2, 2, 2), nn.GELU(), nn.ConvTranspose2d(c // 2, c // 4, 2, 2)),
+                nn.ConvTranspose2d(c, c // 2, 2, 2),
+                nn.Identity(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
+        )
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Map k of the ViT becomes level k of the pyramid."""
+        return [scale(x) for scale, x in zip(self.scales, maps, strict=True)]
+
+
+class PyramidEncoder(nn.Module):
+    """A backbone that always yields four maps, finest first."""
+
+    def __init__(self, config: KdamConfig) -> None:
+        super().__init__()
+        self.backbone = AutoBackbone.from_config(config.backbone_config)
+        declared = list(self.backbone.channels)
+        if len(declared) != 4:
+            raise ValueError(
+                f"backbone {config.backbone_config.model_type} yields {len(declared)} maps {self.backbone.out_features}; "
+                "expected 4. Set out_indices in backbone_config (four stages of a pyramid, four layers of a ViT)."
+            )
+        plain = len(set(declared)) == 1
+        self.patch = int(config.backbone_config.patch_size) if plain else 1
+        self.adapter = PyramidAdapter(declared) if plain else None
+        self.declared = declared
+        self.channels: list[int] = self.adapter.channels if self.adapter is not None else declared
+
+    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> four maps (B, C_k, h_k, w_k).
+
+        A plain ViT cuts off what its patches do not cover, so the image is stretched to whole patches first.
+        """
+        whole = [-(-side // self.patch) * self.patch for side in pixel_values.shape[-2:]]
+        if whole != list(pixel_values.shape[-2:]):
+            pixel_values = resize(pixel_values, torch.Size(whole))
+        maps = list(self.backbone.forward_with_filtered_kwargs(pixel_values).feature_maps)
+        shapes = [tuple(x.shape) for x in maps]
+        if any(len(s) != 4 for s in shapes) or [s[1] for s in shapes] != self.declared:
+            raise ValueError(
+                f"backbone {type(self.backbone).__name__} declares channels {self.declared} but its maps have shapes {shapes}; "
+                "it cannot be used. Choose one whose maps are (B, C, h, w) with the declared channels, such as swin or convnext."
+            )
+        return self.adapter(maps) if self.adapter is not None else maps
+
+
+class StudentDecoder(nn.Module):
+    """All stages at stride 4, concatenated and projected; a light head per task (the baseline of the paper).
+
+    The 1x1 projection of the concatenation is computed stage by stage *before* upsampling: a linear map over channels and
+    bilinear interpolation commute, so the result is the same and the cost up to 64 times smaller.
+    """
+
+    def __init__(self, channels: list[int], config: KdamStudentConfig) -> None:
+        super().__init__()
+        width, head = config.decoder_channels, config.head_channels
+        self.project = nn.ModuleList([nn.Conv2d(c, width, 1, bias=False) for c in channels])
+        self.norm = nn.BatchNorm2d(width)
+        self.heads = nn.ModuleDict(
+            {task["name"]: nn.Sequential(conv_norm_act(width, head), nn.Conv2d(head, task["channels"], 1)) for task in config.tasks or []}
+        )
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
+        """Four maps -> raw head outputs at `size`."""
+        shared = sum(resize(project(x), size) for project, x in zip(self.project, maps, strict=True))
+        shared = F.relu(self.norm(shared))
+        return {name: head(shared) for name, head in self.heads.items()}
+
+
+class CrossTaskAttention(nn.Module):
+    """Every pixel of every task attends to the pooled tokens of all tasks, then to itself through an MLP (pre-norm).
+
+    Keys and values are average-pooled to a fixed grid per task (masked, so padding has no voice): cost and memory are
+    linear in the number of pixels.
+    """
+
+    def __init__(self, channels: int, heads: int, grid: int, tasks: int) -> None:
+        super().__init__()
+        self.heads, self.grid = heads, grid
+        self.task_embedding = nn.Parameter(torch.zeros(tasks, channels))
+        self.norm_attention = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+        self.norm_mlp = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
+
+    def forward(self, x_BTDhw: Tensor, mask_B1hw: Tensor | None) -> Tensor:
+        """(B, T, D, h, w) -> the same shape."""
+        B, T, D, h, w = x_BTDhw.shape
+        x = x_BTDhw.flatten(3).transpose(2, 3) + self.task_embedding[:, None]  # B T N D
+        y = self.norm_attention(x)
+        tokens, alive = self._pool(y.transpose(2, 3).reshape(B, T * D, h, w), mask_B1hw, T)
+        q = self.query(y).reshape(B, T * h * w, self.heads, -1).transpose(1, 2)
+        k, v = self.key_value(tokens).reshape(B, tokens.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=None if alive is None else alive[:, None, None, :])
+        x = x + self.out(attended.transpose(1, 2).reshape(B, T, h * w, D))
+        x = x + self.mlp(self.norm_mlp(x))
+        return x.transpose(2, 3).reshape(B, T, D, h, w)
+
+    def _pool(self, y: Tensor, mask: Tensor | None, T: int) -> tuple[Tensor, Tensor | None]:
+        """Masked average over a grid: tokens (B, T*grid^2, D) and which of them hold any pixel (B, T*grid^2)."""
+        B, TD = y.shape[:2]
+        pooled = F.adaptive_avg_pool2d(y if mask is None else y * mask, self.grid)
+        alive = None
+        if mask is not None:
+            share = F.adaptive_avg_pool2d(mask, self.grid)
+            pooled = pooled / share.clamp_min(1e-6)
+            alive = (share > 0).flatten(1).repeat(1, T)
+        tokens = pooled.reshape(B, T, TD // T, self.grid**2).transpose(2, 3)
+        return tokens.reshape(B, T * self.grid**2, TD // T), alive
+
+
+class TeacherDecoder(nn.Module):
+    """Tasks talk to each other at stride 16 by cross-task attention, then each is refined over strides 8 and 4."""
+
+    def __init__(self, channels: list[int], config: KdamTeacherConfig) -> None:
+        super().__init__()
+        width, tasks = config.decoder_channels, config.tasks or []
+        self.lateral = nn.ModuleList([conv_norm_act(c, width, 1) for c in channels])
+        self.start = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
+        self.blocks = nn.ModuleList(
+            [
+                CrossTaskAttention(width, config.attention_heads, config.attention_grid, len(tasks))
+                for _ in range(config.attention_layers)
+            ]
+        )
+        self.refine8 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
+        self.refine4 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
+        self.heads = nn.ModuleDict(
+            {task["name"]: nn.Sequential(conv_norm_act(width, width), nn.Conv2d(width, task["channels"], 1)) for task in tasks}
+        )
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
+        """Four maps -> raw head outputs at `size`; mask (B, 1, H, W) float is 0 on padding."""
+        m4, m8, m16, m32 = (lateral(x) for lateral, x in zip(self.lateral, maps, strict=True))
+        coarse = m16 + resize(m32, m16.shape[-2:])
+        mask16 = None if mask is None else F.adaptive_avg_pool2d(mask, coarse.shape[-2:]).gt(0).to(coarse.dtype)
+        x = torch.stack([start(coarse) for start in self.start], dim=1)
+        for block in self.blocks:
+            x = block(x, mask16)
+        m4 = resize(m4, size)
+        outputs = {}
+        for k, (name, head) in enumerate(self.heads.items()):
+            y = self.refine8[k](resize(x[:, k], m8.shape[-2:]) + m8)
+            y = self.refine4[k](resize(y, size) + m4)
+            outputs[name] = head(y)
+        return outputs
+
+
+class KdamPreTrainedModel(PreTrainedModel):
+    """Weights, saving and the common forward pass of teacher and student."""
+
+    config: KdamConfig
+    base_model_prefix = "kdam"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules: list[str] = []  # noqa: RUF012
+    decoder_class: type[nn.Module]
+
+    def __init__(self, config: KdamConfig) -> None:
+        super().__init__(config)
+        if not config.tasks:
+            raise ValueError("config.tasks is empty; give at least one task, for example [task.spec() for task in NYUD_V2].")
+        self.encoder = PyramidEncoder(config)
+        self.decoder = self.decoder_class(self.encoder.channels, config)
+        self.activations = {task["name"]: task["activation"] for task in config.tasks}
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Kaiming for the convolutions of decoders (post_init would leave them at N(0, initializer_range))."""
+        super()._init_weights(module)
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, CrossTaskAttention):
+            init.normal_(module.task_embedding, std=self.config.initializer_range)
+
+    def get_input_embeddings(self) -> None:
+        """There is none; asked for by quantisation."""
+        return
+
+    def get_output_embeddings(self) -> None:
+        """There is none; asked for by quantisation."""
+        return
+
+    def save_pretrained(self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any) -> Any:
+        """Save with the keys of `state_dict()`.
+
+        The library's default writes the keys of the original checkpoints for some backbones (swin, dinov2, ...), which
+        `Trainer` then silently fails to load on resume (transformers #43701, #48805).
+        """
+        return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None, **kwargs: Any) -> KdamOutput:
+        """Predict all tasks.
+
+        Args:
+            pixel_values: (B, 3, H, W) float, normalised with the config's mean and std; any H, W.
+            pixel_mask: (B, H, W) bool, False on padding; optional.
+
+        Returns:
+            `KdamOutput` with `predictions`.
+        """
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}; expected (B, 3, H, W).")
+        H, W = pixel_values.shape[-2:]
+        pad = (0, -W % SIZE_DIVISOR, 0, -H % SIZE_DIVISOR)
+        mask = None if pixel_mask is None else F.pad(pixel_mask[:, None].to(pixel_values.dtype), pad)
+        maps = self.encoder(F.pad(pixel_values, pad))
+        size = ((H + pad[3]) // STRIDE, (W + pad[1]) // STRIDE)
+        raw = self.decoder(maps, size, mask)
+        h, w = -(-H // STRIDE), -(-W // STRIDE)
+        predictions = {name: ACTIVATIONS[self.activations[name]](y[..., :h, :w].float()) for name, y in raw.items()}
+        return KdamOutput(predictions=predictions)
+
+
+class KdamTeacher(KdamPreTrainedModel):
+    """A strong multi-task model: backbone, cross-task attention at stride 16, refinement to stride 4."""
+
+    config: KdamTeacherConfig
+    config_class = KdamTeacherConfig
+    decoder_class = TeacherDecoder
+
+
+class KdamStudent(KdamPreTrainedModel):
+    """A small multi-task model: backbone, concatenated stages, a light head per task."""
+
+    config: KdamStudentConfig
+    config_class = KdamStudentConfig
+    decoder_class = StudentDecoder

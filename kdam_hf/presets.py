@@ -1,0 +1,125 @@
+"""Backbones by name: their architecture, and the public weights that fit it.
+
+A preset is a `backbone_config` as plain data. `tiny-*` presets are for tests and demonstrations and have no weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kdam_hf.configuration_kdam import KdamConfig, KdamStudentConfig, KdamTeacherConfig
+from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import Task
+
+PYRAMID = {"out_indices": [1, 2, 3, 4]}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone architecture.
+
+    Args:
+        config: `backbone_config` of the model, with its `model_type`.
+        weights: hub id of public ImageNet (or self-supervised) weights of exactly this architecture.
+        decoder_channels: (teacher, student) decoder widths that suit it.
+    """
+
+    config: dict[str, Any]
+    weights: str | None = None
+    decoder_channels: tuple[int, int] = (128, 128)
+
+
+def _swin(embed_dim: int, depths: list[int], heads: list[int], window: int, weights: str | None, **kwargs: Any) -> Backbone:
+    config = {"model_type": "swin", "embed_dim": embed_dim, "depths": depths, "num_heads": heads, "window_size": window}
+    return Backbone(config | PYRAMID | {"drop_path_rate": 0.0 if weights is None else 0.1}, weights, **kwargs)
+
+
+def _swinv2(embed_dim: int, depths: list[int], heads: list[int], weights: str | None, **kwargs: Any) -> Backbone:
+    config = {"model_type": "swinv2", "embed_dim": embed_dim, "depths": depths, "num_heads": heads, "window_size": 8}
+    return Backbone(config | PYRAMID, weights, **kwargs)
+
+
+def _convnext(hidden_sizes: list[int], depths: list[int], weights: str | None, v: str = "", **kwargs: Any) -> Backbone:
+    config = {"model_type": f"convnext{v}", "hidden_sizes": hidden_sizes, "depths": depths}
+    return Backbone(config | PYRAMID, weights, **kwargs)
+
+
+def _resnet(layer: str, hidden_sizes: list[int], depths: list[int], weights: str | None, **kwargs: Any) -> Backbone:
+    stem = {"embedding_size": min(64, hidden_sizes[0])}
+    config = {"model_type": "resnet", "layer_type": layer, "hidden_sizes": hidden_sizes, "depths": depths}
+    return Backbone(config | stem | PYRAMID, weights, **kwargs)
+
+
+def _pvt(hidden_sizes: list[int], depths: list[int], weights: str | None, **kwargs: Any) -> Backbone:
+    config = {"model_type": "pvt_v2", "hidden_sizes": hidden_sizes, "depths": depths, "out_indices": [0, 1, 2, 3]}
+    return Backbone(config, weights, **kwargs)
+
+
+def _vit(model_type: str, hidden: int, heads: int, layers: int, patch: int, weights: str | None, **kwargs: Any) -> Backbone:
+    quarters = [layers * k // 4 for k in (1, 2, 3, 4)]
+    config = {"hidden_size": hidden, "num_attention_heads": heads, "num_hidden_layers": layers, "patch_size": patch}
+    if model_type == "dinov3_vit":
+        config |= {"intermediate_size": 4 * hidden, "num_register_tokens": 4}
+    return Backbone({"model_type": model_type, "out_indices": quarters, "apply_layernorm": True} | config, weights, **kwargs)
+
+
+PRESETS: dict[str, Backbone] = {
+    "swin-tiny": _swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 7, "microsoft/swin-tiny-patch4-window7-224"),
+    "swin-small": _swin(96, [2, 2, 18, 2], [3, 6, 12, 24], 7, "microsoft/swin-small-patch4-window7-224"),
+    "swin-base": _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 12, "microsoft/swin-base-patch4-window12-384-in22k"),
+    "swin-large": _swin(192, [2, 2, 18, 2], [6, 12, 24, 48], 12, "microsoft/swin-large-patch4-window12-384-in22k"),
+    "swinv2-tiny": _swinv2(96, [2, 2, 6, 2], [3, 6, 12, 24], "microsoft/swinv2-tiny-patch4-window8-256"),
+    "convnext-tiny": _convnext([96, 192, 384, 768], [3, 3, 9, 3], "facebook/convnext-tiny-224"),
+    "convnext-base": _convnext([128, 256, 512, 1024], [3, 3, 27, 3], "facebook/convnext-base-224-22k"),
+    "convnext-large": _convnext([192, 384, 768, 1536], [3, 3, 27, 3], "facebook/convnext-large-224-22k"),
+    "convnextv2-atto": _convnext([40, 80, 160, 320], [2, 2, 6, 2], "facebook/convnextv2-atto-1k-224", "v2", decoder_channels=(96, 64)),
+    "convnextv2-tiny": _convnext([96, 192, 384, 768], [3, 3, 9, 3], "facebook/convnextv2-tiny-22k-224", "v2"),
+    "resnet18": _resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2], "microsoft/resnet-18"),
+    "resnet34": _resnet("basic", [64, 128, 256, 512], [3, 4, 6, 3], "microsoft/resnet-34"),
+    "resnet50": _resnet("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3], "microsoft/resnet-50"),
+    "pvt-v2-b0": _pvt([32, 64, 160, 256], [2, 2, 2, 2], "OpenGVLab/pvt_v2_b0", decoder_channels=(96, 64)),
+    "dinov2-small": _vit("dinov2", 384, 6, 12, 14, "facebook/dinov2-small"),
+    "dinov2-base": _vit("dinov2", 768, 12, 12, 14, "facebook/dinov2-base"),
+    "dinov3-small": _vit("dinov3_vit", 384, 6, 12, 16, "facebook/dinov3-vits16-pretrain-lvd1689m"),
+    # for tests and demonstrations
+    "tiny-swin": _swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 4, None, decoder_channels=(16, 16)),
+    "tiny-swinv2": _swinv2(16, [1, 1, 1, 1], [1, 2, 2, 4], None, decoder_channels=(16, 16)),
+    "tiny-convnext": _convnext([16, 24, 32, 48], [1, 1, 1, 1], None, decoder_channels=(16, 16)),
+    "tiny-convnextv2": _convnext([16, 24, 32, 48], [1, 1, 1, 1], None, "v2", decoder_channels=(16, 16)),
+    "tiny-resnet": _resnet("basic", [16, 24, 32, 48], [1, 1, 1, 1], None, decoder_channels=(16, 16)),
+    "tiny-pvt-v2": _pvt([16, 32, 40, 64], [1, 1, 1, 1], None, decoder_channels=(16, 16)),
+    "tiny-dinov2": _vit("dinov2", 48, 2, 4, 14, None, decoder_channels=(16, 16)),
+    "tiny-dinov3": _vit("dinov3_vit", 48, 2, 4, 16, None, decoder_channels=(16, 16)),
+    "demo-large": _resnet("basic", [48, 96, 192, 320], [2, 2, 3, 2], None, decoder_channels=(64, 48)),
+    "demo-small": _resnet("basic", [12, 24, 48, 96], [1, 1, 1, 1], None, decoder_channels=(32, 16)),
+}
+
+
+def make_config(
+    role: Literal["teacher", "student"],
+    preset: str,
+    tasks: Sequence[Task],
+    backbone_config: dict[str, Any] | None = None,
+    **overrides: Any,
+) -> KdamConfig:
+    """Configuration of a model on a named backbone.
+
+    Args:
+        role: teacher (strong decoder) or student (light one).
+        preset: a key of `PRESETS`.
+        tasks: in the order of the heads.
+        backbone_config: replaces the preset's, as when it was read from a checkpoint of another size.
+        overrides: fields of `KdamTeacherConfig` / `KdamStudentConfig`.
+
+    Raises:
+        KdamValueError: unknown preset.
+    """
+    if preset not in PRESETS:
+        raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
+    backbone = PRESETS[preset]
+    specs = [task.spec() for task in tasks]
+    teacher_width, student_width = backbone.decoder_channels
+    fields: dict[str, Any] = {"backbone_config": backbone_config or dict(backbone.config), "tasks": specs}
+    if role == "teacher":
+        return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))
+    return KdamStudentConfig(**(fields | {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)} | overrides))

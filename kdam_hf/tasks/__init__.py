@@ -1,0 +1,27 @@
+"""Tasks of dense prediction: everything that is special about one of them stands in its own file.
+
+`Categorical` (semseg), `HumanParts`, `Saliency`, `Depth`, `Normals` and `Edge` are the kinds; `NYUD_V2` and
+`PASCAL_CONTEXT` the task sets of the field, in canonical order and with its published loss weights.
+"""
+
+from kdam_hf.tasks.base import Task
+from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
+from kdam_hf.tasks.depth import Depth
+from kdam_hf.tasks.edge import Edge
+from kdam_hf.tasks.named import NYUD_V2, PASCAL_CONTEXT, TASK_NAMES, make_task, select_tasks
+from kdam_hf.tasks.normals import Normals
+
+__all__ = [
+    "NYUD_V2",
+    "PASCAL_CONTEXT",
+    "TASK_NAMES",
+    "Categorical",
+    "Depth",
+    "Edge",
+    "HumanParts",
+    "Normals",
+    "Saliency",
+    "Task",
+    "make_task",
+    "select_tasks",
+]

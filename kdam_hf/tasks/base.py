@@ -1,0 +1,164 @@
+"""What every dense task must say about itself; the rest of the code never asks which task it holds.
+
+Two forms of a label: *raw* (numpy, as a loader yields it) and *tensor* (torch, as the loss takes it). Shape suffixes:
+B batch, C channels, H W full resolution, h w stride-4 grid, N valid pixels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdam_hf.distributed import LOCAL, Processes
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.image_processing_kdam import read_out
+from kdam_hf.metrics.base import Metric
+
+Label = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One dense prediction task.
+
+    Args:
+        name: key in labels, predictions and results, e.g. `semseg`.
+        loss_weight: factor of the supervised loss.
+    """
+
+    name: str
+    loss_weight: float = 1.0
+
+    kind: ClassVar[str]
+    """The room this task belongs to."""
+    activation: ClassVar[str] = "none"
+    """How the model turns raw head output into a prediction (`modeling_kdam.ACTIVATIONS`)."""
+    primary_metric: ClassVar[str]
+    """Name of the metric that papers report first."""
+    higher_is_better: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of the prediction."""
+
+    @property
+    @abstractmethod
+    def readout(self) -> str:
+        """How a prediction is turned into physical units (`image_processing_kdam.READOUTS`)."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; empty for regression tasks."""
+        return ()
+
+    def spec(self) -> dict[str, Any]:
+        """The facts a published model keeps of this task, as plain data for its config."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "channels": self.channels,
+            "activation": self.activation,
+            "readout": self.readout,
+            "class_names": list(self.class_names),
+        }
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """Supervised loss, unweighted, averaged over the valid pixels of the global batch.
+
+        Args:
+            prediction: (B, C, H, W) float at label resolution.
+            label: (B, ...) as made by `to_tensor`.
+            mask: (B, H, W) bool, False on padding.
+            processes: the processes that share the batch.
+
+        Returns:
+            A float32 scalar; 0 with a gradient path when no pixel is valid.
+        """
+
+    @abstractmethod
+    def distribution_logits(self, prediction: Tensor) -> Tensor:
+        """Per-pixel distribution for matching, as unnormalised log-probabilities (method: one distribution per pixel).
+
+        Args:
+            prediction: (B, C, h, w) float.
+
+        Returns:
+            (B, K, h, w) float32.
+        """
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """A fresh streaming metric over decoded predictions and tensor labels."""
+
+    def decode(self, prediction: Tensor) -> Tensor:
+        """Physical units: class ids, probabilities, metres or unit vectors; (B, C, H, W) -> (B, H, W) or (B, c, H, W)."""
+        return read_out(prediction, self.readout)
+
+    # ---- raw labels -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def unlabelled(self, height: int, width: int) -> Label:
+        """A raw label in which every pixel is invalid: what an image without this label gets."""
+
+    @abstractmethod
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Turn the array stored in a label file into a raw label.
+
+        Args:
+            array: as decoded from PNG or NPY.
+            options: this task's entry in `dataset.json`.
+            where: the file, for the error message.
+
+        Raises:
+            DataIntegrityError: wrong shape, dtype or values.
+        """
+
+    @abstractmethod
+    def check(self, label: Label, where: str) -> None:
+        """Raise DataIntegrityError when a raw label is out of range; `where` names its file or sample."""
+
+    def hflip(self, label: Label) -> Label:
+        """Mirror a raw label left to right."""
+        return label[:, ::-1]
+
+    def rescale(self, label: Label, scale: float) -> Label:
+        """Correct the values (not the grid) of a raw label for an image enlarged by `scale`."""
+        return label
+
+    @abstractmethod
+    def to_tensor(self, label: Label) -> Tensor:
+        """Raw label -> tensor label."""
+
+    @abstractmethod
+    def render(self, values: Label) -> NDArray[np.uint8]:
+        """Colours of a raw label or of a decoded prediction in raw layout; (H, W, 3) uint8."""
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """What the colours mean: (text, RGB)."""
+        return []
+
+
+def expect_2d(array: Label, task: Task, where: str) -> Label:
+    """The array as (H, W), or an error that names the file."""
+    if array.ndim != 2:
+        raise DataIntegrityError(
+            f"{where}: {task.name} label has shape {array.shape}; expected one channel (H, W). "
+            "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
+        )
+    return array
+
+
+def expect_same_grid(prediction: Tensor, label: Tensor, mask: Tensor, task: Task) -> None:
+    """Refuse tensors that would only meet by broadcasting."""
+    sizes = prediction.shape[-2:], label.shape[-2:], mask.shape[-2:]
+    if len(set(sizes)) != 1 or prediction.shape[1] != task.channels or mask.ndim != 3:
+        raise KdamValueError(
+            f"{task.name}: prediction {tuple(prediction.shape)}, label {tuple(label.shape)} and mask {tuple(mask.shape)} "
+            f"do not agree; expected (B, {task.channels}, H, W), (B, ..., H, W) and (B, H, W) with one H x W."
+        )

@@ -1,0 +1,152 @@
+"""Tasks with one class per pixel: semantic segmentation, human parts, saliency."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdam_hf.distributed import LOCAL, Processes
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.confusion import MeanIoU
+from kdam_hf.metrics.thresholds import Saliency as SaliencyMetric
+from kdam_hf.tasks.base import Label, Task, expect_2d, expect_same_grid
+from kdam_hf.tasks.colors import categorical_palette, ramp
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class Categorical(Task):
+    """Softmax cross-entropy over `classes`; raw label uint8 (H, W), tensor label int64 (H, W), 255 = ignore."""
+
+    classes: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = "categorical"
+    primary_metric: ClassVar[str] = "miou"
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.classes) < IGNORE_INDEX:
+            raise KdamValueError(f"{self.name}: {len(self.classes)} classes given; expected 2 to {IGNORE_INDEX - 1} names.")
+
+    @property
+    def channels(self) -> int:
+        """One per class."""
+        return len(self.classes)
+
+    @property
+    def readout(self) -> str:
+        """The most probable class id."""
+        return "argmax"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of their ids."""
+        return self.classes
+
+    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """Cross-entropy, averaged over labelled pixels."""
+        expect_same_grid(prediction, label, mask, self)
+        target = label.masked_fill(~mask, IGNORE_INDEX)
+        total = F.cross_entropy(prediction.float(), target, self._class_weights(target, processes), ignore_index=IGNORE_INDEX, reduction="sum")
+        return total / processes.mean((target != IGNORE_INDEX).sum().float()).clamp_min(1)
+
+    def _class_weights(self, target: Tensor, processes: Processes) -> Tensor | None:
+        return None
+
+    def distribution_logits(self, prediction: Tensor) -> Tensor:
+        """The class logits themselves."""
+        return prediction.float()
+
+    def metric(self) -> Metric:
+        """mIoU over the classes that occur."""
+        return MeanIoU(self.channels, ignore_index=IGNORE_INDEX)
+
+    def unlabelled(self, height: int, width: int) -> Label:
+        """All 255."""
+        return np.full((height, width), IGNORE_INDEX, np.uint8)
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Integer ids; `ignore_index` of the dataset becomes 255."""
+        array = expect_2d(array, self, where)
+        if array.dtype.kind not in "iu":
+            raise DataIntegrityError(f"{where}: {self.name} label is {array.dtype}; expected integer class ids.")
+        ignored = array == options.get("ignore_index", IGNORE_INDEX)
+        self._check_range(array[~ignored], where)
+        return np.where(ignored, IGNORE_INDEX, array).astype(np.uint8)
+
+    def check(self, label: Label, where: str) -> None:
+        """Every id is a class or 255."""
+        self._check_range(label[label != IGNORE_INDEX], where)
+
+    def _check_range(self, ids: Label, where: str) -> None:
+        if ids.size and (ids.min() < 0 or ids.max() >= self.channels):
+            wrong = sorted({int(i) for i in np.unique(ids) if not 0 <= i < self.channels})
+            raise DataIntegrityError(
+                f"{where}: {self.name} label holds {wrong[:8]}; expected 0..{self.channels - 1} or {IGNORE_INDEX} (ignore). "
+                "Fix the file, or num_classes / ignore_index in dataset.json."
+            )
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """int64 (H, W)."""
+        return torch.from_numpy(label.astype(np.int64))
+
+    def render(self, values: Label) -> NDArray[np.uint8]:
+        """One colour per class, black where ignored."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: self.channels] = categorical_palette(self.channels)
+        return table[values.astype(np.uint8)]
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Class names."""
+        return [(name, tuple(int(v) for v in rgb)) for name, rgb in zip(self.classes, categorical_palette(self.channels), strict=True)]  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class HumanParts(Categorical):
+    """Parts of people; an image without any person has no valid pixel (the field's convention, also after a crop)."""
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """int64 (H, W); all 255 when no part is in view."""
+        target = super().to_tensor(label)
+        nobody = not ((target > 0) & (target != IGNORE_INDEX)).any()
+        return torch.full_like(target, IGNORE_INDEX) if nobody else target
+
+
+@dataclass(frozen=True)
+class Saliency(Categorical):
+    """Foreground or background, class-balanced cross-entropy; read out as the probability of foreground."""
+
+    classes: tuple[str, ...] = ("background", "salient")
+    kind: ClassVar[str] = "saliency"
+    primary_metric: ClassVar[str] = "maxf"
+
+    @property
+    def readout(self) -> str:
+        """Softmax probability of the last class."""
+        return "foreground"
+
+    def _class_weights(self, target: Tensor, processes: Processes) -> Tensor:
+        """Each class is weighted by the share of the other one in the batch (balanced CE of the field)."""
+        counts = torch.stack([(target == c).sum() for c in range(2)]).float()
+        shares = processes.mean(counts) / processes.mean(counts.sum()).clamp_min(1)
+        return 1 - shares
+
+    def metric(self) -> Metric:
+        """maxF and MAE."""
+        return SaliencyMetric()
+
+    def render(self, values: Label) -> NDArray[np.uint8]:
+        """Black to yellow by probability; ignored pixels grey."""
+        rgb = ramp(np.clip(values.astype(np.float32), 0, 1), (10, 10, 30), (255, 210, 60))
+        rgb[values == IGNORE_INDEX] = 90
+        return rgb
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Probability of being salient."""
+        return [("0", (10, 10, 30)), ("1", (255, 210, 60))]

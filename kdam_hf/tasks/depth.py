@@ -1,0 +1,110 @@
+"""Depth: metres along the optical axis, supervised by L1, matched as a soft assignment to log-spaced bins."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdam_hf.distributed import LOCAL, Processes
+from kdam_hf.errors import DataIntegrityError
+from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.depth import DepthErrors
+from kdam_hf.tasks.base import Label, Task, expect_2d, expect_same_grid
+from kdam_hf.tasks.colors import NEAR_TO_FAR, ramp
+
+
+@dataclass(frozen=True)
+class Depth(Task):
+    """Raw label float32 (H, W), tensor label float32 (1, H, W), metres; 0 = invalid.
+
+    Args:
+        nearest: first bin centre, metres.
+        farthest: last bin centre, metres.
+        bins: number of log-spaced bins.
+    """
+
+    name: str = "depth"
+    nearest: float = 0.7
+    farthest: float = 10.0
+    bins: int = 40
+
+    kind: ClassVar[str] = "depth"
+    activation: ClassVar[str] = "positive"
+    primary_metric: ClassVar[str] = "rmse"
+    higher_is_better: ClassVar[bool] = False
+
+    @property
+    def channels(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def readout(self) -> str:
+        """Already metres."""
+        return "none"
+
+    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """Mean absolute error in metres over pixels with a measured depth."""
+        expect_same_grid(prediction, label, mask, self)
+        valid = mask[:, None] & (label > 0)
+        total = (prediction[valid].float() - label[valid]).abs().sum()
+        return total / processes.mean(valid.sum().float()).clamp_min(1)
+
+    def distribution_logits(self, prediction: Tensor) -> Tensor:
+        """-(log d - c_k)^2 / (2 s^2) for bin centres c_k and bin width s, both in log metres; (B, bins, h, w)."""
+        centres = torch.linspace(math.log(self.nearest), math.log(self.farthest), self.bins, device=prediction.device)
+        width = math.log(self.farthest / self.nearest) / (self.bins - 1)
+        log_depth = prediction.float().clamp_min(1e-3).log()
+        return -0.5 * ((log_depth - centres[:, None, None]) / width).square()
+
+    def metric(self) -> Metric:
+        """RMSE, absRel and delta accuracies."""
+        return DepthErrors()
+
+    def unlabelled(self, height: int, width: int) -> Label:
+        """All 0."""
+        return np.zeros((height, width), np.float32)
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`."""
+        array = expect_2d(array, self, where)
+        if array.dtype == np.uint8:
+            raise DataIntegrityError(f"{where}: depth is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy).")
+        unit = options.get("unit", "mm" if array.dtype.kind in "iu" else "m")
+        if unit not in ("m", "mm"):
+            raise DataIntegrityError(f"{where}: depth unit {unit!r}; expected 'm' or 'mm' in dataset.json.")
+        metres = array.astype(np.float32) * (1e-3 if unit == "mm" else 1.0)
+        self.check(metres, where)
+        return metres
+
+    def check(self, label: Label, where: str) -> None:
+        """Finite and not negative."""
+        if not np.isfinite(label).all():
+            raise DataIntegrityError(f"{where}: depth holds NaN or infinity; mark invalid pixels with 0.")
+        if label.size and label.min() < 0:
+            raise DataIntegrityError(f"{where}: depth holds {label.min():.3g} m; expected >= 0, with 0 for invalid.")
+
+    def rescale(self, label: Label, scale: float) -> Label:
+        """An image enlarged by `scale` shows the scene `scale` times nearer."""
+        return label / np.float32(scale)
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """float32 (1, H, W)."""
+        return torch.from_numpy(np.ascontiguousarray(label, np.float32))[None]
+
+    def render(self, values: Label) -> NDArray[np.uint8]:
+        """Yellow near, violet far, on a log scale between `nearest` and `farthest`; black where invalid."""
+        share = np.log(np.maximum(values, 1e-3) / self.nearest) / math.log(self.farthest / self.nearest)
+        rgb = ramp(np.clip(share, 0, 1), *NEAR_TO_FAR)
+        rgb[values <= 0] = 0
+        return rgb
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Metres at the colour stops."""
+        metres = np.geomspace(self.nearest, self.farthest, len(NEAR_TO_FAR))
+        return [(f"{m:.1f} m", rgb) for m, rgb in zip(metres, NEAR_TO_FAR, strict=True)]

@@ -1,0 +1,105 @@
+"""Boundaries: one logit per pixel, class-weighted binary cross-entropy, matched as the pair edge / not edge."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdam_hf.distributed import LOCAL, Processes
+from kdam_hf.errors import DataIntegrityError
+from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.thresholds import EdgeF
+from kdam_hf.tasks.base import Label, Task, expect_2d, expect_same_grid
+from kdam_hf.tasks.colors import ramp
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class Edge(Task):
+    """Raw label uint8 (H, W) in {0, 1, 255}, tensor label float32 (1, H, W); 255 = ignore.
+
+    Args:
+        positive_weight: weight of edge pixels; the others get the rest to 1. 0.95 in most recent code of the field.
+    """
+
+    name: str = "edge"
+    loss_weight: float = 50.0
+    positive_weight: float = 0.95
+
+    kind: ClassVar[str] = "edge"
+    primary_metric: ClassVar[str] = "maxf"
+
+    @property
+    def channels(self) -> int:
+        """One logit."""
+        return 1
+
+    @property
+    def readout(self) -> str:
+        """Probability of an edge."""
+        return "sigmoid"
+
+    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """Weighted binary cross-entropy over labelled pixels."""
+        expect_same_grid(prediction, label, mask, self)
+        valid = mask[:, None] & (label != IGNORE_INDEX)
+        target = label[valid]
+        weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight)
+        total = F.binary_cross_entropy_with_logits(prediction[valid].float(), target, weight, reduction="sum")
+        return total / processes.mean(valid.sum().float()).clamp_min(1)
+
+    def distribution_logits(self, prediction: Tensor) -> Tensor:
+        """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (B, 2, h, w)."""
+        z = prediction.float()
+        return torch.cat([z, torch.zeros_like(z)], dim=1)
+
+    def metric(self) -> Metric:
+        """Best pixel-exact F over thresholds (no tolerance; not odsF)."""
+        return EdgeF()
+
+    def unlabelled(self, height: int, width: int) -> Label:
+        """All 255."""
+        return np.full((height, width), IGNORE_INDEX, np.uint8)
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Two conventions: {0, 1} with `ignore_index`, or an 8-bit mask {0, 255} in which 255 is the edge.
+
+        A file that holds a 1 follows the first; `edge_value` in dataset.json settles it for the whole dataset.
+        """
+        array = expect_2d(array, self, where)
+        values = {float(v) for v in np.unique(array)}
+        edge_value = options.get("edge_value", 1 if 1 in values else 255)
+        ignore = None if edge_value == 255 else options.get("ignore_index", IGNORE_INDEX)
+        unknown = values - {0, edge_value, ignore}
+        if unknown:
+            raise DataIntegrityError(f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0 and {edge_value}, ignore {ignore}.")
+        label = (array == edge_value).astype(np.uint8)
+        if ignore is not None:
+            label[array == ignore] = IGNORE_INDEX
+        return label
+
+    def check(self, label: Label, where: str) -> None:
+        """Only 0, 1 and 255."""
+        unknown = set(np.unique(label).tolist()) - {0, 1, IGNORE_INDEX}
+        if unknown:
+            raise DataIntegrityError(f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0, 1 or {IGNORE_INDEX} (ignore).")
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """float32 (1, H, W)."""
+        return torch.from_numpy(label.astype(np.float32))[None]
+
+    def render(self, values: Label) -> NDArray[np.uint8]:
+        """White background, dark edges; ignored pixels grey."""
+        rgb = ramp(np.clip(values.astype(np.float32), 0, 1), (255, 255, 255), (20, 20, 40))
+        rgb[values == IGNORE_INDEX] = 160
+        return rgb
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Probability of an edge."""
+        return [("0", (255, 255, 255)), ("1", (20, 20, 40))]

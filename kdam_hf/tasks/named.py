@@ -1,0 +1,76 @@
+"""The task sets of the field, and tasks by their name.
+
+Class names and loss weights: NYUD-v2 (40 classes of Gupta et al. 2013) and PASCAL-Context as used by ASTMT, MTI-Net,
+ATRC and InvPT.
+"""
+
+from collections.abc import Callable, Sequence
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks.base import Task
+from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
+from kdam_hf.tasks.depth import Depth
+from kdam_hf.tasks.edge import Edge
+from kdam_hf.tasks.normals import Normals
+
+NYUD_CLASSES = tuple(
+    "wall,floor,cabinet,bed,chair,sofa,table,door,window,bookshelf,picture,counter,blinds,desk,shelves,curtain,dresser,"
+    "pillow,mirror,floor mat,clothes,ceiling,books,refridgerator,television,paper,towel,shower curtain,box,whiteboard,"
+    "person,night stand,toilet,sink,lamp,bathtub,bag,otherstructure,otherfurniture,otherprop".split(",")
+)
+VOC_CLASSES = tuple(
+    "background,aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,"
+    "pottedplant,sheep,sofa,train,tvmonitor".split(",")
+)
+PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
+
+# In canonical order: every task list of the project follows it.
+_BUILDERS: dict[str, Callable[[tuple[str, ...]], Task]] = {
+    "semseg": lambda classes: Categorical("semseg", 1.0, classes),
+    "human_parts": lambda classes: HumanParts("human_parts", 2.0, classes or PASCAL_PARTS),
+    "saliency": lambda classes: Saliency("saliency", 5.0),
+    "depth": lambda classes: Depth(),
+    "normals": lambda classes: Normals(),
+    "edge": lambda classes: Edge(),
+}
+TASK_NAMES = tuple(_BUILDERS)
+
+
+def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
+    """The task called `name` with the field's default settings.
+
+    Args:
+        name: one of `TASK_NAMES`.
+        class_names: names in the order of the ids; only for semseg and human_parts.
+
+    Raises:
+        KdamValueError: unknown name.
+    """
+    if name not in _BUILDERS:
+        raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
+    return _BUILDERS[name](tuple(class_names))
+
+
+def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:
+    """The tasks called `names`, in the order of `tasks`; all of them for None.
+
+    Raises:
+        KdamValueError: a name that is not among the tasks.
+    """
+    if names is None:
+        return tuple(tasks)
+    available = [task.name for task in tasks]
+    unknown = [name for name in names if name not in available]
+    if unknown or not names:
+        raise KdamValueError(f"unknown task {', '.join(unknown) or '(none given)'}; this dataset has {', '.join(available)}.")
+    return tuple(task for task in tasks if task.name in names)
+
+
+NYUD_V2: tuple[Task, ...] = (make_task("semseg", NYUD_CLASSES), make_task("depth"), make_task("normals"), make_task("edge"))
+PASCAL_CONTEXT: tuple[Task, ...] = (
+    make_task("semseg", VOC_CLASSES),
+    make_task("human_parts"),
+    make_task("saliency"),
+    make_task("normals"),
+    make_task("edge"),
+)

@@ -1,0 +1,122 @@
+"""Surface normals: unit vectors, x right, y up, z towards the camera; supervised by L1, matched over fixed directions."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdam_hf.distributed import LOCAL, Processes
+from kdam_hf.errors import DataIntegrityError
+from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.normals import NormalErrors
+from kdam_hf.tasks.base import Label, Task, expect_same_grid
+
+
+@dataclass(frozen=True)
+class Normals(Task):
+    """Raw label float32 (H, W, 3), tensor label float32 (3, H, W); the zero vector is invalid.
+
+    Args:
+        directions: number of fixed unit directions of the per-pixel distribution.
+        kappa: its concentration, as in a von Mises-Fisher density.
+    """
+
+    name: str = "normals"
+    loss_weight: float = 10.0
+    directions: int = 64
+    kappa: float = 32.0
+
+    kind: ClassVar[str] = "normals"
+    activation: ClassVar[str] = "unit"
+    primary_metric: ClassVar[str] = "mean_angle"
+    higher_is_better: ClassVar[bool] = False
+
+    @property
+    def channels(self) -> int:
+        """Three."""
+        return 3
+
+    @property
+    def readout(self) -> str:
+        """Normalised again after interpolation."""
+        return "unit"
+
+    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """L1 distance of unit vectors, summed over the three channels, averaged over valid pixels."""
+        expect_same_grid(prediction, label, mask, self)
+        valid = mask & (label != 0).any(1)
+        unit = F.normalize(prediction.movedim(1, -1)[valid].float(), dim=-1, eps=1e-6)
+        total = (unit - label.movedim(1, -1)[valid]).abs().sum()
+        return total / processes.mean(valid.sum().float()).clamp_min(1)
+
+    def distribution_logits(self, prediction: Tensor) -> Tensor:
+        """kappa * <n, c_k> for `directions` unit vectors c_k; (B, directions, h, w)."""
+        unit = F.normalize(prediction.float(), dim=1, eps=1e-6)
+        centres = fibonacci_sphere(self.directions).to(unit.device)
+        return self.kappa * torch.einsum("kc,bchw->bkhw", centres, unit)
+
+    def metric(self) -> Metric:
+        """Mean, median and RMS angle, shares under the usual limits."""
+        return NormalErrors()
+
+    def unlabelled(self, height: int, width: int) -> Label:
+        """All zero vectors."""
+        return np.zeros((height, width, 3), np.float32)
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5 are invalid."""
+        if array.ndim != 3 or array.shape[-1] != 3:
+            raise DataIntegrityError(f"{where}: normals have shape {array.shape}; expected (H, W, 3).")
+        vectors = array.astype(np.float32) * (2 / 255) - 1 if array.dtype == np.uint8 else array.astype(np.float32)
+        if array.dtype.kind in "iu" and array.dtype != np.uint8:
+            raise DataIntegrityError(f"{where}: normals are {array.dtype}; expected uint8 or float in [-1, 1].")
+        if not np.isfinite(vectors).all():
+            raise DataIntegrityError(f"{where}: normals hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
+        length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        if length.size and length.max() > 1.8:
+            raise DataIntegrityError(f"{where}: normals of length {length.max():.3g}; expected unit vectors in [-1, 1].")
+        return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
+
+    def check(self, label: Label, where: str) -> None:
+        """Unit or zero vectors."""
+        length = np.linalg.norm(label, axis=-1)
+        off = (np.abs(length - 1) > 0.02) & (length != 0)
+        if not np.isfinite(label).all() or off.any():
+            raise DataIntegrityError(f"{where}: {int(off.sum())} normals are neither unit vectors nor (0, 0, 0).")
+
+    def hflip(self, label: Label) -> Label:
+        """Mirror the grid and the x component."""
+        return label[:, ::-1] * np.array([-1, 1, 1], label.dtype)
+
+    def rescale(self, label: Label, scale: float) -> Label:
+        """Depth is divided by the scale together with x and y, so directions stay."""
+        return label
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """float32 (3, H, W)."""
+        return torch.from_numpy(np.ascontiguousarray(label.transpose(2, 0, 1), np.float32))
+
+    def render(self, values: Label) -> NDArray[np.uint8]:
+        """(n + 1) / 2 as RGB; black where invalid."""
+        rgb = np.clip((values + 1) * 127.5, 0, 255).round().astype(np.uint8)
+        rgb[(values == 0).all(-1)] = 0
+        return rgb
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Colours of the axes."""
+        return [("right", (255, 128, 128)), ("up", (128, 255, 128)), ("to camera", (128, 128, 255))]
+
+
+def fibonacci_sphere(n: int) -> Tensor:
+    """n unit vectors spread evenly over the sphere along a golden spiral; (n, 3) float32."""
+    k = torch.arange(n, dtype=torch.float64)
+    z = 1 - (2 * k + 1) / n
+    azimuth = k * math.pi * (3 - 5**0.5)
+    radius = (1 - z.square()).sqrt()
+    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), z], -1).float()
