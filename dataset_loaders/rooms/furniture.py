@@ -10,7 +10,7 @@ import colorsys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dataset_loaders.rooms.scene import Dice, Material, SceneBuilder, Support, Vector
+from dataset_loaders.rooms.scene import Dice, Material, SceneBuilder, Support, Vector, scaled
 from dataset_loaders.rooms.textures import PATTERNS, PLAIN
 
 MAX_SATURATION = 0.6  # of everything but the ornament
@@ -39,7 +39,7 @@ class Painter:
         """A linear RGB colour of at most `MAX_SATURATION`."""
         dice = self._dice
         value = dice.uniform(0.2, 1.0)
-        red, green, blue = colorsys.hsv_to_rgb(dice.random(), MAX_SATURATION * dice.random() ** 1.3, value)
+        red, green, blue = colorsys.hsv_to_rgb(dice.random(), MAX_SATURATION * dice.random() ** 1.7, value)
         return (red * red, green * green, blue * blue)
 
     def material(self, plain: float = 0.35) -> Material:
@@ -47,12 +47,9 @@ class Painter:
         dice = self._dice
         first = dice.pick(self._palette) if dice.chance(0.65) else self.colour()
         if dice.chance(plain):
-            shade = dice.uniform(0.8, 0.95)
-            second = tuple(channel * shade for channel in first)
-            return Material(first, second, PLAIN, dice.uniform(0.8, 2.0))
+            return Material(first, scaled(first, dice.uniform(0.8, 0.95)), PLAIN, dice.uniform(0.8, 2.0))
         if dice.chance(0.6):
-            shade = dice.uniform(0.35, 0.8)
-            second = tuple(channel * shade for channel in first)
+            second = scaled(first, dice.uniform(0.35, 0.8))
         else:
             second = dice.pick(self._palette)
         return Material(first, second, dice.pick(PATTERNS), dice.uniform(0.7, 2.2))
@@ -60,16 +57,19 @@ class Painter:
     def metal(self) -> Material:
         """A plain grey, dark or light, for thin structures."""
         grey = self._dice.uniform(0.02, 0.6)
-        return Material((grey, grey, grey), (grey * 0.9,) * 3, PLAIN, 1.0)
+        return Material((grey, grey, grey), (0.9 * grey, 0.9 * grey, 0.9 * grey), PLAIN, 1.0)
 
     def ornament(self) -> Material:
         """The one strongly saturated colour of the scene."""
-        red, green, blue = colorsys.hsv_to_rgb(self._dice.random(), self._dice.uniform(0.92, 1.0), self._dice.uniform(0.8, 1.0))
+        dice = self._dice
+        red, green, blue = colorsys.hsv_to_rgb(dice.random(), dice.uniform(0.92, 1.0), dice.uniform(0.8, 1.0))
         colour = (red * red, green * green, blue * blue)
         return Material(colour, colour, PLAIN, 1.0)
 
 
-def _legs(b: SceneBuilder, material: Material, half_x: float, half_z: float, height: float, radius: float, round_legs: bool) -> None:
+def _legs(
+    b: SceneBuilder, material: Material, half_x: float, half_z: float, height: float, radius: float, round_legs: bool
+) -> None:
     add = b.tube if round_legs else b.box
     for x in (-half_x, half_x):
         for z in (-half_z, half_z):
@@ -175,7 +175,8 @@ def _shelf(b: SceneBuilder, dice: Dice, paint: Painter, place: Place, body: Mate
     b.begin("cabinet", *place[:4])
     for x in (-width / 2 + 0.015, width / 2 - 0.015):
         b.box((x, height / 2, 0), (0.015, height / 2, depth / 2), body)
-    b.box((0, height / 2, -depth / 2 + 0.01), (width / 2 - 0.03, height / 2, 0.01), body if dice.chance(0.5) else paint.material())
+    back = body if dice.chance(0.5) else paint.material()
+    b.box((0, height / 2, -depth / 2 + 0.01), (width / 2 - 0.03, height / 2, 0.01), back)
     count = max(2, round(height / dice.uniform(0.33, 0.45)))
     gap = (height - 0.03) / count
     for level in range(count + 1):
@@ -292,14 +293,14 @@ def pendant(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
 def small_object(b: SceneBuilder, dice: Dice, paint: Painter, spot: Support, ornament: bool) -> Vector | None:
     """Put one small object on a spot; returns the position of its light if it is a lit lamp."""
     reach = min(spot.half_x, spot.half_z)
-    place = spot[:3] + (spot.yaw + dice.uniform(-0.6, 0.6),)
+    place = (spot.x, spot.y, spot.z, spot.yaw + dice.uniform(-0.6, 0.6))
     choice = dice.random() * (0.8 if ornament else 1.0)
     skin = paint.ornament() if ornament else paint.material()
     if choice < 0.3:
         _vase(b, dice, skin, place, min(reach, 0.14), ornament)
     elif choice < 0.55:
         b.begin("box", *place, salient=ornament)
-        half_x, half_y, half_z = (reach * dice.uniform(0.4, 0.7), dice.uniform(0.05, 0.16), reach * dice.uniform(0.4, 0.7))
+        half_x, half_y, half_z = reach * dice.uniform(0.4, 0.7), dice.uniform(0.05, 0.16), reach * dice.uniform(0.4, 0.7)
         b.box((0, half_y, 0), (half_x, half_y, half_z), skin)
         if dice.chance(0.4):
             b.box((0, 2 * half_y, 0), (half_x + 0.006, 0.015, half_z + 0.006), skin if ornament else paint.material())
@@ -317,7 +318,9 @@ def small_object(b: SceneBuilder, dice: Dice, paint: Painter, spot: Support, orn
     return None
 
 
-def _vase(b: SceneBuilder, dice: Dice, skin: Material, place: tuple[float, ...], reach: float, ornament: bool) -> None:
+def _vase(
+    b: SceneBuilder, dice: Dice, skin: Material, place: tuple[float, float, float, float], reach: float, ornament: bool
+) -> None:
     b.begin("vase", *place, salient=ornament)
     radius, tall = reach * dice.uniform(0.55, 0.95), dice.uniform(0.09, 0.17)
     b.ball((0, tall * 0.97, 0), (radius, tall, radius), skin)
@@ -337,6 +340,14 @@ def floor_box(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None
         b.box((0, tall, 0), (width * 0.38, tall, depth * 0.38), paint.material())
     else:
         b.supports.append(b.surface(0, height, 0, width / 2, depth / 2))
+
+
+def rug(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
+    """A rug: an instance of its own, of class floor."""
+    b.begin("floor", *place[:4])
+    half_x, half_y, half_z = place.width / 2, place.height / 2, place.depth / 2
+    add = b.tube if dice.chance(0.25) else b.box
+    add((0, half_y, 0), (half_x, half_y, half_z), paint.material(0.2))
 
 
 class Piece(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from dataset_loaders.rooms.furniture import Painter
-from dataset_loaders.rooms.scene import PART_NAMES, Dice, Material, SceneBuilder, Vector
+from dataset_loaders.rooms.scene import PART_NAMES, Dice, Material, SceneBuilder, Vector, scaled
 from dataset_loaders.rooms.textures import PLAIN
 
 HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG = range(1, len(PART_NAMES))
@@ -17,15 +17,27 @@ _SKIN = ((0.72, 0.45, 0.33), (0.55, 0.32, 0.21), (0.34, 0.18, 0.11), (0.14, 0.07
 
 
 def _plain(colour: Vector) -> Material:
-    return Material(colour, tuple(0.9 * channel for channel in colour), PLAIN, 1.0)
+    return Material(colour, scaled(colour, 0.9), PLAIN, 1.0)
 
 
-def _limb(b: SceneBuilder, start: Vector, pitch: float, splay: float, length: float, radius: float, skin: Material, part: int) -> Vector:
+def _limb(
+    b: SceneBuilder,
+    start: Vector,
+    pitch: float,
+    splay: float,
+    length: float,
+    radius: float,
+    skin: Material,
+    part: int,
+) -> Vector:
     """Add a limb from a joint and return its far end."""
     axis = (math.sin(splay), -math.cos(splay) * math.cos(pitch), math.cos(splay) * math.sin(pitch))
-    middle = tuple(joint + 0.5 * length * step for joint, step in zip(start, axis, strict=True))
-    b.ball(middle, (radius, 0.58 * length, radius), skin, axis, part)
-    return tuple(joint + length * step for joint, step in zip(start, axis, strict=True))
+    b.ball(_along(start, axis, 0.5 * length), (radius, 0.58 * length, radius), skin, axis, part)
+    return _along(start, axis, length)
+
+
+def _along(start: Vector, axis: Vector, length: float) -> Vector:
+    return (start[0] + length * axis[0], start[1] + length * axis[1], start[2] + length * axis[2])
 
 
 def person(b: SceneBuilder, dice: Dice, paint: Painter, x: float, z: float, yaw: float, seat: float | None) -> None:
@@ -38,12 +50,12 @@ def person(b: SceneBuilder, dice: Dice, paint: Painter, x: float, z: float, yaw:
     """
     tall = dice.uniform(1.5, 1.9) if dice.chance(0.85) else dice.uniform(1.1, 1.45)
     wide = tall * dice.uniform(0.9, 1.2)
-    colour = tuple(channel * dice.uniform(0.85, 1.15) for channel in dice.pick(_SKIN))
+    colour = scaled(dice.pick(_SKIN), dice.uniform(0.8, 1.15))
     skin, shirt, trousers = _plain(colour), paint.material(0.5), paint.material(0.6)
     legs = _leg_angles(dice, seat is not None)
     hip = _hip_height(tall, legs, seat)
     b.begin("person", x, 0.0, z, yaw)
-    _legs(b, dice, tall, wide, hip, legs, skin, trousers)
+    _add_legs(b, dice, tall, wide, hip, legs, skin, trousers)
     lean = dice.uniform(-0.12, 0.2)
     shoulder_y, shoulder_z = hip + 0.29 * tall * math.cos(lean), 0.29 * tall * math.sin(lean)
     spine = (0.0, math.cos(lean), math.sin(lean))
@@ -78,11 +90,12 @@ def _leg_angles(dice: Dice, sitting: bool) -> list[tuple[float, float, float]]:
 
 def _hip_height(tall: float, legs: list[tuple[float, float, float]], seat: float | None) -> float:
     """The height of the hip joints that puts the lower foot on the floor, or the thighs on the seat (never below the floor)."""
-    reach = max(0.25 * tall * math.cos(splay) * (math.cos(thigh) + math.cos(shin)) for thigh, splay, shin in legs) + 0.03 * tall
+    reach = max(math.cos(splay) * (math.cos(thigh) + math.cos(shin)) for thigh, splay, shin in legs)
+    reach = (0.25 * reach + 0.03) * tall
     return reach if seat is None else max(reach, seat + 0.045 * tall)
 
 
-def _legs(
+def _add_legs(
     b: SceneBuilder,
     dice: Dice,
     tall: float,
@@ -92,14 +105,14 @@ def _legs(
     skin: Material,
     trousers: Material,
 ) -> None:
-    shin_skin, shoe = trousers if dice.chance(0.75) else skin, paint_shoe(dice)
+    shin_skin, shoe = trousers if dice.chance(0.75) else skin, _shoe(dice)
     for side, (thigh, splay, shin) in zip((-1, 1), angles, strict=True):
         knee = _limb(b, (side * 0.05 * wide, hip, 0.0), thigh, splay, 0.25 * tall, 0.048 * wide, trousers, UPPER_LEG)
         ankle = _limb(b, knee, shin, splay * 0.5, 0.25 * tall, 0.036 * wide, shin_skin, LOWER_LEG)
         b.ball((ankle[0], ankle[1], ankle[2] + 0.045 * tall), (0.03 * tall, 0.03 * tall, 0.08 * tall), shoe, part=LOWER_LEG)
 
 
-def paint_shoe(dice: Dice) -> Material:
+def _shoe(dice: Dice) -> Material:
     """Dark, light or brown shoes."""
     grey = dice.pick((0.02, 0.05, 0.1, 0.5))
     return _plain((grey * 1.2, grey, grey * 0.9))

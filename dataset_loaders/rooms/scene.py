@@ -10,7 +10,8 @@ has its front, local +z, along (sin a, 0, cos a).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -39,7 +40,13 @@ ROOM_SURFACES = 6  # x = 0, x = size_x, y = 0 (floor), y = size_y (ceiling), z =
 FACES = 3  # a primitive has three surfaces: one face per axis of a box; side and cap of a cylinder
 UP = (0.0, 1.0, 0.0)
 
+Item = TypeVar("Item")
 Vector = tuple[float, float, float]
+
+
+def scaled(colour: Vector, factor: float) -> Vector:
+    """A colour, lighter or darker."""
+    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
 class Dice:
@@ -67,7 +74,7 @@ class Dice:
         """True with this probability."""
         return self.random() < probability
 
-    def pick(self, items):
+    def pick(self, items: Sequence[Item]) -> Item:
         """One of the items."""
         return items[int(self.random() * len(items))]
 
@@ -157,7 +164,7 @@ class SceneBuilder:
         self._materials.append(material)
 
     def box(self, centre: Vector, half: Vector, material: Material, axis: Vector = UP, part: int = 0) -> None:
-        """Add a box with half sizes along its own x, y, z; its y axis lies along `axis` (a unit vector)."""
+        """Add a box with half sizes along its own x, y, z; its y axis lies along `axis`."""
         self._add(BOX, centre, half, material, axis, part)
 
     def ball(self, centre: Vector, half: Vector, material: Material, axis: Vector = UP, part: int = 0) -> None:
@@ -202,6 +209,7 @@ class SceneBuilder:
 def _basis_along(axis: np.ndarray) -> np.ndarray:
     """Right-handed rotations (N,3,3) whose y column is `axis` (N,3); the identity for an axis pointing up."""
     reference = np.where(np.abs(axis[:, 2:3]) > 0.9, (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
+    axis = axis / np.linalg.norm(axis, axis=1, keepdims=True)
     side = np.cross(axis, reference)
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     return np.stack([side, axis, np.cross(side, axis)], axis=2)

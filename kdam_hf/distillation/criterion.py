@@ -108,8 +108,8 @@ class DistillationCriterion:
             student, teacher = self._aligned(student_predictions, teacher_predictions)
             check_maps(student, teacher, valid_BHW)
             _check_finite_teacher(teacher, valid_BHW)
-            terms = _TERMS[self.method](self, self._logits(student, valid_BHW), self._logits(teacher, valid_BHW),
-                                        valid_BHW, processes)  # fmt: skip
+            logits = self._logits(student, valid_BHW), self._logits(teacher, valid_BHW)
+            terms = _TERMS[self.method](self, *logits, valid_BHW, processes)
         squared = self.scale_by_temperature_squared and self.method != "dist"
         scale = self.beta * (self.temperature**2 if squared else 1)
         return {name: scale * term for name, term in terms.items()}

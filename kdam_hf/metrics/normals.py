@@ -61,7 +61,7 @@ def normal_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
 def histogram_median(histogram: Tensor) -> float:
     """Median in degrees of the angles in a (18000,) histogram, within half a bin; NaN if it is empty.
 
-    As numpy's median, the mean of the two middle angles when their number is even; each counts as the middle of its bin.
+    As numpy's median, the mean of the two middle angles if their number is even; each counts as the middle of its bin.
     """
     cumulated = histogram.cumsum(0)
     count = int(cumulated[-1])

@@ -33,17 +33,19 @@ def valid_pixels(prediction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     valid = label != IGNORE
     p_N, label_N = prediction[valid], label[valid]
     check_finite(p_N)
-    if not p_N.is_floating_point() or ((p_N < -ROUNDING) | (p_N > 1 + ROUNDING)).any():
+    if not p_N.is_floating_point():
+        raise KdamValueError(f"prediction is {p_N.dtype}: expected floating probabilities, not a mask or class ids")
+    if ((p_N < -ROUNDING) | (p_N > 1 + ROUNDING)).any():
         raise KdamValueError(
-            f"prediction is {p_N.dtype}, from {p_N.min():g} to {p_N.max():g}: expected floating probabilities in [0, 1]; "
-            "apply softmax or sigmoid exactly once"
+            f"prediction lies between {p_N.min():g} and {p_N.max():g}: expected probabilities in [0, 1]; apply softmax "
+            "or sigmoid exactly once"
         )
     positive_N = label_N == 1
     other_N = label_N[~positive_N & (label_N != 0)]
     if len(other_N):
         raise KdamValueError(
-            f"label holds {other_N.unique()[:8].tolist()}: expected 0, 1 or {IGNORE} (ignored); a mask of 0 and 255 must "
-            "be binarised when it is loaded"
+            f"label holds {other_N.unique()[:8].tolist()}: expected 0, 1 or {IGNORE} (ignored); a mask of 0 and 255 "
+            "must be binarised when it is loaded"
         )
     return p_N.to(torch.promote_types(p_N.dtype, torch.float32)), positive_N
 
@@ -106,10 +108,10 @@ class Saliency(Metric):
 
 
 class EdgeF(Metric):
-    """`maxf`: F1 in percent, pixel against pixel, best of the thresholds 0.01, 0.02 ... 0.99; NaN without a valid pixel.
+    """`maxf`: F1 in percent, pixel by pixel, best of the thresholds 0.01, 0.02 ... 0.99; NaN without a valid pixel.
 
-    This is not odsF and must not be compared with it: no thinning, no non-maximum suppression, and an edge that is one
-    pixel off counts as wrong twice, so values are far lower. It is cheap enough to watch during training.
+    This is not odsF and must not be compared with it: there is no thinning, no non-maximum suppression, no tolerance in
+    space (an edge one pixel off is wrong twice), so values are far lower. It is cheap enough to watch during training.
     """
 
     def __init__(self) -> None:

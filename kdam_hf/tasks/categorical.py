@@ -111,6 +111,8 @@ class Categorical(Task):
 class HumanParts(Categorical):
     """Parts of people; an image without any person has no valid pixel (the field's convention, also after a crop)."""
 
+    kind: ClassVar[str] = "human_parts"
+
     def to_tensor(self, label: Label) -> Tensor:
         """int64 (H, W); all 255 when no part is in view."""
         target = super().to_tensor(label)

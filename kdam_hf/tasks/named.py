@@ -4,7 +4,8 @@ Class names and loss weights: NYUD-v2 (40 classes of Gupta et al. 2013) and PASC
 ATRC and InvPT.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks.base import Task
@@ -49,6 +50,22 @@ def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
     if name not in _BUILDERS:
         raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
     return _BUILDERS[name](tuple(class_names))
+
+
+def task_from_spec(spec: Mapping[str, Any]) -> Task:
+    """The task that a published model's config describes, for rendering and scoring its predictions.
+
+    Args:
+        spec: an entry of `config.tasks`, as made by `Task.spec`.
+
+    Raises:
+        KdamValueError: a kind this version does not know.
+    """
+    kinds: dict[str, type[Task]] = {cls.kind: cls for cls in (Categorical, HumanParts, Saliency, Depth, Normals, Edge)}
+    if spec["kind"] not in kinds:
+        raise KdamValueError(f"task {spec['name']!r} is of kind {spec['kind']!r}; this version knows {', '.join(kinds)}.")
+    classes = {"classes": tuple(spec["class_names"])} if spec["class_names"] else {}
+    return kinds[spec["kind"]](name=spec["name"], **classes)
 
 
 def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:

@@ -1,0 +1,35 @@
+"""Training on the Hugging Face `Trainer`: supervised multi-task training and distillation.
+
+`MultiTaskTrainer` trains teachers, baselines and single-task models; `DistillationTrainer` adds a `FrozenTeacher` and a
+`DistillationCriterion`. `parse_recipe` reads a YAML recipe plus command line, `evaluate_model` scores a model with
+streaming metrics, `write_results` leaves the flat results.json.
+"""
+
+from kdam_hf.training.arguments import DataArguments, DistillationArguments, KdamTrainingArguments, ModelArguments, StudentArguments
+from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.pretrained import load_backbone_weights, load_model
+from kdam_hf.training.recipes import parse_recipe
+from kdam_hf.training.report import describe_model, write_results
+from kdam_hf.training.runs import Run, finish, prepare
+from kdam_hf.training.teacher import FrozenTeacher
+from kdam_hf.training.trainer import DistillationTrainer, MultiTaskTrainer
+
+__all__ = [
+    "DataArguments",
+    "DistillationArguments",
+    "DistillationTrainer",
+    "FrozenTeacher",
+    "KdamTrainingArguments",
+    "ModelArguments",
+    "MultiTaskTrainer",
+    "StudentArguments",
+    "Run",
+    "describe_model",
+    "evaluate_model",
+    "finish",
+    "load_backbone_weights",
+    "load_model",
+    "parse_recipe",
+    "prepare",
+    "write_results",
+]

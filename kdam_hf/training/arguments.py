@@ -1,0 +1,109 @@
+"""What a recipe may say, as dataclasses; the defaults are the training protocol of the field."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+
+def _field(default: Any, text: str) -> Any:
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: default, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class DataArguments:
+    """Which images, and how they are augmented."""
+
+    dataset: str = _field("synthetic_rooms", "synthetic_rooms, or folder for your own data")
+    data_dir: str | None = _field(None, "root of the dataset on disk")
+    tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
+    train_split: str = _field("train", "split to train on")
+    eval_split: str = _field("val", "split to evaluate on")
+    crop_height: int = _field(448, "height of a training crop, pixels")
+    crop_width: int = _field(576, "width of a training crop, pixels")
+    scale_min: float = _field(0.5, "smallest random scale; depth is divided by the scale")
+    scale_max: float = _field(2.0, "largest random scale")
+    hflip: bool = _field(True, "mirror half of the crops")
+    photometric: bool = _field(True, "random brightness, contrast, saturation and hue")
+    cache_dir: str | None = _field(None, "write each split once, decoded, to this folder and train from there")
+    rooms_train: int = _field(2000, "synthetic_rooms: number of training scenes")
+    rooms_val: int = _field(200, "synthetic_rooms: number of validation scenes")
+    rooms_height: int = _field(240, "synthetic_rooms: image height, pixels")
+    rooms_width: int = _field(320, "synthetic_rooms: image width, pixels")
+    rooms_seed: int = _field(0, "synthetic_rooms: seed of the scenes")
+
+
+@dataclass
+class ModelArguments:
+    """Which model."""
+
+    role: str = _field("teacher", "teacher (strong decoder) or student (light decoder)")
+    preset: str = _field("swin-tiny", "backbone by name, see kdam_hf/presets.py")
+    backbone_weights: str | None = _field(None, "hub id or folder of pretrained backbone weights; 'preset' for the preset's own")
+    decoder_channels: int | None = _field(None, "width of the decoder; the preset's by default")
+
+
+@dataclass
+class StudentArguments(ModelArguments):
+    """Which student."""
+
+    role: str = _field("student", "student (light decoder), or teacher to distil into the strong one")
+
+
+@dataclass
+class DistillationArguments:
+    """How the teacher is matched."""
+
+    teacher: list[str] | None = _field(None, "folder or hub id of one multi-task teacher, or of one single-task teacher per task")
+    method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
+    temperature: float = _field(8.0, "temperature of both distributions")
+    beta: float = _field(0.5, "weight of the distillation loss")
+    inter: str = _field("concat", "inter-task match: concat (all tasks in one row), per_task or off")
+    intra: bool = _field(True, "intra-task match")
+    scale_by_temperature_squared: bool = _field(True, "multiply by T^2, so that gradients do not shrink with T")
+
+
+@dataclass
+class KdamTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the protocol of the field: 40k steps of 8 crops, SGD 0.9, poly 0.9, weight decay 5e-4."""
+
+    output_dir: str | None = _field(None, "where the model, its checkpoints and results.json go")
+    max_steps: int = _field(40_000, "optimizer steps")
+    per_device_train_batch_size: int = _field(8, "crops per process and step")
+    per_device_eval_batch_size: int = _field(4, "images per process and evaluation step")
+    learning_rate: float = _field(1e-3, "initial learning rate")
+    weight_decay: float = _field(5e-4, "weight decay")
+    optim: str = _field("sgd", "optimizer, as named by transformers")
+    optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
+    lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
+    lr_scheduler_kwargs: dict[str, Any] | str | None = _field(None, "power 0.9 down to 0 by default for polynomial")
+    max_grad_norm: float = _field(10.0, "largest gradient norm")
+    precision: str = _field("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
+    logging_steps: float = _field(50, "steps between log lines")
+    save_steps: float = _field(1000, "steps between checkpoints")
+    save_total_limit: int | None = _field(2, "checkpoints kept")
+    resume_from_checkpoint: str | None = _field(None, "a checkpoint folder, or 'last' for the newest in output_dir if there is one")
+    remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
+    dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
+    dataloader_num_workers: int = _field(0, "worker processes that load data")
+
+    def __post_init__(self) -> None:
+        """Fill in what depends on other fields."""
+        if self.optim == "sgd" and self.optim_args is None:
+            self.optim_args = "momentum=0.9"
+        if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
+            self.lr_scheduler_kwargs = {"power": 0.9, "lr_end": 0.0}
+        self.bf16 = self.precision == "bf16" or (self.precision == "auto" and fast_bf16(self.use_cpu))
+        self.dataloader_persistent_workers = self.dataloader_num_workers > 0
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu and torch.cuda.is_available()
+        super().__post_init__()
+
+
+def fast_bf16(use_cpu: bool = False) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (CUDA since Ampere, CPUs with AMX)."""
+    if torch.cuda.is_available() and not use_cpu:
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return torch.cpu._is_amx_tile_supported()

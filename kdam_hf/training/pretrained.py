@@ -1,0 +1,89 @@
+"""Loads weights and proves that they arrived.
+
+The library no longer loads backbone weights for a composite model, and a key that does not fit leaves random weights
+behind with no more than a warning. Here anything missing is an error.
+"""
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+
+from kdam_hf import KdamStudent, KdamTeacher
+from kdam_hf.errors import BackboneWeightsError, CheckpointError
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+
+# New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
+FRESH = ("hidden_states_norms.",)
+
+
+def read_backbone_config(name_or_path: str, out_indices: list[int]) -> dict[str, Any]:
+    """The architecture of a published backbone, as a model's `backbone_config`.
+
+    Args:
+        name_or_path: hub id or local folder.
+        out_indices: the four stages (pyramids) or layers (ViTs) to hand out.
+    """
+    config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices).to_dict()
+    return {key: value for key, value in config.items() if key not in ("id2label", "label2id", "architectures", "_name_or_path")}
+
+
+def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None:
+    """Copy pretrained weights into the model's backbone.
+
+    Args:
+        model: a KDAM model whose backbone has the architecture of the weights.
+        name_or_path: hub id or local folder with `model.safetensors`.
+
+    Raises:
+        BackboneWeightsError: another kind of backbone, or weights that are missing, of another shape or not finite; the
+            message names them.
+    """
+    backbone = model.encoder.backbone
+    config = AutoConfig.from_pretrained(name_or_path, out_indices=list(backbone.config.out_indices))
+    if config.model_type != backbone.config.model_type:
+        raise BackboneWeightsError(
+            f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; choose the preset that fits."
+        )
+    loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name_or_path, config=config, output_loading_info=True)
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(FRESH))
+    source, target = loaded.state_dict(), backbone.state_dict()
+    absent = sorted(set(target) - set(source))
+    reshaped = sorted(key for key in set(target) & set(source) if target[key].shape != source[key].shape)
+    broken = sorted(key for key, value in source.items() if value.is_floating_point() and not value.isfinite().all())
+    for problem, keys in (
+        ("missing from the checkpoint", missing),
+        ("unknown to the checkpoint's architecture", absent),
+        ("of another shape", reshaped),
+        ("not finite", broken),
+    ):
+        if keys:
+            raise BackboneWeightsError(
+                f"{name_or_path}: {len(keys)} of {len(target)} backbone weights are {problem}: {', '.join(keys[:5])}"
+                f"{' ...' if len(keys) > 5 else ''}. The backbone would have been left untrained; choose the preset these weights belong to."
+            )
+    backbone.load_state_dict(source)
+    wrong = [key for key, value in backbone.state_dict().items() if not torch.equal(value.cpu(), source[key])]
+    if wrong:
+        raise BackboneWeightsError(f"{name_or_path}: {', '.join(wrong[:5])} did not take the loaded value.")
+
+
+def load_model(name_or_path: str) -> KdamPreTrainedModel:
+    """A saved KDAM teacher or student with all of its weights.
+
+    Raises:
+        CheckpointError: nothing there, another kind of model, or weights missing or left over.
+    """
+    classes = {cls.config_class.model_type: cls for cls in (KdamTeacher, KdamStudent)}
+    try:
+        config = AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no model at {name_or_path!r}: {str(error).splitlines()[0]} Give a folder that train.py or distill.py wrote, or a hub id.") from error
+    if config.model_type not in classes:
+        raise CheckpointError(f"{name_or_path} is a {config.model_type}; expected {' or '.join(classes)}.")
+    model, info = classes[config.model_type].from_pretrained(name_or_path, use_safetensors=True, output_loading_info=True)
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[problem]:
+            raise CheckpointError(f"{name_or_path}: {problem.replace('_', ' ')} {sorted(map(str, info[problem]))[:5]}; the file is not a complete model.")
+    return model

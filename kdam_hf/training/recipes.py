@@ -1,0 +1,88 @@
+"""A recipe is a flat YAML file of plain scalars and lists; the command line overrides it; unknown keys are errors."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from kdam_hf.errors import KdamValueError
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a recipe.
+
+    Raises:
+        KdamValueError: no such file, not a flat mapping, or a nested value.
+    """
+    try:
+        recipe = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/demo_student.yaml.") from error
+    except yaml.YAMLError as error:
+        raise KdamValueError(f"recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise KdamValueError(f"recipe {path} holds a {type(recipe).__name__}; expected lines of the form 'key: value'.")
+    nested = [key for key, value in recipe.items() if isinstance(value, dict)]
+    if nested:
+        raise KdamValueError(f"recipe {path}: {', '.join(nested)} holds a mapping; values are plain scalars or lists.")
+    return recipe
+
+
+def parse_recipe(groups: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:
+    """Dataclasses from `--config recipe.yaml` and command-line overrides.
+
+    Args:
+        groups: dataclasses whose fields are the permitted keys.
+        argv: command line without the program; `sys.argv` by default.
+        description: text of `--help`.
+
+    Returns:
+        One instance per group, then the dict of keys that recipe and command line set.
+
+    Raises:
+        KdamValueError: an unknown key, naming the closest known one.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(groups, description=description, allow_abbrev=False)
+    parser.add_argument("--config", help="YAML recipe; every key below may stand in it")
+    known = {action.dest for action in parser._actions}
+    config = _config_path(arguments)
+    recipe = read_recipe(config) if config else {}
+    for key in recipe:
+        _refuse_unknown(key, known, f"recipe {config}")
+    parser.set_defaults(**recipe)
+    for action in parser._actions:
+        if action.dest in recipe:
+            action.required = False
+    given = {a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
+    for key in given - {"help"}:
+        _refuse_unknown(key, known, "command line")
+    parsed = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+    namespace = parsed[-1] if len(parsed) > len(groups) else None
+    del namespace  # holds --config only
+    instances = tuple(parsed[: len(groups)])
+    settings = {key: value for key, value in recipe.items()}
+    for instance in instances:
+        settings |= {key: getattr(instance, key) for key in given if key in instance.__dataclass_fields__}
+    return (*instances, settings)
+
+
+def _config_path(arguments: Sequence[str]) -> str | None:
+    for k, argument in enumerate(arguments):
+        if argument == "--config":
+            if k + 1 == len(arguments):
+                raise KdamValueError("--config needs a file.")
+            return arguments[k + 1]
+        if argument.startswith("--config="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _refuse_unknown(key: str, known: set[str], source: str) -> None:
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        raise KdamValueError(f"{source}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; see --help for all keys."))

@@ -1,0 +1,174 @@
+"""The two halves that every training script shares: prepare data and model, then train, save, score and report."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from dataset_loaders import DenseDataset, EvalTransform, TrainTransform, TransformedDataset, open_dataset, pack
+from kdam_hf.configuration_kdam import KdamConfig
+from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.image_processing_kdam import KdamImageProcessor
+from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
+from kdam_hf.presets import PRESETS, make_config
+from kdam_hf.tasks import Task
+from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments
+from kdam_hf.training.pretrained import load_backbone_weights, read_backbone_config
+from kdam_hf.training.report import describe_model, hardware, write_json, write_results
+from kdam_hf.training.trainer import MultiTaskTrainer
+
+MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
+# Keys that say where and how a run is carried out, not what it computes.
+INCIDENTAL = {"output_dir", "cache_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "logging_steps", "dataloader_num_workers"}
+
+
+@dataclass
+class Run:
+    """What a trainer is built from."""
+
+    tasks: tuple[Task, ...]
+    model: KdamPreTrainedModel
+    train_dataset: TransformedDataset
+    eval_dataset: TransformedDataset
+    settings: dict[str, Any]
+
+
+def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArguments, settings: dict[str, Any]) -> Run:
+    """Open both splits and build the model, seeded by `args.seed`.
+
+    Args:
+        data: which images.
+        model: which model.
+        args: training arguments; `output_dir` must be set.
+        settings: the keys that recipe and command line set; kept in `recipe.json` and compared on resume.
+
+    Raises:
+        KdamValueError: unknown role or preset, or no output_dir.
+        CheckpointError: output_dir belongs to a run with other settings.
+    """
+    if args.output_dir is None or model.role not in MODELS:
+        raise KdamValueError(f"output_dir={args.output_dir}, role={model.role!r}; expected a folder and one of {', '.join(MODELS)}.")
+    _claim(Path(args.output_dir), settings, args)
+    with args.main_process_first(local=False, desc="opening the data"):
+        train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
+    config = _config(model, train.tasks, data)
+    set_seed(args.seed)
+    built = MODELS[model.role](config)
+    if model.backbone_weights is not None:
+        load_backbone_weights(built, _weights(model))
+    augment = TrainTransform(
+        train.tasks,
+        (data.crop_height, data.crop_width),
+        config.image_mean,
+        config.image_std,
+        scale=(data.scale_min, data.scale_max),
+        hflip=data.hflip,
+        photometric=data.photometric,
+        seed=args.data_seed or args.seed,
+    )
+    keep = EvalTransform(train.tasks, config.image_mean, config.image_std)
+    return Run(train.tasks, built, TransformedDataset(train, augment), TransformedDataset(held_out, keep), settings)
+
+
+def open_split(data: DataArguments, split: str) -> DenseDataset:
+    """One split of the dataset, read through the training cache if `cache_dir` is set."""
+    options: dict[str, Any] = {}
+    if data.dataset == "synthetic_rooms":
+        count = data.rooms_train if split == data.train_split else data.rooms_val
+        options = {"num_images": count, "height": data.rooms_height, "width": data.rooms_width, "seed": data.rooms_seed}
+    dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
+    if data.cache_dir is None:
+        return dataset
+    return pack(dataset, Path(data.cache_dir) / f"{dataset.name}-{split}", options=options)
+
+
+def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: Any) -> dict[str, float]:
+    """Train (or resume), save model and image processor, score the held-out split, write results.json.
+
+    Args:
+        trainer: built on `run`.
+        run: as prepared.
+        data: as given to `prepare`.
+        facts: more entries for `meta`.
+
+    Returns:
+        The flat metrics.
+    """
+    args = trainer.args
+    output = Path(args.output_dir)
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint == "last":
+        checkpoint = get_last_checkpoint(args.output_dir)
+    if trainer.is_world_process_zero():
+        print(f"{type(run.model).__name__}: {len(run.train_dataset)} training images, processes: {args.world_size}, bf16: {args.bf16}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(args.output_dir)
+    metrics = {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items() if "/" in k}
+    if trainer.is_world_process_zero():
+        KdamImageProcessor.from_model_config(run.model.config).save_pretrained(output)
+        size = _image_size(run.eval_dataset)
+        meta = {
+            "model": str(output),
+            "kind": type(run.model).__name__,
+            "data": data.dataset,
+            "split": data.eval_split,
+            "images": len(run.eval_dataset),
+            "train_images": len(run.train_dataset),
+            "seed": args.seed,
+            "steps": trainer.state.global_step,
+            "world_size": args.world_size,
+            "bf16": args.bf16,
+            "hardware": hardware(),
+            "date": datetime.now(UTC).date().isoformat(),
+            **describe_model(run.model, *size),
+            **facts,
+            "recipe": run.settings,
+        }
+        write_results(output / "results.json", metrics, meta)
+    return metrics
+
+
+def same_run(settings: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Keys in which two runs differ in what they compute."""
+    keys = (set(settings) | set(other)) - INCIDENTAL
+    return sorted(key for key in keys if settings.get(key) != other.get(key))
+
+
+def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
+    """Record the settings in output_dir, or refuse to continue a run that had others."""
+    record = output / "recipe.json"
+    if args.resume_from_checkpoint == "last" and record.exists():
+        different = same_run(settings, json.loads(record.read_text()))
+        if different:
+            raise CheckpointError(
+                f"{output} holds a run with other {', '.join(different)}; remove the folder or choose another output_dir."
+            )
+    if args.process_index == 0:
+        write_json(record, settings)
+
+
+def _config(model: ModelArguments, tasks: tuple[Task, ...], data: DataArguments) -> KdamConfig:
+    overrides: dict[str, Any] = {"image_size": [data.crop_height, data.crop_width]}
+    if model.decoder_channels is not None:
+        overrides["decoder_channels"] = model.decoder_channels
+    config = make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
+    if model.backbone_weights is None:
+        return config
+    overrides["backbone_config"] = read_backbone_config(_weights(model), PRESETS[model.preset].config["out_indices"])
+    return make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
+
+
+def _weights(model: ModelArguments) -> str:
+    name = PRESETS[model.preset].weights if model.backbone_weights == "preset" else model.backbone_weights
+    if name is None:
+        raise KdamValueError(f"preset {model.preset} has no public weights; give a hub id or folder, or leave backbone_weights out.")
+    return name
+
+
+def _image_size(dataset: TransformedDataset) -> tuple[int, int]:
+    height, width = dataset[0]["pixel_values"].shape[-2:]
+    return height, width

@@ -1,0 +1,90 @@
+"""The frozen teacher: one multi-task model, or one single-task model per task, seen as one.
+
+It lives outside the student's model, so it is neither saved nor optimised. The student's normalised images are converted
+to each teacher's own normalisation.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdam_hf.configuration_kdam import KdamConfig
+from kdam_hf.errors import KdamValueError
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+
+
+class FrozenTeacher(nn.Module):
+    """Teachers in evaluation mode, without gradient.
+
+    Args:
+        models: one multi-task model, or several whose tasks are disjoint.
+        student: configuration of the student; every task of it must be taught, with the same kind and channels.
+
+    Raises:
+        KdamValueError: a task is missing, taught twice, or of another kind or number of channels.
+    """
+
+    def __init__(self, models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.task_names = student.task_names
+        _check(models, student)
+        for k, model in enumerate(models):
+            scale, shift = _renormalisation(student, model.config)
+            self.register_buffer(f"scale_{k}", scale)
+            self.register_buffer(f"shift_{k}", shift)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":
+        """Stay in evaluation mode whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> dict[str, Tensor]:
+        """Predictions for the student's batch.
+
+        Args:
+            pixel_values: (B, 3, H, W), normalised for the student.
+            pixel_mask: (B, H, W) bool, False on padding.
+
+        Returns:
+            task name -> (B, C, h, w), in the student's task order.
+        """
+        predictions: dict[str, Tensor] = {}
+        for k, model in enumerate(self.models):
+            own = pixel_values * getattr(self, f"scale_{k}") + getattr(self, f"shift_{k}")
+            own = own * pixel_mask[:, None]
+            predictions |= model(own, pixel_mask).predictions
+        return {name: predictions[name] for name in self.task_names}
+
+
+def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, Tensor]:
+    """Scale and shift (3, 1, 1) from the student's to the teacher's normalisation."""
+    s_mean, s_std, t_mean, t_std = (
+        torch.tensor(v, dtype=torch.float64)[:, None, None]
+        for v in (student.image_mean, student.image_std, teacher.image_mean, teacher.image_std)
+    )
+    return (s_std / t_std).float(), ((s_mean - t_mean) / t_std).float()
+
+
+def _check(models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
+    taught: dict[str, dict] = {}
+    for model in models:
+        for task in model.config.tasks or []:
+            if task["name"] in taught:
+                raise KdamValueError(f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all.")
+            taught[task["name"]] = task
+    for task in student.tasks or []:
+        name = task["name"]
+        if name not in taught:
+            raise KdamValueError(
+                f"the student learns {name} but the teacher only knows {', '.join(taught)}; "
+                "train a teacher with this task, or choose --tasks among those it knows."
+            )
+        for key in ("kind", "channels"):
+            if taught[name][key] != task[key]:
+                raise KdamValueError(
+                    f"{name}: teacher has {key} {taught[name][key]}, student {task[key]}; "
+                    "matching needs the same; train both on the same classes."
+                )

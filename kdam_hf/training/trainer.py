@@ -1,0 +1,233 @@
+"""`Trainer` for multi-task models, and its distilling subclass.
+
+Unusual here: losses are those of the global batch (`kdam_hf.distributed`); evaluation streams through additive metrics on
+a strided share of the split per process, so no prediction is kept and no image is counted twice; a non-finite loss stops
+before the optimizer step.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from dataset_loaders import Collator, EpochSampler
+from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.distributed import Processes
+from kdam_hf.errors import KdamValueError, NonFiniteLossError
+from kdam_hf.image_processing_kdam import STRIDE, upsample
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.tasks import Task
+from kdam_hf.training.arguments import KdamTrainingArguments
+from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.teacher import FrozenTeacher
+
+Batch = Mapping[str, Any]
+
+
+class MultiTaskTrainer(Trainer):
+    """Trains a teacher, a baseline or a single-task model on the weighted sum of its tasks' supervised losses.
+
+    Args:
+        model: a KDAM model.
+        args: training arguments.
+        tasks: the tasks of the model, in its order.
+        train_dataset: yields training samples for keys (epoch, index).
+        eval_dataset: yields full-size samples.
+        kwargs: passed to `Trainer`.
+
+    Raises:
+        KdamValueError: tasks differ from the model's, or fewer images than one batch.
+    """
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: KdamPreTrainedModel,
+        args: KdamTrainingArguments,
+        tasks: Sequence[Task],
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        **kwargs: Any,
+    ) -> None:
+        names = [task.name for task in tasks]
+        if names != model.config.task_names:
+            raise KdamValueError(f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order.")
+        self.tasks = tuple(tasks)
+        self._sampler: EpochSampler | None = None
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
+        self._summed_steps = 0
+        if train_dataset is not None:
+            _check_length(train_dataset, args)
+        if args.world_size > 1:
+            args.ddp_find_unused_parameters = False
+            _freeze_unused_parameters(model)
+        super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
+        self.processes = Processes(args.world_size)
+        self.add_callback(_EpochCallback(self))
+
+    # ---- losses -----------------------------------------------------------------------------------------------------
+
+    def loss_terms(self, predictions: Mapping[str, Tensor], inputs: Batch) -> dict[str, Tensor]:
+        """Named, weighted loss terms of a batch; their sum is the loss.
+
+        Args:
+            predictions: task name -> (B, C, h, w) at stride 4.
+            inputs: a batch of the collator.
+        """
+        size = inputs["pixel_values"].shape[-2:]
+        return {
+            f"loss_{task.name}": task.loss_weight
+            * task.loss(upsample(predictions[task.name], size), inputs["labels"][task.name], inputs["pixel_mask"], self.processes)
+            for task in self.tasks
+        }
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Any:
+        """Sum of the loss terms; keeps their values for the next log line."""
+        outputs = model(inputs["pixel_values"], inputs["pixel_mask"])
+        with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
+            terms = self.loss_terms(outputs.predictions, inputs)
+        self._refuse_non_finite(terms, inputs)
+        for name, term in terms.items():
+            self._sums[name] += term.detach()
+        self._summed_steps += 1
+        loss = torch.stack(list(terms.values())).sum()
+        return (loss, outputs) if return_outputs else loss
+
+    def _refuse_non_finite(self, terms: Mapping[str, Tensor], inputs: Batch) -> None:
+        values = torch.stack([term.detach() for term in terms.values()])
+        if not values.isfinite().all():
+            bad = [name for name, value in zip(terms, values.tolist(), strict=True) if not _finite(value)]
+            raise NonFiniteLossError(
+                f"step {self.state.global_step}: {', '.join(bad)} is not finite for samples {inputs['index'].tolist()}; nothing was "
+                "updated. Check these samples, lower learning_rate, or set precision: fp32."
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of every loss term since the last log line, over all processes."""
+        if self._summed_steps and "loss" in logs:
+            for name in list(self._sums):
+                logs[name] = self.processes.mean(self._sums[name] / self._summed_steps).item()
+            self._sums.clear()
+            self._summed_steps = 0
+        super().log(logs, start_time)
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        self._sampler = EpochSampler(len(dataset), seed=self.args.data_seed or self.args.seed)
+        return self._sampler
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
+        """This process's strided share of the split; uneven shares are fine, nothing is repeated."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return DataLoader(
+            dataset,
+            batch_size=self.args.per_device_eval_batch_size,
+            sampler=range(self.args.process_index, len(dataset), self.args.world_size),
+            num_workers=self.args.dataloader_num_workers,
+            collate_fn=self.data_collator,
+        )
+
+    # ---- evaluation -------------------------------------------------------------------------------------------------
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Stream the split through the tasks' metrics; the keys are `eval_<task>/<metric>`."""
+        with self.compute_loss_context_manager():
+            metrics = evaluate_model(
+                self.accelerator.unwrap_model(self.model),
+                dataloader,
+                self.tasks,
+                self.args.device,
+                self.processes,
+                progress=not self.args.disable_tqdm and self.args.process_index == 0,
+            )
+        named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(dataloader.dataset))
+
+
+class DistillationTrainer(MultiTaskTrainer):
+    """Adds the match with a frozen teacher to the supervised losses.
+
+    Args:
+        teacher: the frozen teacher, or None to train the same student without one.
+        criterion: the match; its method "none" goes with no teacher.
+        kwargs: of `MultiTaskTrainer`.
+
+    Raises:
+        KdamValueError: a method without a teacher, or a teacher without a method.
+    """
+
+    def __init__(self, *args: Any, teacher: FrozenTeacher | None = None, criterion: DistillationCriterion, **kwargs: Any) -> None:
+        if (teacher is None) != (criterion.method == "none"):
+            raise KdamValueError(
+                f"method {criterion.method!r} with {'no ' if teacher is None else 'a '}teacher; "
+                "give a teacher for cs, kl, dist and cwd, and none for method none."
+            )
+        super().__init__(*args, **kwargs)
+        self.criterion = criterion
+        self.teacher = teacher.to(self.args.device) if teacher is not None else None
+
+    def loss_terms(self, predictions: Mapping[str, Tensor], inputs: Batch) -> dict[str, Tensor]:
+        """Supervised terms, then those of the match at stride 4."""
+        terms = super().loss_terms(predictions, inputs)
+        if self.teacher is None or self.criterion.beta == 0:
+            return terms
+        with self.compute_loss_context_manager():
+            taught = self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
+        return terms | self.criterion(predictions, taught, stride_mask(inputs["pixel_mask"]), self.processes)
+
+
+def stride_mask(pixel_mask: Tensor) -> Tensor:
+    """(B, H, W) bool -> (B, ceil(H/4), ceil(W/4)) bool: cells of the prediction grid that hold no padding."""
+    padding = (~pixel_mask)[:, None].float()
+    return F.max_pool2d(padding, STRIDE, ceil_mode=True)[:, 0] == 0
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells the sampler its epoch, also on resume and however the data loader was wrapped."""
+
+    def __init__(self, trainer: MultiTaskTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer._sampler is not None:
+            self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0
+
+
+def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:
+    batch = args.per_device_train_batch_size * args.world_size
+    if len(dataset) < batch:  # type: ignore[arg-type]
+        raise KdamValueError(
+            f"{len(dataset)} training images are fewer than one batch of {batch} "  # type: ignore[arg-type]
+            f"({args.per_device_train_batch_size} x {args.world_size} processes): 0 optimisation steps. "
+            "Lower per_device_train_batch_size or add images."
+        )
+
+
+def _freeze_unused_parameters(model: KdamPreTrainedModel) -> None:
+    """Stop the gradient of parameters that never get one (final norms, mask tokens): DDP would wait for them."""
+    was_training = model.training
+    model.eval()
+    predictions = model(torch.zeros(1, 3, 64, 64, device=model.device)).predictions
+    torch.stack([p.sum() for p in predictions.values()]).sum().backward()
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            parameter.requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)

@@ -1,0 +1,67 @@
+"""Run a model on photos.
+
+    python scripts/predict.py --model outputs/demo/cs --images a.jpg b.png --output_dir outputs/predictions
+
+Writes, per photo and task, a picture (PNG) and the raw array (.npy: class ids, metres, unit vectors, probabilities), and
+one contact_sheet.png with a legend. Maps have the photo's own size.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from dataset_loaders import read_image
+from kdam_hf import KdamImageProcessor
+from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import task_from_spec
+from kdam_hf.training import load_model, parse_recipe
+from kdam_hf.visualization import contact_sheet, legend_picture
+
+
+@dataclass
+class PredictionArguments:
+    """Which model and photos, and where the maps go."""
+
+    model: str = field(metadata={"help": "folder or hub id"})
+    images: list[str] = field(metadata={"help": "photos (JPEG or PNG)"})
+    output_dir: str = field(default="outputs/predictions", metadata={"help": "folder to write to"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, _ = parse_recipe((PredictionArguments,), argv, __doc__)
+    names = [Path(path).stem for path in args.images]
+    if len(set(names)) != len(names):
+        raise KdamValueError("two photos have the same file name; outputs are named after it. Rename one, or predict them apart.")
+    photos = [read_image(path) for path in args.images]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(args.model).to(device).eval()
+    processor = KdamImageProcessor.from_model_config(model.config)
+    tasks = [task_from_spec(spec) for spec in model.config.tasks]
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name, photo in zip(names, tqdm(photos, desc="Predicting", unit="photo"), strict=True):
+        with torch.inference_mode():
+            outputs = model(**processor(photo).to(device))
+        maps = processor.post_process(outputs, [photo.shape[:2]])[0]
+        row = [photo]
+        for task in tasks:
+            values = maps[task.name].float().cpu().numpy() if maps[task.name].is_floating_point() else maps[task.name].cpu().numpy()
+            values = values.transpose(1, 2, 0) if values.ndim == 3 else values
+            row.append(task.render(values))
+            np.save(output / f"{name}_{task.name}.npy", values)
+            Image.fromarray(row[-1]).save(output / f"{name}_{task.name}.png")
+        rows.append(row)
+    height, width = photos[0].shape[:2]
+    rows.append([None, *(legend_picture(task.legend(), height, width) for task in tasks)])
+    sheet = contact_sheet(rows, [*names, "legend"], ["photo", *(task.name for task in tasks)])
+    sheet.save(output / "contact_sheet.png")
+    print(f"{len(photos)} photos, {len(tasks)} tasks; written to {output}")
+
+
+if __name__ == "__main__":
+    main()

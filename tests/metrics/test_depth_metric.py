@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.metrics.depth import DepthErrors
+
+
+def reference(prediction, label):
+    p, g = prediction.double().numpy().ravel(), label.double().numpy().ravel()
+    keep = np.isfinite(g) & (g > 0)
+    p, g = p[keep], g[keep]
+    worst = np.where(p > 0, np.maximum(p / g, g / np.where(p > 0, p, 1)), np.inf)
+    return {
+        "rmse": np.sqrt(np.mean((p - g) ** 2)),
+        "abs_rel": np.mean(np.abs(p - g) / g),
+        **{f"delta{k}": 100 * np.mean(worst < 1.25**k) for k in (1, 2, 3)},
+    }
+
+
+def computed(prediction, label):
+    metric = DepthErrors()
+    metric.update(prediction, label)
+    return metric.compute()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_agrees_with_numpy_on_maps_with_holes(dtype):
+    generator = torch.Generator().manual_seed(0)
+    label = 10 * torch.rand(2, 1, 40, 50, generator=generator, dtype=torch.float64).to(dtype)
+    prediction = label * torch.exp(torch.randn(label.shape, generator=generator, dtype=dtype) / 3)
+    label[:, :, :3], label[:, :, 3], label[:, :, 4], label[:, :, 5] = 0, -1, torch.nan, torch.inf
+    assert computed(prediction, label) == pytest.approx(reference(prediction, label), rel=1e-12)
+
+
+def test_non_positive_prediction_is_within_no_threshold():
+    prediction, label = torch.tensor([[[-1.0, 0.0, 1.0, 1.0]]]), torch.ones(1, 1, 4)
+    assert computed(prediction, label) == pytest.approx(reference(prediction, label))
+    assert computed(prediction, label)["delta1"] == 50
+
+
+def test_ratio_exactly_at_the_threshold_is_outside():
+    assert computed(torch.tensor([[[1.25, 2.0]]]), torch.tensor([[[1.0, 2.5]]]))["delta1"] == 0
+
+
+def test_errors_are_pooled_over_pixels_and_not_over_images():
+    metric = DepthErrors()
+    metric.update(torch.full((1, 1, 3), 2.0), torch.ones(1, 1, 3))
+    metric.update(torch.ones(1, 1, 1), torch.ones(1, 1, 1))
+    assert metric.compute()["rmse"] == pytest.approx(np.sqrt(3 / 4))
+
+
+def test_missing_channel_axis_is_refused():
+    with pytest.raises(KdamValueError, match=r"\(2, 4, 4\).*1, H, W"):
+        DepthErrors().update(torch.ones(2, 4, 4), torch.ones(2, 4, 4))
