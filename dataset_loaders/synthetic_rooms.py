@@ -1,7 +1,8 @@
 """The embedded default dataset: furnished rooms, rendered on the fly with exact labels for six tasks.
 
-Unusual here: nothing is read or stored. Image `index` of a split is a pure function of (seed, split, index), bit-equal on every
-call on one machine. Colours and textures are shared by all classes, so shape and context must tell them apart.
+Unusual here: nothing is read or stored. Image `index` of a split is a pure function of (seed, split, index),
+bit-equal on every call on one machine. Colours and textures are shared by all classes, so shape and context must tell
+them apart.
 """
 
 from __future__ import annotations
@@ -38,19 +39,22 @@ class SyntheticRooms:
     A sample is `{"id": str, "image": uint8 (H,W,3) RGB, "labels": {...}}` with the labels
 
     - `semseg` uint8 (H,W): indices into `CLASS_NAMES`; every pixel has a class.
-    - `human_parts` uint8 (H,W): indices into `PART_NAMES`; 255 everywhere if no person is visible (the field's convention).
-    - `saliency` uint8 (H,W) in {0, 1}: 1 on people and on the scene's ornament, the one small object (vase, box or books) whose
-      colour is more saturated than anything else in the room. Some scenes have no surface to put an ornament on.
+    - `human_parts` uint8 (H,W): indices into `PART_NAMES`; 255 everywhere if no person is visible (the field's
+      convention).
+    - `saliency` uint8 (H,W) in {0, 1}: 1 on people and on the scene's ornament, the one small object (vase, box or
+      books) whose colour is more saturated than anything else in the room. There is at most one; it may be hidden or
+      out of view.
     - `depth` float32 (H,W): metres along the optical axis (z-depth, as a Kinect reports it), > 0 everywhere.
-    - `normals` float32 (H,W,3): unit vectors in the camera frame, x right, y up, z towards the camera; each faces the camera. A
-      horizontal flip of the image negates x.
-    - `edge` uint8 (H,W) in {0, 1}: 1 where the right or the lower neighbour belongs to another instance. Each wall, the floor, the
-      ceiling, each object and each row of books is one instance; parts of one object have no edge between them.
+    - `normals` float32 (H,W,3): unit vectors in the camera frame, x right, y up, z towards the camera; each faces the
+      camera. A horizontal flip of the image negates x.
+    - `edge` uint8 (H,W) in {0, 1}: 1 where the right or the lower neighbour belongs to another instance. Each wall,
+      the floor, a rug, the ceiling, each object and each row of books is one instance; parts of one object have no
+      edge between them.
 
     Args:
         split: "train" or "val".
-        num_images: size of the split; None means 2000 for train and 200 for val. It does not change what image `index` shows.
-        height, width: image size in pixels. Scenes do not depend on it.
+        num_images: size of the split; None means 2000 for train, 200 for val. It does not change what `index` shows.
+        height, width: image size in pixels. Scenes do not depend on it; the sensor noise does.
         seed: non-negative; another seed is another dataset.
 
     Raises:
@@ -110,7 +114,9 @@ def render(scene: Scene, height: int, width: int, rng: np.random.Generator) -> F
     return Frame(image, labels, instance)
 
 
-def _labels(scene: Scene, depth: np.ndarray, surface: np.ndarray, normals: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _labels(
+    scene: Scene, depth: np.ndarray, surface: np.ndarray, normals: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Look all maps up by surface id; see `SyntheticRooms` for what they mean."""
     primitives = scene.primitives
 

@@ -1,19 +1,16 @@
 """Furniture and small objects, each a function that adds one piece to the scene in its own frame.
 
-A piece of width w, depth d and height h (metres) stands on local y = 0, centred on x and z, its front towards +z. The same palette
-and textures serve every class, so that only shape and context tell a cabinet from a bed.
+A piece of width w, depth d and height h (metres) stands on local y = 0, centred on x and z, its front towards +z. The
+same palette and textures serve every class, so that only shape and context tell a cabinet from a bed.
 """
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dataset_loaders.rooms.scene import Dice, Material, SceneBuilder, Support, Vector, scaled
-from dataset_loaders.rooms.textures import PATTERNS, PLAIN
-
-MAX_SATURATION = 0.6  # of everything but the ornament
+from dataset_loaders.rooms.materials import Painter
+from dataset_loaders.rooms.scene import Dice, Material, SceneBuilder, Support, Vector
 
 
 class Place(NamedTuple):
@@ -26,45 +23,6 @@ class Place(NamedTuple):
     width: float
     depth: float
     height: float
-
-
-class Painter:
-    """Draws materials from the few colours of one scene."""
-
-    def __init__(self, dice: Dice) -> None:
-        self._dice = dice
-        self._palette = [self.colour() for _ in range(6)]
-
-    def colour(self) -> Vector:
-        """A linear RGB colour of at most `MAX_SATURATION`."""
-        dice = self._dice
-        value = dice.uniform(0.2, 1.0)
-        red, green, blue = colorsys.hsv_to_rgb(dice.random(), MAX_SATURATION * dice.random() ** 1.7, value)
-        return (red * red, green * green, blue * blue)
-
-    def material(self, plain: float = 0.35) -> Material:
-        """A random material, untextured with probability `plain`."""
-        dice = self._dice
-        first = dice.pick(self._palette) if dice.chance(0.65) else self.colour()
-        if dice.chance(plain):
-            return Material(first, scaled(first, dice.uniform(0.8, 0.95)), PLAIN, dice.uniform(0.8, 2.0))
-        if dice.chance(0.6):
-            second = scaled(first, dice.uniform(0.35, 0.8))
-        else:
-            second = dice.pick(self._palette)
-        return Material(first, second, dice.pick(PATTERNS), dice.uniform(0.7, 2.2))
-
-    def metal(self) -> Material:
-        """A plain grey, dark or light, for thin structures."""
-        grey = self._dice.uniform(0.02, 0.6)
-        return Material((grey, grey, grey), (0.9 * grey, 0.9 * grey, 0.9 * grey), PLAIN, 1.0)
-
-    def ornament(self) -> Material:
-        """The one strongly saturated colour of the scene."""
-        dice = self._dice
-        red, green, blue = colorsys.hsv_to_rgb(dice.random(), dice.uniform(0.92, 1.0), dice.uniform(0.8, 1.0))
-        colour = (red * red, green * green, blue * blue)
-        return Material(colour, colour, PLAIN, 1.0)
 
 
 def _legs(
@@ -125,7 +83,8 @@ def chair(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
     else:
         radius = dice.uniform(0.012, 0.025)
         spread = 0.7 if style > 0.85 else 1.0
-        _legs(b, frame, (half_x - radius) * spread, (half_z - radius) * spread, seat_y - 2 * thick, radius, dice.chance(0.5))
+        foot_x, foot_z = (half_x - radius) * spread, (half_z - radius) * spread
+        _legs(b, frame, foot_x, foot_z, seat_y - 2 * thick, radius, dice.chance(0.5))
     if style <= 0.85:
         back = (height - seat_y) / 2
         middle, behind = seat_y + back, -half_z + 0.02
@@ -300,7 +259,8 @@ def small_object(b: SceneBuilder, dice: Dice, paint: Painter, spot: Support, orn
         _vase(b, dice, skin, place, min(reach, 0.14), ornament)
     elif choice < 0.55:
         b.begin("box", *place, salient=ornament)
-        half_x, half_y, half_z = reach * dice.uniform(0.4, 0.7), dice.uniform(0.05, 0.16), reach * dice.uniform(0.4, 0.7)
+        half_x, half_z = reach * dice.uniform(0.4, 0.7), reach * dice.uniform(0.4, 0.7)
+        half_y = dice.uniform(0.05, 0.16)
         b.box((0, half_y, 0), (half_x, half_y, half_z), skin)
         if dice.chance(0.4):
             b.box((0, 2 * half_y, 0), (half_x + 0.006, 0.015, half_z + 0.006), skin if ornament else paint.material())
@@ -351,7 +311,7 @@ def rug(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
 
 
 class Piece(NamedTuple):
-    """How to place one kind of furniture: ranges of its sizes (metres), whether it stands at a wall, how often it is drawn."""
+    """How to place furniture: ranges of sizes (metres), probability to stand at a wall, weight in the draw."""
 
     build: Callable[[SceneBuilder, Dice, Painter, Place], Vector | None]
     width: tuple[float, float]

@@ -1,7 +1,7 @@
-"""Draws a whole random scene: the room, what hangs on its walls, furniture on its floor, things on furniture, people, lights.
+"""Draws a whole random scene: room, walls, furniture, things on furniture, people, lights.
 
-The camera is drawn first, so that furniture can be put where it will be seen and never around the lens. Two pieces never share floor
-area, except chairs pushed under a table.
+The camera is drawn first, so that furniture can be put where it will be seen and never around the lens. Two pieces
+never share floor area, except chairs pushed under a table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from dataset_loaders.rooms.furniture import PIECES, Painter, Piece, Place, chair, pendant, rug, small_object, table
+from dataset_loaders.rooms.furniture import PIECES, Piece, Place, chair, pendant, rug, small_object, table
+from dataset_loaders.rooms.materials import Painter
 from dataset_loaders.rooms.people import person
 from dataset_loaders.rooms.scene import Camera, Dice, Light, Material, Scene, SceneBuilder, Support, Vector
 from dataset_loaders.rooms.wall_items import furnish_walls
@@ -20,7 +21,7 @@ _TOTAL_WEIGHT = sum(piece.weight for piece in PIECES)
 
 
 class FloorPlan:
-    """The occupied rectangles of the floor, and what the camera sees of it (x, z in metres; yaw and angles in radians)."""
+    """The occupied rectangles of the floor, and what the camera sees of it (metres and radians)."""
 
     def __init__(self, size: Vector, eye: tuple[float, float], yaw: float, half_angle: float) -> None:
         self.size = size
@@ -30,7 +31,7 @@ class FloorPlan:
         self.taken: list[tuple[float, float, float, float]] = []
 
     def is_free(self, x: float, z: float, half_x: float, half_z: float, clear: float) -> bool:
-        """Whether the rectangle lies in the room, apart from all others, in view, and `clear` metres away from the camera."""
+        """Whether the rectangle lies in the room, apart from all others, in view and `clear` metres from the eye."""
         if not (half_x <= x <= self.size[0] - half_x and half_z <= z <= self.size[2] - half_z):
             return False
         ahead_x, ahead_z = x - self.eye[0], z - self.eye[1]

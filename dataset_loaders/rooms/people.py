@@ -1,14 +1,15 @@
 """People made of parts: a small forward-kinematic figure, standing or sitting, with random pose, size and clothes.
 
-Local frame: feet on y = 0 (or the seat at its height), the face towards +z. Lengths follow from the body height by the usual
-artist's proportions. Angles are radians; a limb hangs straight down at pitch 0 and points forward at pitch pi / 2.
+Local frame: feet on y = 0 (or the seat at its height), the face towards +z. Lengths follow from the body height by
+the usual artist's proportions. Angles are radians; a limb hangs straight down at pitch 0 and points forward at pitch
+pi / 2.
 """
 
 from __future__ import annotations
 
 import math
 
-from dataset_loaders.rooms.furniture import Painter
+from dataset_loaders.rooms.materials import Painter
 from dataset_loaders.rooms.scene import PART_NAMES, Dice, Material, SceneBuilder, Vector, scaled
 from dataset_loaders.rooms.textures import PLAIN
 
@@ -62,7 +63,8 @@ def person(b: SceneBuilder, dice: Dice, paint: Painter, x: float, z: float, yaw:
     middle = (0.0, (hip + shoulder_y) / 2, shoulder_z / 2)
     b.ball((0, hip + 0.01, 0), (0.098 * wide, 0.075 * tall, 0.072 * wide), trousers, spine, TORSO)
     b.tube(middle, (0.093 * wide, 0.12 * tall, 0.062 * wide), shirt, spine, TORSO)
-    b.ball((0, shoulder_y - 0.06 * tall, shoulder_z * 0.8), (0.118 * wide, 0.085 * tall, 0.07 * wide), shirt, spine, TORSO)
+    chest = (0.0, shoulder_y - 0.06 * tall, shoulder_z * 0.8)
+    b.ball(chest, (0.118 * wide, 0.085 * tall, 0.07 * wide), shirt, spine, TORSO)
     _head(b, dice, tall, shoulder_y, shoulder_z, skin)
     sleeve = shirt if dice.chance(0.5) else skin
     for side in (-1, 1):
@@ -71,7 +73,8 @@ def person(b: SceneBuilder, dice: Dice, paint: Painter, x: float, z: float, yaw:
             pitch = dice.uniform(1.5, 2.8)
         joint = (side * 0.118 * wide, shoulder_y - 0.035 * tall, shoulder_z)
         elbow = _limb(b, joint, pitch, splay, 0.17 * tall, 0.032 * wide, shirt, UPPER_ARM)
-        wrist = _limb(b, elbow, pitch + bend, splay * dice.uniform(-0.6, 0.8), 0.15 * tall, 0.025 * wide, sleeve, LOWER_ARM)
+        splay *= dice.uniform(-0.6, 0.8)
+        wrist = _limb(b, elbow, pitch + bend, splay, 0.15 * tall, 0.025 * wide, sleeve, LOWER_ARM)
         b.ball(wrist, (0.024 * tall, 0.03 * tall, 0.022 * tall), skin, part=LOWER_ARM)
 
 
@@ -89,7 +92,7 @@ def _leg_angles(dice: Dice, sitting: bool) -> list[tuple[float, float, float]]:
 
 
 def _hip_height(tall: float, legs: list[tuple[float, float, float]], seat: float | None) -> float:
-    """The height of the hip joints that puts the lower foot on the floor, or the thighs on the seat (never below the floor)."""
+    """The hip height that puts the lower foot on the floor, or the thighs on the seat if that is higher."""
     reach = max(math.cos(splay) * (math.cos(thigh) + math.cos(shin)) for thigh, splay, shin in legs)
     reach = (0.25 * reach + 0.03) * tall
     return reach if seat is None else max(reach, seat + 0.045 * tall)
@@ -109,7 +112,8 @@ def _add_legs(
     for side, (thigh, splay, shin) in zip((-1, 1), angles, strict=True):
         knee = _limb(b, (side * 0.05 * wide, hip, 0.0), thigh, splay, 0.25 * tall, 0.048 * wide, trousers, UPPER_LEG)
         ankle = _limb(b, knee, shin, splay * 0.5, 0.25 * tall, 0.036 * wide, shin_skin, LOWER_LEG)
-        b.ball((ankle[0], ankle[1], ankle[2] + 0.045 * tall), (0.03 * tall, 0.03 * tall, 0.08 * tall), shoe, part=LOWER_LEG)
+        foot = (ankle[0], ankle[1], ankle[2] + 0.045 * tall)
+        b.ball(foot, (0.03 * tall, 0.03 * tall, 0.08 * tall), shoe, part=LOWER_LEG)
 
 
 def _shoe(dice: Dice) -> Material:
@@ -123,7 +127,8 @@ def _head(b: SceneBuilder, dice: Dice, tall: float, shoulder_y: float, shoulder_
     y, z = shoulder_y + 0.115 * tall, shoulder_z + 0.015 * tall
     b.tube((0, shoulder_y + 0.025 * tall, shoulder_z), (0.028 * tall, 0.035 * tall, 0.028 * tall), skin, part=TORSO)
     b.ball((turn, y, z), (0.046 * tall, 0.066 * tall, 0.054 * tall), skin, part=HEAD)
-    b.ball((turn * 1.3, y - 0.005 * tall, z + 0.053 * tall), (0.008 * tall, 0.013 * tall, 0.012 * tall), skin, part=HEAD)
+    nose = (turn * 1.3, y - 0.005 * tall, z + 0.053 * tall)
+    b.ball(nose, (0.008 * tall, 0.013 * tall, 0.012 * tall), skin, part=HEAD)
     if dice.chance(0.9):
         shade = dice.pick((0.01, 0.03, 0.08, 0.3))
         hair = _plain((shade * 1.3, shade, shade * 0.7))

@@ -1,8 +1,8 @@
 """Which surface does each pixel see, and how far away is it.
 
-Unusual here: there are no triangles. Each primitive is solved in closed form over its own screen rectangle, with a ray whose
-component along the optical axis is one, so that the ray parameter IS the z-depth. Directions in a primitive's frame are affine in
-the pixel, hence sums of a row and a column.
+Unusual here: there are no triangles. Each primitive is solved in closed form over its own screen rectangle, with a
+ray whose component along the optical axis is one, so that the ray parameter IS the z-depth. Directions in a
+primitive's frame are affine in the pixel, hence sums of a row and a column.
 
 Shapes: H, W pixels; h, w a rectangle of them; N primitives; S = ROOM_SURFACES + FACES * N surfaces.
 """
@@ -18,6 +18,8 @@ from dataset_loaders.rooms.scene import BOX, ELLIPSOID, FACES, ROOM_SURFACES, Ca
 NEAR = 0.05  # metres; what lies closer to the camera plane is not drawn
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float64)
 _EDGES = np.array([(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1])
+
+Hit = tuple[np.ndarray, np.ndarray, np.ndarray | np.int32]  # depth, whether it counts, face
 
 
 class PixelGrid(NamedTuple):
@@ -96,10 +98,10 @@ def cast_primitives(
 
 
 def _affine_fields(scaled: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Coefficients (N,3,7) of x, y and 1 in: direction D (3), D cross origin (3), D . origin or, for cylinders, its x-z part.
+    """Coefficients (N,3,7) of x, y and 1 in: direction D (3), D cross origin (3), D . origin.
 
-    The cross product is what keeps thin poles exact in float32: the discriminant |D|^2 (|o|^2 - 1) - (D . o)^2 cancels, while
-    |D|^2 - |D x o|^2, equal to it by Lagrange's identity, does not.
+    The cross product is what keeps thin poles exact in float32: the discriminant |D|^2 (|o|^2 - 1) - (D . o)^2
+    cancels, while |D|^2 - |D x o|^2, equal to it by Lagrange's identity, does not.
     """
     direction = np.stack([scaled[:, 0], scaled[:, 1], -scaled[:, 2]], axis=1)
     cross = np.cross(direction, origin[:, None, :])
@@ -107,7 +109,7 @@ def _affine_fields(scaled: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return np.concatenate([direction, cross, dot[:, :, None]], axis=2)
 
 
-def _hit_box(field: np.ndarray, origin: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hit_box(field: np.ndarray, origin: np.ndarray, limit: np.ndarray) -> Hit:
     inverse = np.float32(1.0) / field
     reach = np.abs(inverse)
     inverse *= origin.astype(np.float32)[:, None, None]
@@ -121,7 +123,7 @@ def _hit_box(field: np.ndarray, origin: np.ndarray, limit: np.ndarray) -> tuple[
     return enter, hit, face
 
 
-def _hit_ellipsoid(field: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.int32]:
+def _hit_ellipsoid(field: np.ndarray, limit: np.ndarray) -> Hit:
     square = field[:6] * field[:6]
     length = square[0] + square[1] + square[2]
     root = length - (square[3] + square[4] + square[5])
@@ -132,7 +134,7 @@ def _hit_ellipsoid(field: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np
     return enter, hit, np.int32(0)
 
 
-def _hit_cylinder(field: np.ndarray, origin: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hit_cylinder(field: np.ndarray, origin: np.ndarray, limit: np.ndarray) -> Hit:
     """Side (face 0) and caps (face 1) of a cylinder along its local y."""
     length = field[0] * field[0] + field[2] * field[2]
     dot = field[6] - field[1] * np.float32(origin[1])

@@ -1,10 +1,10 @@
 """What a room consists of: the vocabulary of labels, and the builder that collects primitives.
 
-Unusual here: every object, a chair as well as a person, is a list of boxes, ellipsoids and elliptic cylinders, kept as plain tuples
-while the scene is drawn and turned into arrays once at the end.
+Unusual here: every object, a chair as well as a person, is a list of boxes, ellipsoids and elliptic cylinders, kept
+as plain tuples while the scene is drawn and turned into arrays once at the end.
 
-World frame: metres, x and z along the floor, y up; the room is [0, size_x] x [0, size_y] x [0, size_z]. An object at yaw a (radians)
-has its front, local +z, along (sin a, 0, cos a).
+World frame: metres, x and z along the floor, y up; the room is [0, size_x] x [0, size_y] x [0, size_z]. An object at
+yaw a (radians) has its front, local +z, along (sin a, 0, cos a).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Dice:
 
 
 class Material(NamedTuple):
-    """Two linear RGB colours mixed by texture number `texture`, repeating every `period` metres; `glow` is emitted light."""
+    """Two linear RGB colours mixed by a texture that repeats every `period` metres; `glow` is emitted light."""
 
     colour: Vector
     second: Vector
@@ -90,7 +90,7 @@ class Material(NamedTuple):
 
 
 class Camera(NamedTuple):
-    """A pinhole camera. `rotation` rows are its right, up and backward axes in the world; `half_width` is tan(hfov / 2)."""
+    """A pinhole: world position, rows right, up, backward of `rotation`; `half_width` is tan(hfov / 2)."""
 
     position: np.ndarray
     rotation: np.ndarray
@@ -141,7 +141,7 @@ class Scene(NamedTuple):
 
 
 class SceneBuilder:
-    """Collects primitives object by object: `begin` opens an object, `box`, `ball` and `tube` add to it in its local frame."""
+    """Collects primitives: `begin` opens an object; `box`, `ball` and `tube` add to it in its local frame."""
 
     def __init__(self) -> None:
         self.supports: list[Support] = []

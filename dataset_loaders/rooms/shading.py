@@ -1,7 +1,7 @@
 """The photograph: textures, lights, one soft shadow and the sensor, for all visible pixels at once.
 
-Unusual here: everything that is constant on a surface stands in one table per quantity, indexed by the surface each pixel sees, so
-the cost does not depend on the number of objects. Colours are linear until the last step.
+Unusual here: everything that is constant on a surface stands in one table per quantity, indexed by the surface each
+pixel sees, so the cost does not depend on the number of objects. Colours are linear until the last step.
 
 Shapes: P = H * W pixels; S surfaces (see raycast).
 """
@@ -141,10 +141,10 @@ def _irradiance(scene: Scene, points: np.ndarray, normals: np.ndarray, shadow: n
 
 
 def _shadow(scene: Scene, points: np.ndarray, normals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Whether the first light reaches each point, (P,) 0 or 1, from a depth map seen by a light that looks down.
+    """Whether the first light reaches each point, (P,) 0 or 1, by a depth map seen from the light, downwards.
 
-    A random offset of a texel dithers the border, which a blur then turns into a penumbra. Points are lifted off their surface by a
-    texel, or steep faces would shade themselves in spots.
+    A random offset of a texel dithers the border, which a blur then turns into a penumbra. Points are lifted off
+    their surface by a texel, or steep faces would shade themselves in spots.
     """
     primitives = scene.primitives
     lamp = CLASS_NAMES.index("lamp")
@@ -159,7 +159,9 @@ def _shadow(scene: Scene, points: np.ndarray, normals: np.ndarray, rng: np.rando
     below = np.maximum(np.float32(position[1]) - lifted[1], np.float32(0.02))
     scale = np.float32(grid.focal) / below
     count = points.shape[1]
-    jitter = rng.integers(0, 256, (2, count), dtype=np.uint8).astype(np.float32) * np.float32(3.0 / 256) - np.float32(1.0)
+    jitter = rng.integers(0, 256, (2, count), dtype=np.uint8).astype(np.float32)
+    jitter *= np.float32(2.0 / 256)
+    jitter -= np.float32(1.0)
     middle = np.float32(0.5 * SHADOW_PIXELS)
     column = (lifted[0] - np.float32(position[0])) * scale + jitter[0] + middle
     row = (lifted[2] - np.float32(position[2])) * scale + jitter[1] + middle
@@ -170,15 +172,14 @@ def _shadow(scene: Scene, points: np.ndarray, normals: np.ndarray, rng: np.rando
 
 
 def _corner_darkening(size: Vector, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """A cheap ambient occlusion (P,): surfaces darken within half a metre of a wall, floor or ceiling that they do not lie in."""
-    result = None
+    """A cheap ambient occlusion (P,): things darken within half a metre of a wall, floor or ceiling they face along."""
+    result = np.ones(points.shape[1], dtype=np.float32)
     for axis in range(3):
         distance = np.minimum(points[axis], np.float32(size[axis]) - points[axis])
         closeness = np.maximum(np.float32(1.0) - distance * np.float32(2.0), 0)
         closeness *= closeness
         closeness *= np.float32(0.45) * (np.float32(1.0) - np.abs(normals[axis]))
-        factor = np.float32(1.0) - closeness
-        result = factor if result is None else result * factor
+        result *= np.float32(1.0) - closeness
     return result
 
 

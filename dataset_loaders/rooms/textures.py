@@ -1,6 +1,7 @@
 """A bank of small tileable greyscale patterns with mip levels, made once per process.
 
-Unusual here: every texture of every surface is one table look-up, so a frame costs the same whatever its surfaces are made of.
+Unusual here: every texture of every surface is one table look-up, so a frame costs the same whatever its surfaces are
+made of.
 """
 
 from __future__ import annotations

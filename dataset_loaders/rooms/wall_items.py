@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from dataset_loaders.rooms.furniture import Painter
+from dataset_loaders.rooms.materials import Painter
 from dataset_loaders.rooms.scene import Dice, Material, SceneBuilder, Vector
 
 Spot = tuple[float, float, float, float]  # x, y, z in metres and yaw in radians
+_WIDTHS = {"door": (0.75, 1.0), "window": (0.7, 1.8), "picture": (0.3, 1.2)}  # metres
 
 
 def furnish_walls(
@@ -28,39 +29,38 @@ def furnish_walls(
         length = size[0] if wall % 2 == 0 else size[2]
         at = dice.uniform(0.15, 0.5)
         while True:
-            kind = dice.random()
-            if kind < 0.25 and doors < 2:
-                width, doors = dice.uniform(0.75, 1.0), doors + 1
-                add = _door
-            elif kind < 0.55:
-                width, add = dice.uniform(0.7, 1.8), _window
-            else:
-                width, add = dice.uniform(0.3, 1.2), _picture
+            choice = dice.random()
+            kind = "door" if choice < 0.25 and doors < 2 else "window" if choice < 0.55 else "picture"
+            width = dice.uniform(*_WIDTHS[kind])
             if at + width > length - 0.15:
                 break
-            x, z, yaw = _on_wall(wall, size, at + width / 2)
-            light = add(b, dice, paint, (x, 0.0, z, yaw), width, size[1])
-            if light is not None:
-                lights.append(light)
-            if add is _door:
-                reach = 0.45
-                take(x + math.sin(yaw) * reach, z + math.cos(yaw) * reach, reach, reach)
+            spot = _on_wall(wall, size, at + width / 2)
+            if kind == "door":
+                doors += 1
+                _door(b, dice, paint, spot, width, size[1])
+                take(spot[0] + math.sin(spot[3]) * 0.45, spot[2] + math.cos(spot[3]) * 0.45, 0.45, 0.45)
+            elif kind == "window":
+                lights.append(_window(b, dice, paint, spot, width, size[1]))
+            else:
+                _picture(b, dice, paint, spot, width, size[1])
             at += width + dice.uniform(0.25, 1.2)
     return lights
 
 
-def _on_wall(wall: int, size: Vector, along: float) -> tuple[float, float, float]:
-    """Position on a wall and the yaw that faces the room."""
+def _on_wall(wall: int, size: Vector, along: float) -> Spot:
+    """A place at the foot of a wall, facing the room."""
     if wall == 0:
-        return along, 0.0, 0.0
+        return (along, 0.0, 0.0, 0.0)
     if wall == 1:
-        return 0.0, along, math.pi / 2
+        return (0.0, 0.0, along, math.pi / 2)
     if wall == 2:
-        return along, size[2], math.pi
-    return size[0], along, -math.pi / 2
+        return (along, 0.0, size[2], math.pi)
+    return (size[0], 0.0, along, -math.pi / 2)
 
 
-def _frame(b: SceneBuilder, material: Material, half_x: float, low: float, high: float, border: float, depth: float) -> None:
+def _frame(
+    b: SceneBuilder, material: Material, half_x: float, low: float, high: float, border: float, depth: float
+) -> None:
     middle, half_y = (low + high) / 2, (high - low) / 2
     for x in (-half_x + border / 2, half_x - border / 2):
         b.box((x, middle, depth / 2), (border / 2, half_y, depth / 2), material)

@@ -103,7 +103,7 @@ class KdamTrainingArguments(TrainingArguments):
 
 
 def fast_bf16(use_cpu: bool = False) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware (CUDA since Ampere, CPUs with AMX)."""
+    """Whether the device multiplies bfloat16 matrices in hardware: CUDA since Ampere, CPUs with AMX or AVX512-BF16."""
     if torch.cuda.is_available() and not use_cpu:
         return torch.cuda.get_device_capability() >= (8, 0)
-    return torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -47,6 +47,7 @@ def evaluate_model(
     for batch in tqdm(batches, desc="Evaluating", unit="batch", disable=not progress, leave=False):
         mask = batch["pixel_mask"]
         predictions = model(batch["pixel_values"].to(device), mask.to(device)).predictions
+        _refuse_non_finite(predictions, batch["index"])
         for k, (height, width) in enumerate(_true_sizes(mask)):
             for task in tasks:
                 full = upsample(predictions[task.name][k : k + 1].float(), (height, width))
@@ -62,6 +63,13 @@ def evaluate_model(
             metric.state[key] = processes.sum(value)
         results |= {f"{name}/{key}": value for key, value in metric.compute().items()}
     return results
+
+
+def _refuse_non_finite(predictions: dict[str, Tensor], index: Tensor) -> None:
+    # argmax would hide it
+    for name, prediction in predictions.items():
+        if not prediction.isfinite().all():
+            raise KdamValueError(f"{name}: predictions for samples {index.tolist()} are not finite; check the weights and these images.")
 
 
 def _true_sizes(mask: Tensor) -> list[tuple[int, int]]:

@@ -1,0 +1,43 @@
+# Needs Python 3.11+ and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# glibc gives freed memory back to the system at once, and element-wise work on the CPU then spends its time in page faults.
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test lint compare clean distclean help
+
+help:  ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tracking]'
+	touch $(READY)
+
+demo: $(READY)  ## train a teacher, distil students, compare them (synthetic rooms)
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/compare.py --teacher_config scripts/recipes/demo_teacher.yaml \
+		--student_config scripts/recipes/demo_student.yaml --methods none cs --output_dir outputs/demo
+
+compare: $(READY)  ## all methods over three seeds (synthetic rooms; hours on two cores)
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
+		--student_config scripts/recipes/rooms_student.yaml --methods none kl dist cwd cs --seeds 0 1 2 --output_dir outputs/compare
+
+test: $(READY)  ## run the test suite
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove what the demo and comparisons made
+	rm -rf outputs/demo outputs/compare outputs/cache
+
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV)

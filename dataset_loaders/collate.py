@@ -1,0 +1,55 @@
+"""Batches of transformed samples; images of different sizes are padded on the right and bottom.
+
+Padding is no label: it gets the task's own invalid value and `pixel_mask` is False there.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import Task
+
+
+class Collator:
+    """Stack samples, as made by `TrainTransform` or `EvalTransform`, into one batch.
+
+    Args:
+        tasks: the tasks of the labels.
+        size_divisor: height and width are padded up to a multiple of it, pixels.
+    """
+
+    def __init__(self, tasks: Sequence[Task], size_divisor: int = 1) -> None:
+        if size_divisor < 1:
+            raise KdamValueError(f"size_divisor is {size_divisor}; expected at least 1.")
+        self.size_divisor = size_divisor
+        self._invalid = [(task.name, task.to_tensor(task.unlabelled(1, 1)).flatten()[0].item()) for task in tasks]
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """B samples of sizes up to (H, W) -> one batch.
+
+        Returns:
+            `pixel_values` float32 (B, 3, H, W), 0 on padding; `pixel_mask` bool (B, H, W), False on padding; `labels`
+            {task: (B, ..., H, W)}; `index` int64 (B,).
+        """
+        sizes = [sample["pixel_values"].shape[-2:] for sample in samples]
+        height, width = (-(-max(side) // self.size_divisor) * self.size_divisor for side in zip(*sizes, strict=True))
+
+        def stack(tensors: list[Tensor], value: float) -> Tensor:
+            return torch.stack([_pad(tensor, height, width, value) for tensor in tensors])
+
+        return {
+            "pixel_values": stack([sample["pixel_values"] for sample in samples], 0),
+            "pixel_mask": stack([sample["pixel_mask"] for sample in samples], False),
+            "labels": {name: stack([s["labels"][name] for s in samples], invalid) for name, invalid in self._invalid},
+            "index": torch.tensor([sample["index"] for sample in samples]),
+        }
+
+
+def _pad(tensor: Tensor, height: int, width: int, value: float) -> Tensor:
+    """(..., h, w) -> (..., height, width), the content at the top left."""
+    h, w = tensor.shape[-2:]
+    return tensor if (h, w) == (height, width) else F.pad(tensor, (0, width - w, 0, height - h), value=value)

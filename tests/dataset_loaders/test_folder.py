@@ -1,0 +1,159 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_loaders import check_sample, open_dataset
+from dataset_loaders.folder import FolderDataset
+from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
+
+H, W = 4, 6
+DESCRIPTION = {
+    "name": "toy",
+    "tasks": {
+        "edge": {"ignore_index": 255},
+        "depth": {"unit": "mm"},
+        "semseg": {"num_classes": 3, "class_names": ["sky", "road", "car"], "ignore_index": 200},
+        "normals": {},
+    },
+}
+
+
+def write_png(path, array):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def describe(root, change):
+    description = json.loads(json.dumps(DESCRIPTION))
+    change(description)
+    (root / "dataset.json").write_text(json.dumps(description))
+
+
+@pytest.fixture
+def root(tmp_path):
+    rng = np.random.default_rng(0)
+    for k, suffix in enumerate([".png", ".jpg", ".jpeg"]):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (H, W, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{k:04}{suffix}")
+        write_png(tmp_path / "semseg" / f"{k:04}.png", np.array([[0, 1, 2, 200, 0, 1]] * H, np.uint8))
+        write_png(tmp_path / "edge" / f"{k:04}.png", np.array([[0, 255, 0, 0, 0, 0]] * H, np.uint8))
+    write_png(tmp_path / "depth" / "0000.png", np.full((H, W), 1234, np.uint16))
+    (tmp_path / "normals").mkdir()
+    np.save(tmp_path / "normals" / "0001.npy", np.tile(np.array([0, 0, 1], np.float32), (H, W, 1)))
+    (tmp_path / "train.txt").write_text("0001\n0000\n\n")
+    (tmp_path / "val.txt").write_text("0002\n")
+    describe(tmp_path, lambda d: None)
+    return tmp_path
+
+
+def test_samples_are_read_with_their_options_and_partial_labels(root):
+    data = FolderDataset(root, "train")
+    assert (data.name, data.split, len(data)) == ("toy", "train", 2)
+    assert [task.name for task in data.tasks] == ["semseg", "depth", "normals", "edge"]
+    assert data.tasks[0].class_names == ("sky", "road", "car")
+    first, second = (check_sample(data[k], data.tasks) for k in range(2))
+    assert (first["id"], second["id"]) == ("0001", "0000")
+    assert set(first["labels"]) == {"semseg", "normals", "edge"}
+    assert set(second["labels"]) == {"semseg", "depth", "edge"}
+    assert first["labels"]["semseg"][0].tolist() == [0, 1, 2, 255, 0, 1]
+    assert first["labels"]["edge"][0].tolist() == [0, 1, 0, 0, 0, 0]
+    np.testing.assert_allclose(second["labels"]["depth"], 1.234, rtol=1e-6)
+
+
+def test_a_subset_of_tasks_needs_only_its_own_folders(root):
+    shutil.rmtree(root / "normals")
+    data = open_dataset("folder", "train", root, tasks=["edge", "semseg"])
+    assert [task.name for task in data.tasks] == ["semseg", "edge"]
+    assert set(data[0]["labels"]) == {"semseg", "edge"}
+
+
+def test_class_names_default_to_numbers(root):
+    describe(root, lambda d: d["tasks"]["semseg"].pop("class_names"))
+    assert FolderDataset(root, "train").tasks[0].class_names == ("class_0", "class_1", "class_2")
+
+
+def remove(name):
+    return lambda root: shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+
+
+def write(name, text):
+    return lambda root: (root / name).write_text(text)
+
+
+def change(function):
+    return lambda root: describe(root, function)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (remove("dataset.json"), r"dataset\.json: no such file"),
+        (write("dataset.json", "{'name': 1"), r"dataset\.json: not valid JSON.*line 1"),
+        (write("dataset.json", "[]"), r"dataset\.json: \[\]; expected an object"),
+        (change(lambda d: d.pop("name")), r"dataset\.json: name missing"),
+        (change(lambda d: d.update(tasks={})), r"dataset\.json: tasks missing or empty"),
+        (change(lambda d: d.update(classes=3)), r"dataset\.json: unknown field 'classes'; expected some of name, tasks"),
+        (change(lambda d: d["tasks"].update(flow={})), "unknown task flow; expected semseg"),
+        (change(lambda d: d["tasks"]["depth"].update(units="m")), r"tasks\.depth: unknown field 'units'.*unit"),
+        (change(lambda d: d["tasks"]["semseg"].update(num_classes="3")), r'tasks\.semseg\.num_classes: "3"; expected int'),
+        (change(lambda d: d["tasks"]["semseg"].update(num_classes=4)), "num_classes is 4, class_names has 3"),
+        (change(lambda d: d["tasks"]["semseg"].update(class_names=[1, 2, 3])), r"class_names: \[1, 2, 3\].*strings"),
+        (change(lambda d: d["tasks"].update(semseg={})), r"tasks\.semseg:.*State num_classes"),
+        (change(lambda d: d["tasks"]["depth"].update(num_classes=2)), r"tasks\.depth: depth has no classes"),
+        (remove("train.txt"), r"train\.txt: no such file.*there: val\.txt"),
+        (write("train.txt", "\n \n"), r"train\.txt: no ids"),
+        (write("train.txt", "0000\n0001\n0000\n"), r"train\.txt: id '0000' occurs twice"),
+        (write("train.txt", "0000\n../secret\n"), r"train\.txt: sample id '\.\./secret'"),
+        (write("train.txt", "0000\n0007\n"), r"images: no image for 1 of 2 ids, first '0007'"),
+        (remove("images"), "images: cannot be listed"),
+        (remove("normals"), "normals: cannot be listed.*dataset.json"),
+        (remove("normals/0001.npy"), r"normals: no label for any of the 2 ids of train\.txt"),
+        (lambda root: shutil.copy(root / "semseg/0000.png", root / "images/0001.png"), "images: both 0001.* one file per id"),
+    ],
+)
+def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
+    spoil(root)
+    with pytest.raises(DataIntegrityError, match=says):
+        FolderDataset(root, "train")
+
+
+def test_a_missing_folder_and_an_unknown_task_are_arguments_at_fault(root):
+    with pytest.raises(KdamValueError, match=r"nowhere'.*dataset\.json"):
+        FolderDataset(root / "nowhere", "train")
+    with pytest.raises(KdamValueError, match="saliency.*semseg, depth"):
+        FolderDataset(root, "train", ["saliency"])
+
+
+def put(name, array):
+    return lambda root: write_png(root / name, array)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (put("semseg/0000.png", np.full((H, W), 3, np.uint8)), r"semseg/0000\.png.*\[3\].*0\.\.2.*num_classes"),
+        (put("semseg/0000.png", np.zeros((H, W, 3), np.uint8)), r"semseg/0000\.png.*one channel"),
+        (put("semseg/0000.png", np.zeros((W, H), np.uint8)), r"semseg/0000\.png.*6x4.*4x6"),
+        (put("depth/0000.png", np.zeros((H, W), np.uint8)), r"depth/0000\.png.*8-bit.*16-bit"),
+        (put("edge/0000.png", np.full((H, W), 7, np.uint8)), r"edge/0000\.png.*7"),
+        (lambda root: (root / "images/0000.png").write_bytes(b""), r"images/0000\.png"),
+        (lambda root: (root / "semseg/0000.png").write_text("ids"), r"semseg/0000\.png: not a readable PNG"),
+        (change(lambda d: d["tasks"]["depth"].update(unit="cm")), r"depth/0000\.png: depth unit 'cm'"),
+    ],
+)
+def test_a_broken_file_is_named_when_it_is_read(root, spoil, says):
+    spoil(root)
+    data = FolderDataset(root, "train")
+    data[0]
+    with pytest.raises(DataIntegrityError, match=says):
+        data[1]
+
+
+def test_a_file_that_vanishes_is_named(root):
+    data = FolderDataset(root, "train")
+    (root / "edge" / "0000.png").unlink()
+    with pytest.raises(KdamError, match=r"edge/0000\.png: no such file"):
+        data[1]

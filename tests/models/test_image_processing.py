@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from kdam_hf import KdamImageProcessor, KdamOutput, KdamStudent
+from kdam_hf.image_processing_kdam import read_out, upsample
+from kdam_hf.presets import make_config
+
+
+def processor_for(tasks, **kwargs):
+    return KdamImageProcessor(tasks=[t.spec() for t in tasks], **kwargs)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_any_photo_mode_becomes_three_normalised_channels(mode, all_tasks):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)).convert(mode)
+    batch = processor_for(all_tasks)(photo)
+    rgb = np.asarray(photo.convert("RGB"), np.float64) / 255
+    expected = (rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(batch["pixel_values"][0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    assert batch["pixel_mask"].all()
+
+
+def test_arrays_tensors_paths_and_pil_give_the_same_values(all_tasks, tmp_path):
+    array = np.random.default_rng(1).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    processor = processor_for(all_tasks)
+    values = [
+        processor(x)["pixel_values"]
+        for x in (array, torch.from_numpy(array).permute(2, 0, 1), str(tmp_path / "a.png"), Image.fromarray(array))
+    ]
+    assert all(torch.equal(values[0], v) for v in values)
+
+
+def test_photos_of_different_sizes_share_a_padded_batch(all_tasks):
+    batch = processor_for(all_tasks)([np.zeros((20, 30, 3), np.uint8), np.zeros((25, 10, 3), np.uint8)])
+    assert batch["pixel_values"].shape == (2, 3, 25, 30)
+    assert batch["pixel_mask"].sum((1, 2)).tolist() == [600, 250]
+    assert (batch["pixel_values"][1, :, :, 10:] == 0).all()
+
+
+def test_large_photos_are_reduced_small_ones_kept_and_maps_have_the_photos_size(all_tasks):
+    config = make_config("student", "tiny-resnet", all_tasks, image_size=[48, 64])
+    model = KdamStudent(config).eval()
+    processor = KdamImageProcessor.from_model_config(config)
+    photos = [np.zeros((201, 301, 3), np.uint8), np.zeros((31, 45, 3), np.uint8)]
+    batch = processor(photos)
+    assert batch["pixel_values"].shape == (2, 3, 48, 72)
+    for photo, maps in zip(photos, processor.post_process(model(**batch), [p.shape[:2] for p in photos]), strict=True):
+        h, w = photo.shape[:2]
+        assert {k: tuple(v.shape) for k, v in maps.items()} == {
+            "semseg": (h, w),
+            "human_parts": (h, w),
+            "saliency": (h, w),
+            "depth": (h, w),
+            "normals": (3, h, w),
+            "edge": (h, w),
+        }
+        assert maps["semseg"].dtype == torch.int64
+        assert (maps["depth"] > 0).all()
+        assert torch.allclose(maps["normals"].norm(dim=0), torch.ones(()), atol=1e-5)
+        assert 0 <= maps["edge"].min() <= maps["edge"].max() <= 1
+        assert 0 <= maps["saliency"].min() <= maps["saliency"].max() <= 1
+
+
+def test_upsampling_is_pixel_exact_at_sizes_that_are_no_multiple_of_four():
+    ramp = torch.arange(8.0)[None, None, None].expand(1, 1, 6, 8) * 4 + 1.5
+    full = upsample(ramp, (22, 30))
+    assert full.shape == (1, 1, 22, 30)
+    torch.testing.assert_close(full[0, 0, 5, 4:26], torch.arange(4.0, 26.0))
+
+
+def test_read_out_gives_ids_probabilities_metres_and_unit_vectors():
+    z = torch.randn(2, 2, 3, 4)
+    assert torch.equal(read_out(z, "argmax"), z.argmax(1))
+    torch.testing.assert_close(read_out(z, "foreground"), z.softmax(1)[:, 1])
+    torch.testing.assert_close(read_out(z[:, :1], "sigmoid"), 1 / (1 + (-z[:, :1]).exp()))
+    torch.testing.assert_close(read_out(z, "unit").norm(dim=1), torch.ones(2, 3, 4))
+
+
+def test_settings_survive_saving(all_tasks, tmp_path):
+    processor = processor_for(all_tasks, size={"shortest_edge": 77}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    processor.save_pretrained(tmp_path)
+    again = AutoImageProcessor.from_pretrained(tmp_path)
+    for key in ("tasks", "size", "image_mean", "image_std"):
+        assert getattr(again, key) == getattr(processor, key)
+
+
+def test_wrong_input_is_refused_with_what_was_expected(all_tasks):
+    processor = processor_for(all_tasks)
+    with pytest.raises(ValueError, match="uint8"):
+        processor(np.zeros((4, 4, 3)))
+    with pytest.raises(ValueError, match="no image"):
+        processor([])
+    with pytest.raises(ValueError, match="shortest_edge"):
+        processor_for(all_tasks, size={"height": 3})
+    outputs = KdamOutput(predictions={t.name: torch.randn(1, t.channels, 5, 5) for t in all_tasks})
+    with pytest.raises(ValueError, match="2 target_sizes"):
+        processor.post_process(outputs, [(20, 20), (20, 20)])
+    with pytest.raises(ValueError, match="before preprocessing"):
+        processor.post_process(outputs, [(40, 40)])

@@ -1,0 +1,210 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+from kdam_hf import KdamImageProcessor, KdamStudent, KdamStudentConfig, KdamTeacher, KdamTeacherConfig
+from kdam_hf.modeling_kdam import CrossTaskAttention, StudentDecoder, resize
+from kdam_hf.presets import PRESETS, make_config
+
+ROLES = {"teacher": KdamTeacher, "student": KdamStudent}
+TINY = [name for name in PRESETS if name.startswith("tiny-")]
+
+
+def build(role, preset, tasks, seed=0, **overrides):
+    torch.manual_seed(seed)
+    return ROLES[role](make_config(role, preset, tasks, **overrides)).eval()
+
+
+def image(batch=1, height=64, width=96, seed=0):
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("preset", TINY)
+@pytest.mark.parametrize("role", ROLES)
+def test_every_backbone_predicts_every_task_at_stride_4_for_any_size(role, preset, all_tasks):
+    model = build(role, preset, all_tasks)
+    for height, width in ((64, 96), (61, 83)):
+        predictions = model(image(2, height, width)).predictions
+        assert list(predictions) == [t.name for t in all_tasks]
+        for task in all_tasks:
+            assert predictions[task.name].shape == (2, task.channels, -(-height // 4), -(-width // 4))
+            assert predictions[task.name].isfinite().all()
+    assert (predictions["depth"] > 0).all()
+    assert torch.allclose(predictions["normals"].norm(dim=1), torch.ones(()), atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", TINY)
+@pytest.mark.parametrize("role", ROLES)
+def test_saved_models_come_back_through_automodel_with_the_same_keys_and_outputs(role, preset, all_tasks, tmp_path):
+    from safetensors.torch import load_file
+
+    model = build(role, preset, all_tasks)
+    model.save_pretrained(tmp_path)
+    assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict()), "Trainer resumes from the raw file"
+    again, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(again) is type(model)
+    assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    again.eval()
+    for name, value in model(image()).predictions.items():
+        assert torch.equal(value, again(image()).predictions[name]), name
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, dict(again.named_buffers())[name]), f"buffer {name} was lost on the meta device"
+
+
+def test_full_size_presets_build_with_four_maps(all_tasks):
+    for name in PRESETS:
+        with torch.device("meta"):
+            model = KdamStudent(make_config("student", name, all_tasks))
+        assert len(model.encoder.channels) == 4, name
+
+
+def test_task_order_survives_the_sorted_keys_of_config_json(all_tasks, tmp_path):
+    order = [all_tasks[k] for k in (5, 0, 3)]
+    config = make_config("student", "tiny-resnet", order)
+    config.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert again.task_names == [t.name for t in order]
+    assert again.tasks == config.tasks
+    assert list(KdamStudent(again).decoder.heads) == [t.name for t in order]
+
+
+def test_initialisation_is_kaiming_in_the_decoder_not_a_flat_normal(all_tasks):
+    model = build("student", "tiny-resnet", all_tasks, decoder_channels=64, head_channels=64)
+    weight = model.decoder.heads["depth"][0][0].weight
+    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
+
+
+def test_same_seed_same_weights_other_seed_other_weights(all_tasks):
+    a, b, c = (build("teacher", "tiny-swin", all_tasks, seed=s).state_dict() for s in (0, 0, 1))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_projecting_before_upsampling_equals_projecting_the_concatenation(all_tasks):
+    config = make_config("student", "tiny-resnet", all_tasks)
+    decoder = StudentDecoder([4, 6, 8, 10], config).double().eval()
+    maps = [torch.randn(1, c, 32 // 2**k, 32 // 2**k, dtype=torch.float64) for k, c in enumerate((4, 6, 8, 10))]
+    weight = torch.cat([p.weight for p in decoder.project], dim=1)
+    stacked = torch.cat([resize(m, (32, 32)) for m in maps], dim=1)
+    shared = torch.nn.functional.relu(decoder.norm(torch.nn.functional.conv2d(stacked, weight)))
+    for name, value in decoder(maps, (32, 32), None).items():
+        torch.testing.assert_close(value, decoder.heads[name](shared))
+
+
+def test_attention_moves_information_between_tasks():
+    torch.manual_seed(0)
+    block = CrossTaskAttention(16, 2, 4, tasks=3)
+    x = torch.randn(1, 3, 16, 8, 8, requires_grad=True)
+    block(x, None)[:, 0].sum().backward()
+    assert (x.grad.abs().sum(dim=(0, 2, 3, 4)) > 0).all()
+
+
+def test_attention_ignores_what_lies_under_the_padding():
+    torch.manual_seed(0)
+    block = CrossTaskAttention(16, 2, 4, tasks=2).eval()
+    mask = torch.ones(1, 1, 8, 8)
+    mask[..., 4:] = 0
+    x = torch.randn(1, 2, 16, 8, 8)
+    y = x.clone()
+    y[..., 4:] = 100
+    assert torch.equal(block(x, mask)[..., :4], block(y, mask)[..., :4])
+
+
+def test_attention_memory_is_linear_in_pixels():
+    block = CrossTaskAttention(16, 2, 4, tasks=2)
+
+    def saved(side):
+        total = 0
+
+        def count(t):
+            nonlocal total
+            total += t.numel()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            block(torch.randn(1, 2, 16, side, side), None)
+        return total
+
+    assert saved(32) < 4.2 * saved(16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": []}, "tasks is empty"),
+        ({"backbone_config": PRESETS["tiny-resnet"].config | {"out_indices": [2, 3, 4]}}, "expected 4"),
+    ],
+)
+def test_unusable_configurations_say_what_to_do(change, message, all_tasks):
+    fields = {"backbone_config": PRESETS["tiny-resnet"].config, "tasks": [t.spec() for t in all_tasks]} | change
+    with pytest.raises(ValueError, match=message):
+        KdamStudent(KdamStudentConfig(**fields))
+
+
+def test_incomplete_task_entries_and_repeated_names_are_refused(all_tasks):
+    spec = all_tasks[0].spec()
+    with pytest.raises(Exception, match="not unique"):
+        KdamStudentConfig(tasks=[spec, spec])
+    with pytest.raises(Exception, match="class_names"):
+        KdamStudentConfig(tasks=[{k: v for k, v in spec.items() if k != "class_names"}])
+    with pytest.raises(Exception, match="attention_heads"):
+        KdamTeacherConfig(decoder_channels=30, attention_heads=4)
+
+
+def test_images_of_a_wrong_shape_are_refused(all_tasks):
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        build("student", "tiny-resnet", all_tasks)(torch.zeros(1, 1, 8, 8))
+
+
+def test_importing_the_package_registers_the_models_without_the_heavy_parts(all_tasks, tmp_path):
+    model = build("student", "tiny-resnet", all_tasks)
+    model.save_pretrained(tmp_path)
+    KdamImageProcessor.from_model_config(model.config).save_pretrained(tmp_path)
+    code = f"""
+import sys, json
+import kdam_hf
+heavy = [m for m in ("evaluate", "datasets", "transformers.trainer", "transformers.pipelines") if m in sys.modules]
+from transformers import AutoConfig, AutoModel, AutoImageProcessor
+names = [type(c.from_pretrained({str(tmp_path)!r})).__name__ for c in (AutoConfig, AutoModel, AutoImageProcessor)]
+print(json.dumps([heavy, names]))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(out.splitlines()[-1]) == [[], ["KdamStudentConfig", "KdamStudent", "KdamImageProcessor"]]
+
+
+def test_models_load_alone_as_remote_code_without_the_package(all_tasks, tmp_path):
+    """The flat files travel with the weights: AutoModel(trust_remote_code) must work where kdam_hf is not installed."""
+    code = f"""
+import torch
+from kdam_hf import *
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import NYUD_V2
+for cls, auto in ((KdamStudentConfig, "AutoConfig"), (KdamStudent, "AutoModel"), (KdamImageProcessor, "AutoImageProcessor")):
+    cls.register_for_auto_class(auto)
+model = KdamStudent(make_config("student", "tiny-resnet", NYUD_V2))
+model.save_pretrained({str(tmp_path)!r})
+KdamImageProcessor.from_model_config(model.config).save_pretrained({str(tmp_path)!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    alone = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("kdam_hf", "dataset_loaders"):
+            raise ImportError(name + " is not installed")
+sys.meta_path.insert(0, Absent())
+import numpy as np
+from transformers import AutoModel, AutoImageProcessor
+model = AutoModel.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
+maps = processor.post_process(model(**processor(np.zeros((50, 70, 3), np.uint8))), [(50, 70)])[0]
+print(sorted((k, tuple(v.shape)) for k, v in maps.items()))
+"""
+    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "('normals', (3, 50, 70))" in done.stdout

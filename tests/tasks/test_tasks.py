@@ -1,0 +1,233 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import NYUD_V2, PASCAL_CONTEXT, TASK_NAMES, Depth, Edge, Normals, make_task, select_tasks, task_from_spec
+from kdam_hf.tasks.normals import fibonacci_sphere
+
+H, W = 6, 10
+
+
+def raw_label(task, rng):
+    if isinstance(task, Depth):
+        return rng.uniform(0.8, 9, (H, W)).astype(np.float32)
+    if isinstance(task, Normals):
+        n = rng.normal(size=(H, W, 3))
+        return (n / np.linalg.norm(n, axis=-1, keepdims=True)).astype(np.float32)
+    return rng.integers(0, max(task.channels, 2), (H, W)).astype(np.uint8)
+
+
+def batch(task, rng, invalid=False):
+    raws = [task.unlabelled(H, W) if invalid else raw_label(task, rng) for _ in range(2)]
+    label = torch.stack([task.to_tensor(raw) for raw in raws])
+    prediction = torch.randn(2, task.channels, H, W, generator=torch.Generator().manual_seed(0))
+    if isinstance(task, Depth):
+        prediction = prediction.abs() + 0.1
+    return prediction.requires_grad_(), label, torch.ones(2, H, W, dtype=torch.bool)
+
+
+def reference_loss(task, prediction, label, mask):
+    """The published losses in plain float64 numpy, pixel by pixel."""
+    p, y, m = prediction.detach().double().numpy(), label.double().numpy(), mask.numpy()
+    total, count = 0.0, 0
+    counts = [sum(((y[b] == c) & m[b]).sum() for b in range(len(y))) for c in range(2)] if task.name == "saliency" else None
+    for b, i, j in np.ndindex(m.shape):
+        if not m[b, i, j]:
+            continue
+        if task.name == "depth":
+            if y[b, 0, i, j] <= 0:
+                continue
+            total += abs(p[b, 0, i, j] - y[b, 0, i, j])
+        elif task.name == "normals":
+            if not y[b, :, i, j].any():
+                continue
+            v = p[b, :, i, j]
+            total += np.abs(v / np.linalg.norm(v) - y[b, :, i, j]).sum()
+        elif task.name == "edge":
+            if y[b, 0, i, j] == 255:
+                continue
+            q = 1 / (1 + math.exp(-p[b, 0, i, j]))
+            total -= 0.95 * math.log(q) if y[b, 0, i, j] else 0.05 * math.log(1 - q)
+        else:
+            c = int(y[b, i, j])
+            if c == 255:
+                continue
+            weight = 1 - counts[c] / sum(counts) if counts else 1
+            z = p[b, :, i, j]
+            total += weight * (np.log(np.exp(z).sum()) - z[c])
+        count += 1
+    return total / max(count, 1)
+
+
+def test_losses_agree_with_their_definitions(all_tasks):
+    rng = np.random.default_rng(0)
+    for task in all_tasks:
+        prediction, label, mask = batch(task, rng)
+        mask[:, :, 7:] = False
+        assert task.loss(prediction, label, mask).item() == pytest.approx(reference_loss(task, prediction, label, mask), rel=1e-5), task.name
+
+
+def test_a_batch_without_any_label_gives_zero_loss_and_zero_gradient(all_tasks):
+    for task in all_tasks:
+        prediction, label, mask = batch(task, np.random.default_rng(0), invalid=True)
+        loss = task.loss(prediction, label, mask)
+        loss.backward()
+        assert loss.item() == 0, task.name
+        assert prediction.grad.abs().sum() == 0, task.name
+
+
+def test_padding_and_nan_under_the_mask_have_no_gradient(all_tasks):
+    for task in all_tasks:
+        prediction, label, mask = batch(task, np.random.default_rng(1))
+        mask[:, 3:] = False
+        with torch.no_grad():
+            if label.is_floating_point():
+                label[..., 3:, :] = float("nan")
+        task.loss(prediction, label, mask).backward()
+        assert prediction.grad[:, :, 3:].abs().sum() == 0, task.name
+        assert prediction.grad.isfinite().all(), task.name
+
+
+def test_every_task_has_a_proper_distribution_per_pixel(all_tasks):
+    for task in all_tasks:
+        prediction, *_ = batch(task, np.random.default_rng(2))
+        logits = task.distribution_logits(prediction)
+        assert logits.shape[1] >= 2, task.name
+        probabilities = logits.softmax(1)
+        assert torch.allclose(probabilities.sum(1), torch.ones(2, H, W))
+        assert probabilities.std(dim=(0, 2, 3)).max() > 1e-3, f"{task.name}: a constant distribution teaches nothing"
+
+
+def test_depth_distribution_peaks_at_the_nearest_log_bin():
+    task = Depth()
+    metres = torch.tensor([0.7, 1.0, 2.5, 10.0])[None, None, None]
+    logits = task.distribution_logits(metres)[0, :, 0].double()
+    centres = np.geomspace(0.7, 10, 40)
+    step = np.log(10 / 0.7) / 39
+    expected = -((np.log(metres.numpy().ravel())[None] - np.log(centres)[:, None]) ** 2) / (2 * step**2)
+    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-3)
+
+
+def test_normals_distribution_is_kappa_times_cosine_over_even_directions():
+    centres = fibonacci_sphere(64).double()
+    assert torch.allclose(centres.norm(dim=1), torch.ones(64, dtype=torch.float64), atol=1e-6)
+    assert centres.mean(0).norm() < 0.02
+    cosines = centres @ centres.T - 2 * torch.eye(64)
+    assert cosines.max() < math.cos(math.radians(18))
+    n = F.normalize(torch.randn(1, 3, 1, 5), dim=1)
+    logits = Normals().distribution_logits(n * 7)
+    np.testing.assert_allclose(logits[0, :, 0].numpy(), 32 * (centres @ n[0, :, 0].double()).numpy(), atol=1e-4)
+
+
+def test_edge_distribution_is_sigmoid_and_its_complement():
+    z = torch.randn(1, 1, 3, 3)
+    p = Edge().distribution_logits(z).softmax(1)
+    assert torch.allclose(p[:, :1], z.sigmoid())
+
+
+def test_two_flips_are_the_identity_and_normals_mirror_x(all_tasks):
+    rng = np.random.default_rng(3)
+    for task in all_tasks:
+        raw = raw_label(task, rng)
+        np.testing.assert_array_equal(task.hflip(task.hflip(raw)), raw)
+    raw = np.zeros((1, 2, 3), np.float32)
+    raw[0, 0] = (0.6, 0, 0.8)
+    np.testing.assert_allclose(Normals().hflip(raw)[0, 1], (-0.6, 0, 0.8))
+
+
+def test_depth_is_divided_by_the_scale_and_other_labels_are_kept(all_tasks):
+    rng = np.random.default_rng(4)
+    for task in all_tasks:
+        raw = raw_label(task, rng)
+        np.testing.assert_allclose(task.rescale(raw, 2.0), raw / 2 if task.name == "depth" else raw)
+
+
+def test_rendering_gives_colours_of_the_same_size_and_marks_invalid_pixels(all_tasks):
+    rng = np.random.default_rng(5)
+    for task in all_tasks:
+        raw = raw_label(task, rng)
+        rgb = task.render(raw)
+        assert rgb.shape == (H, W, 3)
+        assert rgb.dtype == np.uint8
+        invalid = task.render(task.unlabelled(H, W))
+        assert len(np.unique(invalid.reshape(-1, 3), axis=0)) == 1, task.name
+        assert task.legend()
+
+
+def test_files_in_the_usual_encodings_become_raw_labels():
+    depth = make_task("depth")
+    np.testing.assert_allclose(depth.from_file(np.array([[0, 2500]], np.uint16), {}, "f"), [[0, 2.5]])
+    np.testing.assert_allclose(depth.from_file(np.array([[2.5]]), {}, "f"), [[2.5]])
+    edge = make_task("edge")
+    np.testing.assert_array_equal(edge.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1]])
+    np.testing.assert_array_equal(edge.from_file(np.array([[0, 1, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1, 255]])
+    np.testing.assert_array_equal(edge.from_file(np.array([[0, 255]], np.uint8), {"edge_value": 1}, "f"), [[0, 255]])
+    normals = make_task("normals").from_file(np.array([[[255, 128, 128], [128, 128, 128]]], np.uint8), {}, "f")
+    np.testing.assert_allclose(normals[0, 0], (1, 0, 0), atol=0.01)
+    assert not normals[0, 1].any()
+    semseg = make_task("semseg", "abc")
+    np.testing.assert_array_equal(semseg.from_file(np.array([[0, 2, 9]], np.int32), {"ignore_index": 9}, "f"), [[0, 2, 255]])
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("semseg", np.array([[7]], np.uint8), "holds \\[7\\]"),
+        ("semseg", np.zeros((2, 2, 3), np.uint8), "one channel"),
+        ("semseg", np.zeros((2, 2)), "integer class ids"),
+        ("depth", np.zeros((2, 2), np.uint8), "8-bit"),
+        ("depth", np.array([[np.nan]], np.float32), "NaN"),
+        ("depth", np.array([[-1.0]], np.float32), ">= 0"),
+        ("normals", np.zeros((2, 2), np.uint8), "\\(H, W, 3\\)"),
+        ("normals", np.full((1, 1, 3), 9.0), "unit vectors"),
+        ("edge", np.array([[0, 3]], np.uint8), "holds"),
+    ],
+)
+def test_a_wrong_label_file_is_named_with_what_was_expected(name, array, message):
+    task = make_task(name, "abc" if name == "semseg" else ())
+    with pytest.raises(DataIntegrityError, match=f"(?s)some/file.png.*{message}"):
+        task.from_file(array, {}, "some/file.png")
+
+
+def test_shapes_that_would_only_broadcast_are_refused(all_tasks):
+    for task in all_tasks:
+        prediction, label, mask = batch(task, np.random.default_rng(0))
+        with pytest.raises(KdamValueError, match=task.name):
+            task.loss(prediction[..., :-1], label, mask)
+        with pytest.raises(KdamValueError, match=task.name):
+            task.loss(prediction, label, mask[:, None])
+
+
+def test_human_parts_without_a_person_are_ignored():
+    task = make_task("human_parts")
+    assert (task.to_tensor(np.zeros((2, 2), np.uint8)) == 255).all()
+    assert task.to_tensor(np.array([[0, 3]], np.uint8)).tolist() == [[0, 3]]
+
+
+def test_task_sets_of_the_field_are_in_canonical_order_with_published_weights():
+    assert [t.name for t in NYUD_V2] == ["semseg", "depth", "normals", "edge"]
+    assert [t.name for t in PASCAL_CONTEXT] == ["semseg", "human_parts", "saliency", "normals", "edge"]
+    weights = {t.name: t.loss_weight for t in (*NYUD_V2, *PASCAL_CONTEXT)}
+    assert weights == {"semseg": 1, "human_parts": 2, "saliency": 5, "depth": 1, "normals": 10, "edge": 50}
+    assert [t.channels for t in NYUD_V2] == [40, 1, 3, 1]
+    assert [t.channels for t in PASCAL_CONTEXT] == [21, 7, 2, 3, 1]
+
+
+def test_a_task_survives_its_trip_through_a_published_config(all_tasks):
+    for task in all_tasks:
+        again = task_from_spec(task.spec())
+        assert type(again) is type(task)
+        assert again.spec() == task.spec()
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(KdamValueError, match="'seg'.*semseg"):
+        make_task("seg")
+    with pytest.raises(KdamValueError, match="depht.*depth"):
+        select_tasks(NYUD_V2, ["depht"])
+    assert [t.name for t in select_tasks(NYUD_V2, ["edge", "semseg"])] == ["semseg", "edge"]
+    assert set(TASK_NAMES) == {"semseg", "human_parts", "saliency", "depth", "normals", "edge"}
