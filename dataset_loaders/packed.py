@@ -25,7 +25,11 @@ from kdam_hf.tasks import Task
 _FORMAT = 1
 _ALIGNMENT = 64
 _DATA, _INDEX = "samples.bin", "index.json"
-_STORED_DTYPE: dict[str, np.dtype[Any]] = {"ids": np.dtype("u1"), "millimetres": np.dtype("<u2"), "unit_vectors": np.dtype("<i2")}
+_STORED_DTYPE: dict[str, np.dtype[Any]] = {
+    "ids": np.dtype("u1"),
+    "millimetres": np.dtype("<u2"),
+    "unit_vectors": np.dtype("<i2"),
+}
 
 
 class PackedDataset:

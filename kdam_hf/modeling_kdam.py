@@ -38,7 +38,12 @@ class KdamOutput(ModelOutput):
     predictions: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        """Keep the dict whole: the library would take the items of a first field that is a dict for fields."""
+        """Keep the dict whole: the library would take the items of a first field that is a dict for fields.
+
+        Mixed precision and gathering rebuild an output from the dict of its fields, so that form is taken too.
+        """
+        if self.predictions is not None and set(self.predictions) == {"predictions"}:
+            self.predictions = self.predictions["predictions"]  # type: ignore[assignment]
         if self.predictions is not None:
             self["predictions"] = self.predictions
 

@@ -117,16 +117,19 @@ def _ceiling_light(b: SceneBuilder, dice: Dice, paint: Painter, size: Vector, pl
 def _furnish_floor(b: SceneBuilder, dice: Dice, paint: Painter, plan: FloorPlan) -> list[Light]:
     lights = []
     wanted = dice.integer(3, 9)
-    for _ in range(wanted):
+    for _ in range(wanted + 6):  # a small room refuses the large pieces
         piece = _random_piece(dice)
         place = _find_place(dice, plan, piece)
         if place is None:
             continue
+        wanted -= 1
         bulb = piece.build(b, dice, paint, place)
         if bulb is not None:
             lights.append(_bulb_light(dice, bulb))
         if piece.build is table and place.height > 0.65:
             _chairs_around(b, dice, paint, plan, place)
+        if wanted == 0:
+            break
     return lights
 
 

@@ -95,10 +95,16 @@ def change(function):
         (write("dataset.json", "[]"), r"dataset\.json: \[\]; expected an object"),
         (change(lambda d: d.pop("name")), r"dataset\.json: name missing"),
         (change(lambda d: d.update(tasks={})), r"dataset\.json: tasks missing or empty"),
-        (change(lambda d: d.update(classes=3)), r"dataset\.json: unknown field 'classes'; expected some of name, tasks"),
+        (
+            change(lambda d: d.update(classes=3)),
+            r"dataset\.json: unknown field 'classes'; expected some of name, tasks",
+        ),
         (change(lambda d: d["tasks"].update(flow={})), "unknown task flow; expected semseg"),
         (change(lambda d: d["tasks"]["depth"].update(units="m")), r"tasks\.depth: unknown field 'units'.*unit"),
-        (change(lambda d: d["tasks"]["semseg"].update(num_classes="3")), r'tasks\.semseg\.num_classes: "3"; expected int'),
+        (
+            change(lambda d: d["tasks"]["semseg"].update(num_classes="3")),
+            r'tasks\.semseg\.num_classes: "3"; expected int',
+        ),
         (change(lambda d: d["tasks"]["semseg"].update(num_classes=4)), "num_classes is 4, class_names has 3"),
         (change(lambda d: d["tasks"]["semseg"].update(class_names=[1, 2, 3])), r"class_names: \[1, 2, 3\].*strings"),
         (change(lambda d: d["tasks"].update(semseg={})), r"tasks\.semseg:.*State num_classes"),
@@ -111,7 +117,10 @@ def change(function):
         (remove("images"), "images: cannot be listed"),
         (remove("normals"), "normals: cannot be listed.*dataset.json"),
         (remove("normals/0001.npy"), r"normals: no label for any of the 2 ids of train\.txt"),
-        (lambda root: shutil.copy(root / "semseg/0000.png", root / "images/0001.png"), "images: both 0001.* one file per id"),
+        (
+            lambda root: shutil.copy(root / "semseg/0000.png", root / "images/0001.png"),
+            "images: both 0001.* one file per id",
+        ),
     ],
 )
 def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
@@ -123,7 +132,7 @@ def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
 def test_a_missing_folder_and_an_unknown_task_are_arguments_at_fault(root):
     with pytest.raises(KdamValueError, match=r"nowhere'.*dataset\.json"):
         FolderDataset(root / "nowhere", "train")
-    with pytest.raises(KdamValueError, match="saliency.*semseg, depth"):
+    with pytest.raises(KdamValueError, match=r"saliency.*semseg, depth"):
         FolderDataset(root, "train", ["saliency"])
 
 

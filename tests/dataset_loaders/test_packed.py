@@ -1,0 +1,191 @@
+import json
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+
+from dataset_loaders import PackedDataset, check_sample, pack
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import make_task
+
+TASKS = (make_task("semseg", ["a", "b", "c"]), make_task("depth"), make_task("normals"), make_task("edge"))
+
+
+class Random:
+    """Samples of different sizes; depth and normals have holes, and every third sample lacks semseg."""
+
+    name, split, tasks = "random", "train", TASKS
+
+    def __init__(self, length=5, fail_at=None):
+        self.length, self.fail_at = length, fail_at
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if index == self.fail_at:
+            raise KeyboardInterrupt
+        rng = np.random.default_rng(index)
+        height, width = 20 + index, 31 - index
+        normals = rng.normal(size=(height, width, 3))
+        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+        hole = rng.random((height, width)) < 0.2
+        normals[hole] = 0
+        depth = np.where(hole, 0, rng.uniform(0.0001, 65.5, (height, width)))
+        labels = {
+            "semseg": rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8),
+            "depth": depth.astype(np.float32),
+            "normals": normals.astype(np.float32),
+            "edge": rng.choice([0, 1, 255], (height, width)).astype(np.uint8),
+        }
+        if index % 3 == 0:
+            del labels["semseg"]
+        return {
+            "id": f"{index:04}",
+            "image": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+            "labels": labels,
+        }
+
+
+def packed(path, dataset=None, **kwargs):
+    return pack(Random() if dataset is None else dataset, path, progress=False, **kwargs)
+
+
+def angles(a, b):
+    return np.degrees(2 * np.arctan2(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1)))
+
+
+def test_a_round_trip_is_exact_for_bytes_and_within_the_documented_precision(tmp_path):
+    source, data = Random(), packed(tmp_path / "p")
+    assert (data.name, data.split, len(data)) == ("random", "train", 5)
+    for index in range(5):
+        a, b = source[index], check_sample(data[index], TASKS)
+        assert b["id"] == a["id"]
+        assert set(b["labels"]) == set(a["labels"])
+        np.testing.assert_array_equal(b["image"], a["image"])
+        for name in set(a["labels"]) & {"semseg", "edge"}:
+            np.testing.assert_array_equal(b["labels"][name], a["labels"][name])
+        depth, found = a["labels"]["depth"], b["labels"]["depth"]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found == 0, depth == 0)
+        assert np.abs(found - depth).max() <= 1e-3
+        assert np.abs(found - depth)[depth > 1e-3].max() <= 0.5e-3 + 1e-5
+        normals, found = a["labels"]["normals"].astype(np.float64), b["labels"]["normals"].astype(np.float64)
+        valid = normals.any(-1)
+        np.testing.assert_array_equal(found.any(-1), valid)
+        assert angles(normals[valid], found[valid]).max() < 0.002
+
+
+def test_whole_millimetres_come_back_bit_for_bit(tmp_path):
+    millimetres = np.arange(65536).reshape(256, 256).astype(np.uint16)
+    metres = make_task("depth").from_file(millimetres, {}, "x.png")
+
+    class One(Random):
+        tasks = (make_task("depth"),)
+
+        def __getitem__(self, index):
+            return {"id": "0", "image": np.zeros((256, 256, 3), np.uint8), "labels": {"depth": metres}}
+
+    np.testing.assert_array_equal(packed(tmp_path / "p", One(1))[0]["labels"]["depth"], metres)
+
+
+def test_the_number_of_processes_changes_no_byte(tmp_path):
+    packed(tmp_path / "one", num_proc=1)
+    packed(tmp_path / "two", num_proc=2)
+    for name in ("samples.bin", "index.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_an_interrupted_build_is_not_taken_for_complete(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        packed(tmp_path / "p", Random(fail_at=3))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataIntegrityError, match="no complete packed dataset"):
+        PackedDataset(tmp_path / "p", TASKS)
+    assert len(packed(tmp_path / "p")) == 5
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    packed(tmp_path / "p")
+    data = (tmp_path / "p" / "samples.bin").read_bytes()
+    (tmp_path / "p" / "samples.bin").write_bytes(data[:-1])
+    with pytest.raises(DataIntegrityError, match=f"{len(data) - 1} bytes.*{len(data)} bytes.*Remove the folder"):
+        PackedDataset(tmp_path / "p", TASKS)
+
+
+def test_a_bad_sample_stops_the_build(tmp_path):
+    class Bad(Random):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            sample["labels"]["edge"][0, 0] = 9 if index == 2 else 0
+            return sample
+
+    for num_proc in (1, 2):
+        with pytest.raises(DataIntegrityError, match=r"0002.*edge.*9"):
+            packed(tmp_path / "p", Bad(), num_proc=num_proc)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_depth_that_does_not_fit_is_refused(tmp_path):
+    class Far(Random):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            sample["labels"]["depth"][0, 0] = 80
+            return sample
+
+    with pytest.raises(DataIntegrityError, match=r"0000.*depth.*80\.0 m.*65\.535"):
+        packed(tmp_path / "p", Far())
+
+
+def test_the_same_dataset_is_reused_and_another_is_never_overwritten(tmp_path):
+    packed(tmp_path / "p", options={"height": 20})
+    before = (tmp_path / "p" / "index.json").stat().st_mtime_ns
+    packed(tmp_path / "p", Random(fail_at=0), options={"height": 20})  # nothing is read
+    assert (tmp_path / "p" / "index.json").stat().st_mtime_ns == before
+    with pytest.raises(KdamValueError, match=r"p: packed from another dataset: length is 5, now 4.*Remove that folder"):
+        packed(tmp_path / "p", Random(4), options={"height": 20})
+    with pytest.raises(KdamValueError, match=r"options is \{'height': 20\}, now \{'height': 30\}"):
+        packed(tmp_path / "p", options={"height": 30})
+
+
+def test_a_folder_with_other_contents_is_left_alone(tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "thesis.tex").write_text("mine")
+    with pytest.raises(KdamValueError, match="no packed dataset"):
+        packed(tmp_path / "p")
+    assert (tmp_path / "p" / "thesis.tex").read_text() == "mine"
+
+
+def test_an_empty_dataset_is_refused(tmp_path):
+    with pytest.raises(KdamValueError, match="empty"):
+        packed(tmp_path / "p", Random(0))
+
+
+def test_tasks_can_be_a_subset_but_not_others(tmp_path):
+    packed(tmp_path / "p")
+    assert set(PackedDataset(tmp_path / "p", TASKS[1:2])[1]["labels"]) == {"depth"}
+    with pytest.raises(KdamValueError, match="saliency"):
+        PackedDataset(tmp_path / "p", (make_task("saliency"),))
+    with pytest.raises(KdamValueError, match=r"'x', 'b', 'c'.*'a', 'b', 'c'"):
+        PackedDataset(tmp_path / "p", (make_task("semseg", ["x", "b", "c"]),))
+
+
+def test_another_version_is_refused(tmp_path):
+    packed(tmp_path / "p")
+    index = json.loads((tmp_path / "p" / "index.json").read_text())
+    (tmp_path / "p" / "index.json").write_text(json.dumps(index | {"format": 0}))
+    with pytest.raises(DataIntegrityError, match="format 0"):
+        PackedDataset(tmp_path / "p", TASKS)
+
+
+def _edge_sum(data, index):
+    return int(data[index]["labels"]["edge"].sum())
+
+
+def test_it_reads_the_same_in_another_process(tmp_path):
+    data = packed(tmp_path / "p")
+    data[0]  # opened here
+    assert len(pickle.dumps(data)) < 10_000
+    with ProcessPoolExecutor(1) as pool:
+        assert pool.submit(_edge_sum, data, 1).result() == _edge_sum(data, 1)

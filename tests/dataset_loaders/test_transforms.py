@@ -1,0 +1,327 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from dataset_loaders import Collator, EpochSampler, EvalTransform, TrainTransform, TransformedDataset
+from dataset_loaders.transforms import color_matrix
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import make_task
+
+CLASSES = [f"class_{k}" for k in range(8)]
+TASKS = tuple(
+    make_task(n, CLASSES if n == "semseg" else ()) for n in ("semseg", "saliency", "depth", "normals", "edge")
+)
+PALETTE = np.random.default_rng(7).integers(0, 256, (8, 3), dtype=np.uint8)
+PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+
+
+def blocks(height, width, side=16):
+    """A checkerboard of classes in blocks of `side` pixels."""
+    ids = np.random.default_rng(1).integers(0, 8, (-(-height // side), -(-width // side)), dtype=np.uint8)
+    return np.kron(ids, np.ones((side, side), np.uint8))[:height, :width]
+
+
+def sample_of(height=60, width=80):
+    """Each map is a function of the class, so that any misalignment shows."""
+    ids = blocks(height, width)
+    normals = np.random.default_rng(2).normal(size=(8, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    labels = {
+        "semseg": ids,
+        "saliency": ids % 2,
+        "depth": 1 + ids.astype(np.float32),
+        "normals": normals.astype(np.float32)[ids],
+        "edge": ids // 4,
+    }
+    return {"id": "x", "image": PALETTE[ids], "labels": labels}
+
+
+class Samples:
+    name, split, tasks = "toy", "train", TASKS
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        return sample_of(*self.sizes[index])
+
+
+def flat(view):
+    return [view["pixel_values"], view["pixel_mask"], *view["labels"].values()]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(flat(a), flat(b), strict=True))
+
+
+def test_a_view_depends_on_seed_epoch_and_index_alone():
+    transform = TrainTransform(TASKS, (32, 48), **PLAIN, seed=3)
+    sample = sample_of()
+    original = copy.deepcopy(sample)
+    view = transform(sample, 1, 5)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    assert same(view, transform(sample, 1, 5))
+    assert same(view, pickle.loads(pickle.dumps(transform))(sample, 1, 5))
+    assert not same(view, transform(sample, 2, 5))
+    assert not same(view, transform(sample, 1, 6))
+    assert not same(view, TrainTransform(TASKS, (32, 48), **PLAIN, seed=4)(sample, 1, 5))
+    assert view["index"] == 5
+    for name, label in original["labels"].items():
+        np.testing.assert_array_equal(sample["labels"][name], label)
+
+
+def test_shapes_and_dtypes_are_those_of_the_contract():
+    view = TrainTransform(TASKS, (32, 48), **PLAIN)(sample_of(), 0, 0)
+    assert view["pixel_values"].shape == (3, 32, 48)
+    assert view["pixel_values"].dtype == torch.float32
+    assert view["pixel_mask"].shape == (32, 48)
+    assert view["pixel_mask"].dtype == torch.bool
+    shapes = {name: (tuple(label.shape), label.dtype) for name, label in view["labels"].items()}
+    assert shapes == {
+        "semseg": ((32, 48), torch.int64),
+        "saliency": ((32, 48), torch.int64),
+        "depth": ((1, 32, 48), torch.float32),
+        "normals": ((3, 32, 48), torch.float32),
+        "edge": ((1, 32, 48), torch.float32),
+    }
+
+
+@pytest.mark.parametrize("scale", [(0.5, 0.5), (1.0, 1.0), (1.37, 1.37), (0.5, 2.0)])
+@pytest.mark.parametrize("hflip", [False, True])
+def test_image_and_labels_stay_aligned(scale, hflip):
+    transform = TrainTransform(TASKS, (40, 56), **PLAIN, scale=scale, hflip=hflip, photometric=False)
+    sample = sample_of(120, 160)
+    shares = []
+    for index in range(20):
+        view = transform(sample, 0, index)
+        ids = view["labels"]["semseg"]
+        assert view["pixel_mask"].all()
+        colors = torch.from_numpy(PALETTE).float()[ids].permute(2, 0, 1) / 255
+        shares.append(((view["pixel_values"] - colors).abs().amax(0) < 2e-3).float().mean().item())
+        assert torch.equal(view["labels"]["saliency"], ids % 2)
+        assert torch.equal(view["labels"]["edge"][0], (ids // 4).float())
+        steps = view["labels"]["depth"][0] / (1 + ids)  # 1 / scale everywhere
+        assert torch.allclose(steps, steps[0, 0].expand_as(steps))
+        assert 1 / scale[1] - 1e-6 <= steps[0, 0].item() <= 1 / scale[0] + 1e-6
+    # Between blocks the image is blended over about two pixels; one pixel of shift would cost as much again.
+    assert np.mean(shares) > {0.5: 0.6, 1.0: 0.999, 1.37: 0.85}[scale[0]] - 0.05 * (scale[0] != scale[1])
+
+
+def test_scale_one_cuts_the_image_without_resampling():
+    transform = TrainTransform(TASKS, (40, 56), **PLAIN, scale=(1, 1), hflip=False, photometric=False)
+    sample = sample_of(120, 160)
+    sample["image"] = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    view = (transform(sample, 0, 0)["pixel_values"] * 255).round().byte().permute(1, 2, 0).numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(sample["image"], (40, 56, 3))[:, :, 0]
+    assert (windows == view).all((2, 3, 4)).sum() == 1
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.7])
+def test_resizing_only_the_window_equals_resizing_the_image_and_cutting(scale):
+    from dataset_loaders.transforms import Window
+
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    whole = np.asarray(Image.fromarray(image).resize((round(60 * scale), round(50 * scale)), Image.Resampling.BILINEAR))
+    top, left = 10, 20  # whole numbers on both grids
+    rows, columns = round(20 * scale), round(30 * scale)
+    part = np.asarray(Window(top, left, 20, 30, rows, columns).resize_image(image))
+    y, x = round(top * scale), round(left * scale)
+    assert np.abs(part.astype(int) - whole[y : y + rows, x : x + columns]).max() <= 1
+
+
+def test_flipping_twice_is_the_identity():
+    sample = sample_of()
+    for task in TASKS:
+        label = sample["labels"][task.name]
+        np.testing.assert_array_equal(task.hflip(task.hflip(label)), label)
+
+
+def test_a_flipped_view_mirrors_everything_and_negates_x_of_normals():
+    kwargs = {**PLAIN, "scale": (1, 1), "photometric": False}
+    sample = sample_of(32, 48)
+    flipped = TrainTransform(TASKS, (32, 48), **kwargs)
+    views = [flipped(sample, 0, index) for index in range(12)]
+    plain = EvalTransform(TASKS, **PLAIN)(sample, 0, 0)
+    mirrored = [not torch.equal(view["pixel_values"], plain["pixel_values"]) for view in views]
+    assert 0 < sum(mirrored) < 12
+    for view in (v for v, m in zip(views, mirrored, strict=True) if m):
+        assert torch.equal(view["pixel_values"].flip(-1), plain["pixel_values"])
+        for name, label in view["labels"].items():
+            back = label.flip(-1)
+            if name == "normals":
+                back = back * torch.tensor([-1.0, 1, 1])[:, None, None]
+            assert torch.equal(back, plain["labels"][name])
+
+
+def test_normals_stay_unit_vectors():
+    view = TrainTransform(TASKS, (32, 48), **PLAIN)(sample_of(), 0, 1)
+    length = view["labels"]["normals"].norm(dim=0)[view["pixel_mask"]]
+    assert torch.allclose(length, torch.ones_like(length), atol=1e-5)
+
+
+def test_padding_is_zero_masked_and_invalid_for_every_task():
+    transform = TrainTransform(TASKS, (100, 120), (0.4, 0.5, 0.6), (0.2, 0.2, 0.2), scale=(0.5, 0.5))
+    view = transform(sample_of(60, 80), 0, 0)
+    mask = torch.zeros(100, 120, dtype=torch.bool)
+    mask[:30, :40] = True
+    assert torch.equal(view["pixel_mask"], mask)
+    assert (view["pixel_values"][:, ~mask] == 0).all()
+    for name, invalid in {"semseg": 255, "saliency": 255, "depth": 0, "normals": 0, "edge": 255}.items():
+        assert (view["labels"][name][..., ~mask] == invalid).all()
+        assert not (view["labels"][name][..., mask] == invalid).all()
+
+
+def test_an_unlabelled_task_is_invalid_everywhere():
+    sample = sample_of()
+    for name in ("semseg", "normals"):
+        del sample["labels"][name]
+    for view in (TrainTransform(TASKS, (32, 48), **PLAIN)(sample, 0, 0), EvalTransform(TASKS, **PLAIN)(sample, 0, 0)):
+        assert (view["labels"]["semseg"] == 255).all()
+        assert (view["labels"]["normals"] == 0).all()
+        assert (view["labels"]["depth"] > 0).any()
+
+
+def test_no_class_covers_more_than_its_share_of_a_crop():
+    sample = sample_of(120, 160)
+    ids = np.zeros((120, 160), np.uint8)
+    ids[:, 80:] = 1
+    sample["labels"]["semseg"] = ids
+
+    def shares(**kwargs):
+        transform = TrainTransform(TASKS, (30, 40), **PLAIN, scale=(1, 1), **kwargs)
+        views = (transform(sample, 0, index)["labels"]["semseg"] for index in range(60))
+        return np.array([torch.bincount(view.flatten()).max().item() / view.numel() for view in views])
+
+    assert (shares(crop_tries=1) > 0.75).mean() > 0.5
+    assert (shares(crop_tries=200) <= 0.75).all()
+    assert (shares() > 0.75).mean() < 0.25
+
+
+def test_unlabelled_pixels_do_not_count_in_the_crop_rule():
+    sample = sample_of(60, 80)
+    sample["labels"]["semseg"] = np.full((60, 80), 255, np.uint8)
+    first = TrainTransform(TASKS, (30, 40), **PLAIN, crop_tries=1)(sample, 0, 0)
+    assert same(first, TrainTransform(TASKS, (30, 40), **PLAIN, crop_tries=10)(sample, 0, 0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_colour_matrix_is_the_four_steps_in_order(seed):
+    rng = np.random.default_rng(seed)
+    brightness, contrast, saturation, hue = rng.uniform([-32, 0.5, 0.5, -18], [32, 1.5, 1.5, 18])
+    image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    x = (image.astype(np.float64) + brightness) * contrast
+    luma = x @ [0.299, 0.587, 0.114]
+    x = luma[..., None] + saturation * (x - luma[..., None])
+    i, q = x @ [0.596, -0.274, -0.322], x @ [0.211, -0.523, 0.312]
+    chroma = np.hypot(i, q) * np.exp(1j * (np.arctan2(q, i) + np.radians(hue)))
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    expected = np.linalg.solve(to_yiq, np.stack([luma, chroma.real, chroma.imag], -1)[..., None])[..., 0]
+    matrix = color_matrix(brightness, contrast, saturation, hue)
+    np.testing.assert_allclose(image @ matrix[:, :3].T + matrix[:, 3], expected, atol=1e-9)
+    got = np.asarray(Image.fromarray(image).convert("RGB", tuple(matrix.ravel().tolist())))
+    assert np.abs(got - np.clip(expected, 0, 255)).max() <= 0.51
+
+
+def test_no_colour_change_is_the_identity():
+    np.testing.assert_allclose(color_matrix(0, 1, 1, 0), np.eye(3, 4), atol=1e-12)
+
+
+def test_evaluation_sees_every_pixel_once_and_normalised():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    sample = sample_of(37, 53)
+    view = EvalTransform(TASKS, mean, std)(sample, 0, 2)
+    expected = (sample["image"].astype(np.float64) / 255 - mean) / std
+    np.testing.assert_allclose(view["pixel_values"].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
+    assert view["pixel_mask"].all()
+    np.testing.assert_array_equal(view["labels"]["semseg"].numpy(), sample["labels"]["semseg"])
+
+
+@pytest.mark.parametrize(
+    "bad", [{"size": (0, 4)}, {"scale": (0, 1)}, {"scale": (2, 1)}, {"std": (0, 1, 1)}, {"mean": (0,)}]
+)
+def test_unusable_settings_are_refused(bad):
+    with pytest.raises(KdamValueError, match="expected"):
+        TrainTransform(TASKS, **{"size": (4, 4), **PLAIN, **bad})
+
+
+@pytest.mark.parametrize("divisor", [1, 32])
+def test_batches_of_odd_sizes_are_padded_with_invalid_labels(divisor):
+    sizes = [(17, 33), (20, 9), (20, 33)]
+    data = TransformedDataset(Samples(sizes), EvalTransform(TASKS, (0.5, 0.5, 0.5), **{"std": (1, 1, 1)}))
+    views = [data[k] for k in range(3)]
+    batch = Collator(TASKS, divisor)(views)
+    height, width = {1: (20, 33), 32: (32, 64)}[divisor]
+    assert batch["pixel_values"].shape == (3, 3, height, width)
+    assert batch["index"].tolist() == [0, 1, 2]
+    assert batch["index"].dtype == torch.int64
+    assert batch["pixel_mask"].flatten(1).sum(1).tolist() == [h * w for h, w in sizes]
+    for k, (h, w) in enumerate(sizes):
+        padding = ~batch["pixel_mask"][k]
+        assert torch.equal(batch["pixel_values"][k, :, :h, :w], views[k]["pixel_values"])
+        assert (batch["pixel_values"][k][:, padding] == 0).all()
+        for name, invalid in {"semseg": 255, "saliency": 255, "depth": 0, "normals": 0, "edge": 255}.items():
+            label = batch["labels"][name][k]
+            assert torch.equal(label[..., :h, :w], views[k]["labels"][name])
+            assert (label[..., padding] == invalid).all()
+
+
+def test_an_epoch_visits_every_sample_once_in_an_order_of_its_own():
+    def order(seed, epoch):
+        sampler = EpochSampler(50, seed)
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert {e for e, _ in keys} == {epoch}
+        return [index for _, index in keys]
+
+    assert sorted(order(0, 0)) == list(range(50))
+    assert order(0, 1) == order(0, 1)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epoch():
+    data = TransformedDataset(Samples([(40, 50)] * 6), TrainTransform(TASKS, (16, 24), **PLAIN))
+
+    def batches(num_workers):
+        sampler = EpochSampler(len(data), seed=1)
+        loader = DataLoader(
+            data,
+            batch_size=2,
+            sampler=sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            collate_fn=Collator(TASKS),
+        )
+        seen = []
+        for epoch in range(2):
+            sampler.set_epoch(epoch)
+            seen += list(loader)
+        return seen
+
+    alone, together = batches(0), batches(2)
+    assert len(alone) == 6
+    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+    assert not same(alone[0], alone[3])
+
+
+def test_a_bad_sample_stops_with_its_index_and_is_never_replaced():
+    class Broken(Samples):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            if index == 1:
+                sample["labels"]["semseg"] = np.full((40, 50), 99, np.uint8)
+            return sample
+
+    data = TransformedDataset(Broken([(40, 50)] * 2), EvalTransform(TASKS, **PLAIN))
+    data[0]
+    with pytest.raises(DataIntegrityError, match=r"'x'.*99") as raised:
+        data[1]
+    assert raised.value.__notes__ == ["(index 1 of toy train)"]

@@ -1,0 +1,86 @@
+"""The house keeps its doors: who may import whom, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLAT = {"configuration_kdam", "modeling_kdam", "image_processing_kdam"}
+# room -> rooms of this project it may import
+ALLOWED = {
+    "kdam_hf.errors": set(),
+    "kdam_hf.distributed": set(),
+    "kdam_hf.configuration_kdam": set(),
+    "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam"},
+    "kdam_hf.image_processing_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam"},
+    "kdam_hf.metrics": {"kdam_hf.errors"},
+    "kdam_hf.tasks": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.image_processing_kdam"},
+    "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed"},
+    "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
+    "kdam_hf.visualization": set(),
+    "dataset_loaders": {"kdam_hf.errors", "kdam_hf.tasks"},
+    "kdam_hf.training": {
+        *("kdam_hf", "kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.distillation"),
+        *("kdam_hf.presets", "kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "dataset_loaders"),
+    },
+    "kdam_hf": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"},
+}
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[0] if parts[0] != "kdam_hf" else ".".join(parts[:2])
+
+
+def sources():
+    for package in ("kdam_hf", "dataset_loaders"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield path, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path, module):
+    """Project modules a file imports, whether relative or absolute, at the top or inside a function."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            names = [".".join([*base, node.module] if node.module else base)]
+        yield from (n for n in names if n.split(".")[0] in ("kdam_hf", "dataset_loaders", "scripts", "tests"))
+
+
+@pytest.mark.parametrize(("path", "module"), list(sources()), ids=lambda v: v if isinstance(v, str) else "")
+def test_a_room_imports_only_what_it_may(path, module):
+    for name in imports(path, module):
+        assert room(name) == room(module) or room(name) in ALLOWED[room(module)], f"{module} imports {name}"
+
+
+def test_flat_files_import_each_other_with_a_single_dot_only():
+    """What a published model needs is copied flat into its repository; anything else would not load from the Hub."""
+    for name in FLAT:
+        for node in ast.walk(ast.parse((ROOT / "kdam_hf" / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1
+                assert node.module in FLAT, f"{name} imports .{node.module}"
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] != "kdam_hf"
+
+
+def test_no_code_outside_tasks_compares_task_names():
+    names = {"semseg", "human_parts", "saliency", "depth", "normals", "edge"}
+    for path, module in sources():
+        if module.startswith("kdam_hf.tasks") or module.startswith("dataset_loaders.rooms"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                constants = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant)]
+                assert not names & {c for c in constants if isinstance(c, str)}, f"{module}:{node.lineno}"
+
+
+def test_top_level_is_what_was_agreed():
+    for name in ("kdam_hf", "scripts", "dataset_loaders", "tests", "model_cards", "pyproject.toml"):
+        assert (ROOT / name).exists()

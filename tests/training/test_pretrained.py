@@ -1,0 +1,90 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ConvNextConfig, ConvNextForImageClassification, SwinConfig, SwinForImageClassification
+
+from kdam_hf import KdamStudent
+from kdam_hf.errors import BackboneWeightsError, CheckpointError
+from kdam_hf.presets import PRESETS, make_config
+from kdam_hf.tasks import NYUD_V2
+from kdam_hf.training import load_backbone_weights, load_model
+from kdam_hf.training.pretrained import read_backbone_config
+
+
+def classifier(kind, folder):
+    """What users download: a classification checkpoint of the architecture of a tiny preset."""
+    torch.manual_seed(3)
+    config = {k: v for k, v in PRESETS[f"tiny-{kind}"].config.items() if k not in ("model_type", "out_indices")}
+    model = {"swin": (SwinConfig, SwinForImageClassification), "convnext": (ConvNextConfig, ConvNextForImageClassification)}[kind]
+    published = model[1](model[0](**config))
+    published.save_pretrained(folder)
+    return published
+
+
+def student(kind):
+    torch.manual_seed(0)
+    return KdamStudent(make_config("student", f"tiny-{kind}", NYUD_V2))
+
+
+@pytest.mark.parametrize("kind", ["swin", "convnext"])
+def test_weights_of_a_classification_checkpoint_arrive_in_the_backbone(kind, tmp_path):
+    published = classifier(kind, tmp_path)
+    model = student(kind)
+    load_backbone_weights(model, str(tmp_path))
+    source, target = published.state_dict(), model.encoder.backbone.state_dict()
+    same = {k: k if k in source else f"{kind}.{k}" for k in target}
+    shared = [k for k in target if same[k] in source]
+    assert len(shared) > 0.8 * len(target)
+    assert all(torch.equal(source[same[k]], target[k]) for k in shared)
+
+
+def test_a_missing_weight_is_an_error_that_names_it(tmp_path):
+    classifier("swin", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    gone = next(k for k in weights if "attention" in k and "weight" in k)
+    save_file({k: v for k, v in weights.items() if k != gone}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackboneWeightsError, match="missing from the checkpoint"):
+        load_backbone_weights(student("swin"), str(tmp_path))
+
+
+def test_weights_of_another_kind_or_size_are_refused(tmp_path):
+    classifier("swin", tmp_path)
+    with pytest.raises(BackboneWeightsError, match="holds a swin, the model has a convnext"):
+        load_backbone_weights(student("convnext"), str(tmp_path))
+    other = KdamStudent(make_config("student", "swin-tiny", NYUD_V2))
+    with pytest.raises(BackboneWeightsError, match="tiny|shape|unknown"):
+        load_backbone_weights(other, str(tmp_path))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    classifier("convnext", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    key = next(k for k in weights if "dwconv.weight" in k)
+    weights[key][0] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackboneWeightsError, match="not finite"):
+        load_backbone_weights(student("convnext"), str(tmp_path))
+
+
+def test_the_architecture_is_read_from_the_checkpoint(tmp_path):
+    classifier("swin", tmp_path)
+    config = read_backbone_config(str(tmp_path), [1, 2, 3, 4])
+    model = KdamStudent(make_config("student", "swin-large", NYUD_V2, backbone_config=config))
+    load_backbone_weights(model, str(tmp_path))
+    assert model.encoder.backbone.config.embed_dim == 16
+
+
+def test_incomplete_or_foreign_models_do_not_load(tmp_path):
+    model = student("convnext")
+    model.save_pretrained(tmp_path / "m")
+    assert type(load_model(str(tmp_path / "m"))) is KdamStudent
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    weights.pop("decoder.norm.weight")
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="missing keys"):
+        load_model(str(tmp_path / "m"))
+    with pytest.raises(CheckpointError, match="no model at"):
+        load_model(str(tmp_path / "nothing"))
+    classifier("swin", tmp_path / "swin")
+    with pytest.raises(CheckpointError, match="is a swin"):
+        load_model(str(tmp_path / "swin"))

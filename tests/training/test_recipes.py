@@ -1,0 +1,52 @@
+import pytest
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.training import DataArguments, DistillationArguments, KdamTrainingArguments, StudentArguments, parse_recipe
+
+GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_command_line_overrides_the_recipe_and_both_are_recorded(tmp_path):
+    recipe = write(tmp_path, "max_steps: 7\nlearning_rate: 1e-3\nhflip: false\ntasks: [semseg, depth]\nuse_cpu: true\n")
+    data, _, distillation, args, settings = parse_recipe(
+        GROUPS, ["--config", recipe, "--max_steps", "9", "--method", "kl", "--output_dir", str(tmp_path)]
+    )
+    assert (args.max_steps, args.learning_rate, data.hflip, data.tasks) == (9, 0.001, False, ["semseg", "depth"])
+    assert distillation.method == "kl"
+    assert settings["max_steps"] == 9
+    assert settings["hflip"] is False
+    assert "temperature" not in settings
+
+
+def test_defaults_are_the_protocol_of_the_field(tmp_path):
+    _, _, distillation, args, _ = parse_recipe(GROUPS, ["--output_dir", str(tmp_path), "--use_cpu"])
+    assert (args.max_steps, args.per_device_train_batch_size, args.learning_rate, args.weight_decay) == (40_000, 8, 1e-3, 5e-4)
+    assert (args.optim, args.optim_args, args.lr_scheduler_type) == ("sgd", "momentum=0.9", "polynomial")
+    assert args.lr_scheduler_kwargs == {"power": 0.9, "lr_end": 0.0}
+    assert (distillation.temperature, distillation.beta, distillation.inter, distillation.intra) == (8.0, 0.5, "concat", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "message"),
+    [
+        ("max_step: 3\n", [], "max_step.*did you mean 'max_steps'"),
+        ("max_steps: 3\n", ["--temprature", "2"], "temprature.*did you mean 'temperature'"),
+        ("- 1\n", [], "expected lines"),
+        ("a: [\n", [], "not valid YAML"),
+        ("max_steps: {a: 1}\n", [], "mapping"),
+    ],
+)
+def test_unknown_keys_and_broken_recipes_are_errors(tmp_path, text, argv, message):
+    with pytest.raises(KdamValueError, match=message):
+        parse_recipe(GROUPS, ["--config", write(tmp_path, text), "--output_dir", str(tmp_path), *argv])
+
+
+def test_a_missing_recipe_is_named():
+    with pytest.raises(KdamValueError, match=r"nowhere\.yaml"):
+        parse_recipe(GROUPS, ["--config", "nowhere.yaml"])
