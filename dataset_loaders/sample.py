@@ -4,7 +4,6 @@ A task that is absent from `labels` is unlabelled for that image (partial label)
 between image modes: `convert("L")` turns palette ids into grey values and cuts 16-bit depth to 8 bits.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,17 +17,6 @@ from kdam_hf.errors import DataIntegrityError
 from kdam_hf.tasks import Task
 
 MAX_PIXELS = 50_000_000
-# What Pillow and NumPy raise on truncated or crafted files.
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 class Sample(TypedDict):
@@ -149,12 +137,8 @@ def _grey_factor(path: Path, mode: str) -> int:
 
 def _read_npy(path: Path, max_pixels: int) -> NDArray[Any]:
     """Through a memory map: a header that promises more than the file holds is refused before any allocation."""
-    try:
+    with _reading(path, ".npy array"):
         array = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError as error:
-        raise DataIntegrityError(f"{path}: no such file.") from error
-    except _UNREADABLE as error:
-        raise DataIntegrityError(f"{path}: not a readable .npy array ({error}).") from error
     if array.dtype.kind not in "biuf" or array.ndim < 2 or array.shape[0] * array.shape[1] > max_pixels:
         raise DataIntegrityError(
             f"{path}: array is {array.dtype} {array.shape}; expected numbers (H, W, ...), at most {max_pixels} pixels."
@@ -164,16 +148,22 @@ def _read_npy(path: Path, max_pixels: int) -> NDArray[Any]:
 
 @contextmanager
 def _opened(path: Path, formats: tuple[str, ...], max_pixels: int) -> Iterator[Image.Image]:
+    with _reading(path, " or ".join(formats)), Image.open(path, formats=formats) as image:
+        if image.width * image.height > max_pixels:
+            raise DataIntegrityError(
+                f"{path}: {image.width}x{image.height} pixels; expected at most {max_pixels}. Downscale the file."
+            )
+        yield image
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Crafted bytes make the parsers of Pillow and NumPy raise nearly anything, TypeError and TokenError among it."""
     try:
-        with Image.open(path, formats=formats) as image:
-            if image.width * image.height > max_pixels:
-                raise DataIntegrityError(
-                    f"{path}: {image.width}x{image.height} pixels; expected at most {max_pixels}. Downscale the file."
-                )
-            yield image
-    except DataIntegrityError:
+        yield
+    except (DataIntegrityError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise DataIntegrityError(f"{path}: no such file.") from error
-    except _UNREADABLE as error:
-        raise DataIntegrityError(f"{path}: not a readable {' or '.join(formats)} ({error}). Replace it.") from error
+    except Exception as error:
+        raise DataIntegrityError(f"{path}: not a readable {kind} ({error}). Replace it.") from error

@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 
@@ -33,6 +35,7 @@ class Random:
         hole = rng.random((height, width)) < 0.2
         normals[hole] = 0
         depth = np.where(hole, 0, rng.uniform(0.0001, 65.5, (height, width)))
+        depth[0, 0] = 0.0002  # rounds to 0 mm, yet is valid
         labels = {
             "semseg": rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8),
             "depth": depth.astype(np.float32),
@@ -104,6 +107,30 @@ def test_an_interrupted_build_is_not_taken_for_complete(tmp_path):
     with pytest.raises(DataIntegrityError, match="no complete packed dataset"):
         PackedDataset(tmp_path / "p", TASKS)
     assert len(packed(tmp_path / "p")) == 5
+
+
+def test_a_killed_build_is_not_taken_for_complete(tmp_path):
+    class Killed(Random):
+        def __getitem__(self, index):
+            return super().__getitem__(index) if index < 3 else os._exit(9)
+
+    builder = multiprocessing.get_context("fork").Process(target=packed, args=(tmp_path / "p", Killed()))
+    builder.start()
+    builder.join(30)
+    assert builder.exitcode == 9
+    assert not (tmp_path / "p").exists()
+    assert len(packed(tmp_path / "p")) == 5
+
+
+def test_a_build_that_was_overtaken_uses_the_finished_one(tmp_path):
+    class Overtaken(Random):
+        def __getitem__(self, index):
+            if index == 4:
+                packed(tmp_path / "p")
+            return super().__getitem__(index)
+
+    assert len(packed(tmp_path / "p", Overtaken())) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 def test_a_truncated_file_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EpochSampler, EvalTransform, TrainTransform, TransformedDataset
-from dataset_loaders.transforms import color_matrix
+from dataset_loaders.transforms import Window, color_matrix
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import make_task
 
@@ -127,8 +127,6 @@ def test_scale_one_cuts_the_image_without_resampling():
 
 @pytest.mark.parametrize("scale", [0.6, 1.7])
 def test_resizing_only_the_window_equals_resizing_the_image_and_cutting(scale):
-    from dataset_loaders.transforms import Window
-
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     whole = np.asarray(Image.fromarray(image).resize((round(60 * scale), round(50 * scale)), Image.Resampling.BILINEAR))
     top, left = 10, 20  # whole numbers on both grids
@@ -136,6 +134,26 @@ def test_resizing_only_the_window_equals_resizing_the_image_and_cutting(scale):
     part = np.asarray(Window(top, left, 20, 30, rows, columns).resize_image(image))
     y, x = round(top * scale), round(left * scale)
     assert np.abs(part.astype(int) - whole[y : y + rows, x : x + columns]).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.77, 1.0, 2.0, 1.9])
+def test_labels_are_sampled_under_pixel_centres(scale):
+    label = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
+    window = Window(7, 11, 20, 30, round(20 * scale), round(30 * scale))
+    box = (window.left, window.top, window.left + window.width, window.top + window.height)
+    expected = Image.fromarray(label).resize((window.columns, window.rows), Image.Resampling.NEAREST, box)
+    np.testing.assert_array_equal(window.resize_label(label), np.asarray(expected))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_size_and_scale_yields_a_full_view(seed):
+    rng = np.random.default_rng(seed)
+    for index in range(40):
+        height, width, h, w = (int(v) for v in rng.integers(1, 60, 4))
+        view = TrainTransform(TASKS, (h, w), **PLAIN, scale=(0.1, 4), seed=seed)(sample_of(height, width), 0, index)
+        assert view["pixel_mask"].any()
+        assert (view["labels"]["semseg"][view["pixel_mask"]] < 8).all()
+        assert (view["labels"]["semseg"][~view["pixel_mask"]] == 255).all()
 
 
 def test_flipping_twice_is_the_identity():
@@ -310,6 +328,13 @@ def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epo
     assert len(alone) == 6
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
     assert not same(alone[0], alone[3])
+
+
+def test_a_key_is_an_index_or_an_epoch_and_an_index():
+    transform = TrainTransform(TASKS, (16, 24), **PLAIN)
+    data = TransformedDataset(Samples([(40, 50)] * 3), transform)
+    assert same(data[1, 2], transform(sample_of(40, 50), 1, 2))
+    assert same(data[2], transform(sample_of(40, 50), 0, 2))
 
 
 def test_a_bad_sample_stops_with_its_index_and_is_never_replaced():

@@ -25,9 +25,9 @@ class Kit:
         rooms = open_dataset("synthetic_rooms", "val", num_images=5, height=40, width=56)
         return TransformedDataset(rooms, EvalTransform(self.tasks, MEAN, STD))
 
-    def model(self, role="student", preset="tiny-resnet", seed=0, **overrides):
+    def model(self, role="student", preset="tiny-resnet", seed=0, tasks=None, **overrides):
         torch.manual_seed(seed)
-        config = make_config(role, preset, self.tasks, **({"image_mean": MEAN, "image_std": STD} | overrides))
+        config = make_config(role, preset, tasks or self.tasks, **({"image_mean": MEAN, "image_std": STD} | overrides))
         return {"teacher": KdamTeacher, "student": KdamStudent}[role](config)
 
     def args(self, name="run", **kwargs):

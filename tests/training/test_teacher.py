@@ -36,7 +36,7 @@ def test_single_task_teachers_together_teach_what_each_predicts(kit):
     student = kit.model().config
     singles = []
     for k, task in enumerate(kit.tasks):
-        model = kit.model("teacher", seed=k, tasks=[task.spec()])
+        model = kit.model("teacher", seed=k, tasks=[task])
         singles.append(model.eval())
     taught = FrozenTeacher(singles[::-1], student)(torch.ones(1, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool))
     assert list(taught) == student.task_names
@@ -47,9 +47,9 @@ def test_single_task_teachers_together_teach_what_each_predicts(kit):
 def test_tasks_and_channels_must_agree(kit):
     student = kit.model().config
     with pytest.raises(KdamValueError, match="learns human_parts but the teacher only knows semseg"):
-        FrozenTeacher([kit.model("teacher", tasks=[kit.tasks[0].spec()])], student)
+        FrozenTeacher([kit.model("teacher", tasks=[kit.tasks[0]])], student)
     with pytest.raises(KdamValueError, match="taught by two"):
         FrozenTeacher([kit.model("teacher"), kit.model("teacher")], student)
-    other = [make_task("semseg", "ab").spec(), *(t.spec() for t in kit.tasks[1:])]
+    other = [make_task("semseg", "ab"), *kit.tasks[1:]]
     with pytest.raises(KdamValueError, match="teacher has channels 2, student"):
         FrozenTeacher([kit.model("teacher", tasks=other)], student)
