@@ -27,7 +27,7 @@ from kdam_hf.image_processing_kdam import upsample
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task
-from kdam_hf.training import DataArguments, KdamTrainingArguments, StudentArguments, load_model, parse_recipe
+from kdam_hf.training import DataArguments, KdamTrainingArguments, StudentArguments, load_model, parse_recipe, run_command
 from kdam_hf.training.arguments import DistillationArguments
 from kdam_hf.training.report import hardware, write_json
 from kdam_hf.training.runs import open_split, same_run
@@ -183,4 +183,4 @@ def table(summary: dict[str, Results], tasks: tuple[Task, ...], ratio: float, da
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

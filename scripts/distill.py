@@ -20,6 +20,7 @@ from kdam_hf.training import (
     load_model,
     parse_recipe,
     prepare,
+    run_command,
 )
 
 
@@ -46,4 +47,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -15,7 +15,7 @@ from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task
-from kdam_hf.training import DataArguments, describe_model, evaluate_model, load_model, parse_recipe, write_results
+from kdam_hf.training import DataArguments, describe_model, evaluate_model, load_model, parse_recipe, run_command, write_results
 from kdam_hf.training.report import hardware
 from kdam_hf.training.runs import open_split
 
@@ -64,4 +64,4 @@ def agree(config: KdamConfig, tasks: tuple[Task, ...]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -18,7 +18,7 @@ from dataset_loaders import read_image
 from kdam_hf import KdamImageProcessor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import task_from_spec
-from kdam_hf.training import load_model, parse_recipe
+from kdam_hf.training import load_model, parse_recipe, run_command
 from kdam_hf.visualization import contact_sheet, legend_picture
 
 
@@ -64,4 +64,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,7 +8,7 @@ streaming metrics, `write_results` leaves the flat results.json.
 from kdam_hf.training.arguments import DataArguments, DistillationArguments, KdamTrainingArguments, ModelArguments, StudentArguments
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.pretrained import load_backbone_weights, load_model
-from kdam_hf.training.recipes import parse_recipe
+from kdam_hf.training.recipes import parse_recipe, run_command
 from kdam_hf.training.report import describe_model, write_results
 from kdam_hf.training.runs import Run, finish, prepare
 from kdam_hf.training.teacher import FrozenTeacher
@@ -31,5 +31,6 @@ __all__ = [
     "load_model",
     "parse_recipe",
     "prepare",
+    "run_command",
     "write_results",
 ]

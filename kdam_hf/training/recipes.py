@@ -2,14 +2,14 @@
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
 
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamError, KdamValueError
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -61,14 +61,20 @@ def parse_recipe(groups: Sequence[type], argv: Sequence[str] | None = None, desc
     given = {a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
     for key in given - {"help"}:
         _refuse_unknown(key, known, "command line")
-    parsed = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
-    namespace = parsed[-1] if len(parsed) > len(groups) else None
-    del namespace  # holds --config only
-    instances = tuple(parsed[: len(groups)])
-    settings = {key: value for key, value in recipe.items()}
+    instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]
+    settings = dict(recipe)
     for instance in instances:
         settings |= {key: getattr(instance, key) for key in given if key in instance.__dataclass_fields__}
     return (*instances, settings)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a script: an error this project raises on purpose is printed as one message, with exit code 2."""
+    try:
+        main()
+    except KdamError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _config_path(arguments: Sequence[str]) -> str | None:
