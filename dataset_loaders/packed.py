@@ -123,6 +123,9 @@ def pack(
         try:
             _write(building, dataset, fingerprint, num_proc, progress)
             _publish(building, target, fingerprint)
+        except DataIntegrityError as error:
+            # The frames of a DataLoader would keep its workers waiting; what the worker did stands in the message.
+            raise error.with_traceback(None) from error.__cause__
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return PackedDataset(target, dataset.tasks)

@@ -49,7 +49,12 @@ class Window:
         """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
         ys = _nearest(self.top, self.height, self.rows, label.shape[0])
         xs = _nearest(self.left, self.width, self.columns, label.shape[1])
-        return label.take(ys, axis=0).take(xs, axis=1)
+        window = label[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+        ys, xs = ys - ys[0], xs - xs[0]
+        # Picking columns is the slow half: done on whichever side has fewer rows.
+        if len(ys) > len(window):
+            return window.take(xs, axis=1).take(ys, axis=0)
+        return window.take(ys, axis=0).take(xs, axis=1)
 
 
 def _nearest(start: int, extent: float, count: int, size: int) -> NDArray[np.intp]:

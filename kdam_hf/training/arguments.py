@@ -1,5 +1,6 @@
 """What a recipe may say, as dataclasses; the defaults are the training protocol of the field."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,7 @@ class KdamTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
     lr_scheduler_kwargs: dict[str, Any] | str | None = _field(None, "power 0.9 down to 0 by default for polynomial")
     max_grad_norm: float = _field(10.0, "largest gradient norm")
+    cpu_threads: int | None = _field(None, "threads per process on the CPU; by default the cores are shared out among the processes")
     precision: str = _field("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
     logging_steps: float = _field(50, "steps between log lines")
     save_steps: float = _field(1000, "steps between checkpoints")
@@ -100,6 +102,10 @@ class KdamTrainingArguments(TrainingArguments):
         self.dataloader_persistent_workers = self.dataloader_num_workers > 0
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu and torch.cuda.is_available()
         super().__post_init__()
+        if self.device.type == "cpu":
+            # `accelerate launch` leaves one thread per process unless told otherwise
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+            torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
 
 
 def fast_bf16(use_cpu: bool = False) -> bool:

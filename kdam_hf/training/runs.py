@@ -23,7 +23,10 @@ from kdam_hf.training.trainer import MultiTaskTrainer
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # Keys that say where and how a run is carried out, not what it computes.
-INCIDENTAL = {"output_dir", "cache_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "logging_steps", "dataloader_num_workers"}
+INCIDENTAL = {
+    *("output_dir", "cache_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "logging_steps"),
+    *("dataloader_num_workers", "cpu_threads", "save_steps", "save_total_limit"),
+}
 
 
 @dataclass

@@ -51,6 +51,11 @@ class Random:
         }
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 def packed(path, dataset=None, **kwargs):
     return pack(Random() if dataset is None else dataset, path, progress=False, **kwargs)
 

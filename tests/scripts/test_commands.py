@@ -13,7 +13,7 @@ from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-SMALL = ["--preset", "tiny-resnet", "--crop_height", "32", "--crop_width", "48", "--max_steps", "3", "--use_cpu", "--disable_tqdm"]
+SMALL = ["--preset", "tiny-resnet", "--crop_height", "32", "--crop_width", "48", "--max_steps", "3", "--use_cpu", "--disable_tqdm", "true"]
 SMALL += ["--per_device_train_batch_size", "2", "--logging_steps", "1"]
 ROOMS = ["--rooms_train", "8", "--rooms_val", "3", "--rooms_height", "40", "--rooms_width", "56"]
 

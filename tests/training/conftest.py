@@ -40,6 +40,7 @@ class Kit:
             "use_cpu": True,
             "precision": "fp32",
             "disable_tqdm": True,
+            "cpu_threads": 1,
             "logging_steps": 1,
             "save_strategy": "no",
             "report_to": [],
