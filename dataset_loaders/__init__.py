@@ -13,7 +13,6 @@ from dataset_loaders.packed import PackedDataset, pack
 from dataset_loaders.sample import DenseDataset, Sample, check_id, check_sample, read_array, read_image
 from dataset_loaders.transforms import EpochSampler, EvalTransform, TrainTransform, TransformedDataset
 from kdam_hf.errors import KdamValueError
-from kdam_hf.tasks import Task, make_task, select_tasks
 
 __all__ = [
     "DATASET_NAMES",
@@ -34,29 +33,6 @@ __all__ = [
 ]
 
 
-class _Rooms:
-    """`SyntheticRooms` as a `DenseDataset`: with its name, its tasks, and the labels of these tasks only."""
-
-    name = "synthetic_rooms"
-
-    def __init__(self, split: str, tasks: Sequence[str] | None, **options: Any) -> None:
-        from dataset_loaders.synthetic_rooms import CLASS_NAMES, PART_NAMES, SyntheticRooms
-
-        classes = {"semseg": CLASS_NAMES, "human_parts": PART_NAMES}
-        names = ("semseg", "human_parts", "saliency", "depth", "normals", "edge")
-        self.split = split
-        self.tasks: tuple[Task, ...] = select_tasks([make_task(n, classes.get(n, ())) for n in names], tasks)
-        self._rooms = SyntheticRooms(split, **options)
-
-    def __len__(self) -> int:
-        return len(self._rooms)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self._rooms[index]
-        labels = {task.name: sample["labels"][task.name] for task in self.tasks}
-        return {"id": sample["id"], "image": sample["image"], "labels": labels}
-
-
 def _open_rooms(
     split: str,
     data_dir: str | Path | None,
@@ -68,7 +44,9 @@ def _open_rooms(
 ) -> DenseDataset:
     if data_dir is not None:
         raise KdamValueError(f"synthetic_rooms is rendered, not read; leave data_dir ({str(data_dir)!r}) out.")
-    return _Rooms(split, tasks, num_images=num_images, height=height, width=width, seed=seed)
+    from dataset_loaders.synthetic_rooms import SyntheticRooms
+
+    return SyntheticRooms(split, num_images, height, width, seed, tasks)
 
 
 def _open_folder(split: str, data_dir: str | Path | None, tasks: Sequence[str] | None) -> DenseDataset:

@@ -12,12 +12,11 @@ from typing import Any
 
 from dataset_loaders.sample import Sample, check_id, check_sizes, read_array, read_image
 from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
-from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks
+from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LABEL_SUFFIXES = (".png", ".npy")
 _FIELDS = {"name": str, "tasks": dict}
-_TASK_FIELDS = {"num_classes": int, "class_names": list, "ignore_index": int, "unit": str, "edge_value": int}
 
 
 class FolderDataset:
@@ -85,7 +84,7 @@ def _read_description(path: Path) -> tuple[str, tuple[Task, ...], dict[str, Mapp
 
 def _make_task(name: str, entry: Mapping[str, Any], path: Path) -> Task:
     where = f"{path}: tasks.{name}"
-    _check_fields(entry, _TASK_FIELDS, where)
+    _check_fields(entry, task_class(name).file_options, where)
     count, names = entry.get("num_classes"), entry.get("class_names")
     if names is not None and not all(isinstance(text, str) for text in names):
         raise DataIntegrityError(f"{where}.class_names: {names}; expected a list of strings.")
@@ -97,8 +96,9 @@ def _make_task(name: str, entry: Mapping[str, Any], path: Path) -> Task:
         raise DataIntegrityError(f"{where}: {error} State num_classes or class_names.") from error
     fixed = list(task.class_names)
     if (names is not None and names != fixed) or (count is not None and count != len(fixed)):
-        has = f"always has the classes {', '.join(fixed)}" if fixed else "has no classes"
-        raise DataIntegrityError(f"{where}: {name} {has}; remove num_classes and class_names.")
+        raise DataIntegrityError(
+            f"{where}: {name} always has the classes {', '.join(fixed)}; remove num_classes and class_names."
+        )
     return task
 
 

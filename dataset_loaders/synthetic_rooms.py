@@ -7,6 +7,7 @@ them apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,16 @@ from dataset_loaders.rooms.layout import random_scene
 from dataset_loaders.rooms.raycast import cast_primitives, cast_room, pixel_grid, world_rays
 from dataset_loaders.rooms.scene import CLASS_NAMES, FACES, PART_NAMES, ROOM_SURFACES, Scene
 from dataset_loaders.rooms.shading import photograph, world_normals
+from dataset_loaders.sample import Sample
 from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks
 
 __all__ = ["CLASS_NAMES", "PART_NAMES", "SyntheticRooms"]
 
 IGNORE = 255
 DEFAULT_SIZES = {"train": 2000, "val": 200}
 _SPLIT_NUMBERS = {"train": 0, "val": 1}
+_TASK_CLASSES = {"semseg": CLASS_NAMES, "human_parts": PART_NAMES}
 _ROOM_CLASSES = ("wall", "wall", "floor", "ceiling", "wall", "wall")
 
 
@@ -56,13 +60,24 @@ class SyntheticRooms:
         num_images: size of the split; None means 2000 for train, 200 for val. It does not change what `index` shows.
         height, width: image size in pixels. Scenes do not depend on it; the sensor noise does.
         seed: non-negative; another seed is another dataset.
+        tasks: names of the tasks to label; all six for None.
 
     Raises:
         KdamValueError: for an unknown split, or a size or seed out of range.
     """
 
+    name = "synthetic_rooms"
+    version = 1
+    """Rises whenever a seed gives other scenes or labels; a training cache of older ones is then refused."""
+
     def __init__(
-        self, split: str = "train", num_images: int | None = None, height: int = 240, width: int = 320, seed: int = 0
+        self,
+        split: str = "train",
+        num_images: int | None = None,
+        height: int = 240,
+        width: int = 320,
+        seed: int = 0,
+        tasks: Sequence[str] | None = None,
     ) -> None:
         if split not in DEFAULT_SIZES:
             raise KdamValueError(f"SyntheticRooms has the splits {sorted(DEFAULT_SIZES)}, not {split!r}")
@@ -74,6 +89,7 @@ class SyntheticRooms:
         if seed < 0:
             raise KdamValueError(f"seed must not be negative, as NumPy's generators take none: {seed}")
         self.split = split
+        self.tasks: tuple[Task, ...] = select_tasks([make_task(n, _TASK_CLASSES.get(n, ())) for n in TASK_NAMES], tasks)
         self.num_images = num_images
         self.height = height
         self.width = width
@@ -82,7 +98,7 @@ class SyntheticRooms:
     def __len__(self) -> int:
         return self.num_images
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Sample:
         """Render image `index`, 0 <= index < len(self).
 
         Raises:
@@ -92,7 +108,8 @@ class SyntheticRooms:
             raise IndexError(f"index {index} of a split of {self.num_images} images")
         rng = np.random.default_rng([self.seed, _SPLIT_NUMBERS[self.split], index])
         frame = render(random_scene(rng), self.height, self.width, rng)
-        return {"id": f"{self.split}-{index:07d}", "image": frame.image, "labels": frame.labels}
+        labels = {task.name: frame.labels[task.name] for task in self.tasks}
+        return {"id": f"{self.split}-{index:07d}", "image": frame.image, "labels": labels}
 
 
 def render(scene: Scene, height: int, width: int, rng: np.random.Generator) -> Frame:

@@ -92,7 +92,9 @@ class KdamTeacherConfig(KdamConfig):
     def validate_attention(self) -> None:
         """Heads divide channels."""
         if self.decoder_channels % self.attention_heads:
-            raise ValueError(f"decoder_channels={self.decoder_channels} is not a multiple of attention_heads={self.attention_heads}.")
+            raise ValueError(
+                f"decoder_channels={self.decoder_channels} is not a multiple of attention_heads={self.attention_heads}."
+            )
 
 
 @strict

@@ -127,7 +127,9 @@ class KdamImageProcessor(BaseImageProcessor):
         predictions = outputs["predictions"]
         batch = len(next(iter(predictions.values())))
         if len(target_sizes) != batch:
-            raise ValueError(f"{len(target_sizes)} target_sizes for a batch of {batch}; expected one (height, width) per photo.")
+            raise ValueError(
+                f"{len(target_sizes)} target_sizes for a batch of {batch}; expected one (height, width) per photo."
+            )
         results = []
         for k, target in enumerate(target_sizes):
             inside = self.resized((int(target[0]), int(target[1])))
@@ -149,7 +151,11 @@ class KdamImageProcessor(BaseImageProcessor):
 def _to_pil(image: Any) -> Image.Image:
     """Any accepted photo as an upright RGB PIL image."""
     if isinstance(image, Tensor):
-        image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 and image.shape[0] in (1, 3) else image.cpu().numpy()
+        image = (
+            image.permute(1, 2, 0).cpu().numpy()
+            if image.ndim == 3 and image.shape[0] in (1, 3)
+            else image.cpu().numpy()
+        )
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
             raise ValueError(f"image array is {image.dtype} {image.shape}; expected uint8 (H, W, 3) in [0, 255].")

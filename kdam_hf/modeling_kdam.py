@@ -88,15 +88,16 @@ class PyramidEncoder(nn.Module):
 
     def __init__(self, config: KdamConfig) -> None:
         super().__init__()
-        self.backbone = AutoBackbone.from_config(config.backbone_config)
+        backbone_config: Any = config.backbone_config
+        self.backbone = AutoBackbone.from_config(backbone_config)
         declared = list(self.backbone.channels)
         if len(declared) != 4:
             raise ValueError(
-                f"backbone {config.backbone_config.model_type} yields {len(declared)} maps {self.backbone.out_features}; "
+                f"backbone {backbone_config.model_type} yields {len(declared)} maps {self.backbone.out_features}; "
                 "expected 4. Set out_indices in backbone_config (four stages of a pyramid, four layers of a ViT)."
             )
         plain = len(set(declared)) == 1
-        self.patch = int(config.backbone_config.patch_size) if plain else 1
+        self.patch = int(backbone_config.patch_size) if plain else 1
         self.adapter = PyramidAdapter(declared) if plain else None
         self.declared = declared
         self.channels: list[int] = self.adapter.channels if self.adapter is not None else declared
@@ -113,8 +114,8 @@ class PyramidEncoder(nn.Module):
         shapes = [tuple(x.shape) for x in maps]
         if any(len(s) != 4 for s in shapes) or [s[1] for s in shapes] != self.declared:
             raise ValueError(
-                f"backbone {type(self.backbone).__name__} declares channels {self.declared} but its maps have shapes {shapes}; "
-                "it cannot be used. Choose one whose maps are (B, C, h, w) with the declared channels, such as swin or convnext."
+                f"backbone {type(self.backbone).__name__} declares channels {self.declared}, its maps have shapes {shapes}; "
+                "it cannot be used. Choose one with maps (B, C, h, w) of the declared channels, such as swin or convnext."
             )
         return self.adapter(maps) if self.adapter is not None else maps
 
@@ -132,7 +133,10 @@ class StudentDecoder(nn.Module):
         self.project = nn.ModuleList([nn.Conv2d(c, width, 1, bias=False) for c in channels])
         self.norm = nn.BatchNorm2d(width)
         self.heads = nn.ModuleDict(
-            {task["name"]: nn.Sequential(conv_norm_act(width, head), nn.Conv2d(head, task["channels"], 1)) for task in config.tasks or []}
+            {
+                task["name"]: nn.Sequential(conv_norm_act(width, head), nn.Conv2d(head, task["channels"], 1))
+                for task in config.tasks or []
+            }
         )
 
     def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
@@ -203,7 +207,10 @@ class TeacherDecoder(nn.Module):
         self.refine8 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
         self.refine4 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
         self.heads = nn.ModuleDict(
-            {task["name"]: nn.Sequential(conv_norm_act(width, width), nn.Conv2d(width, task["channels"], 1)) for task in tasks}
+            {
+                task["name"]: nn.Sequential(conv_norm_act(width, width), nn.Conv2d(width, task["channels"], 1))
+                for task in tasks
+            }
         )
 
     def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
@@ -237,7 +244,9 @@ class KdamPreTrainedModel(PreTrainedModel):
     def __init__(self, config: KdamConfig) -> None:
         super().__init__(config)
         if not config.tasks:
-            raise ValueError("config.tasks is empty; give at least one task, for example [task.spec() for task in NYUD_V2].")
+            raise ValueError(
+                "config.tasks is empty; give at least one task, for example [task.spec() for task in NYUD_V2]."
+            )
         self.encoder = PyramidEncoder(config)
         self.decoder = self.decoder_class(self.encoder.channels, config)
         self.activations = {task["name"]: task["activation"] for task in config.tasks}
@@ -261,7 +270,9 @@ class KdamPreTrainedModel(PreTrainedModel):
         """There is none; asked for by quantisation."""
         return
 
-    def save_pretrained(self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any) -> Any:
+    def save_pretrained(
+        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
+    ) -> Any:
         """Save with the keys of `state_dict()`.
 
         The library's default writes the keys of the original checkpoints for some backbones (swin, dinov2, ...), which

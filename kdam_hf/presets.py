@@ -29,7 +29,9 @@ class Backbone:
     decoder_channels: tuple[int, int] = (128, 128)
 
 
-def _swin(embed_dim: int, depths: list[int], heads: list[int], window: int, weights: str | None, **kwargs: Any) -> Backbone:
+def _swin(
+    embed_dim: int, depths: list[int], heads: list[int], window: int, weights: str | None, **kwargs: Any
+) -> Backbone:
     config = {"model_type": "swin", "embed_dim": embed_dim, "depths": depths, "num_heads": heads, "window_size": window}
     return Backbone(config | PYRAMID | {"drop_path_rate": 0.0 if weights is None else 0.1}, weights, **kwargs)
 
@@ -55,12 +57,16 @@ def _pvt(hidden_sizes: list[int], depths: list[int], weights: str | None, **kwar
     return Backbone(config, weights, **kwargs)
 
 
-def _vit(model_type: str, hidden: int, heads: int, layers: int, patch: int, weights: str | None, **kwargs: Any) -> Backbone:
+def _vit(
+    model_type: str, hidden: int, heads: int, layers: int, patch: int, weights: str | None, **kwargs: Any
+) -> Backbone:
     quarters = [layers * k // 4 for k in (1, 2, 3, 4)]
     config = {"hidden_size": hidden, "num_attention_heads": heads, "num_hidden_layers": layers, "patch_size": patch}
     if model_type == "dinov3_vit":
         config |= {"intermediate_size": 4 * hidden, "num_register_tokens": 4}
-    return Backbone({"model_type": model_type, "out_indices": quarters, "apply_layernorm": True} | config, weights, **kwargs)
+    return Backbone(
+        {"model_type": model_type, "out_indices": quarters, "apply_layernorm": True} | config, weights, **kwargs
+    )
 
 
 PRESETS: dict[str, Backbone] = {
@@ -72,7 +78,9 @@ PRESETS: dict[str, Backbone] = {
     "convnext-tiny": _convnext([96, 192, 384, 768], [3, 3, 9, 3], "facebook/convnext-tiny-224"),
     "convnext-base": _convnext([128, 256, 512, 1024], [3, 3, 27, 3], "facebook/convnext-base-224-22k"),
     "convnext-large": _convnext([192, 384, 768, 1536], [3, 3, 27, 3], "facebook/convnext-large-224-22k"),
-    "convnextv2-atto": _convnext([40, 80, 160, 320], [2, 2, 6, 2], "facebook/convnextv2-atto-1k-224", "v2", decoder_channels=(96, 64)),
+    "convnextv2-atto": _convnext(
+        [40, 80, 160, 320], [2, 2, 6, 2], "facebook/convnextv2-atto-1k-224", "v2", decoder_channels=(96, 64)
+    ),
     "convnextv2-tiny": _convnext([96, 192, 384, 768], [3, 3, 9, 3], "facebook/convnextv2-tiny-22k-224", "v2"),
     "resnet18": _resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2], "microsoft/resnet-18"),
     "resnet34": _resnet("basic", [64, 128, 256, 512], [3, 4, 6, 3], "microsoft/resnet-34"),
@@ -122,4 +130,6 @@ def make_config(
     fields: dict[str, Any] = {"backbone_config": backbone_config or dict(backbone.config), "tasks": specs}
     if role == "teacher":
         return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))
-    return KdamStudentConfig(**(fields | {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)} | overrides))
+    return KdamStudentConfig(
+        **(fields | {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)} | overrides)
+    )

@@ -10,7 +10,9 @@ Picture = NDArray[np.uint8]
 MARGIN, TITLE = 6, 22
 
 
-def contact_sheet(rows: Sequence[Sequence[Picture | None]], row_titles: Sequence[str], column_titles: Sequence[str]) -> Image.Image:
+def contact_sheet(
+    rows: Sequence[Sequence[Picture | None]], row_titles: Sequence[str], column_titles: Sequence[str]
+) -> Image.Image:
     """A grid of pictures.
 
     Args:
@@ -24,7 +26,9 @@ def contact_sheet(rows: Sequence[Sequence[Picture | None]], row_titles: Sequence
     pictures = [p for row in rows for p in row if p is not None]
     height, width = max(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures)
     columns = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, TITLE + len(rows) * (height + MARGIN + TITLE) + MARGIN), "white")
+    sheet = Image.new(
+        "RGB", (columns * (width + MARGIN) + MARGIN, TITLE + len(rows) * (height + MARGIN + TITLE) + MARGIN), "white"
+    )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for c, title in enumerate(column_titles):
         draw.text((MARGIN + c * (width + MARGIN), 3), title, fill="black", font=font)

@@ -27,7 +27,14 @@ from kdam_hf.image_processing_kdam import upsample
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task
-from kdam_hf.training import DataArguments, KdamTrainingArguments, StudentArguments, load_model, parse_recipe, run_command
+from kdam_hf.training import (
+    DataArguments,
+    KdamTrainingArguments,
+    StudentArguments,
+    load_model,
+    parse_recipe,
+    run_command,
+)
 from kdam_hf.training.arguments import DistillationArguments
 from kdam_hf.training.report import hardware, write_json
 from kdam_hf.training.runs import open_split, same_run
@@ -40,12 +47,16 @@ Results = dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--teacher_config", required=True, help="recipe for train.py")
     parser.add_argument("--student_config", required=True, help="recipe for distill.py")
     parser.add_argument("--methods", nargs="+", default=["none", "cs"], choices=METHODS, help="one student each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
-    parser.add_argument("--show", nargs="+", type=int, default=[0], help="images of the evaluation split on the contact sheet")
+    parser.add_argument(
+        "--show", nargs="+", type=int, default=[0], help="images of the evaluation split on the contact sheet"
+    )
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write to")
     args, overrides = parser.parse_known_args(argv)
     root: Path = args.output_dir
@@ -82,14 +93,18 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
         groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
         different = same_run(parse_recipe(groups, arguments)[-1], found["meta"]["recipe"])
         if different:
-            raise CheckpointError(f"{folder} holds a run with other {', '.join(different)}; run make clean or choose another --output_dir.")
+            raise CheckpointError(
+                f"{folder} holds a run with other {', '.join(different)}; run make clean or choose another --output_dir."
+            )
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]
     print(f"\naccelerate launch scripts/{script} {' '.join(arguments)}", flush=True)
     finished = subprocess.run([sys.executable, *LAUNCH, str(SCRIPTS / script), *arguments], check=False)
     if finished.returncode:
-        raise KdamError(f"{script} ended with code {finished.returncode}; see its message above. Run the same command again to continue.")
+        raise KdamError(
+            f"{script} ended with code {finished.returncode}; see its message above. Run the same command again to continue."
+        )
     return json.loads(results.read_text())
 
 
@@ -137,7 +152,9 @@ def decoded(task: Task, prediction: torch.Tensor, height: int, width: int) -> np
 
 
 @torch.inference_mode()
-def latency_ratio(student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, dataset: DenseDataset, rounds: int = 9) -> float:
+def latency_ratio(
+    student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, dataset: DenseDataset, rounds: int = 9
+) -> float:
     """Median over interleaved rounds of student time / teacher time for one image on the CPU."""
     pixel_values = torch.zeros(1, 3, *dataset[0]["image"].shape[:2])
     ratios = []
@@ -160,7 +177,14 @@ def gain_over(result: Results, none: Results, keys: list[tuple[str, bool]]) -> s
 def table(summary: dict[str, Results], tasks: tuple[Task, ...], ratio: float, data: DataArguments, seeds: int) -> str:
     """Markdown table of the main metric of every task."""
     keys = [(f"{task.name}/{task.primary_metric}", task.higher_is_better) for task in tasks]
-    header = ["model", *(f"{key} {'↑' if up else '↓'}" for key, up in keys), "gain over none, %", "parameters, M", "GFLOPs", "latency / teacher"]
+    header = [
+        "model",
+        *(f"{key} {'↑' if up else '↓'}" for key, up in keys),
+        "gain over none, %",
+        "parameters, M",
+        "GFLOPs",
+        "latency / teacher",
+    ]
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     for name, result in summary.items():
         cells = [name]
@@ -168,15 +192,24 @@ def table(summary: dict[str, Results], tasks: tuple[Task, ...], ratio: float, da
             cells.append(f"{result[key]:.3f}" + (f" ± {result[key + '_std']:.3f}" if f"{key}_std" in result else ""))
         gain = gain_over(result, summary["none"], keys) if "none" in summary else ""
         meta = result["meta"]
-        cells += [gain, f"{meta['parameters'] / 1e6:.2f}", f"{meta['gflops']:.2f}", "1" if name == "teacher" else f"{ratio:.2f}"]
+        cells += [
+            gain,
+            f"{meta['parameters'] / 1e6:.2f}",
+            f"{meta['gflops']:.2f}",
+            "1" if name == "teacher" else f"{ratio:.2f}",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     meta = summary["teacher"]["meta"]
-    what = "SYNTHETIC rooms, ray-cast by this project: no photo is involved" if data.dataset == "synthetic_rooms" else f"{data.data_dir}"
+    what = (
+        "SYNTHETIC rooms, ray-cast by this project, no photos"
+        if data.dataset == "synthetic_rooms"
+        else f"{data.data_dir}"
+    )
     lines += [
         "",
         f"Data: {what}; {meta['train_images']} training and {meta['images']} evaluation images. {seeds} seed(s) per student"
         f"{', mean ± standard deviation' if seeds > 1 else ''}. {hardware()}, {meta['date']}.",
-        "Gain: mean over tasks of the signed relative difference to `none`, the same student trained as long without a teacher.",
+        "Gain: mean over tasks of the signed relative difference to `none` (as many steps, no teacher).",
         "Latency: median ratio of interleaved single-image forward passes, CPU.",
     ]
     return "\n".join(lines) + "\n"

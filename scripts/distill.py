@@ -28,7 +28,9 @@ def main(argv: list[str] | None = None) -> None:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     data, model, distillation, args, settings = parse_recipe(groups, argv, __doc__)
     if distillation.method != "none" and not distillation.teacher:
-        raise KdamValueError(f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none.")
+        raise KdamValueError(
+            f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
+        )
     run = prepare(data, model, args, settings)
     criterion = DistillationCriterion(
         run.tasks,
@@ -42,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     teacher = None
     if distillation.method != "none":
         teacher = FrozenTeacher([load_model(name) for name in distillation.teacher], run.model.config)
-    trainer = DistillationTrainer(run.model, args, run.tasks, run.train_dataset, run.eval_dataset, teacher=teacher, criterion=criterion)
+    trainer = DistillationTrainer(
+        run.model, args, run.tasks, run.train_dataset, run.eval_dataset, teacher=teacher, criterion=criterion
+    )
     finish(trainer, run, data, method=distillation.method, teacher=distillation.teacher if teacher else None)
 
 

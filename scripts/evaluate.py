@@ -15,7 +15,15 @@ from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task
-from kdam_hf.training import DataArguments, describe_model, evaluate_model, load_model, parse_recipe, run_command, write_results
+from kdam_hf.training import (
+    DataArguments,
+    describe_model,
+    evaluate_model,
+    load_model,
+    parse_recipe,
+    run_command,
+    write_results,
+)
 from kdam_hf.training.report import hardware
 from kdam_hf.training.runs import open_split
 
@@ -39,12 +47,21 @@ def main(argv: list[str] | None = None) -> None:
     agree(model.config, dataset.tasks)
     transform = EvalTransform(dataset.tasks, model.config.image_mean, model.config.image_std)
     batches = DataLoader(
-        TransformedDataset(dataset, transform), args.batch_size, num_workers=args.num_workers, collate_fn=Collator(dataset.tasks)
+        TransformedDataset(dataset, transform),
+        args.batch_size,
+        num_workers=args.num_workers,
+        collate_fn=Collator(dataset.tasks),
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     metrics = evaluate_model(model.to(device), batches, dataset.tasks, device)
     height, width = transform(dataset[0], 0, 0)["pixel_values"].shape[-2:]
-    meta = {"model": args.model, "kind": type(model).__name__, "data": data.dataset, "split": args.split, "images": len(dataset)}
+    meta = {
+        "model": args.model,
+        "kind": type(model).__name__,
+        "data": data.dataset,
+        "split": args.split,
+        "images": len(dataset),
+    }
     meta |= {"hardware": hardware(), "seed": data.rooms_seed, **describe_model(model, height, width)}
     write_results(args.output, metrics, meta)
     for name, value in metrics.items():
@@ -60,7 +77,10 @@ def agree(config: KdamConfig, tasks: tuple[Task, ...]) -> None:
         if spec is None:
             raise KdamValueError(f"the model does not predict {task.name}; it knows {', '.join(specs)}.")
         if spec["channels"] != task.channels:
-            raise KdamValueError(f"{task.name}: the model has {spec['channels']} channels, the data {task.channels}; score it on data with the same classes.")
+            raise KdamValueError(
+                f"{task.name}: the model has {spec['channels']} channels, the data {task.channels}; "
+                "score it on data with the same classes."
+            )
 
 
 if __name__ == "__main__":

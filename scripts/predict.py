@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     args, _ = parse_recipe((PredictionArguments,), argv, __doc__)
     names = [Path(path).stem for path in args.images]
     if len(set(names)) != len(names):
-        raise KdamValueError("two photos have the same file name; outputs are named after it. Rename one, or predict them apart.")
+        raise KdamValueError(
+            "two photos have the same file name; outputs are named after it. Rename one, or predict them apart."
+        )
     photos = [read_image(path) for path in args.images]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(args.model).to(device).eval()
@@ -50,7 +52,11 @@ def main(argv: list[str] | None = None) -> None:
         maps = processor.post_process(outputs, [photo.shape[:2]])[0]
         row = [photo]
         for task in tasks:
-            values = maps[task.name].float().cpu().numpy() if maps[task.name].is_floating_point() else maps[task.name].cpu().numpy()
+            values = (
+                maps[task.name].float().cpu().numpy()
+                if maps[task.name].is_floating_point()
+                else maps[task.name].cpu().numpy()
+            )
             values = values.transpose(1, 2, 0) if values.ndim == 3 else values
             row.append(task.render(values))
             np.save(output / f"{name}_{task.name}.npy", values)

@@ -7,7 +7,16 @@
 Writes the model, its image processor, recipe.json and results.json to output_dir. `--help` lists every key.
 """
 
-from kdam_hf.training import DataArguments, KdamTrainingArguments, ModelArguments, MultiTaskTrainer, finish, parse_recipe, prepare, run_command
+from kdam_hf.training import (
+    DataArguments,
+    KdamTrainingArguments,
+    ModelArguments,
+    MultiTaskTrainer,
+    finish,
+    parse_recipe,
+    prepare,
+    run_command,
+)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,8 +21,21 @@ ALLOWED = {
     "kdam_hf.visualization": set(),
     "dataset_loaders": {"kdam_hf.errors", "kdam_hf.tasks"},
     "kdam_hf.training": {
-        *("kdam_hf", "kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.distillation"),
-        *("kdam_hf.presets", "kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "dataset_loaders"),
+        *(
+            "kdam_hf",
+            "kdam_hf.errors",
+            "kdam_hf.distributed",
+            "kdam_hf.metrics",
+            "kdam_hf.tasks",
+            "kdam_hf.distillation",
+        ),
+        *(
+            "kdam_hf.presets",
+            "kdam_hf.configuration_kdam",
+            "kdam_hf.modeling_kdam",
+            "kdam_hf.image_processing_kdam",
+            "dataset_loaders",
+        ),
     },
     "kdam_hf": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"},
 }

@@ -29,10 +29,13 @@ class Categorical(Task):
 
     kind: ClassVar[str] = "categorical"
     primary_metric: ClassVar[str] = "miou"
+    file_options: ClassVar[dict[str, type]] = {"num_classes": int, "class_names": list, "ignore_index": int}
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.classes) < IGNORE_INDEX:
-            raise KdamValueError(f"{self.name}: {len(self.classes)} classes given; expected 2 to {IGNORE_INDEX - 1} names.")
+            raise KdamValueError(
+                f"{self.name}: {len(self.classes)} classes given; expected 2 to {IGNORE_INDEX - 1} names."
+            )
 
     @property
     def channels(self) -> int:
@@ -53,7 +56,13 @@ class Categorical(Task):
         """Cross-entropy, averaged over labelled pixels."""
         expect_same_grid(prediction, label, mask, self)
         target = label.masked_fill(~mask, IGNORE_INDEX)
-        total = F.cross_entropy(prediction.float(), target, self._class_weights(target, processes), ignore_index=IGNORE_INDEX, reduction="sum")
+        total = F.cross_entropy(
+            prediction.float(),
+            target,
+            self._class_weights(target, processes),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+        )
         return total / processes.mean((target != IGNORE_INDEX).sum().float()).clamp_min(1)
 
     def _class_weights(self, target: Tensor, processes: Processes) -> Tensor | None:
@@ -104,7 +113,8 @@ class Categorical(Task):
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Class names."""
-        return [(name, tuple(int(v) for v in rgb)) for name, rgb in zip(self.classes, categorical_palette(self.channels), strict=True)]  # type: ignore[misc]
+        palette = categorical_palette(self.channels).tolist()
+        return [(name, (r, g, b)) for name, (r, g, b) in zip(self.classes, palette, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,15 @@ class Saliency(Categorical):
     def readout(self) -> str:
         """Softmax probability of the last class."""
         return "foreground"
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Ids {0, 1} with `ignore_index`, or the usual 8-bit mask {0, 255} in which 255 is foreground.
+
+        A file that holds a 1 follows the first; a task entry with an `ignore_index` settles it for the whole dataset.
+        """
+        if "ignore_index" not in options and array.dtype.kind in "iu" and not (array == 1).any():
+            array = (array == 255).astype(np.uint8) if not ((array != 0) & (array != 255)).any() else array
+        return super().from_file(array, options, where)
 
     def _class_weights(self, target: Tensor, processes: Processes) -> Tensor:
         """Each class is weighted by the share of the other one in the batch (balanced CE of the field)."""

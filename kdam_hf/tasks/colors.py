@@ -11,7 +11,10 @@ RGB = tuple[int, int, int]
 def categorical_palette(n: int) -> NDArray[np.uint8]:
     """n distinct colours, (n, 3) uint8: golden-ratio steps in hue with three levels of brightness and saturation."""
     golden = (5**0.5 - 1) / 2
-    rgb = [colorsys.hsv_to_rgb((0.58 + k * golden) % 1, (0.75, 0.5, 0.9)[k % 3], (0.95, 0.75, 0.6)[(k // 2) % 3]) for k in range(n)]
+    rgb = [
+        colorsys.hsv_to_rgb((0.58 + k * golden) % 1, (0.75, 0.5, 0.9)[k % 3], (0.95, 0.75, 0.6)[(k // 2) % 3])
+        for k in range(n)
+    ]
     return (np.array(rgb) * 255).round().astype(np.uint8).reshape(n, 3)
 
 
@@ -23,4 +26,11 @@ def ramp(values: NDArray[np.float32], *stops: RGB) -> NDArray[np.uint8]:
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-NEAR_TO_FAR: tuple[RGB, ...] = ((253, 231, 37), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84))
+NEAR_TO_FAR: tuple[RGB, ...] = (
+    (253, 231, 37),
+    (122, 209, 81),
+    (34, 168, 132),
+    (42, 120, 142),
+    (65, 68, 135),
+    (68, 1, 84),
+)

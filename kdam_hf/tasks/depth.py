@@ -37,6 +37,7 @@ class Depth(Task):
     activation: ClassVar[str] = "positive"
     primary_metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
+    file_options: ClassVar[dict[str, type]] = {"unit": str}
 
     @property
     def channels(self) -> int:
@@ -74,7 +75,9 @@ class Depth(Task):
         """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`."""
         array = expect_2d(array, self, where)
         if array.dtype == np.uint8:
-            raise DataIntegrityError(f"{where}: depth is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy).")
+            raise DataIntegrityError(
+                f"{where}: depth is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy)."
+            )
         unit = options.get("unit", "mm" if array.dtype.kind in "iu" else "m")
         if unit not in ("m", "mm"):
             raise DataIntegrityError(f"{where}: depth unit {unit!r}; expected 'm' or 'mm' in dataset.json.")
@@ -95,7 +98,7 @@ class Depth(Task):
 
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (1, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(label, np.float32))[None]
+        return torch.from_numpy(label.astype(np.float32, order="C"))[None]
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Yellow near, violet far, on a log scale between `nearest` and `farthest`; black where invalid."""

@@ -34,6 +34,7 @@ class Edge(Task):
 
     kind: ClassVar[str] = "edge"
     primary_metric: ClassVar[str] = "maxf"
+    file_options: ClassVar[dict[str, type]] = {"ignore_index": int, "edge_value": int}
 
     @property
     def channels(self) -> int:
@@ -78,7 +79,9 @@ class Edge(Task):
         ignore = None if edge_value == 255 else options.get("ignore_index", IGNORE_INDEX)
         unknown = values - {0, edge_value, ignore}
         if unknown:
-            raise DataIntegrityError(f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0 and {edge_value}, ignore {ignore}.")
+            raise DataIntegrityError(
+                f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0 and {edge_value}, ignore {ignore}."
+            )
         label = (array == edge_value).astype(np.uint8)
         if ignore is not None:
             label[array == ignore] = IGNORE_INDEX
@@ -88,7 +91,9 @@ class Edge(Task):
         """Only 0, 1 and 255."""
         unknown = set(np.unique(label).tolist()) - {0, 1, IGNORE_INDEX}
         if unknown:
-            raise DataIntegrityError(f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0, 1 or {IGNORE_INDEX} (ignore).")
+            raise DataIntegrityError(
+                f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0, 1 or {IGNORE_INDEX} (ignore)."
+            )
 
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (1, H, W)."""

@@ -14,15 +14,18 @@ from kdam_hf.tasks.depth import Depth
 from kdam_hf.tasks.edge import Edge
 from kdam_hf.tasks.normals import Normals
 
-NYUD_CLASSES = tuple(
-    "wall,floor,cabinet,bed,chair,sofa,table,door,window,bookshelf,picture,counter,blinds,desk,shelves,curtain,dresser,"
-    "pillow,mirror,floor mat,clothes,ceiling,books,refridgerator,television,paper,towel,shower curtain,box,whiteboard,"
-    "person,night stand,toilet,sink,lamp,bathtub,bag,otherstructure,otherfurniture,otherprop".split(",")
+# fmt: off
+NYUD_CLASSES = (
+    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter", "blinds",
+    "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books", "refridgerator",
+    "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand", "toilet", "sink", "lamp",
+    "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
 )
-VOC_CLASSES = tuple(
-    "background,aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,"
-    "pottedplant,sheep,sofa,train,tvmonitor".split(",")
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
+# fmt: on
 PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
 
 # In canonical order: every task list of the project follows it.
@@ -35,6 +38,25 @@ _BUILDERS: dict[str, Callable[[tuple[str, ...]], Task]] = {
     "edge": lambda classes: Edge(),
 }
 TASK_NAMES = tuple(_BUILDERS)
+_CLASSES: dict[str, type[Task]] = {
+    "semseg": Categorical,
+    "human_parts": HumanParts,
+    "saliency": Saliency,
+    "depth": Depth,
+    "normals": Normals,
+    "edge": Edge,
+}
+
+
+def task_class(name: str) -> type[Task]:
+    """The room of the task called `name`.
+
+    Raises:
+        KdamValueError: unknown name.
+    """
+    if name not in _CLASSES:
+        raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
+    return _CLASSES[name]
 
 
 def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
@@ -47,8 +69,7 @@ def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
     Raises:
         KdamValueError: unknown name.
     """
-    if name not in _BUILDERS:
-        raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
+    task_class(name)
     return _BUILDERS[name](tuple(class_names))
 
 
@@ -61,11 +82,15 @@ def task_from_spec(spec: Mapping[str, Any]) -> Task:
     Raises:
         KdamValueError: a kind this version does not know.
     """
-    kinds: dict[str, type[Task]] = {cls.kind: cls for cls in (Categorical, HumanParts, Saliency, Depth, Normals, Edge)}
+    kinds = {cls.kind: cls for cls in _CLASSES.values()}
     if spec["kind"] not in kinds:
-        raise KdamValueError(f"task {spec['name']!r} is of kind {spec['kind']!r}; this version knows {', '.join(kinds)}.")
-    classes = {"classes": tuple(spec["class_names"])} if spec["class_names"] else {}
-    return kinds[spec["kind"]](name=spec["name"], **classes)
+        raise KdamValueError(
+            f"task {spec['name']!r} is of kind {spec['kind']!r}; this version knows {', '.join(kinds)}."
+        )
+    arguments: dict[str, Any] = {"name": spec["name"]}
+    if spec["class_names"]:
+        arguments["classes"] = tuple(spec["class_names"])
+    return kinds[spec["kind"]](**arguments)
 
 
 def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:
@@ -79,11 +104,18 @@ def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Ta
     available = [task.name for task in tasks]
     unknown = [name for name in names if name not in available]
     if unknown or not names:
-        raise KdamValueError(f"unknown task {', '.join(unknown) or '(none given)'}; this dataset has {', '.join(available)}.")
+        raise KdamValueError(
+            f"unknown task {', '.join(unknown) or '(none given)'}; this dataset has {', '.join(available)}."
+        )
     return tuple(task for task in tasks if task.name in names)
 
 
-NYUD_V2: tuple[Task, ...] = (make_task("semseg", NYUD_CLASSES), make_task("depth"), make_task("normals"), make_task("edge"))
+NYUD_V2: tuple[Task, ...] = (
+    make_task("semseg", NYUD_CLASSES),
+    make_task("depth"),
+    make_task("normals"),
+    make_task("edge"),
+)
 PASCAL_CONTEXT: tuple[Task, ...] = (
     make_task("semseg", VOC_CLASSES),
     make_task("human_parts"),

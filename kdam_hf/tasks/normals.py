@@ -80,7 +80,9 @@ class Normals(Task):
             raise DataIntegrityError(f"{where}: normals hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         if length.size and length.max() > 1.8:
-            raise DataIntegrityError(f"{where}: normals of length {length.max():.3g}; expected unit vectors in [-1, 1].")
+            raise DataIntegrityError(
+                f"{where}: normals of length {length.max():.3g}; expected unit vectors in [-1, 1]."
+            )
         return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
 
     def check(self, label: Label, where: str) -> None:
@@ -100,7 +102,7 @@ class Normals(Task):
 
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (3, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(label.transpose(2, 0, 1), np.float32))
+        return torch.from_numpy(label.transpose(2, 0, 1).astype(np.float32, order="C"))
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """(n + 1) / 2 as RGB; black where invalid."""

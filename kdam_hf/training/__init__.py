@@ -5,7 +5,13 @@
 streaming metrics, `write_results` leaves the flat results.json.
 """
 
-from kdam_hf.training.arguments import DataArguments, DistillationArguments, KdamTrainingArguments, ModelArguments, StudentArguments
+from kdam_hf.training.arguments import (
+    DataArguments,
+    DistillationArguments,
+    KdamTrainingArguments,
+    ModelArguments,
+    StudentArguments,
+)
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.pretrained import load_backbone_weights, load_model
 from kdam_hf.training.recipes import parse_recipe, run_command
@@ -22,8 +28,8 @@ __all__ = [
     "KdamTrainingArguments",
     "ModelArguments",
     "MultiTaskTrainer",
-    "StudentArguments",
     "Run",
+    "StudentArguments",
     "describe_model",
     "evaluate_model",
     "finish",

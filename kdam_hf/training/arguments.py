@@ -43,7 +43,9 @@ class ModelArguments:
 
     role: str = _field("teacher", "teacher (strong decoder) or student (light decoder)")
     preset: str = _field("swin-tiny", "backbone by name, see kdam_hf/presets.py")
-    backbone_weights: str | None = _field(None, "hub id or folder of pretrained backbone weights; 'preset' for the preset's own")
+    backbone_weights: str | None = _field(
+        None, "hub id or folder of pretrained backbone weights; 'preset' for the preset's own"
+    )
     decoder_channels: int | None = _field(None, "width of the decoder; the preset's by default")
 
 
@@ -58,7 +60,9 @@ class StudentArguments(ModelArguments):
 class DistillationArguments:
     """How the teacher is matched."""
 
-    teacher: list[str] | None = _field(None, "folder or hub id of one multi-task teacher, or of one single-task teacher per task")
+    teacher: list[str] | None = _field(
+        None, "folder or hub id of one multi-task teacher, or of one single-task teacher per task"
+    )
     method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
     temperature: float = _field(8.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
@@ -82,12 +86,16 @@ class KdamTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
     lr_scheduler_kwargs: dict[str, Any] | str | None = _field(None, "power 0.9 down to 0 by default for polynomial")
     max_grad_norm: float = _field(10.0, "largest gradient norm")
-    cpu_threads: int | None = _field(None, "threads per process on the CPU; by default the cores are shared out among the processes")
+    cpu_threads: int | None = _field(
+        None, "threads per process on the CPU; by default the cores are shared out among the processes"
+    )
     precision: str = _field("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
     logging_steps: float = _field(50, "steps between log lines")
     save_steps: float = _field(1000, "steps between checkpoints")
     save_total_limit: int | None = _field(2, "checkpoints kept")
-    resume_from_checkpoint: str | None = _field(None, "a checkpoint folder, or 'last' for the newest in output_dir if there is one")
+    resume_from_checkpoint: str | None = _field(
+        None, "a checkpoint folder, or 'last' for the newest in output_dir if there is one"
+    )
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
     dataloader_num_workers: int = _field(0, "worker processes that load data")
@@ -100,11 +108,11 @@ class KdamTrainingArguments(TrainingArguments):
             self.lr_scheduler_kwargs = {"power": 0.9, "lr_end": 0.0}
         self.bf16 = self.precision == "bf16" or (self.precision == "auto" and fast_bf16(self.use_cpu))
         self.dataloader_persistent_workers = self.dataloader_num_workers > 0
-        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu and torch.cuda.is_available()
+        self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
         super().__post_init__()
         if self.device.type == "cpu":
             # `accelerate launch` leaves one thread per process unless told otherwise
-            local = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
 
 

@@ -57,7 +57,7 @@ def evaluate_model(
     model.train(was_training)
     if processes.sum(images) == 0:
         raise KdamValueError("nothing to evaluate: the split holds no image.")
-    results = {}
+    results: dict[str, float] = {}
     for name, metric in metrics.items():
         for key, value in metric.state.items():
             metric.state[key] = processes.sum(value)
@@ -69,7 +69,9 @@ def _refuse_non_finite(predictions: dict[str, Tensor], index: Tensor) -> None:
     # argmax would hide it
     for name, prediction in predictions.items():
         if not prediction.isfinite().all():
-            raise KdamValueError(f"{name}: predictions for samples {index.tolist()} are not finite; check the weights and these images.")
+            raise KdamValueError(
+                f"{name}: predictions for samples {index.tolist()} are not finite; check the weights and these images."
+            )
 
 
 def _true_sizes(mask: Tensor) -> list[tuple[int, int]]:

@@ -26,7 +26,11 @@ def read_backbone_config(name_or_path: str, out_indices: list[int]) -> dict[str,
         out_indices: the four stages (pyramids) or layers (ViTs) to hand out.
     """
     config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices).to_dict()
-    return {key: value for key, value in config.items() if key not in ("id2label", "label2id", "architectures", "_name_or_path")}
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in ("id2label", "label2id", "architectures", "_name_or_path")
+    }
 
 
 def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None:
@@ -44,9 +48,12 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
     config = AutoConfig.from_pretrained(name_or_path, out_indices=list(backbone.config.out_indices))
     if config.model_type != backbone.config.model_type:
         raise BackboneWeightsError(
-            f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; choose the preset that fits."
+            f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; "
+            "choose the preset that fits."
         )
-    loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name_or_path, config=config, output_loading_info=True)
+    loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
+        name_or_path, config=config, output_loading_info=True
+    )
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(FRESH))
     source, target = loaded.state_dict(), backbone.state_dict()
     absent = sorted(set(target) - set(source))
@@ -61,7 +68,8 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         if keys:
             raise BackboneWeightsError(
                 f"{name_or_path}: {len(keys)} of {len(target)} backbone weights are {problem}: {', '.join(keys[:5])}"
-                f"{' ...' if len(keys) > 5 else ''}. The backbone would have been left untrained; choose the preset these weights belong to."
+                f"{' ...' if len(keys) > 5 else ''}. The backbone would have been left untrained; "
+                "choose the preset these weights belong to."
             )
     backbone.load_state_dict(source)
     wrong = [key for key, value in backbone.state_dict().items() if not torch.equal(value.cpu(), source[key])]
@@ -79,11 +87,19 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"no model at {name_or_path!r}: {str(error).splitlines()[0]} Give a folder that train.py or distill.py wrote, or a hub id.") from error
+        raise CheckpointError(
+            f"no model at {name_or_path!r}: {str(error).splitlines()[0]} "
+            "Give a folder that train.py or distill.py wrote, or a hub id."
+        ) from error
     if config.model_type not in classes:
         raise CheckpointError(f"{name_or_path} is a {config.model_type}; expected {' or '.join(classes)}.")
-    model, info = classes[config.model_type].from_pretrained(name_or_path, use_safetensors=True, output_loading_info=True)
+    model, info = classes[config.model_type].from_pretrained(
+        name_or_path, use_safetensors=True, output_loading_info=True
+    )
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
-            raise CheckpointError(f"{name_or_path}: {problem.replace('_', ' ')} {sorted(map(str, info[problem]))[:5]}; the file is not a complete model.")
+            raise CheckpointError(
+                f"{name_or_path}: {problem.replace('_', ' ')} {sorted(map(str, info[problem]))[:5]}; "
+                "the file is not a complete model."
+            )
     return model

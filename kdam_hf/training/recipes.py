@@ -21,7 +21,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/demo_student.yaml.") from error
+        raise KdamValueError(
+            f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/demo_student.yaml."
+        ) from error
     except yaml.YAMLError as error:
         raise KdamValueError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
@@ -32,7 +34,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return recipe
 
 
-def parse_recipe(groups: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:
+def parse_recipe(
+    groups: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None
+) -> tuple[Any, ...]:
     """Dataclasses from `--config recipe.yaml` and command-line overrides.
 
     Args:
@@ -91,4 +95,7 @@ def _config_path(arguments: Sequence[str]) -> str | None:
 def _refuse_unknown(key: str, known: set[str], source: str) -> None:
     if key not in known:
         close = difflib.get_close_matches(key, known, n=1)
-        raise KdamValueError(f"{source}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; see --help for all keys."))
+        raise KdamValueError(
+            f"{source}: unknown key {key!r}"
+            + (f"; did you mean {close[0]!r}?" if close else "; see --help for all keys.")
+        )

@@ -54,7 +54,9 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
         CheckpointError: output_dir belongs to a run with other settings.
     """
     if args.output_dir is None or model.role not in MODELS:
-        raise KdamValueError(f"output_dir={args.output_dir}, role={model.role!r}; expected a folder and one of {', '.join(MODELS)}.")
+        raise KdamValueError(
+            f"output_dir={args.output_dir}, role={model.role!r}; expected a folder and one of {', '.join(MODELS)}."
+        )
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
         train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
@@ -63,17 +65,18 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
     built = MODELS[model.role](config)
     if model.backbone_weights is not None:
         load_backbone_weights(built, _weights(model))
+    mean, std = config.image_mean or [], config.image_std or []
     augment = TrainTransform(
         train.tasks,
         (data.crop_height, data.crop_width),
-        config.image_mean,
-        config.image_std,
+        mean,
+        std,
         scale=(data.scale_min, data.scale_max),
         hflip=data.hflip,
         photometric=data.photometric,
         seed=args.data_seed or args.seed,
     )
-    keep = EvalTransform(train.tasks, config.image_mean, config.image_std)
+    keep = EvalTransform(train.tasks, mean, std)
     return Run(train.tasks, built, TransformedDataset(train, augment), TransformedDataset(held_out, keep), settings)
 
 
@@ -86,6 +89,7 @@ def open_split(data: DataArguments, split: str) -> DenseDataset:
     dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
     if data.cache_dir is None:
         return dataset
+    options |= {"data_dir": data.data_dir, "version": getattr(dataset, "version", None)}
     return pack(dataset, Path(data.cache_dir) / f"{dataset.name}-{split}", options=options)
 
 
@@ -107,7 +111,8 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
     if checkpoint == "last":
         checkpoint = get_last_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
-        print(f"{type(run.model).__name__}: {len(run.train_dataset)} training images, processes: {args.world_size}, bf16: {args.bf16}")
+        kind = type(run.model).__name__
+        print(f"{kind}: {len(run.train_dataset)} training images, processes: {args.world_size}, bf16: {args.bf16}")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(args.output_dir)
     metrics = {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items() if "/" in k}
@@ -168,7 +173,9 @@ def _config(model: ModelArguments, tasks: tuple[Task, ...], data: DataArguments)
 def _weights(model: ModelArguments) -> str:
     name = PRESETS[model.preset].weights if model.backbone_weights == "preset" else model.backbone_weights
     if name is None:
-        raise KdamValueError(f"preset {model.preset} has no public weights; give a hub id or folder, or leave backbone_weights out.")
+        raise KdamValueError(
+            f"preset {model.preset} has no public weights; give a hub id or folder, or leave backbone_weights out."
+        )
     return name
 
 

@@ -73,7 +73,9 @@ def _check(models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
     for model in models:
         for task in model.config.tasks or []:
             if task["name"] in taught:
-                raise KdamValueError(f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all.")
+                raise KdamValueError(
+                    f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all."
+                )
             taught[task["name"]] = task
     for task in student.tasks or []:
         name = task["name"]

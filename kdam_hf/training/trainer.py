@@ -58,7 +58,9 @@ class MultiTaskTrainer(Trainer):
     ) -> None:
         names = [task.name for task in tasks]
         if names != model.config.task_names:
-            raise KdamValueError(f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order.")
+            raise KdamValueError(
+                f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order."
+            )
         self.tasks = tuple(tasks)
         self._sampler: EpochSampler | None = None
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
@@ -84,7 +86,12 @@ class MultiTaskTrainer(Trainer):
         size = inputs["pixel_values"].shape[-2:]
         return {
             f"loss_{task.name}": task.loss_weight
-            * task.loss(upsample(predictions[task.name], size), inputs["labels"][task.name], inputs["pixel_mask"], self.processes)
+            * task.loss(
+                upsample(predictions[task.name], size),
+                inputs["labels"][task.name],
+                inputs["pixel_mask"],
+                self.processes,
+            )
             for task in self.tasks
         }
 
@@ -107,8 +114,9 @@ class MultiTaskTrainer(Trainer):
         if not values.isfinite().all():
             bad = [name for name, value in zip(terms, values.tolist(), strict=True) if not _finite(value)]
             raise NonFiniteLossError(
-                f"step {self.state.global_step}: {', '.join(bad)} is not finite for samples {inputs['index'].tolist()}; nothing was "
-                "updated. Check these samples, lower learning_rate, or set precision: fp32."
+                f"step {self.state.global_step}: {', '.join(bad)} is not finite for samples "
+                f"{inputs['index'].tolist()}; nothing was updated. "
+                "Check these samples, lower learning_rate, or set precision: fp32."
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -123,13 +131,13 @@ class MultiTaskTrainer(Trainer):
     # ---- data -------------------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         self._sampler = EpochSampler(len(dataset), seed=self.args.data_seed or self.args.seed)
         return self._sampler
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
         """This process's strided share of the split; uneven shares are fine, nothing is repeated."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         return DataLoader(
             dataset,
             batch_size=self.args.per_device_eval_batch_size,
@@ -154,7 +162,8 @@ class MultiTaskTrainer(Trainer):
                 progress=not self.args.disable_tqdm and self.args.process_index == 0,
             )
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(dataloader.dataset))
+        images = len(dataloader.dataset)  # type: ignore[arg-type]
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=images)
 
 
 class DistillationTrainer(MultiTaskTrainer):
@@ -169,7 +178,9 @@ class DistillationTrainer(MultiTaskTrainer):
         KdamValueError: a method without a teacher, or a teacher without a method.
     """
 
-    def __init__(self, *args: Any, teacher: FrozenTeacher | None = None, criterion: DistillationCriterion, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, teacher: FrozenTeacher | None = None, criterion: DistillationCriterion, **kwargs: Any
+    ) -> None:
         if (teacher is None) != (criterion.method == "none"):
             raise KdamValueError(
                 f"method {criterion.method!r} with {'no ' if teacher is None else 'a '}teacher; "

@@ -108,7 +108,10 @@ def change(function):
         (change(lambda d: d["tasks"]["semseg"].update(num_classes=4)), "num_classes is 4, class_names has 3"),
         (change(lambda d: d["tasks"]["semseg"].update(class_names=[1, 2, 3])), r"class_names: \[1, 2, 3\].*strings"),
         (change(lambda d: d["tasks"].update(semseg={})), r"tasks\.semseg:.*State num_classes"),
-        (change(lambda d: d["tasks"]["depth"].update(num_classes=2)), r"tasks\.depth: depth has no classes"),
+        (
+            change(lambda d: d["tasks"]["depth"].update(num_classes=2)),
+            r"tasks\.depth: unknown field .num_classes.; expected some of unit",
+        ),
         (remove("train.txt"), r"train\.txt: no such file.*there: val\.txt"),
         (write("train.txt", "\n \n"), r"train\.txt: no ids"),
         (write("train.txt", "0000\n0001\n0000\n"), r"train\.txt: id '0000' occurs twice"),

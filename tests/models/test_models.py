@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoModel
 
 from kdam_hf import KdamImageProcessor, KdamStudent, KdamStudentConfig, KdamTeacher, KdamTeacherConfig
 from kdam_hf.modeling_kdam import CrossTaskAttention, StudentDecoder, resize
@@ -44,7 +44,9 @@ def test_saved_models_come_back_through_automodel_with_the_same_keys_and_outputs
 
     model = build(role, preset, all_tasks)
     model.save_pretrained(tmp_path)
-    assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict()), "Trainer resumes from the raw file"
+    assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict()), (
+        "Trainer resumes from the raw file"
+    )
     again, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert type(again) is type(model)
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))

@@ -12,8 +12,29 @@ from PIL import Image
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-SMALL = ["--preset", "tiny-resnet", "--crop_height", "32", "--crop_width", "48", "--max_steps", "3", "--use_cpu", "--disable_tqdm", "true"]
+LAUNCH = [
+    "-m",
+    "accelerate.commands.launch",
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+]
+SMALL = [
+    "--preset",
+    "tiny-resnet",
+    "--crop_height",
+    "32",
+    "--crop_width",
+    "48",
+    "--max_steps",
+    "3",
+    "--use_cpu",
+    "--disable_tqdm",
+    "true",
+]
 SMALL += ["--per_device_train_batch_size", "2", "--logging_steps", "1"]
 ROOMS = ["--rooms_train", "8", "--rooms_val", "3", "--rooms_height", "40", "--rooms_width", "56"]
 
@@ -43,12 +64,19 @@ def tree(tmp_path_factory):
             Image.fromarray(sample["image"]).save(root / "images" / f"{name}.jpg", quality=95)
             Image.fromarray(labels["semseg"]).save(root / "semseg" / f"{name}.png")
             Image.fromarray((labels["depth"] * 1000).round().astype(np.uint16)).save(root / "depth" / f"{name}.png")
-            Image.fromarray(((labels["normals"] + 1) * 127.5).round().astype(np.uint8)).save(root / "normals" / f"{name}.png")
+            Image.fromarray(((labels["normals"] + 1) * 127.5).round().astype(np.uint8)).save(
+                root / "normals" / f"{name}.png"
+            )
             if k % 2 == 0:
                 Image.fromarray(labels["edge"] * 255).save(root / "edge" / f"{name}.png")
             names.append(name)
         (root / f"{split}.txt").write_text("\n".join(names) + "\n")
-    tasks = {"semseg": {"num_classes": len(CLASS_NAMES), "class_names": list(CLASS_NAMES)}, "depth": {}, "normals": {}, "edge": {}}
+    tasks = {
+        "semseg": {"num_classes": len(CLASS_NAMES), "class_names": list(CLASS_NAMES)},
+        "depth": {},
+        "normals": {},
+        "edge": {},
+    }
     (root / "dataset.json").write_text(json.dumps({"name": "own", "tasks": tasks}))
     return root
 
@@ -67,8 +95,34 @@ def flat_keys(path):
 
 def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(tree, teacher, tmp_path):
     student, scores, pictures = tmp_path / "student", tmp_path / "r.json", tmp_path / "pictures"
-    run("distill.py", *SMALL, "--dataset", "folder", "--data_dir", tree, "--teacher", teacher, "--method", "cs", "--output_dir", student, processes=1)
-    run("evaluate.py", "--model", student, "--dataset", "folder", "--data_dir", tree, "--split", "val", "--output", scores)
+    run(
+        "distill.py",
+        *SMALL,
+        "--dataset",
+        "folder",
+        "--data_dir",
+        tree,
+        "--teacher",
+        teacher,
+        "--method",
+        "cs",
+        "--output_dir",
+        student,
+        processes=1,
+    )
+    run(
+        "evaluate.py",
+        "--model",
+        student,
+        "--dataset",
+        "folder",
+        "--data_dir",
+        tree,
+        "--split",
+        "val",
+        "--output",
+        scores,
+    )
     keys, results = flat_keys(scores)
     assert {"semseg/miou", "depth/rmse", "normals/mean_angle", "edge/maxf"} <= keys
     assert results["meta"]["images"] == 3
@@ -90,18 +144,53 @@ def test_single_task_teachers_distil_one_student(tree, tmp_path):
         folders.append(tmp_path / task)
         run("train.py", *SMALL, "--dataset", "folder", "--data_dir", tree, "--tasks", task, "--output_dir", folders[-1])
         assert all(key.startswith(task) for key in flat_keys(folders[-1] / "results.json")[0])
-    run("distill.py", *SMALL, "--dataset", "folder", "--data_dir", tree, "--tasks", "depth", "normals", "--teacher", *folders, "--output_dir", tmp_path / "s")
+    run(
+        "distill.py",
+        *SMALL,
+        "--dataset",
+        "folder",
+        "--data_dir",
+        tree,
+        "--tasks",
+        "depth",
+        "normals",
+        "--teacher",
+        *folders,
+        "--output_dir",
+        tmp_path / "s",
+    )
     assert flat_keys(tmp_path / "s" / "results.json")[1]["meta"]["teacher"] == [str(f) for f in folders]
 
 
 @pytest.mark.reliability
 def test_two_processes_train_one_model_and_count_every_image_once(teacher, tree, tmp_path):
     own = ["--dataset", "folder", "--data_dir", tree, "--per_device_train_batch_size", "1"]
-    done = run("distill.py", *SMALL, *own, "--teacher", teacher, "--method", "cs", "--output_dir", tmp_path / "two", processes=2)
+    done = run(
+        "distill.py",
+        *SMALL,
+        *own,
+        "--teacher",
+        teacher,
+        "--method",
+        "cs",
+        "--output_dir",
+        tmp_path / "two",
+        processes=2,
+    )
     results = flat_keys(tmp_path / "two" / "results.json")[1]
     assert results["meta"]["world_size"] == 2, "a launcher that quietly starts one process is not two"
     assert "processes: 2" in done.stdout
-    run("evaluate.py", "--model", tmp_path / "two", "--dataset", "folder", "--data_dir", tree, "--output", tmp_path / "one.json")
+    run(
+        "evaluate.py",
+        "--model",
+        tmp_path / "two",
+        "--dataset",
+        "folder",
+        "--data_dir",
+        tree,
+        "--output",
+        tmp_path / "one.json",
+    )
     keys, alone = flat_keys(tmp_path / "one.json")
     assert {k: results[k] for k in keys} == pytest.approx({k: alone[k] for k in keys}, rel=1e-4)
 
@@ -109,13 +198,31 @@ def test_two_processes_train_one_model_and_count_every_image_once(teacher, tree,
 def test_comparison_leaves_models_table_sheet_and_results_and_is_reused(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("dataset: synthetic_rooms\nuse_cpu: true\n")
-    arguments = ["--teacher_config", recipe, "--student_config", recipe, "--methods", "none", "cs", "--output_dir", tmp_path / "out"]
+    arguments = [
+        "--teacher_config",
+        recipe,
+        "--student_config",
+        recipe,
+        "--methods",
+        "none",
+        "cs",
+        "--output_dir",
+        tmp_path / "out",
+    ]
     arguments += [*SMALL, *ROOMS]
     run("compare.py", *arguments)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(results) == ["teacher", "none", "cs"]
     for result in results.values():
-        assert {"semseg/miou", "human_parts/miou", "saliency/maxf", "depth/rmse", "normals/mean_angle", "edge/maxf", "meta"} <= set(result)
+        assert {
+            "semseg/miou",
+            "human_parts/miou",
+            "saliency/maxf",
+            "depth/rmse",
+            "normals/mean_angle",
+            "edge/maxf",
+            "meta",
+        } <= set(result)
     assert Image.open(tmp_path / "out" / "contact_sheet.png").width > 5 * 56
     assert "SYNTHETIC" in (tmp_path / "out" / "results.md").read_text()
     again = run("compare.py", *arguments)

@@ -6,7 +6,17 @@ import torch
 from torch.nn import functional as F
 
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import NYUD_V2, PASCAL_CONTEXT, TASK_NAMES, Depth, Edge, Normals, make_task, select_tasks, task_from_spec
+from kdam_hf.tasks import (
+    NYUD_V2,
+    PASCAL_CONTEXT,
+    TASK_NAMES,
+    Depth,
+    Edge,
+    Normals,
+    make_task,
+    select_tasks,
+    task_from_spec,
+)
 from kdam_hf.tasks.normals import fibonacci_sphere
 
 H, W = 6, 10
@@ -34,7 +44,9 @@ def reference_loss(task, prediction, label, mask):
     """The published losses in plain float64 numpy, pixel by pixel."""
     p, y, m = prediction.detach().double().numpy(), label.double().numpy(), mask.numpy()
     total, count = 0.0, 0
-    counts = [sum(((y[b] == c) & m[b]).sum() for b in range(len(y))) for c in range(2)] if task.name == "saliency" else None
+    counts = (
+        [sum(((y[b] == c) & m[b]).sum() for b in range(len(y))) for c in range(2)] if task.name == "saliency" else None
+    )
     for b, i, j in np.ndindex(m.shape):
         if not m[b, i, j]:
             continue
@@ -68,7 +80,9 @@ def test_losses_agree_with_their_definitions(all_tasks):
     for task in all_tasks:
         prediction, label, mask = batch(task, rng)
         mask[:, :, 7:] = False
-        assert task.loss(prediction, label, mask).item() == pytest.approx(reference_loss(task, prediction, label, mask), rel=1e-5), task.name
+        assert task.loss(prediction, label, mask).item() == pytest.approx(
+            reference_loss(task, prediction, label, mask), rel=1e-5
+        ), task.name
 
 
 def test_a_batch_without_any_label_gives_zero_loss_and_zero_gradient(all_tasks):
@@ -164,13 +178,17 @@ def test_files_in_the_usual_encodings_become_raw_labels():
     np.testing.assert_allclose(depth.from_file(np.array([[2.5]]), {}, "f"), [[2.5]])
     edge = make_task("edge")
     np.testing.assert_array_equal(edge.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1]])
-    np.testing.assert_array_equal(edge.from_file(np.array([[0, 1, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1, 255]])
+    np.testing.assert_array_equal(
+        edge.from_file(np.array([[0, 1, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1, 255]]
+    )
     np.testing.assert_array_equal(edge.from_file(np.array([[0, 255]], np.uint8), {"edge_value": 1}, "f"), [[0, 255]])
     normals = make_task("normals").from_file(np.array([[[255, 128, 128], [128, 128, 128]]], np.uint8), {}, "f")
     np.testing.assert_allclose(normals[0, 0], (1, 0, 0), atol=0.01)
     assert not normals[0, 1].any()
     semseg = make_task("semseg", "abc")
-    np.testing.assert_array_equal(semseg.from_file(np.array([[0, 2, 9]], np.int32), {"ignore_index": 9}, "f"), [[0, 2, 255]])
+    np.testing.assert_array_equal(
+        semseg.from_file(np.array([[0, 2, 9]], np.int32), {"ignore_index": 9}, "f"), [[0, 2, 255]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,9 +243,23 @@ def test_a_task_survives_its_trip_through_a_published_config(all_tasks):
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(KdamValueError, match="'seg'.*semseg"):
+    with pytest.raises(KdamValueError, match=r"'seg'.*semseg"):
         make_task("seg")
-    with pytest.raises(KdamValueError, match="depht.*depth"):
+    with pytest.raises(KdamValueError, match=r"depht.*depth"):
         select_tasks(NYUD_V2, ["depht"])
     assert [t.name for t in select_tasks(NYUD_V2, ["edge", "semseg"])] == ["semseg", "edge"]
     assert set(TASK_NAMES) == {"semseg", "human_parts", "saliency", "depth", "normals", "edge"}
+
+
+def test_saliency_masks_of_0_and_255_are_not_mistaken_for_ignored_pixels():
+    task = make_task("saliency")
+    np.testing.assert_array_equal(task.from_file(np.array([[0, 255]], np.uint8), {}, "f"), [[0, 1]])
+    np.testing.assert_array_equal(task.from_file(np.array([[0, 1, 255]], np.uint8), {}, "f"), [[0, 1, 255]])
+    np.testing.assert_array_equal(
+        task.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 255]]
+    )
+
+
+def test_labels_of_one_column_survive_a_flip(all_tasks):
+    for task in all_tasks:
+        assert task.to_tensor(task.hflip(task.unlabelled(3, 1))).shape[-2:] == (3, 1)

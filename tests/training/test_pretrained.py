@@ -15,7 +15,10 @@ def classifier(kind, folder):
     """What users download: a classification checkpoint of the architecture of a tiny preset."""
     torch.manual_seed(3)
     config = {k: v for k, v in PRESETS[f"tiny-{kind}"].config.items() if k not in ("model_type", "out_indices")}
-    model = {"swin": (SwinConfig, SwinForImageClassification), "convnext": (ConvNextConfig, ConvNextForImageClassification)}[kind]
+    model = {
+        "swin": (SwinConfig, SwinForImageClassification),
+        "convnext": (ConvNextConfig, ConvNextForImageClassification),
+    }[kind]
     published = model[1](model[0](**config))
     published.save_pretrained(folder)
     return published
@@ -52,7 +55,7 @@ def test_weights_of_another_kind_or_size_are_refused(tmp_path):
     with pytest.raises(BackboneWeightsError, match="holds a swin, the model has a convnext"):
         load_backbone_weights(student("convnext"), str(tmp_path))
     other = KdamStudent(make_config("student", "swin-tiny", NYUD_V2))
-    with pytest.raises(BackboneWeightsError, match="tiny|shape|unknown"):
+    with pytest.raises(BackboneWeightsError, match=r"tiny|shape|unknown"):
         load_backbone_weights(other, str(tmp_path))
 
 

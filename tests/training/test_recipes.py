@@ -26,10 +26,20 @@ def test_the_command_line_overrides_the_recipe_and_both_are_recorded(tmp_path):
 
 def test_defaults_are_the_protocol_of_the_field(tmp_path):
     _, _, distillation, args, _ = parse_recipe(GROUPS, ["--output_dir", str(tmp_path), "--use_cpu"])
-    assert (args.max_steps, args.per_device_train_batch_size, args.learning_rate, args.weight_decay) == (40_000, 8, 1e-3, 5e-4)
+    assert (args.max_steps, args.per_device_train_batch_size, args.learning_rate, args.weight_decay) == (
+        40_000,
+        8,
+        1e-3,
+        5e-4,
+    )
     assert (args.optim, args.optim_args, args.lr_scheduler_type) == ("sgd", "momentum=0.9", "polynomial")
     assert args.lr_scheduler_kwargs == {"power": 0.9, "lr_end": 0.0}
-    assert (distillation.temperature, distillation.beta, distillation.inter, distillation.intra) == (8.0, 0.5, "concat", True)
+    assert (distillation.temperature, distillation.beta, distillation.inter, distillation.intra) == (
+        8.0,
+        0.5,
+        "concat",
+        True,
+    )
 
 
 @pytest.mark.parametrize(

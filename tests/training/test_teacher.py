@@ -41,7 +41,10 @@ def test_single_task_teachers_together_teach_what_each_predicts(kit):
     taught = FrozenTeacher(singles[::-1], student)(torch.ones(1, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool))
     assert list(taught) == student.task_names
     for single, task in zip(singles, kit.tasks, strict=True):
-        assert torch.equal(taught[task.name], single(torch.ones(1, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)).predictions[task.name])
+        assert torch.equal(
+            taught[task.name],
+            single(torch.ones(1, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)).predictions[task.name],
+        )
 
 
 def test_tasks_and_channels_must_agree(kit):

@@ -17,7 +17,13 @@ def distiller(kit, method="cs", name="run", beta=0.5, model=None, teacher=None, 
         teacher = FrozenTeacher([kit.model("teacher", seed=1)], model.config)
     criterion = DistillationCriterion(kit.tasks, method=method, beta=beta)
     return DistillationTrainer(
-        model, kit.args(name, **args), kit.tasks, kit.train_data(), kit.eval_data(), teacher=teacher, criterion=criterion
+        model,
+        kit.args(name, **args),
+        kit.tasks,
+        kit.train_data(),
+        kit.eval_data(),
+        teacher=teacher,
+        criterion=criterion,
     )
 
 
@@ -74,13 +80,19 @@ def test_the_teacher_is_neither_trained_nor_saved(kit):
 def test_a_method_and_a_teacher_go_together(kit):
     with pytest.raises(KdamValueError, match="no teacher"):
         distiller(kit, "none", teacher=None).__class__(
-            kit.model(), kit.args(), kit.tasks, kit.train_data(), criterion=DistillationCriterion(kit.tasks, method="cs")
+            kit.model(),
+            kit.args(),
+            kit.tasks,
+            kit.train_data(),
+            criterion=DistillationCriterion(kit.tasks, method="cs"),
         )
     with pytest.raises(KdamValueError, match="a teacher"):
         distiller(kit, "none", teacher=FrozenTeacher([kit.model("teacher")], kit.model().config))
 
 
-@pytest.mark.parametrize("preset", ["tiny-swin", "tiny-dinov2", "tiny-convnext", "tiny-resnet", "tiny-dinov3", "tiny-pvt-v2", "tiny-swinv2"])
+@pytest.mark.parametrize(
+    "preset", ["tiny-swin", "tiny-dinov2", "tiny-convnext", "tiny-resnet", "tiny-dinov3", "tiny-pvt-v2", "tiny-swinv2"]
+)
 def test_resuming_in_the_middle_of_an_epoch_gives_the_same_weights(kit, preset):
     """4 steps == 2 + 2, with augmentation, for backbones whose checkpoints have converted keys and for the others."""
 
@@ -135,7 +147,14 @@ def test_gradient_accumulation_averages_micro_batches(kit):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 0.0
                 module.train = lambda mode=True, m=module: torch.nn.Module.train(m, False)
-        args = kit.args(per_device_train_batch_size=micro, gradient_accumulation_steps=steps, max_steps=1, learning_rate=1.0, max_grad_norm=0, weight_decay=0)
+        args = kit.args(
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=steps,
+            max_steps=1,
+            learning_rate=1.0,
+            max_grad_norm=0,
+            weight_decay=0,
+        )
         before = {k: v.clone() for k, v in model.state_dict().items()}
         task = [t for t in kit.tasks if t.name == "normals"]
         rooms = kit.train_data(scale=(1.0, 1.0))
