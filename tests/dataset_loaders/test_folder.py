@@ -110,7 +110,7 @@ def change(function):
         (change(lambda d: d["tasks"].update(semseg={})), r"tasks\.semseg:.*State num_classes"),
         (
             change(lambda d: d["tasks"]["depth"].update(num_classes=2)),
-            r"tasks\.depth: unknown field .num_classes.; expected some of unit",
+            r"tasks\.depth: unknown field .num_classes",
         ),
         (remove("train.txt"), r"train\.txt: no such file.*there: val\.txt"),
         (write("train.txt", "\n \n"), r"train\.txt: no ids"),

@@ -212,3 +212,25 @@ def test_bf16_trains(kit):
     trainer = distiller(kit, "cs", precision="bf16")
     trainer.train()
     assert all(math.isfinite(line["loss"]) for line in trainer.state.log_history if "loss" in line)
+
+
+def test_every_loss_term_reaches_tensorboard(kit, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(kit.root / "tb"))
+    trainer = distiller(kit, "cs", report_to=["tensorboard"])
+    trainer.train()
+    events = EventAccumulator(str(kit.root / "tb"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"train/loss_depth", "train/kd_inter_task", "train/kd_intra_task"} <= tags
+
+
+def test_compiled_models_give_the_same_losses(kit):
+    """Backend "eager" runs the whole capture without the minutes of code generation."""
+    losses = []
+    for compile_it in (False, True):
+        trainer = distiller(kit, "cs", torch_compile=compile_it, **({"torch_compile_backend": "eager"} if compile_it else {}))
+        trainer.train()
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
