@@ -106,6 +106,7 @@ class KdamTrainingArguments(TrainingArguments):
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
             self.lr_scheduler_kwargs = {"power": 0.9, "lr_end": 0.0}
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         self.bf16 = self.precision == "bf16" or (self.precision == "auto" and fast_bf16(self.use_cpu))
         self.dataloader_persistent_workers = self.dataloader_num_workers > 0
         self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
