@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from dataset_loaders.sample import DenseDataset, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import Categorical, Task
+from kdam_hf.tasks import Task
 
 Transform = Callable[[Sample, int, int], dict[str, Any]]
 
@@ -133,8 +133,7 @@ class TrainTransform:
         self.hflip, self.photometric = hflip, photometric
         self.max_class_share, self.crop_tries = max_class_share, crop_tries
         self._normalize = _Normalize(mean, std)
-        # Not its subclasses: parts and saliency are mostly background, and the rule of the field is about semseg.
-        self._balanced = next((task.name for task in self.tasks if type(task) is Categorical), None)
+        self._balanced = next((task.name for task in self.tasks if task.limits_class_share), None)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
         """The view of a raw sample in one epoch.

@@ -85,21 +85,24 @@ class KdamImageProcessor(BaseImageProcessor):
             return_tensors: "pt" or "np".
 
         Returns:
-            `pixel_values` float32 (B, 3, H, W) and `pixel_mask` bool (B, H, W), padded to the largest photo.
+            `pixel_values` float32 (B, 3, H, W) and `pixel_mask` bool (B, H, W), padded to the largest photo, and
+            `original_sizes` int64 (B, 2): height and width of each photo, upright, for `post_process`.
         """
-        photos = [self._prepare(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
-        if not photos:
+        upright = [_to_pil(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+        if not upright:
             raise ValueError("no image given; expected one photo or a list of photos.")
+        photos = [self._prepare(photo) for photo in upright]
         height, width = (max(p.shape[k] for p in photos) for k in (1, 2))
         values = torch.zeros(len(photos), 3, height, width)
         mask = torch.zeros(len(photos), height, width, dtype=torch.bool)
         for k, photo in enumerate(photos):
             values[k, :, : photo.shape[1], : photo.shape[2]] = photo
             mask[k, : photo.shape[1], : photo.shape[2]] = True
-        return BatchFeature({"pixel_values": values, "pixel_mask": mask}, tensor_type=return_tensors)
+        sizes = torch.tensor([(photo.height, photo.width) for photo in upright])
+        content = {"pixel_values": values, "pixel_mask": mask, "original_sizes": sizes}
+        return BatchFeature(content, tensor_type=return_tensors)
 
-    def _prepare(self, image: Any) -> Tensor:
-        photo = _to_pil(image)
+    def _prepare(self, photo: Image.Image) -> Tensor:
         height, width = self.resized((photo.height, photo.width))
         if (photo.height, photo.width) != (height, width):
             photo = photo.resize((width, height), Image.Resampling.BILINEAR)
@@ -113,12 +116,12 @@ class KdamImageProcessor(BaseImageProcessor):
         scale = self.size["shortest_edge"] / min(size)
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    def post_process(self, outputs: Any, target_sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    def post_process(self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor) -> list[dict[str, Tensor]]:
         """Maps at the photos' own sizes in physical units.
 
         Args:
             outputs: what the model returned for a batch made by `preprocess`.
-            target_sizes: (height, width) in pixels of each photo as given to `preprocess`; for a PIL image `size[::-1]`.
+            target_sizes: (height, width) in pixels of each photo: `original_sizes` of `preprocess`.
 
         Returns:
             Per photo a dict task -> class ids int64 (H, W); probabilities float32 (H, W); metres float32 (H, W); unit
@@ -131,17 +134,18 @@ class KdamImageProcessor(BaseImageProcessor):
                 f"{len(target_sizes)} target_sizes for a batch of {batch}; expected one (height, width) per photo."
             )
         results = []
-        for k, target in enumerate(target_sizes):
-            inside = self.resized((int(target[0]), int(target[1])))
+        for k, (height, width) in enumerate(target_sizes):
+            target = int(height), int(width)
+            inside = self.resized(target)
             maps = {}
             for task in self.tasks:
                 full = upsample(predictions[task["name"]][k : k + 1].float(), inside)
                 if tuple(full.shape[-2:]) != inside:
                     raise ValueError(
-                        f"photo {k}: target size {tuple(target)} needs predictions for {inside} pixels but the model saw "
-                        f"{tuple(full.shape[-2:])}; give the size of the photo before preprocessing as (height, width)."
+                        f"photo {k}: target size {target} needs predictions for {inside} pixels but the model saw "
+                        f"{tuple(full.shape[-2:])}; give original_sizes, the (height, width) before preprocessing."
                     )
-                full = F.interpolate(full, size=tuple(target), mode="bilinear", align_corners=False)
+                full = F.interpolate(full, size=target, mode="bilinear", align_corners=False)
                 value = read_out(full, task["readout"])[0]
                 maps[task["name"]] = value[0] if value.ndim == 3 and value.shape[0] == 1 else value
             results.append(maps)

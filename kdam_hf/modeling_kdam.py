@@ -294,6 +294,8 @@ class KdamPreTrainedModel(PreTrainedModel):
             raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}; expected (B, 3, H, W).")
         H, W = pixel_values.shape[-2:]
         pad = (0, -W % SIZE_DIVISOR, 0, -H % SIZE_DIVISOR)
+        if pixel_mask is None and any(pad):
+            pixel_mask = pixel_values.new_ones(len(pixel_values), H, W, dtype=torch.bool)
         mask = None if pixel_mask is None else F.pad(pixel_mask[:, None].to(pixel_values.dtype), pad)
         maps = self.encoder(F.pad(pixel_values, pad))
         size = ((H + pad[3]) // STRIDE, (W + pad[1]) // STRIDE)

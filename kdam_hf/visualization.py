@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Picture = NDArray[np.uint8]
-MARGIN, TITLE = 6, 22
+MARGIN, TITLE, LARGEST = 6, 22, 480
 
 
 def contact_sheet(
@@ -41,6 +41,13 @@ def contact_sheet(
                 cell.thumbnail((width, height))
                 sheet.paste(cell, (MARGIN + c * (width + MARGIN), top + TITLE))
     return sheet
+
+
+def shrunk(picture: Picture) -> Picture:
+    """The picture with no side over 480 pixels, as a cell of a contact sheet needs it."""
+    image = Image.fromarray(picture)
+    image.thumbnail((LARGEST, LARGEST))
+    return np.array(image)
 
 
 def legend_picture(entries: Sequence[tuple[str, tuple[int, int, int]]], height: int, width: int) -> Picture:

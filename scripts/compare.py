@@ -37,7 +37,7 @@ from kdam_hf.training import (
 )
 from kdam_hf.training.arguments import DistillationArguments
 from kdam_hf.training.report import hardware, write_json
-from kdam_hf.training.runs import open_split, same_run
+from kdam_hf.training.runs import open_split, same_run, weights_hash
 from kdam_hf.visualization import contact_sheet, legend_picture
 
 SCRIPTS = Path(__file__).parent
@@ -96,6 +96,9 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
             raise CheckpointError(
                 f"{folder} holds a run with other {', '.join(different)}; run make clean or choose another --output_dir."
             )
+        teachers = found["meta"].get("teacher", [])
+        if [weights_hash(name) for name in teachers] != found["meta"].get("teacher_sha256", []):
+            raise CheckpointError(f"{folder} learned from another {', '.join(teachers)}; remove it, or run make clean.")
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]

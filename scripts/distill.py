@@ -22,6 +22,7 @@ from kdam_hf.training import (
     prepare,
     run_command,
 )
+from kdam_hf.training.runs import weights_hash
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,13 +42,17 @@ def main(argv: list[str] | None = None) -> None:
         intra=distillation.intra,
         scale_by_temperature_squared=distillation.scale_by_temperature_squared,
     )
-    teacher = None
+    teacher, facts = None, {"method": distillation.method}
     if distillation.method != "none":
         teacher = FrozenTeacher([load_model(name) for name in distillation.teacher], run.model.config)
+        facts |= {
+            "teacher": distillation.teacher,
+            "teacher_sha256": [weights_hash(name) for name in distillation.teacher],
+        }
     trainer = DistillationTrainer(
         run.model, args, run.tasks, run.train_dataset, run.eval_dataset, teacher=teacher, criterion=criterion
     )
-    finish(trainer, run, data, method=distillation.method, teacher=distillation.teacher if teacher else None)
+    finish(trainer, run, data, **facts)
 
 
 if __name__ == "__main__":

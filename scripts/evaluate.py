@@ -12,20 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
-from kdam_hf.configuration_kdam import KdamConfig
-from kdam_hf.errors import KdamValueError
-from kdam_hf.tasks import Task
-from kdam_hf.training import (
-    DataArguments,
-    describe_model,
-    evaluate_model,
-    load_model,
-    parse_recipe,
-    run_command,
-    write_results,
-)
-from kdam_hf.training.report import hardware
-from kdam_hf.training.runs import open_split
+from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command, write_results
+from kdam_hf.training.runs import describe_run, open_split
+from kdam_hf.training.teacher import check_tasks_agree
 
 
 @dataclass
@@ -40,47 +29,19 @@ class EvaluationArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    data, args, _ = parse_recipe((DataArguments, EvaluationArguments), argv, __doc__)
+    data, args, _ = parse_recipe((SourceArguments, EvaluationArguments), argv, __doc__)
     model = load_model(args.model)
     data.tasks = data.tasks or model.config.task_names
-    dataset = open_split(data, args.split)
-    agree(model.config, dataset.tasks)
-    transform = EvalTransform(dataset.tasks, model.config.image_mean, model.config.image_std)
-    batches = DataLoader(
-        TransformedDataset(dataset, transform),
-        args.batch_size,
-        num_workers=args.num_workers,
-        collate_fn=Collator(dataset.tasks),
-    )
+    source = open_split(data, args.split)
+    check_tasks_agree(model.config.tasks, [task.spec() for task in source.tasks], "the model", "the data")
+    dataset = TransformedDataset(source, EvalTransform(source.tasks, model.config.image_mean, model.config.image_std))
+    batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(source.tasks))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    metrics = evaluate_model(model.to(device), batches, dataset.tasks, device)
-    height, width = transform(dataset[0], 0, 0)["pixel_values"].shape[-2:]
-    meta = {
-        "model": args.model,
-        "kind": type(model).__name__,
-        "data": data.dataset,
-        "split": args.split,
-        "images": len(dataset),
-    }
-    meta |= {"hardware": hardware(), "seed": data.rooms_seed, **describe_model(model, height, width)}
-    write_results(args.output, metrics, meta)
+    metrics = evaluate_model(model.to(device), batches, source.tasks, device)
+    write_results(args.output, metrics, describe_run(model, dataset, args.model, data, args.split))
     for name, value in metrics.items():
         print(f"{name:28} {value:10.4f}")
     print(f"{len(dataset)} images; written to {args.output}")
-
-
-def agree(config: KdamConfig, tasks: tuple[Task, ...]) -> None:
-    """Refuse labels that mean something else than the model's predictions."""
-    specs = {spec["name"]: spec for spec in config.tasks or []}
-    for task in tasks:
-        spec = specs.get(task.name)
-        if spec is None:
-            raise KdamValueError(f"the model does not predict {task.name}; it knows {', '.join(specs)}.")
-        if spec["channels"] != task.channels:
-            raise KdamValueError(
-                f"{task.name}: the model has {spec['channels']} channels, the data {task.channels}; "
-                "score it on data with the same classes."
-            )
 
 
 if __name__ == "__main__":

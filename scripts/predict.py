@@ -19,7 +19,7 @@ from kdam_hf import KdamImageProcessor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import task_from_spec
 from kdam_hf.training import load_model, parse_recipe, run_command
-from kdam_hf.visualization import contact_sheet, legend_picture
+from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
 
 
 @dataclass
@@ -38,7 +38,6 @@ def main(argv: list[str] | None = None) -> None:
         raise KdamValueError(
             "two photos have the same file name; outputs are named after it. Rename one, or predict them apart."
         )
-    photos = [read_image(path) for path in args.images]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(args.model).to(device).eval()
     processor = KdamImageProcessor.from_model_config(model.config)
@@ -46,27 +45,25 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for name, photo in zip(names, tqdm(photos, desc="Predicting", unit="photo"), strict=True):
+    for name, path in zip(names, tqdm(args.images, desc="Predicting", unit="photo"), strict=True):
+        photo = read_image(path)
         with torch.inference_mode():
             outputs = model(**processor(photo).to(device))
         maps = processor.post_process(outputs, [photo.shape[:2]])[0]
-        row = [photo]
+        row = [shrunk(photo)]
         for task in tasks:
-            values = (
-                maps[task.name].float().cpu().numpy()
-                if maps[task.name].is_floating_point()
-                else maps[task.name].cpu().numpy()
-            )
+            values = maps[task.name].cpu().numpy()
             values = values.transpose(1, 2, 0) if values.ndim == 3 else values
-            row.append(task.render(values))
+            picture = task.render(values)
             np.save(output / f"{name}_{task.name}.npy", values)
-            Image.fromarray(row[-1]).save(output / f"{name}_{task.name}.png")
+            Image.fromarray(picture).save(output / f"{name}_{task.name}.png")
+            row.append(shrunk(picture))
         rows.append(row)
-    height, width = photos[0].shape[:2]
+    height, width = rows[0][0].shape[:2]
     rows.append([None, *(legend_picture(task.legend(), height, width) for task in tasks)])
     sheet = contact_sheet(rows, [*names, "legend"], ["photo", *(task.name for task in tasks)])
     sheet.save(output / "contact_sheet.png")
-    print(f"{len(photos)} photos, {len(tasks)} tasks; written to {output}")
+    print(f"{len(names)} photos, {len(tasks)} tasks; written to {output}")
 
 
 if __name__ == "__main__":

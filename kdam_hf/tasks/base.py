@@ -40,6 +40,8 @@ class Task(ABC):
     primary_metric: ClassVar[str]
     """Name of the metric that papers report first."""
     higher_is_better: ClassVar[bool] = True
+    limits_class_share: ClassVar[bool] = False
+    """Whether a training crop must not be filled by one class of this task."""
     file_options: ClassVar[dict[str, type]] = {}
     """What `dataset.json` may say of this task's label files, with types."""
 

@@ -29,6 +29,7 @@ class Categorical(Task):
 
     kind: ClassVar[str] = "categorical"
     primary_metric: ClassVar[str] = "miou"
+    limits_class_share: ClassVar[bool] = True
     file_options: ClassVar[dict[str, type]] = {"num_classes": int, "class_names": list, "ignore_index": int}
 
     def __post_init__(self) -> None:
@@ -122,6 +123,7 @@ class HumanParts(Categorical):
     """Parts of people; an image without any person has no valid pixel (the field's convention, also after a crop)."""
 
     kind: ClassVar[str] = "human_parts"
+    limits_class_share: ClassVar[bool] = False
 
     def to_tensor(self, label: Label) -> Tensor:
         """int64 (H, W); all 255 when no part is in view."""
@@ -136,6 +138,8 @@ class Saliency(Categorical):
 
     classes: tuple[str, ...] = ("background", "salient")
     kind: ClassVar[str] = "saliency"
+    limits_class_share: ClassVar[bool] = False
+    file_options: ClassVar[dict[str, type]] = {"ignore_index": int}
     primary_metric: ClassVar[str] = "maxf"
 
     @property

@@ -4,7 +4,7 @@ Class names and loss weights: NYUD-v2 (40 classes of Gupta et al. 2013) and PASC
 ATRC and InvPT.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdam_hf.errors import KdamValueError
@@ -29,23 +29,15 @@ VOC_CLASSES = (
 PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
 
 # In canonical order: every task list of the project follows it.
-_BUILDERS: dict[str, Callable[[tuple[str, ...]], Task]] = {
-    "semseg": lambda classes: Categorical("semseg", 1.0, classes),
-    "human_parts": lambda classes: HumanParts("human_parts", 2.0, classes or PASCAL_PARTS),
-    "saliency": lambda classes: Saliency("saliency", 5.0),
-    "depth": lambda classes: Depth(),
-    "normals": lambda classes: Normals(),
-    "edge": lambda classes: Edge(),
+_NAMED: dict[str, tuple[type[Task], dict[str, Any]]] = {
+    "semseg": (Categorical, {"loss_weight": 1.0}),
+    "human_parts": (HumanParts, {"loss_weight": 2.0, "classes": PASCAL_PARTS}),
+    "saliency": (Saliency, {"loss_weight": 5.0}),
+    "depth": (Depth, {"loss_weight": 1.0}),
+    "normals": (Normals, {"loss_weight": 10.0}),
+    "edge": (Edge, {"loss_weight": 50.0}),
 }
-TASK_NAMES = tuple(_BUILDERS)
-_CLASSES: dict[str, type[Task]] = {
-    "semseg": Categorical,
-    "human_parts": HumanParts,
-    "saliency": Saliency,
-    "depth": Depth,
-    "normals": Normals,
-    "edge": Edge,
-}
+TASK_NAMES = tuple(_NAMED)
 
 
 def task_class(name: str) -> type[Task]:
@@ -54,9 +46,9 @@ def task_class(name: str) -> type[Task]:
     Raises:
         KdamValueError: unknown name.
     """
-    if name not in _CLASSES:
+    if name not in _NAMED:
         raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
-    return _CLASSES[name]
+    return _NAMED[name][0]
 
 
 def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
@@ -64,13 +56,17 @@ def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
 
     Args:
         name: one of `TASK_NAMES`.
-        class_names: names in the order of the ids; only for semseg and human_parts.
+        class_names: names in the order of the ids, for a task with classes of its own.
 
     Raises:
         KdamValueError: unknown name.
     """
-    task_class(name)
-    return _BUILDERS[name](tuple(class_names))
+    cls, arguments = task_class(name), dict(_NAMED[name][1])
+    if class_names:
+        if "class_names" not in cls.file_options:
+            raise KdamValueError(f"{name} has no classes to name; leave class_names out.")
+        arguments["classes"] = tuple(class_names)
+    return cls(name=name, **arguments)
 
 
 def task_from_spec(spec: Mapping[str, Any]) -> Task:
@@ -82,7 +78,7 @@ def task_from_spec(spec: Mapping[str, Any]) -> Task:
     Raises:
         KdamValueError: a kind this version does not know.
     """
-    kinds = {cls.kind: cls for cls in _CLASSES.values()}
+    kinds = {cls.kind: cls for cls, _ in _NAMED.values()}
     if spec["kind"] not in kinds:
         raise KdamValueError(
             f"task {spec['name']!r} is of kind {spec['kind']!r}; this version knows {', '.join(kinds)}."

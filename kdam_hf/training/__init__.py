@@ -10,6 +10,7 @@ from kdam_hf.training.arguments import (
     DistillationArguments,
     KdamTrainingArguments,
     ModelArguments,
+    SourceArguments,
     StudentArguments,
 )
 from kdam_hf.training.evaluation import evaluate_model
@@ -29,6 +30,7 @@ __all__ = [
     "ModelArguments",
     "MultiTaskTrainer",
     "Run",
+    "SourceArguments",
     "StudentArguments",
     "describe_model",
     "evaluate_model",

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from kdam_hf.errors import KdamValueError
+
 
 def _field(default: Any, text: str) -> Any:
     if isinstance(default, (list, dict)):
@@ -15,12 +17,24 @@ def _field(default: Any, text: str) -> Any:
 
 
 @dataclass
-class DataArguments:
-    """Which images, and how they are augmented."""
+class SourceArguments:
+    """Which images."""
 
     dataset: str = _field("synthetic_rooms", "synthetic_rooms, or folder for your own data")
     data_dir: str | None = _field(None, "root of the dataset on disk")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
+    cache_dir: str | None = _field(None, "write each split once, decoded, to this folder and read it from there")
+    rooms_train: int = _field(2000, "synthetic_rooms: number of training scenes")
+    rooms_val: int = _field(200, "synthetic_rooms: number of validation scenes")
+    rooms_height: int = _field(240, "synthetic_rooms: image height, pixels")
+    rooms_width: int = _field(320, "synthetic_rooms: image width, pixels")
+    rooms_seed: int = _field(0, "synthetic_rooms: seed of the scenes")
+
+
+@dataclass
+class DataArguments(SourceArguments):
+    """Which images, and how they are augmented."""
+
     train_split: str = _field("train", "split to train on")
     eval_split: str = _field("val", "split to evaluate on")
     crop_height: int = _field(448, "height of a training crop, pixels")
@@ -29,12 +43,6 @@ class DataArguments:
     scale_max: float = _field(2.0, "largest random scale")
     hflip: bool = _field(True, "mirror half of the crops")
     photometric: bool = _field(True, "random brightness, contrast, saturation and hue")
-    cache_dir: str | None = _field(None, "write each split once, decoded, to this folder and train from there")
-    rooms_train: int = _field(2000, "synthetic_rooms: number of training scenes")
-    rooms_val: int = _field(200, "synthetic_rooms: number of validation scenes")
-    rooms_height: int = _field(240, "synthetic_rooms: image height, pixels")
-    rooms_width: int = _field(320, "synthetic_rooms: image width, pixels")
-    rooms_seed: int = _field(0, "synthetic_rooms: seed of the scenes")
 
 
 @dataclass
@@ -106,9 +114,15 @@ class KdamTrainingArguments(TrainingArguments):
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
             self.lr_scheduler_kwargs = {"power": 0.9, "lr_end": 0.0}
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        base: Any = self
+        if self.precision not in ("auto", "bf16", "fp32") or base.bf16 or base.fp16:
+            raise KdamValueError(
+                f"precision={self.precision!r}, bf16={base.bf16}, fp16={base.fp16}; "
+                "expected precision: auto, bf16 or fp32, and neither bf16 nor fp16."
+            )
+        self.use_cpu = base.use_cpu or not torch.accelerator.is_available()
         self.bf16 = self.precision == "bf16" or (self.precision == "auto" and fast_bf16(self.use_cpu))
-        self.dataloader_persistent_workers = self.dataloader_num_workers > 0
+        self.dataloader_persistent_workers = base.dataloader_persistent_workers or self.dataloader_num_workers > 0
         self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
         super().__post_init__()
         if self.device.type == "cpu":

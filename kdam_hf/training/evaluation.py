@@ -1,6 +1,7 @@
 """Scores a model image by image at full resolution, in constant memory."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,24 +46,39 @@ def evaluate_model(
     was_training = model.training
     model.eval()
     for batch in tqdm(batches, desc="Evaluating", unit="batch", disable=not progress, leave=False):
-        mask = batch["pixel_mask"]
-        predictions = model(batch["pixel_values"].to(device), mask.to(device)).predictions
-        _refuse_non_finite(predictions, batch["index"])
-        for k, (height, width) in enumerate(_true_sizes(mask)):
-            for task in tasks:
-                full = upsample(predictions[task.name][k : k + 1].float(), (height, width))
-                label = batch["labels"][task.name][k, ..., :height, :width]
-                metrics[task.name].update(task.decode(full)[0].cpu(), label)
-        images += len(mask)
+        for part in _equal_sizes(batch):
+            predictions = model(part["pixel_values"].to(device), part["pixel_mask"].to(device)).predictions
+            _refuse_non_finite(predictions, part["index"])
+            for k in range(len(part["index"])):
+                for task in tasks:
+                    full = upsample(predictions[task.name][k : k + 1].float(), part["pixel_mask"].shape[-2:])
+                    metrics[task.name].update(task.decode(full)[0].cpu(), part["labels"][task.name][k])
+        images += len(batch["index"])
     model.train(was_training)
-    if processes.sum(images) == 0:
+    if processes.sum(images.to(device)) == 0:
         raise KdamValueError("nothing to evaluate: the split holds no image.")
     results: dict[str, float] = {}
     for name, metric in metrics.items():
         for key, value in metric.state.items():
-            metric.state[key] = processes.sum(value)
+            metric.state[key] = processes.sum(value.to(device)).cpu()
         results |= {f"{name}/{key}": value for key, value in metric.compute().items()}
     return results
+
+
+def _equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The batch as it is when nothing is padded, else image by image without padding.
+
+    Padding is seen by convolutions and attention near the border: a score must not depend on an image's neighbours.
+    """
+    mask = batch["pixel_mask"]
+    if mask.all():
+        return [batch]
+    parts = []
+    for k, (height, width) in enumerate(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True)):
+        part = {key: batch[key][k : k + 1, ..., :height, :width] for key in ("pixel_values", "pixel_mask")}
+        labels = {name: label[k : k + 1, ..., :height, :width] for name, label in batch["labels"].items()}
+        parts.append({**part, "labels": labels, "index": batch["index"][k : k + 1]})
+    return parts
 
 
 def _refuse_non_finite(predictions: dict[str, Tensor], index: Tensor) -> None:
@@ -72,8 +88,3 @@ def _refuse_non_finite(predictions: dict[str, Tensor], index: Tensor) -> None:
             raise KdamValueError(
                 f"{name}: predictions for samples {index.tolist()} are not finite; check the weights and these images."
             )
-
-
-def _true_sizes(mask: Tensor) -> list[tuple[int, int]]:
-    """(height, width) in pixels of each image of a padded batch."""
-    return list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))

@@ -7,6 +7,7 @@ behind with no more than a warning. Here anything missing is an error.
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
@@ -25,7 +26,7 @@ def read_backbone_config(name_or_path: str, out_indices: list[int]) -> dict[str,
         name_or_path: hub id or local folder.
         out_indices: the four stages (pyramids) or layers (ViTs) to hand out.
     """
-    config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices).to_dict()
+    config = _backbone_config(name_or_path, out_indices).to_dict()
     return {
         key: value
         for key, value in config.items()
@@ -45,15 +46,20 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
             message names them.
     """
     backbone = model.encoder.backbone
-    config = AutoConfig.from_pretrained(name_or_path, out_indices=list(backbone.config.out_indices))
+    config = _backbone_config(name_or_path, list(backbone.config.out_indices))
     if config.model_type != backbone.config.model_type:
         raise BackboneWeightsError(
             f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; "
             "choose the preset that fits."
         )
-    loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
-        name_or_path, config=config, output_loading_info=True
-    )
+    try:
+        loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
+            name_or_path, config=config, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise BackboneWeightsError(
+            f"{name_or_path}: the weights cannot be read: {str(error).splitlines()[0]}"
+        ) from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(FRESH))
     source, target = loaded.state_dict(), backbone.state_dict()
     absent = sorted(set(target) - set(source))
@@ -77,6 +83,21 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         raise BackboneWeightsError(f"{name_or_path}: {', '.join(wrong[:5])} did not take the loaded value.")
 
 
+def _backbone_config(name_or_path: str, out_indices: list[int]) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices)
+    except (OSError, ValueError) as error:
+        raise BackboneWeightsError(
+            f"no backbone at {name_or_path!r}: {str(error).splitlines()[0]} "
+            "Give the hub id or folder of a checkpoint with config.json and model.safetensors."
+        ) from error
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+        raise BackboneWeightsError(
+            f"{name_or_path} is a {config.model_type}, which transformers offers no backbone of."
+        )
+    return config
+
+
 def load_model(name_or_path: str) -> KdamPreTrainedModel:
     """A saved KDAM teacher or student with all of its weights.
 
@@ -93,9 +114,12 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         ) from error
     if config.model_type not in classes:
         raise CheckpointError(f"{name_or_path} is a {config.model_type}; expected {' or '.join(classes)}.")
-    model, info = classes[config.model_type].from_pretrained(
-        name_or_path, use_safetensors=True, output_loading_info=True
-    )
+    try:
+        model, info = classes[config.model_type].from_pretrained(
+            name_or_path, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{name_or_path}: the weights cannot be read: {str(error).splitlines()[0]}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             raise CheckpointError(

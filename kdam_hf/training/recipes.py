@@ -1,5 +1,6 @@
 """A recipe is a flat YAML file of plain scalars and lists; the command line overrides it; unknown keys are errors."""
 
+import argparse
 import difflib
 import sys
 from collections.abc import Callable, Sequence
@@ -58,10 +59,12 @@ def parse_recipe(
     recipe = read_recipe(config) if config else {}
     for key in recipe:
         _refuse_unknown(key, known, f"recipe {config}")
+    # a switch that is on by default also has a --no_ form, after its own
+    actions = {action.dest: action for action in reversed(parser._actions)}
+    for key in recipe:
+        recipe[key] = _typed(recipe[key], actions[key], f"recipe {config}: {key}")
+        actions[key].required = False
     parser.set_defaults(**recipe)
-    for action in parser._actions:
-        if action.dest in recipe:
-            action.required = False
     given = {a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
     for key in given - {"help"}:
         _refuse_unknown(key, known, "command line")
@@ -79,6 +82,27 @@ def run_command(main: Callable[[], None]) -> None:
     except KdamError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _typed(value: Any, action: argparse.Action, where: str) -> Any:
+    """A recipe's value as the command line would have read it: YAML has its own ideas of types."""
+    if value is None:
+        return None
+    if action.nargs in ("+", "*"):
+        return [_scalar(item, action, where) for item in (value if isinstance(value, list) else [value])]
+    return _scalar(value, action, where)
+
+
+def _scalar(value: Any, action: argparse.Action, where: str) -> Any:
+    convert = action.type if callable(action.type) else str
+    if isinstance(value, list) or (isinstance(value, bool) and convert in (int, float)):
+        raise KdamValueError(f"{where} is {value!r}; expected one {getattr(convert, '__name__', 'value')}.")
+    try:
+        return convert(str(value))
+    except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
+        raise KdamValueError(
+            f"{where} is {value!r}; expected {getattr(convert, '__name__', 'another value')}."
+        ) from error
 
 
 def _config_path(arguments: Sequence[str]) -> str | None:

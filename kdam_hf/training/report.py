@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -25,7 +26,8 @@ def describe_model(model: KdamPreTrainedModel, height: int, width: int) -> dict[
     """
     was_training = model.training
     model.eval()
-    with FlopCounterMode(display=False) as counter:
+    # fused attention on the CPU would not be counted
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(1, 3, height, width, device=model.device))
     model.train(was_training)
     return {

@@ -1,25 +1,35 @@
 """The two halves that every training script shares: prepare data and model, then train, save, score and report."""
 
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from dataset_loaders import DenseDataset, EvalTransform, TrainTransform, TransformedDataset, open_dataset, pack
+from dataset_loaders import (
+    DenseDataset,
+    EvalTransform,
+    TrainTransform,
+    TransformedDataset,
+    check_id,
+    open_dataset,
+    pack,
+)
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.tasks import Task
-from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments
-from kdam_hf.training.pretrained import load_backbone_weights, read_backbone_config
+from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
+from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.pretrained import load_backbone_weights, load_model, read_backbone_config
 from kdam_hf.training.report import describe_model, hardware, write_json, write_results
-from kdam_hf.training.trainer import MultiTaskTrainer
+from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # Keys that say where and how a run is carried out, not what it computes.
@@ -60,7 +70,7 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
         train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
-    config = _config(model, train.tasks, data)
+    config = _config(model, train.tasks, train[0]["image"].shape[:2])
     set_seed(args.seed)
     built = MODELS[model.role](config)
     if model.backbone_weights is not None:
@@ -74,23 +84,31 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
         scale=(data.scale_min, data.scale_max),
         hflip=data.hflip,
         photometric=data.photometric,
-        seed=args.data_seed or args.seed,
+        seed=data_seed(args),
     )
     keep = EvalTransform(train.tasks, mean, std)
-    return Run(train.tasks, built, TransformedDataset(train, augment), TransformedDataset(held_out, keep), settings)
+    check = data.cache_dir is None  # a packed sample was checked when it was packed
+    return Run(
+        train.tasks,
+        built,
+        TransformedDataset(train, augment, check=check),
+        TransformedDataset(held_out, keep, check=check),
+        settings,
+    )
 
 
-def open_split(data: DataArguments, split: str) -> DenseDataset:
+def open_split(data: SourceArguments, split: str) -> DenseDataset:
     """One split of the dataset, read through the training cache if `cache_dir` is set."""
     options: dict[str, Any] = {}
     if data.dataset == "synthetic_rooms":
-        count = data.rooms_train if split == data.train_split else data.rooms_val
+        count = data.rooms_train if split == "train" else data.rooms_val
         options = {"num_images": count, "height": data.rooms_height, "width": data.rooms_width, "seed": data.rooms_seed}
     dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
     if data.cache_dir is None:
         return dataset
     options |= {"data_dir": data.data_dir, "version": getattr(dataset, "version", None)}
-    return pack(dataset, Path(data.cache_dir) / f"{dataset.name}-{split}", options=options)
+    target = Path(data.cache_dir) / f"{check_id(dataset.name)}-{split}"
+    return pack(dataset, target, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50), options=options)
 
 
 def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: Any) -> dict[str, float]:
@@ -109,35 +127,71 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
     output = Path(args.output_dir)
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
-        checkpoint = get_last_checkpoint(args.output_dir)
+        checkpoint = newest_checkpoint(output)
     if trainer.is_world_process_zero():
         kind = type(run.model).__name__
         print(f"{kind}: {len(run.train_dataset)} training images, processes: {args.world_size}, bf16: {args.bf16}")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(args.output_dir)
-    metrics = {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items() if "/" in k}
     if trainer.is_world_process_zero():
         KdamImageProcessor.from_model_config(run.model.config).save_pretrained(output)
-        size = _image_size(run.eval_dataset)
+    trainer.accelerator.wait_for_everyone()
+    # what is scored is what was saved, in float32
+    saved = load_model(str(output)).to(args.device)
+    progress = trainer.is_world_process_zero() and not args.disable_tqdm
+    metrics = evaluate_model(
+        saved, trainer.get_eval_dataloader(), run.tasks, args.device, trainer.processes, progress=progress
+    )
+    if trainer.is_world_process_zero():
         meta = {
-            "model": str(output),
-            "kind": type(run.model).__name__,
-            "data": data.dataset,
-            "split": data.eval_split,
-            "images": len(run.eval_dataset),
+            **describe_run(saved, run.eval_dataset, str(output), data, data.eval_split),
             "train_images": len(run.train_dataset),
             "seed": args.seed,
             "steps": trainer.state.global_step,
             "world_size": args.world_size,
             "bf16": args.bf16,
-            "hardware": hardware(),
-            "date": datetime.now(UTC).date().isoformat(),
-            **describe_model(run.model, *size),
             **facts,
             "recipe": run.settings,
         }
         write_results(output / "results.json", metrics, meta)
     return metrics
+
+
+def describe_run(
+    model: KdamPreTrainedModel, dataset: TransformedDataset, name: str, data: SourceArguments, split: str
+) -> dict[str, Any]:
+    """Facts every results.json states: which model on which images, where and when."""
+    height, width = dataset[0]["pixel_values"].shape[-2:]
+    return {
+        "model": name,
+        "kind": type(model).__name__,
+        "data": dataset.dataset.name,
+        "data_dir": data.data_dir,
+        "split": split,
+        "images": len(dataset),
+        "hardware": hardware(),
+        "date": datetime.now(UTC).date().isoformat(),
+        **describe_model(model, height, width),
+    }
+
+
+def newest_checkpoint(output: Path) -> str | None:
+    """The checkpoint with the most steps that was written to its end; None when there is none."""
+    complete = [
+        folder
+        for folder in output.glob("checkpoint-*")
+        if all(
+            (folder / name).exists()
+            for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+        )
+    ]
+    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]))) if complete else None
+
+
+def weights_hash(folder: str) -> str | None:
+    """SHA-256 of a local model's weights, to tell two teachers at one path apart; None for a hub id."""
+    path = Path(folder) / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def same_run(settings: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -149,18 +203,24 @@ def same_run(settings: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
     """Record the settings in output_dir, or refuse to continue a run that had others."""
     record = output / "recipe.json"
-    if args.resume_from_checkpoint == "last" and record.exists():
-        different = same_run(settings, json.loads(record.read_text()))
+    mine = {**settings, "world_size": args.world_size}
+    if args.resume_from_checkpoint is None and newest_checkpoint(output):
+        raise CheckpointError(
+            f"{output} holds checkpoints of an earlier run; continue it with --resume_from_checkpoint last, "
+            "remove the folder, or choose another output_dir."
+        )
+    if args.resume_from_checkpoint is not None and record.exists():
+        different = same_run(mine, json.loads(record.read_text()))
         if different:
             raise CheckpointError(
                 f"{output} holds a run with other {', '.join(different)}; remove the folder or choose another output_dir."
             )
     if args.process_index == 0:
-        write_json(record, settings)
+        write_json(record, mine)
 
 
-def _config(model: ModelArguments, tasks: tuple[Task, ...], data: DataArguments) -> KdamConfig:
-    overrides: dict[str, Any] = {"image_size": [data.crop_height, data.crop_width]}
+def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, ...]) -> KdamConfig:
+    overrides: dict[str, Any] = {"image_size": list(image_size)}
     if model.decoder_channels is not None:
         overrides["decoder_channels"] = model.decoder_channels
     config = make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
@@ -177,8 +237,3 @@ def _weights(model: ModelArguments) -> str:
             f"preset {model.preset} has no public weights; give a hub id or folder, or leave backbone_weights out."
         )
     return name
-
-
-def _image_size(dataset: TransformedDataset) -> tuple[int, int]:
-    height, width = dataset[0]["pixel_values"].shape[-2:]
-    return height, width

@@ -5,6 +5,7 @@ to each teacher's own normalisation.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, 
 
 
 def _check(models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
-    taught: dict[str, dict] = {}
+    taught: dict[str, dict[str, Any]] = {}
     for model in models:
         for task in model.config.tasks or []:
             if task["name"] in taught:
@@ -77,16 +78,34 @@ def _check(models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
                     f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all."
                 )
             taught[task["name"]] = task
-    for task in student.tasks or []:
+    check_tasks_agree(list(taught.values()), student.tasks or [], "the teacher", "the student")
+
+
+def check_tasks_agree(
+    known: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], knower: str, asker: str
+) -> None:
+    """Refuse tasks that mean different things on both sides.
+
+    Args:
+        known: task entries of the model that predicts.
+        wanted: task entries of what it is held against.
+        knower: who knows, for the message.
+        asker: who asks, for the message.
+
+    Raises:
+        KdamValueError: a wanted task is not known, or of another kind, number of channels or classes.
+    """
+    by_name = {task["name"]: task for task in known}
+    for task in wanted:
         name = task["name"]
-        if name not in taught:
+        if name not in by_name:
             raise KdamValueError(
-                f"the student learns {name} but the teacher only knows {', '.join(taught)}; "
-                "train a teacher with this task, or choose --tasks among those it knows."
+                f"{asker} has the task {name} but {knower} only knows {', '.join(by_name)}; "
+                "choose --tasks among those, or train a model with this task."
             )
-        for key in ("kind", "channels"):
-            if taught[name][key] != task[key]:
+        for key in ("kind", "channels", "class_names"):
+            if by_name[name][key] != task[key]:
                 raise KdamValueError(
-                    f"{name}: teacher has {key} {taught[name][key]}, student {task[key]}; "
-                    "matching needs the same; train both on the same classes."
+                    f"{name}: {knower} has {key} {by_name[name][key]}, {asker} {task[key]}; "
+                    "they must be the same; train both on the same classes in the same order."
                 )

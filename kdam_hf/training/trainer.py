@@ -65,6 +65,7 @@ class MultiTaskTrainer(Trainer):
         self._sampler: EpochSampler | None = None
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._summed_steps = 0
+        self._seen: list[Tensor] = []
         if train_dataset is not None:
             _check_length(train_dataset, args)
         if args.world_size > 1:
@@ -72,7 +73,7 @@ class MultiTaskTrainer(Trainer):
             _freeze_unused_parameters(model)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         self.processes = Processes(args.world_size)
-        self.add_callback(_EpochCallback(self))
+        self.add_callback(_Watch(self))
 
     # ---- losses -----------------------------------------------------------------------------------------------------
 
@@ -103,6 +104,7 @@ class MultiTaskTrainer(Trainer):
         with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
             terms = self.loss_terms(outputs.predictions, inputs)
         self._refuse_non_finite(terms, inputs)
+        self._seen.append(inputs["index"])
         for name, term in terms.items():
             self._sums[name] += term.detach()
         self._summed_steps += 1
@@ -132,7 +134,7 @@ class MultiTaskTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        self._sampler = EpochSampler(len(dataset), seed=self.args.data_seed or self.args.seed)
+        self._sampler = EpochSampler(len(dataset), seed=data_seed(self.args))
         return self._sampler
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
@@ -206,8 +208,8 @@ def stride_mask(pixel_mask: Tensor) -> Tensor:
     return F.max_pool2d(padding, STRIDE, ceil_mode=True)[:, 0] == 0
 
 
-class _EpochCallback(TrainerCallback):
-    """Tells the sampler its epoch, also on resume and however the data loader was wrapped."""
+class _Watch(TrainerCallback):
+    """Tells the sampler its epoch, however the data loader was wrapped, and stops before a step on broken gradients."""
 
     def __init__(self, trainer: MultiTaskTrainer) -> None:
         self.trainer = trainer
@@ -215,6 +217,20 @@ class _EpochCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        samples, self.trainer._seen = self.trainer._seen, []
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+            raise NonFiniteLossError(
+                f"step {state.global_step}: the gradient is not finite for samples {torch.cat(samples).tolist()}; "
+                "nothing was updated. Check these samples, lower learning_rate, or set precision: fp32."
+            )
+
+
+def data_seed(args: KdamTrainingArguments) -> int:
+    """The seed of sampling and augmentation."""
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def _finite(value: float) -> bool:

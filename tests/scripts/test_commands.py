@@ -256,4 +256,4 @@ def test_a_mistake_on_the_command_line_gets_a_clear_error(script, arguments, mes
 
 def test_a_teacher_of_other_classes_is_refused(teacher, tmp_path):
     done = run("distill.py", *SMALL, *ROOMS, "--teacher", teacher, "--output_dir", tmp_path / "out", check=False)
-    assert "learns human_parts but the teacher only knows" in done.stderr
+    assert "has the task human_parts but the teacher only knows" in done.stderr

@@ -49,10 +49,10 @@ def test_single_task_teachers_together_teach_what_each_predicts(kit):
 
 def test_tasks_and_channels_must_agree(kit):
     student = kit.model().config
-    with pytest.raises(KdamValueError, match="learns human_parts but the teacher only knows semseg"):
+    with pytest.raises(KdamValueError, match="has the task human_parts but the teacher only knows semseg"):
         FrozenTeacher([kit.model("teacher", tasks=[kit.tasks[0]])], student)
     with pytest.raises(KdamValueError, match="taught by two"):
         FrozenTeacher([kit.model("teacher"), kit.model("teacher")], student)
     other = [make_task("semseg", "ab"), *kit.tasks[1:]]
-    with pytest.raises(KdamValueError, match="teacher has channels 2, student"):
+    with pytest.raises(KdamValueError, match="the teacher has channels 2, the student"):
         FrozenTeacher([kit.model("teacher", tasks=other)], student)

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
@@ -111,7 +112,7 @@ def test_resuming_in_the_middle_of_an_epoch_gives_the_same_weights(kit, preset):
     assert identical(whole, resumed)
 
 
-class _StopAt(__import__("transformers").TrainerCallback):
+class _StopAt(TrainerCallback):
     def __init__(self, step):
         self.step = step
 
@@ -230,7 +231,9 @@ def test_compiled_models_give_the_same_losses(kit):
     """Backend "eager" runs the whole capture without the minutes of code generation."""
     losses = []
     for compile_it in (False, True):
-        trainer = distiller(kit, "cs", torch_compile=compile_it, **({"torch_compile_backend": "eager"} if compile_it else {}))
+        trainer = distiller(
+            kit, "cs", torch_compile=compile_it, **({"torch_compile_backend": "eager"} if compile_it else {})
+        )
         trainer.train()
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
