@@ -101,3 +101,15 @@ def test_wrong_input_is_refused_with_what_was_expected(all_tasks):
         processor.post_process(outputs, [(20, 20), (20, 20)])
     with pytest.raises(ValueError, match="before preprocessing"):
         processor.post_process(outputs, [(40, 40)])
+
+
+def test_photos_turned_by_their_camera_come_out_upright(all_tasks, tmp_path):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 32, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    processor = processor_for(all_tasks)
+    batch = processor(str(tmp_path / "turned.jpg"))
+    assert batch["original_sizes"].tolist() == [[32, 20]]
+    outputs = KdamOutput(predictions={t.name: torch.randn(1, t.channels, 8, 5) for t in all_tasks})
+    assert processor.post_process(outputs, batch["original_sizes"])[0]["semseg"].shape == (32, 20)

@@ -134,6 +134,15 @@ def test_attention_memory_is_linear_in_pixels():
     assert saved(32) < 4.2 * saved(16)
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_no_mask_means_every_pixel_of_the_image_and_none_of_the_padding_inside(role, all_tasks):
+    model = build(role, "tiny-resnet", all_tasks)
+    x = image(1, 40, 72)
+    with_mask = model(x, torch.ones(1, 40, 72, dtype=torch.bool)).predictions
+    for name, value in model(x).predictions.items():
+        assert torch.equal(value, with_mask[name])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -60,3 +60,26 @@ def test_unknown_keys_and_broken_recipes_are_errors(tmp_path, text, argv, messag
 def test_a_missing_recipe_is_named():
     with pytest.raises(KdamValueError, match=r"nowhere\.yaml"):
         parse_recipe(GROUPS, ["--config", "nowhere.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_steps: 1.5\n", "max_steps is 1.5; expected"),
+        ("rooms_train: [3]\n", r"rooms_train is \[3\]"),
+        ("scale_min: true\n", "scale_min is True"),
+        ("hflip: perhaps\n", "hflip is 'perhaps'"),
+        ("precision: bf61\n", "precision='bf61'"),
+        ("bf16: true\n", "neither bf16 nor fp16"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error_that_names_its_key(tmp_path, text, message):
+    with pytest.raises(KdamValueError, match=message):
+        parse_recipe(GROUPS, ["--config", write(tmp_path, text), "--output_dir", str(tmp_path)])
+
+
+def test_one_name_stands_for_a_list_of_one(tmp_path):
+    recipe = write(tmp_path, "tasks: semseg\nteacher: outputs/teacher\n")
+    data, _, distillation, _, _ = parse_recipe(GROUPS, ["--config", recipe, "--output_dir", str(tmp_path)])
+    assert data.tasks == ["semseg"]
+    assert distillation.teacher == ["outputs/teacher"]

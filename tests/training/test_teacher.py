@@ -51,6 +51,10 @@ def test_tasks_and_channels_must_agree(kit):
     student = kit.model().config
     with pytest.raises(KdamValueError, match="has the task human_parts but the teacher only knows semseg"):
         FrozenTeacher([kit.model("teacher", tasks=[kit.tasks[0]])], student)
+    classes = kit.tasks[0].class_names
+    swapped = [make_task("semseg", (classes[1], classes[0], *classes[2:])), *kit.tasks[1:]]
+    with pytest.raises(KdamValueError, match="class_names"):
+        FrozenTeacher([kit.model("teacher", tasks=swapped)], student)
     with pytest.raises(KdamValueError, match="taught by two"):
         FrozenTeacher([kit.model("teacher"), kit.model("teacher")], student)
     other = [make_task("semseg", "ab"), *kit.tasks[1:]]

@@ -237,3 +237,15 @@ def test_compiled_models_give_the_same_losses(kit):
         trainer.train()
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_non_finite_gradient_stops_before_the_weights(kit):
+    """A finite loss can have an infinite gradient; clipping would spread it over all weights."""
+    trainer = distiller(kit, "none")
+    parameter = trainer.model.decoder.project[0].weight
+    parameter.register_hook(lambda grad: grad * float("inf"))
+    before = weights(trainer)
+    with pytest.raises(NonFiniteLossError, match=r"step 0: the gradient is not finite for samples \[\d"):
+        trainer.train()
+    trained = [k for k, _ in trainer.model.named_parameters()]
+    assert all(torch.equal(before[k], weights(trainer)[k]) for k in trained)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from dataset_loaders import Collator, EvalTransform, TransformedDataset, open_dataset
+from kdam_hf import KdamImageProcessor
+from kdam_hf.errors import KdamValueError
+from kdam_hf.training import evaluate_model
+
+
+class MixedSizes:
+    """Rooms of several sizes in one split, as photos are."""
+
+    def __init__(self, kit):
+        self.sizes = [(40, 56), (64, 33), (97, 70), (40, 56)]
+        self.rooms = [open_dataset("synthetic_rooms", "val", num_images=4, height=h, width=w) for h, w in self.sizes]
+        self.tasks, self.name, self.split = kit.tasks, "mixed", "val"
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        return self.rooms[index][index]
+
+
+def batches(kit, size):
+    transform = EvalTransform(kit.tasks, [0.5] * 3, [0.25] * 3)
+    return DataLoader(TransformedDataset(MixedSizes(kit), transform), size, collate_fn=Collator(kit.tasks))
+
+
+def test_scores_do_not_depend_on_an_images_neighbours_in_the_batch(kit):
+    model = kit.model("teacher")
+    alone, together = (evaluate_model(model, batches(kit, size), kit.tasks, progress=False) for size in (1, 4))
+    assert alone == pytest.approx(together, rel=1e-5)
+
+
+def test_the_image_processor_gives_the_maps_that_are_scored(kit):
+    """For photos of the training size nothing is resized: the user sees what the metrics saw."""
+    model = kit.model("teacher", image_size=[40, 56]).eval()
+    processor = KdamImageProcessor.from_model_config(model.config)
+    sample = kit.rooms[0]
+    inputs = processor(sample["image"])
+    maps = processor.post_process(model(**inputs), inputs["original_sizes"])[0]
+    metrics = {task.name: task.metric() for task in kit.tasks}
+    for task in kit.tasks:
+        label = task.to_tensor(sample["labels"][task.name])
+        value = maps[task.name]
+        metrics[task.name].update(value[None] if label.ndim == 3 and value.ndim == 2 else value, label)
+    seen = {f"{name}/{k}": v for name, metric in metrics.items() for k, v in metric.compute().items()}
+    transform = EvalTransform(kit.tasks, [0.5] * 3, [0.25] * 3)
+    loader = DataLoader([transform(sample, 0, 0)], 1, collate_fn=Collator(kit.tasks))
+    scored = evaluate_model(model, loader, kit.tasks, progress=False)
+    assert seen == pytest.approx(scored, rel=1e-4, nan_ok=True)
+
+
+def test_the_model_is_left_in_its_mode(kit):
+    for mode in (True, False):
+        model = kit.model().train(mode)
+        evaluate_model(model, batches(kit, 2), kit.tasks, progress=False)
+        assert model.training is mode
+
+
+def test_predictions_that_are_not_finite_are_an_error_not_a_score(kit):
+    model = kit.model()
+    with torch.no_grad():
+        model.decoder.heads["semseg"][1].bias[0] = np.nan
+    with pytest.raises(KdamValueError, match="semseg: predictions for samples"):
+        evaluate_model(model, batches(kit, 2), kit.tasks, progress=False)
+
+
+def test_an_empty_split_is_an_error(kit):
+    with pytest.raises(KdamValueError, match="holds no image"):
+        evaluate_model(kit.model(), [], kit.tasks, progress=False)
