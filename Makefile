@@ -21,8 +21,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## train a teacher, distil students, compare them (synthetic rooms)
-	HF_HUB_OFFLINE=1 $(BIN)/python scripts/compare.py --teacher_config scripts/recipes/demo_teacher.yaml \
-		--student_config scripts/recipes/demo_student.yaml --methods none cs --output_dir outputs/demo
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
+		--student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
 
 compare: $(READY)  ## all methods over three seeds (synthetic rooms; hours on two cores)
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \

@@ -1,7 +1,8 @@
 """Multi-task dense prediction and knowledge distillation (KDAM) for the Hugging Face ecosystem.
 
-Importing the package makes its models known to `AutoConfig`, `AutoModel` and `AutoImageProcessor`. Tasks, distillation,
-metrics and training are separate packages, imported where they are used.
+Importing the package makes its models known to `AutoConfig`, `AutoModel` and `AutoImageProcessor`; the Auto classes look a
+model up by its class, so torch and the model code are loaded, and nothing beyond them: `Trainer`, `datasets`, `evaluate`,
+pipelines, tasks, metrics and training are imported where they are used.
 """
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel

@@ -1,7 +1,7 @@
 """Train one teacher, distil it into students by several methods and seeds, and compare them.
 
-    python scripts/compare.py --teacher_config scripts/recipes/demo_teacher.yaml \
-        --student_config scripts/recipes/demo_student.yaml --methods none cs --output_dir outputs/demo
+    python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
+        --student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
 
 Runs train.py and distill.py as a user would (each command is printed); further options are handed to both. What is
 already there is reused, an interrupted run is continued. Leaves under output_dir the models, contact_sheet.png (photo,

@@ -1,6 +1,6 @@
 """Distil a frozen teacher into a student.
 
-    accelerate launch scripts/distill.py --config scripts/recipes/demo_student.yaml --teacher outputs/teacher --method cs \
+    accelerate launch scripts/distill.py --config scripts/recipes/rooms_student.yaml --teacher outputs/teacher --method cs \
         --output_dir outputs/student
 
 `--teacher` takes a folder or hub id of one multi-task teacher, or of one single-task teacher per task; `--method` one of

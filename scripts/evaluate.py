@@ -1,6 +1,6 @@
 """Score a model on a split of a dataset.
 
-    python scripts/evaluate.py --model outputs/demo/cs --dataset synthetic_rooms --split val --output results.json
+    python scripts/evaluate.py --model outputs/demo/cs --rooms_height 144 --rooms_width 192 --output results.json
     python scripts/evaluate.py --model outputs/own --dataset folder --data_dir DIR --split val --output results.json
 
 Images are scored at their own size on their labelled pixels. Writes a flat results.json and prints it.

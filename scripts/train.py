@@ -1,7 +1,7 @@
 """Train a multi-task teacher, a baseline or a single-task model.
 
-    accelerate launch scripts/train.py --config scripts/recipes/demo_teacher.yaml --output_dir outputs/teacher
-    accelerate launch scripts/train.py --config scripts/recipes/demo_teacher.yaml --tasks depth --output_dir outputs/depth
+    accelerate launch scripts/train.py --config scripts/recipes/rooms_teacher.yaml --output_dir outputs/teacher
+    accelerate launch scripts/train.py --config scripts/recipes/rooms_teacher.yaml --tasks depth --output_dir outputs/depth
     accelerate launch scripts/train.py --config scripts/recipes/own_data_teacher.yaml --data_dir DIR --output_dir outputs/own
 
 Writes the model, its image processor, recipe.json and results.json to output_dir. `--help` lists every key.

@@ -23,7 +23,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         recipe = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise KdamValueError(
-            f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/demo_student.yaml."
+            f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/rooms_student.yaml."
         ) from error
     except yaml.YAMLError as error:
         raise KdamValueError(f"recipe {path} is not valid YAML: {error}") from error
