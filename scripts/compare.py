@@ -3,8 +3,9 @@
     python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
         --student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
 
-Runs train.py and distill.py as a user would (each command is printed); further options are handed to both. What is
-already there is reused, an interrupted run is continued. Leaves under output_dir the models, contact_sheet.png (photo,
+A method may carry its own options: `--methods none kl:beta=0.02 cs:beta=0.1,temperature=4`. Runs train.py and distill.py as
+a user would (each command is printed); further options are handed to both. What is already there is reused, an interrupted
+run is continued. Leaves under output_dir the models, contact_sheet.png (photo,
 truth, teacher, students), results.json and results.md.
 """
 
@@ -22,7 +23,7 @@ import torch
 
 from dataset_loaders import DenseDataset, EvalTransform
 from kdam_hf.distillation import METHODS
-from kdam_hf.errors import CheckpointError, KdamError
+from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.image_processing_kdam import upsample
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--teacher_config", required=True, help="recipe for train.py")
     parser.add_argument("--student_config", required=True, help="recipe for distill.py")
-    parser.add_argument("--methods", nargs="+", default=["none", "cs"], choices=METHODS, help="one student each")
+    parser.add_argument("--methods", nargs="+", default=["none", "cs"], help="one student each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
     parser.add_argument(
         "--show", nargs="+", type=int, default=[0], help="images of the evaluation split on the contact sheet"
@@ -63,10 +64,11 @@ def main(argv: list[str] | None = None) -> None:
 
     teacher = train("train.py", args.teacher_config, root / "teacher", overrides)
     students: dict[str, list[Results]] = {}
-    for method in args.methods:
+    methods = dict(split_method(text) for text in args.methods)
+    for method, own in methods.items():
         for seed in args.seeds:
             folder = root / (method if len(args.seeds) == 1 else f"{method}-seed{seed}")
-            options = [*overrides, "--method", method, "--seed", str(seed)]
+            options = [*overrides, "--method", method, "--seed", str(seed), *own]
             if method != "none":
                 options += ["--teacher", str(root / "teacher")]
             students.setdefault(method, []).append(train("distill.py", args.student_config, folder, options))
@@ -76,12 +78,23 @@ def main(argv: list[str] | None = None) -> None:
     held_out = open_split(data, data.eval_split)
     models = {name: load_model(str(folder)).eval() for name, folder in shown(root, students).items()}
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
-    ratio = latency_ratio(models[args.methods[0]], models["teacher"], held_out)
+    ratio = latency_ratio(models[next(iter(methods))], models["teacher"], held_out)
     summary = {"teacher": teacher} | {method: over_seeds(runs) for method, runs in students.items()}
     write_json(root / "results.json", summary)
     report = table(summary, held_out.tasks, ratio, data, len(args.seeds))
     (root / "results.md").write_text(report)
     print("\n" + report + f"\nWritten to {root}: contact_sheet.png, results.json, results.md")
+
+
+def split_method(text: str) -> tuple[str, list[str]]:
+    """`kl:beta=0.02,temperature=4` -> ("kl", ["--beta", "0.02", "--temperature", "4"])."""
+    method, _, rest = text.partition(":")
+    if method not in METHODS:
+        raise KdamValueError(f"unknown method {method!r}; expected {', '.join(METHODS)}.")
+    pairs = [pair.split("=") for pair in rest.split(",")] if rest else []
+    if any(len(pair) != 2 for pair in pairs):
+        raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
+    return method, [word for key, value in pairs for word in (f"--{key}", value)]
 
 
 def train(script: str, config: str, folder: Path, options: list[str]) -> Results:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dataset_loaders import read_image
 from kdam_hf import KdamImageProcessor
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import task_from_spec
 from kdam_hf.training import load_model, parse_recipe, run_command
 from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> None:
         raise KdamValueError(
             "two photos have the same file name; outputs are named after it. Rename one, or predict them apart."
         )
+    for path in args.images:
+        if not Path(path).is_file():
+            raise DataIntegrityError(f"{path}: no such photo; give existing JPEG or PNG files.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(args.model).to(device).eval()
     processor = KdamImageProcessor.from_model_config(model.config)

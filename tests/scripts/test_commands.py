@@ -205,7 +205,7 @@ def test_comparison_leaves_models_table_sheet_and_results_and_is_reused(tmp_path
         recipe,
         "--methods",
         "none",
-        "cs",
+        "cs:beta=0.1",
         "--output_dir",
         tmp_path / "out",
     ]
