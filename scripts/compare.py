@@ -3,7 +3,7 @@
     python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
         --student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
 
-A method may carry its own options: `--methods none kl:beta=0.02 cs:beta=0.1,temperature=4`. Runs train.py and distill.py as
+A method may carry its own options, and stand there twice: `--methods none cs:beta=0.02 cs:beta=0.5,intra=false`. Runs train.py and distill.py as
 a user would (each command is printed); further options are handed to both. What is already there is reused, an interrupted
 run is continued. Leaves under output_dir the models, contact_sheet.png (photo,
 truth, teacher, students), results.json and results.md.
@@ -11,6 +11,7 @@ truth, teacher, students), results.json and results.md.
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -64,21 +65,24 @@ def main(argv: list[str] | None = None) -> None:
 
     teacher = train("train.py", args.teacher_config, root / "teacher", overrides)
     students: dict[str, list[Results]] = {}
-    methods = dict(split_method(text) for text in args.methods)
-    for method, own in methods.items():
+    parsed = [(text, *split_method(text)) for text in args.methods]
+    names = [method for _, method, _ in parsed]
+    for text, method, own in parsed:
+        label = method if names.count(method) == 1 else text
         for seed in args.seeds:
-            folder = root / (method if len(args.seeds) == 1 else f"{method}-seed{seed}")
+            name = re.sub(r"[^\w.]+", "-", label)
+            folder = root / (name if len(args.seeds) == 1 else f"{name}-seed{seed}")
             options = [*overrides, "--method", method, "--seed", str(seed), *own]
             if method != "none":
                 options += ["--teacher", str(root / "teacher")]
-            students.setdefault(method, []).append(train("distill.py", args.student_config, folder, options))
+            students.setdefault(label, []).append(train("distill.py", args.student_config, folder, options))
 
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     data = parse_recipe(groups, ["--config", args.student_config, *overrides])[0]
     held_out = open_split(data, data.eval_split)
     models = {name: load_model(str(folder)).eval() for name, folder in shown(root, students).items()}
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
-    ratio = latency_ratio(models[next(iter(methods))], models["teacher"], held_out)
+    ratio = latency_ratio(models[next(iter(students))], models["teacher"], held_out)
     summary = {"teacher": teacher} | {method: over_seeds(runs) for method, runs in students.items()}
     write_json(root / "results.json", summary)
     report = table(summary, held_out.tasks, ratio, data, len(args.seeds))
