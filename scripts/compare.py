@@ -3,10 +3,10 @@
     python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
         --student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
 
-A method may carry its own options, and stand there twice: `--methods none cs:beta=0.02 cs:beta=0.5,intra=false`. Runs train.py and distill.py as
-a user would (each command is printed); further options are handed to both. What is already there is reused, an interrupted
-run is continued. Leaves under output_dir the models, contact_sheet.png (photo,
-truth, teacher, students), results.json and results.md.
+A method may carry its own options, and stand there twice: `--methods none cs:beta=0.02 cs:beta=0.5,intra=false`. Runs
+train.py and distill.py as a user would (each command is printed); further options are handed to both. What is already
+there is reused, an interrupted run is continued. Leaves under output_dir the models, contact_sheet.png (photo, truth,
+teacher, students), results.json and results.md.
 """
 
 import argparse
