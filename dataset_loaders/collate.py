@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task
 
 
@@ -19,13 +18,9 @@ class Collator:
 
     Args:
         tasks: the tasks of the labels.
-        size_divisor: height and width are padded up to a multiple of it, pixels.
     """
 
-    def __init__(self, tasks: Sequence[Task], size_divisor: int = 1) -> None:
-        if size_divisor < 1:
-            raise KdamValueError(f"size_divisor is {size_divisor}; expected at least 1.")
-        self.size_divisor = size_divisor
+    def __init__(self, tasks: Sequence[Task]) -> None:
         self._invalid = [(task.name, task.to_tensor(task.unlabelled(1, 1)).flatten()[0].item()) for task in tasks]
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -36,7 +31,7 @@ class Collator:
             {task: (B, ..., H, W)}; `index` int64 (B,).
         """
         sizes = [sample["pixel_values"].shape[-2:] for sample in samples]
-        height, width = (-(-max(side) // self.size_divisor) * self.size_divisor for side in zip(*sizes, strict=True))
+        height, width = (max(side) for side in zip(*sizes, strict=True))
 
         def stack(tensors: list[Tensor], value: float) -> Tensor:
             return torch.stack([_pad(tensor, height, width, value) for tensor in tensors])

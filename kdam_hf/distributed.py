@@ -5,9 +5,10 @@ process divides its local sum by the *average* count (`mean`), and a statistic t
 is built from `sum`, which carries gradient both ways.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
 
 
@@ -21,11 +22,6 @@ class Processes:
     def __init__(self, size: int = 1) -> None:
         self.size = size
 
-    @classmethod
-    def current(cls) -> "Processes":
-        """The processes of the default process group; one process when none is initialised."""
-        return cls(dist.get_world_size()) if dist.is_available() and dist.is_initialized() else LOCAL
-
     def mean(self, x: Tensor) -> Tensor:
         """Average over processes, without gradient; any shape."""
         return self._reduced(x, dist.ReduceOp.SUM) / self.size if self.size > 1 else x.detach()
@@ -36,7 +32,7 @@ class Processes:
 
     def sum(self, x: Tensor) -> Tensor:
         """Element-wise sum over processes; differentiable, any shape."""
-        return dist_nn.all_reduce(x, op=dist.ReduceOp.SUM) if self.size > 1 else x
+        return _Sum.apply(x) if self.size > 1 else x
 
     @staticmethod
     def _reduced(x: Tensor, op: dist.ReduceOp.RedOpType) -> Tensor:
@@ -44,6 +40,18 @@ class Processes:
             y = x.detach().clone()
             dist.all_reduce(y, op=op)
         return y
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce whose gradient is the all-reduced gradient: every process's loss depends on every process's input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return Processes._reduced(x, dist.ReduceOp.SUM)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return Processes._reduced(gradients[0].contiguous(), dist.ReduceOp.SUM)
 
 
 LOCAL = Processes()

@@ -1,8 +1,11 @@
 """KDAM teacher and student: any `AutoBackbone`, a decoder, one head per task; predictions at stride 4.
 
-Unusual here: images of any size are padded on the right and at the bottom to a multiple of 32 inside the model, and
-predictions are cropped to ceil(size / 4), so prediction (i, j) always covers pixels 4i..4i+3, 4j..4j+3. Losses are the
-trainer's business. Shape suffixes: B batch, T tasks, C/D channels, H W pixels, h w a stride-4 or coarser grid, N tokens.
+Unusual here: unit vectors are normalised after adding the direction to the camera, because the gradient of a normalised
+vector explodes at zero, where an untrained head starts. Images of any size are padded on the right and at the bottom to a
+multiple of 32 inside the model, and predictions are cropped to ceil(size / 4), so prediction (i, j) always covers pixels
+4i..4i+3, 4j..4j+3. Losses are the trainer's business.
+
+Shape suffixes: B batch, T tasks, C/D channels, H W pixels, h w a stride-4 or coarser grid, N tokens.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,7 @@ STRIDE = 4
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "positive": lambda x: F.softplus(x) + 1e-3,
-    "unit": lambda x: F.normalize(x, dim=1, eps=1e-6),
+    "unit": lambda x: F.normalize(x + x.new_tensor([0.0, 0.0, 1.0])[:, None, None], dim=1, eps=1e-2),
 }
 
 

@@ -51,13 +51,13 @@ class Normals(Task):
         """L1 distance of unit vectors, summed over the three channels, averaged over valid pixels."""
         expect_same_grid(prediction, label, mask, self)
         valid = mask & (label != 0).any(1)
-        unit = F.normalize(prediction.movedim(1, -1)[valid].float(), dim=-1, eps=1e-6)
+        unit = F.normalize(prediction.movedim(1, -1)[valid].float(), dim=-1, eps=1e-2)
         total = (unit - label.movedim(1, -1)[valid]).abs().sum()
         return total / processes.mean(valid.sum().float()).clamp_min(1)
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """kappa * <n, c_k> for `directions` unit vectors c_k; (B, directions, h, w)."""
-        unit = F.normalize(prediction.float(), dim=1, eps=1e-6)
+        unit = F.normalize(prediction.float(), dim=1, eps=1e-2)
         centres = fibonacci_sphere(self.directions).to(unit.device)
         return self.kappa * torch.einsum("kc,bchw->bkhw", centres, unit)
 

@@ -93,7 +93,9 @@ class KdamTrainingArguments(TrainingArguments):
     optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
     lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
     lr_scheduler_kwargs: dict[str, Any] | str | None = _field(None, "power 0.9 down to 0 by default for polynomial")
-    max_grad_norm: float = _field(10.0, "largest gradient norm")
+    max_grad_norm: float = _field(
+        0.0, "gradients of a larger norm are scaled down to it; 0 leaves them, as the protocol does"
+    )
     cpu_threads: int | None = _field(
         None, "threads per process on the CPU; by default the cores are shared out among the processes"
     )

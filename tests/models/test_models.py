@@ -219,3 +219,14 @@ print(sorted((k, tuple(v.shape)) for k, v in maps.items()))
     done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "('normals', (3, 50, 70))" in done.stdout
+
+
+def test_the_gradient_of_an_untrained_head_of_normals_is_bounded(all_tasks):
+    """Padding and flat regions make raw outputs exactly zero, where a normalised vector has no direction."""
+    from kdam_hf.modeling_kdam import ACTIVATIONS
+
+    raw = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    unit = ACTIVATIONS["unit"](raw)
+    assert torch.equal(unit[0, :, 0, 0], torch.tensor([0.0, 0.0, 1.0]))
+    unit[:, 0].sum().backward()
+    assert raw.grad.abs().max() <= 1

@@ -1,51 +1,5 @@
 import pytest
-import torch
-
-from dataset_loaders import EvalTransform, TrainTransform, TransformedDataset, open_dataset
-from kdam_hf import KdamStudent, KdamTeacher
-from kdam_hf.presets import make_config
-from kdam_hf.training import KdamTrainingArguments
-
-MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
-
-
-class Kit:
-    """Tiny rooms, tiny models and arguments, for a few optimizer steps."""
-
-    def __init__(self, root):
-        self.root = root
-        self.rooms = open_dataset("synthetic_rooms", "train", num_images=8, height=40, width=56)
-        self.tasks = self.rooms.tasks
-
-    def train_data(self, **kwargs):
-        transform = TrainTransform(self.tasks, (32, 48), MEAN, STD, **kwargs)
-        return TransformedDataset(self.rooms, transform)
-
-    def eval_data(self):
-        rooms = open_dataset("synthetic_rooms", "val", num_images=5, height=40, width=56)
-        return TransformedDataset(rooms, EvalTransform(self.tasks, MEAN, STD))
-
-    def model(self, role="student", preset="tiny-resnet", seed=0, tasks=None, **overrides):
-        torch.manual_seed(seed)
-        config = make_config(role, preset, tasks or self.tasks, **({"image_mean": MEAN, "image_std": STD} | overrides))
-        return {"teacher": KdamTeacher, "student": KdamStudent}[role](config)
-
-    def args(self, name="run", **kwargs):
-        defaults = {
-            "output_dir": str(self.root / name),
-            "max_steps": 3,
-            "per_device_train_batch_size": 2,
-            "per_device_eval_batch_size": 2,
-            "learning_rate": 0.01,
-            "use_cpu": True,
-            "precision": "fp32",
-            "disable_tqdm": True,
-            "cpu_threads": 1,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": [],
-        }
-        return KdamTrainingArguments(**(defaults | kwargs))
+from conftest_kit import Kit
 
 
 @pytest.fixture
