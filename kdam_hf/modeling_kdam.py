@@ -1,9 +1,8 @@
 """KDAM teacher and student: any `AutoBackbone`, a decoder, one head per task; predictions at stride 4.
 
-Unusual here: unit vectors are normalised after adding the direction to the camera, because the gradient of a normalised
-vector explodes at zero, where an untrained head starts. Images of any size are padded on the right and at the bottom to a
-multiple of 32 inside the model, and predictions are cropped to ceil(size / 4), so prediction (i, j) always covers pixels
-4i..4i+3, 4j..4j+3. Losses are the trainer's business.
+Unusual here: images of any size are padded on the right and at the bottom to a multiple of 32 inside the model, and
+predictions are cropped to ceil(size / 4), so prediction (i, j) always covers pixels 4i..4i+3, 4j..4j+3. Losses are the
+trainer's business.
 
 Shape suffixes: B batch, T tasks, C/D channels, H W pixels, h w a stride-4 or coarser grid, N tokens.
 """
@@ -23,11 +22,27 @@ from .configuration_kdam import KdamConfig, KdamStudentConfig, KdamTeacherConfig
 
 SIZE_DIVISOR = 32
 STRIDE = 4
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "positive": lambda x: F.softplus(x) + 1e-3,
-    "unit": lambda x: F.normalize(x + x.new_tensor([0.0, 0.0, 1.0])[:, None, None], dim=1, eps=1e-2),
-}
+NEAREST = 0.1
+
+
+def positive(x: Tensor) -> Tensor:
+    """max(1 + x, 0.1) in metres whose gradient is that of 1 + x everywhere, so that no pixel gets stuck at the camera.
+
+    A softplus or exponential has next to no gradient where it is near zero: a region once predicted there stays there.
+    """
+    metres = 1 + x
+    return metres + (metres.clamp_min(NEAREST) - metres).detach()
+
+
+def unit(x: Tensor) -> Tensor:
+    """Unit vectors (B, 3, h, w) of an offset from the direction to the camera.
+
+    The gradient of a normalised vector explodes at zero, where an untrained head starts; hence the offset.
+    """
+    return F.normalize(x + x.new_tensor([0.0, 0.0, 1.0])[:, None, None], dim=1, eps=1e-2)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "positive": positive, "unit": unit}
 
 
 @dataclass

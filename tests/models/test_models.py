@@ -221,6 +221,16 @@ print(sorted((k, tuple(v.shape)) for k, v in maps.items()))
     assert "('normals', (3, 50, 70))" in done.stdout
 
 
+def test_depth_is_positive_and_no_pixel_gets_stuck_at_the_camera():
+    from kdam_hf.modeling_kdam import ACTIVATIONS
+
+    raw = torch.tensor([-50.0, -1.0, 0.0, 2.5], requires_grad=True)
+    metres = ACTIVATIONS["positive"](raw)
+    torch.testing.assert_close(metres, torch.tensor([0.1, 0.1, 1.0, 3.5]))
+    metres.sum().backward()
+    assert torch.equal(raw.grad, torch.ones(4))
+
+
 def test_the_gradient_of_an_untrained_head_of_normals_is_bounded(all_tasks):
     """Padding and flat regions make raw outputs exactly zero, where a normalised vector has no direction."""
     from kdam_hf.modeling_kdam import ACTIVATIONS
