@@ -24,10 +24,10 @@ demo: $(READY)  ## train a teacher, distil students, compare them (synthetic roo
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
 		--student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
 
-compare: $(READY)  ## all methods over three seeds (synthetic rooms; half an hour on two cores)
+compare: $(READY)  ## all methods over three seeds (synthetic rooms; about twenty minutes on two cores)
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
 		--student_config scripts/recipes/rooms_student.yaml --methods none kl dist:beta=1 cwd cs --seeds 0 1 2 \
-		--max_steps 400 --output_dir outputs/compare
+		--max_steps 300 --output_dir outputs/compare
 
 test: $(READY)  ## run the test suite
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
