@@ -116,6 +116,7 @@ class KdamImageProcessor(BaseImageProcessor):
         scale = self.size["shortest_edge"] / min(size)
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
+    @torch.no_grad()
     def post_process(self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor) -> list[dict[str, Tensor]]:
         """Maps at the photos' own sizes in physical units.
 

@@ -59,6 +59,7 @@ def test_large_photos_are_reduced_small_ones_kept_and_maps_have_the_photos_size(
             "edge": (h, w),
         }
         assert maps["semseg"].dtype == torch.int64
+        assert not any(value.requires_grad for value in maps.values())
         assert (maps["depth"] > 0).all()
         assert torch.allclose(maps["normals"].norm(dim=0), torch.ones(()), atol=1e-5)
         assert 0 <= maps["edge"].min() <= maps["edge"].max() <= 1
