@@ -80,7 +80,7 @@ def test_the_teacher_is_neither_trained_nor_saved(kit):
 
 def test_a_method_and_a_teacher_go_together(kit):
     with pytest.raises(KdamValueError, match="no teacher"):
-        distiller(kit, "none", teacher=None).__class__(
+        DistillationTrainer(
             kit.model(),
             kit.args(),
             kit.tasks,
