@@ -137,7 +137,7 @@ def _grey_factor(path: Path, mode: str) -> int:
 
 def _read_npy(path: Path, max_pixels: int) -> NDArray[Any]:
     """Through a memory map: a header that promises more than the file holds is refused before any allocation."""
-    with _reading(path, ".npy array"):
+    with reading(path, ".npy array"):
         array = np.lib.format.open_memmap(path, mode="r")
     if array.dtype.kind not in "biuf" or array.ndim < 2 or array.shape[0] * array.shape[1] > max_pixels:
         raise DataIntegrityError(
@@ -148,7 +148,7 @@ def _read_npy(path: Path, max_pixels: int) -> NDArray[Any]:
 
 @contextmanager
 def _opened(path: Path, formats: tuple[str, ...], max_pixels: int) -> Iterator[Image.Image]:
-    with _reading(path, " or ".join(formats)), Image.open(path, formats=formats) as image:
+    with reading(path, " or ".join(formats)), Image.open(path, formats=formats) as image:
         if image.width * image.height > max_pixels:
             raise DataIntegrityError(
                 f"{path}: {image.width}x{image.height} pixels; expected at most {max_pixels}. Downscale the file."
@@ -157,8 +157,11 @@ def _opened(path: Path, formats: tuple[str, ...], max_pixels: int) -> Iterator[I
 
 
 @contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Crafted bytes make the parsers of Pillow and NumPy raise nearly anything, TypeError and TokenError among it."""
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a parser raises into a DataIntegrityError that names the file.
+
+    Crafted bytes make the parsers of Pillow, NumPy and SciPy raise nearly anything, TypeError and TokenError among it.
+    """
     try:
         yield
     except (DataIntegrityError, MemoryError):

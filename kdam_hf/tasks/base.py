@@ -6,7 +6,7 @@ B batch, C channels, H W full resolution, h w stride-4 grid, N valid pixels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.image_processing_kdam import read_out
 from kdam_hf.metrics.base import Metric
+from kdam_hf.tasks.statistics import LabelStatistics
 
 Label = NDArray[Any]
 
@@ -126,6 +127,20 @@ class Task(ABC):
     @abstractmethod
     def check(self, label: Label, where: str) -> None:
         """Raise DataIntegrityError when a raw label is out of range; `where` names its file or sample."""
+
+    @abstractmethod
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Which pixels of a raw label count; (H, W)."""
+
+    def statistics(self, label: Label) -> LabelStatistics:
+        """Facts of one raw label: its share of valid pixels, and the pixels of each class or the range of values."""
+        valid = self.valid(label)
+        facts = LabelStatistics(images=1, pixels=valid.size, valid=int(valid.sum()))
+        return replace(facts, **self._value_statistics(label[valid])) if facts.valid else facts
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        """`counts`, or `lowest` and `highest`, of at least one valid value."""
+        return {"lowest": float(values.min()), "highest": float(values.max())}
 
     def hflip(self, label: Label) -> Label:
         """Mirror a raw label left to right."""

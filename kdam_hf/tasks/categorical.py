@@ -30,7 +30,12 @@ class Categorical(Task):
     kind: ClassVar[str] = "categorical"
     primary_metric: ClassVar[str] = "miou"
     limits_class_share: ClassVar[bool] = True
-    file_options: ClassVar[dict[str, type]] = {"num_classes": int, "class_names": list, "ignore_index": int}
+    file_options: ClassVar[dict[str, type]] = {
+        "num_classes": int,
+        "class_names": list,
+        "ignore_index": int,
+        "first_id": int,
+    }
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.classes) < IGNORE_INDEX:
@@ -82,25 +87,34 @@ class Categorical(Task):
         return np.full((height, width), IGNORE_INDEX, np.uint8)
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Integer ids; `ignore_index` of the dataset becomes 255."""
+        """Integer ids; `ignore_index` of the dataset becomes 255, `first_id` (0 unless stated) the id of the first class."""
         array = expect_2d(array, self, where)
         if array.dtype.kind not in "iu":
             raise DataIntegrityError(f"{where}: {self.name} label is {array.dtype}; expected integer class ids.")
-        ignored = array == options.get("ignore_index", IGNORE_INDEX)
-        self._check_range(array[~ignored], where)
-        return np.where(ignored, IGNORE_INDEX, array).astype(np.uint8)
+        ignore, first = options.get("ignore_index", IGNORE_INDEX), options.get("first_id", 0)
+        ignored = array == ignore
+        self._check_range(array[~ignored], first, ignore, where)
+        return np.where(ignored, IGNORE_INDEX, array.astype(np.int64) - first).astype(np.uint8)
 
     def check(self, label: Label, where: str) -> None:
         """Every id is a class or 255."""
-        self._check_range(label[label != IGNORE_INDEX], where)
+        self._check_range(label[label != IGNORE_INDEX], 0, IGNORE_INDEX, where)
 
-    def _check_range(self, ids: Label, where: str) -> None:
-        if ids.size and (ids.min() < 0 or ids.max() >= self.channels):
-            wrong = sorted({int(i) for i in np.unique(ids) if not 0 <= i < self.channels})
+    def _check_range(self, ids: Label, first: int, ignore: int, where: str) -> None:
+        last = first + self.channels - 1
+        if ids.size and (ids.min() < first or ids.max() > last):
+            wrong = sorted({int(i) for i in np.unique(ids) if not first <= i <= last})
             raise DataIntegrityError(
-                f"{where}: {self.name} label holds {wrong[:8]}; expected 0..{self.channels - 1} or {IGNORE_INDEX} (ignore). "
+                f"{where}: {self.name} label holds {wrong[:8]}; expected {first}..{last} or {ignore} (ignore). "
                 "Fix the file, or num_classes / ignore_index in dataset.json."
             )
+
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Where it is not 255."""
+        return label != IGNORE_INDEX
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        return {"counts": tuple(np.bincount(values, minlength=self.channels).tolist())}
 
     def to_tensor(self, label: Label) -> Tensor:
         """int64 (H, W)."""

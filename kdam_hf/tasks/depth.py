@@ -37,7 +37,7 @@ class Depth(Task):
     activation: ClassVar[str] = "positive"
     primary_metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
-    file_options: ClassVar[dict[str, type]] = {"unit": str}
+    file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
 
     @property
     def channels(self) -> int:
@@ -72,7 +72,11 @@ class Depth(Task):
         return np.zeros((height, width), np.float32)
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`."""
+        """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`.
+
+        `max_depth` is the largest depth the sensor can report, in metres; without it, floats above 655.35 are taken for
+        millimetres by mistake, since no 16-bit file could hold them in centimetres.
+        """
         array = expect_2d(array, self, where)
         if array.dtype == np.uint8:
             raise DataIntegrityError(
@@ -83,6 +87,12 @@ class Depth(Task):
             raise DataIntegrityError(f"{where}: depth unit {unit!r}; expected 'm' or 'mm' in dataset.json.")
         metres = array.astype(np.float32) * (1e-3 if unit == "mm" else 1.0)
         self.check(metres, where)
+        limit = options.get("max_depth", 655.35 if unit == "m" else math.inf)
+        if metres.size and metres.max() > limit:
+            raise DataIntegrityError(
+                f"{where}: depth holds {metres.max():.4g} m; expected at most {limit:g} m. "
+                + ("If the file holds millimetres, save them as integers or state unit 'mm'." if unit == "m" else "")
+            )
         return metres
 
     def check(self, label: Label, where: str) -> None:
@@ -91,6 +101,10 @@ class Depth(Task):
             raise DataIntegrityError(f"{where}: depth holds NaN or infinity; mark invalid pixels with 0.")
         if label.size and label.min() < 0:
             raise DataIntegrityError(f"{where}: depth holds {label.min():.3g} m; expected >= 0, with 0 for invalid.")
+
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Where a depth was measured."""
+        return label > 0
 
     def rescale(self, label: Label, scale: float) -> Label:
         """An image enlarged by `scale` shows the scene `scale` times nearer."""

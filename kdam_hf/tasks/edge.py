@@ -95,6 +95,13 @@ class Edge(Task):
                 f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0, 1 or {IGNORE_INDEX} (ignore)."
             )
 
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Where it is not 255."""
+        return label != IGNORE_INDEX
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        return {"counts": tuple(np.bincount(values, minlength=2).tolist())}
+
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (1, H, W)."""
         return torch.from_numpy(label.astype(np.float32))[None]

@@ -70,7 +70,7 @@ class Normals(Task):
         return np.zeros((height, width, 3), np.float32)
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5 are invalid."""
+        """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5, and black, are invalid."""
         if array.ndim != 3 or array.shape[-1] != 3:
             raise DataIntegrityError(f"{where}: normals have shape {array.shape}; expected (H, W, 3).")
         vectors = array.astype(np.float32) * (2 / 255) - 1 if array.dtype == np.uint8 else array.astype(np.float32)
@@ -78,11 +78,10 @@ class Normals(Task):
             raise DataIntegrityError(f"{where}: normals are {array.dtype}; expected uint8 or float in [-1, 1].")
         if not np.isfinite(vectors).all():
             raise DataIntegrityError(f"{where}: normals hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
+        if array.dtype == np.uint8:
+            vectors[(array == 0).all(-1)] = 0
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        if length.size and length.max() > 1.8:
-            raise DataIntegrityError(
-                f"{where}: normals of length {length.max():.3g}; expected unit vectors in [-1, 1]."
-            )
+        _check_lengths(length[length >= 0.5], where)
         return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
 
     def check(self, label: Label, where: str) -> None:
@@ -91,6 +90,10 @@ class Normals(Task):
         off = (np.abs(length - 1) > 0.02) & (length != 0)
         if not np.isfinite(label).all() or off.any():
             raise DataIntegrityError(f"{where}: {int(off.sum())} normals are neither unit vectors nor (0, 0, 0).")
+
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Where the vector is not zero."""
+        return (label != 0).any(-1)
 
     def hflip(self, label: Label) -> Label:
         """Mirror the grid and the x component."""
@@ -113,6 +116,18 @@ class Normals(Task):
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Colours of the axes."""
         return [("right", (255, 128, 128)), ("up", (128, 255, 128)), ("to camera", (128, 128, 255))]
+
+
+def _check_lengths(lengths: NDArray[np.float32], where: str) -> None:
+    """Refuse vectors that were stored in another scale; rounding and JPEG move a few lengths, never the median.
+
+    A unit vector stored as (n + 1) / 2 and read as it is has a length between 0.4 and 1.4, mostly about 1.2.
+    """
+    if lengths.size and (lengths.max() > 1.8 or abs(float(np.median(lengths)) - 1) > 0.1):
+        raise DataIntegrityError(
+            f"{where}: normals have lengths {np.median(lengths):.3g} (median) to {lengths.max():.3g}; expected unit "
+            "vectors in [-1, 1]. Files scaled to [0, 1] or [0, 255] must be 8-bit PNGs with n = 2 v / 255 - 1."
+        )
 
 
 def fibonacci_sphere(n: int) -> Tensor:

@@ -116,7 +116,7 @@ def change(function):
         (write("train.txt", "\n \n"), r"train\.txt: no ids"),
         (write("train.txt", "0000\n0001\n0000\n"), r"train\.txt: id '0000' occurs twice"),
         (write("train.txt", "0000\n../secret\n"), r"train\.txt: sample id '\.\./secret'"),
-        (write("train.txt", "0000\n0007\n"), r"images: no image for 1 of 2 ids, first '0007'"),
+        (write("train.txt", "0000\n0007\n"), r"images: no file for 1 of 2 ids of split 'train', first '0007'"),
         (remove("images"), "images: cannot be listed"),
         (remove("normals"), "normals: cannot be listed.*dataset.json"),
         (remove("normals/0001.npy"), r"normals: no label for any of the 2 ids of train\.txt"),

@@ -1,0 +1,217 @@
+"""A split whose samples are files: one image and one label file per id and task, found by one listing per folder.
+
+Everything that can be known without opening a file is known when the dataset is made.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dataset_loaders.sample import Sample, check_id, check_sizes, read_array, read_image
+from kdam_hf.errors import DataIntegrityError
+from kdam_hf.tasks import Task
+
+Read = Callable[[Path], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ReadLabel:
+    """Reads label files of one task.
+
+    Args:
+        task: whose `from_file` turns the stored array into a raw label.
+        load: opens a file.
+        options: what the layout knows of the files, as in the task's entry of dataset.json.
+    """
+
+    task: Task
+    load: Read = read_array
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, path: Path) -> NDArray[Any]:
+        """The raw label in a file."""
+        return self.task.from_file(self.load(path), self.options, str(path))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of one folder that carry an id of the dataset.
+
+    Args:
+        path: the folder.
+        suffix: end of the file names, with its dot, or several that are all accepted.
+        files: id -> file.
+    """
+
+    path: Path
+    suffix: tuple[str, ...]
+    files: Mapping[str, Path]
+
+    def __getitem__(self, sample_id: str) -> Path:
+        """The file of an id.
+
+        Raises:
+            DataIntegrityError: there is none.
+        """
+        if sample_id not in self.files:
+            raise DataIntegrityError(
+                f"{self.path}: no file for id {sample_id!r}; expected {sample_id}{' or '.join(self.suffix)}. "
+                "Add it, or remove the id from the split."
+            )
+        return self.files[sample_id]
+
+    def lacks(self, ids: Sequence[str], split: str) -> str | None:
+        """In words, the ids without a file; None when every id has one."""
+        without = [sample_id for sample_id in ids if sample_id not in self.files]
+        if not without:
+            return None
+        return (
+            f"{self.path}: no file for {len(without)} of {len(ids)} ids of split {split!r}, first {without[0]!r}; "
+            f"expected {without[0]}{' or '.join(self.suffix)}. Add it, or remove the id from the split."
+        )
+
+
+def list_folder(path: Path, suffix: str | tuple[str, ...], holds: str) -> Folder:
+    """Every file of a folder with one of the suffixes, by its stem.
+
+    Raises:
+        DataIntegrityError: the folder cannot be listed, or two files share a stem.
+    """
+    suffixes = (suffix,) if isinstance(suffix, str) else suffix
+    files: dict[str, Path] = {}
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise DataIntegrityError(f"{path}: cannot be listed ({error.strerror}); expected {holds}.") from error
+    for name in names:
+        stem, end = os.path.splitext(name)
+        if end.lower() not in suffixes or name.startswith("."):
+            continue
+        if stem in files:
+            raise DataIntegrityError(f"{path}: both {files[stem].name} and {name}; expected one file per id.")
+        files[stem] = path / name
+    return Folder(path, suffixes, files)
+
+
+class FileDataset:
+    """One split of a dataset on disk.
+
+    Args:
+        name: of the dataset.
+        split: of the ids.
+        ids: in order.
+        images: one file per id.
+        labels: per task its files and how they are read.
+        read_photo: opens an image file.
+        partial: whether a label file may be missing (the task is then unlabelled for that image).
+        origin: where the files are and what was recognised, in words.
+        settings: more that the samples depend on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        ids: Sequence[str],
+        images: Folder,
+        labels: Mapping[Task, tuple[Folder, Read]],
+        read_photo: Read = read_image,
+        partial: bool = False,
+        origin: str = "",
+        settings: str = "",
+    ) -> None:
+        self.name, self.split, self.origin = name, split, origin
+        self.ids = tuple(ids)
+        self.tasks = tuple(labels)
+        self.partial = partial
+        self._images = images
+        self._labels = {task.name: entry for task, entry in labels.items()}
+        self._read_photo = read_photo
+        self._settings = settings
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample.
+
+        Raises:
+            DataIntegrityError: a file is missing, unreadable, out of range or of another size than its image; names it.
+        """
+        sample_id = self.ids[index]
+        image = self._read_photo(self._images[sample_id])
+        labels = {}
+        for name, (folder, read) in self._labels.items():
+            if self.partial and sample_id not in folder.files:
+                continue
+            path = folder[sample_id]
+            labels[name] = read(path)
+            check_sizes(image, labels[name], f"{path}: label")
+        return {"id": sample_id, "image": image, "labels": labels}
+
+    def photo(self, index: int) -> Path:
+        """The image file of a sample."""
+        return self._images[self.ids[index]]
+
+    @property
+    def folders(self) -> list[Folder]:
+        """The images' folder and those of the labels."""
+        return [self._images, *(folder for folder, _ in self._labels.values())]
+
+    def missing(self) -> list[str]:
+        """What is wrong with files that should be there: one sentence per folder."""
+        required = self.folders[:1] if self.partial else self.folders
+        return [text for folder in required if (text := folder.lacks(self.ids, self.split))]
+
+    @cached_property
+    def version(self) -> str:
+        """Changes with the ids, the files' names and sizes, and the settings."""
+        digest = hashlib.sha256("\n".join([self._settings, *self.ids]).encode())
+        for folder in self.folders:
+            for sample_id in self.ids:
+                path = folder.files.get(sample_id)
+                size = path.stat().st_size if path is not None and path.exists() else -1
+                digest.update(f"{folder.path.name}/{path and path.name}:{size}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+def read_ids(path: Path) -> tuple[str, ...]:
+    """The ids of a split, one a line.
+
+    Raises:
+        DataIntegrityError: missing, not text, empty, an id twice, or one that could leave the folder.
+    """
+    lines = (line.strip() for line in read_text(path, "it lists the ids of the split, one a line").splitlines())
+    ids = tuple(line for line in lines if line)
+    if not ids:
+        raise DataIntegrityError(f"{path}: no ids; expected one a line, e.g. 0001 for images/0001.jpg.")
+    try:
+        seen = set()
+        for sample_id in ids:
+            if check_id(sample_id) in seen:
+                raise DataIntegrityError(f"id {sample_id!r} occurs twice; remove one.")
+            seen.add(sample_id)
+    except DataIntegrityError as error:
+        raise DataIntegrityError(f"{path}: {error}") from error
+    return ids
+
+
+def read_text(path: Path, holds: str) -> str:
+    """A text file.
+
+    Raises:
+        DataIntegrityError: missing, or not UTF-8; names what lies beside it.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        present = ", ".join(sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))) or "none"
+        raise DataIntegrityError(f"{path}: no such file; {holds}. {path.suffix} files there: {present}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataIntegrityError(f"{path}: not readable as UTF-8 text ({error}).") from error
