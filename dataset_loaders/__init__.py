@@ -8,8 +8,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from dataset_loaders.archives import is_archive
 from dataset_loaders.collate import Collator
-from dataset_loaders.packed import PackedDataset, pack
+from dataset_loaders.packed import PackedDataset, find_packed
+from dataset_loaders.packing import pack
 from dataset_loaders.sample import DenseDataset, Sample, check_id, check_sample, read_array, read_image
 from dataset_loaders.transforms import EpochSampler, EvalTransform, TrainTransform, TransformedDataset
 from kdam_hf.errors import KdamValueError
@@ -49,15 +51,48 @@ def _open_rooms(
     return SyntheticRooms(split, num_images, height, width, seed, tasks)
 
 
-def _open_folder(split: str, data_dir: str | Path | None, tasks: Sequence[str] | None) -> DenseDataset:
+def _open_folder(
+    split: str, data_dir: str | Path | None, tasks: Sequence[str] | None, strict: bool = True
+) -> DenseDataset:
     if data_dir is None:
         raise KdamValueError("dataset 'folder' needs data_dir: the folder that holds dataset.json.")
     from dataset_loaders.folder import FolderDataset
 
-    return FolderDataset(data_dir, split, tasks)
+    return FolderDataset(data_dir, split, tasks, strict)
 
 
-_OPENERS: dict[str, Callable[..., DenseDataset]] = {"folder": _open_folder, "synthetic_rooms": _open_rooms}
+def _open_nyud_v2(
+    split: str,
+    data_dir: str | Path | None,
+    tasks: Sequence[str] | None,
+    layout: str | None = None,
+    strict: bool = True,
+    crop: str = "auto",
+    intrinsics: str = "kinect",
+) -> DenseDataset:
+    from dataset_loaders.nyud_v2 import open_nyud_v2
+
+    return open_nyud_v2(split, data_dir, tasks, layout, strict, crop, intrinsics)
+
+
+def _open_pascal_context(
+    split: str,
+    data_dir: str | Path | None,
+    tasks: Sequence[str] | None,
+    layout: str | None = None,
+    strict: bool = True,
+) -> DenseDataset:
+    from dataset_loaders.pascal_context import open_pascal_context
+
+    return open_pascal_context(split, data_dir, tasks, layout, strict)
+
+
+_OPENERS: dict[str, Callable[..., DenseDataset]] = {
+    "folder": _open_folder,
+    "nyud_v2": _open_nyud_v2,
+    "pascal_context": _open_pascal_context,
+    "synthetic_rooms": _open_rooms,
+}
 DATASET_NAMES = tuple(_OPENERS)
 
 
@@ -68,13 +103,14 @@ def open_dataset(
 
     Args:
         name: one of `DATASET_NAMES`.
-        split: `train` or `val`; for `folder` any list of ids.
-        data_dir: where the files are, for datasets on disk.
+        split: `train` or `val`, or another list of ids where the data has one.
+        data_dir: where the files are, for datasets on disk: their root, or what `scripts/prepare_data.py` wrote.
         tasks: names of the tasks to read; all of them for None.
-        options: of the dataset, e.g. `num_images`, `height`, `width` and `seed` of `synthetic_rooms`.
+        options: of the dataset: `num_images`, `height`, `width` and `seed` of `synthetic_rooms`; `layout` and `strict` of
+            data on disk; `crop` and `intrinsics` of `nyud_v2`.
 
     Raises:
-        KdamValueError: unknown name, task or option, or `data_dir` missing.
+        KdamValueError: unknown name, task or option, or `data_dir` missing or an archive.
         DataIntegrityError: the files on disk are not usable.
     """
     if name not in _OPENERS:
@@ -83,4 +119,13 @@ def open_dataset(
     unknown = [option for option in options if option not in known]
     if unknown:
         raise KdamValueError(f"{name}: unknown option {', '.join(unknown)}; expected {', '.join(known) or 'none'}.")
+    if data_dir is not None:
+        prepared = find_packed(Path(data_dir), None if name == "folder" else name, split)
+        if prepared is not None:
+            return PackedDataset(prepared, tasks)
+        if is_archive(Path(data_dir)):
+            raise KdamValueError(
+                f"{name}: {data_dir} is an archive; prepare it once with scripts/prepare_data.py --dataset {name} --data_dir "
+                f"{data_dir} --output_dir OUT, then give OUT as data_dir."
+            )
     return _OPENERS[name](split, data_dir, tasks, **options)

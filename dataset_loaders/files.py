@@ -5,7 +5,7 @@ Everything that can be known without opening a file is known when the dataset is
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from kdam_hf.errors import DataIntegrityError
 from kdam_hf.tasks import Task
 
 Read = Callable[[Path], NDArray[Any]]
+ReadOrSkip = Callable[[Path], NDArray[Any] | None]
+"""None means that the file says nothing of this task: the image is unlabelled."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ class FileDataset:
         labels: per task its files and how they are read.
         read_photo: opens an image file.
         partial: whether a label file may be missing (the task is then unlabelled for that image).
+        listed: ids of all splits, to tell files that belong to none; None where other files are expected.
         origin: where the files are and what was recognised, in words.
+        notes: what a user should know of the labels, e.g. which are derived.
         settings: more that the samples depend on.
     """
 
@@ -120,16 +124,19 @@ class FileDataset:
         split: str,
         ids: Sequence[str],
         images: Folder,
-        labels: Mapping[Task, tuple[Folder, Read]],
+        labels: Mapping[Task, tuple[Folder, ReadOrSkip]],
         read_photo: Read = read_image,
         partial: bool = False,
+        listed: Collection[str] | None = None,
         origin: str = "",
+        notes: Sequence[str] = (),
         settings: str = "",
     ) -> None:
         self.name, self.split, self.origin = name, split, origin
         self.ids = tuple(ids)
         self.tasks = tuple(labels)
-        self.partial = partial
+        self.notes = tuple(notes)
+        self._partial, self._listed = partial, listed
         self._images = images
         self._labels = {task.name: entry for task, entry in labels.items()}
         self._read_photo = read_photo
@@ -148,11 +155,13 @@ class FileDataset:
         image = self._read_photo(self._images[sample_id])
         labels = {}
         for name, (folder, read) in self._labels.items():
-            if self.partial and sample_id not in folder.files:
+            if self._partial and sample_id not in folder.files:
                 continue
             path = folder[sample_id]
-            labels[name] = read(path)
-            check_sizes(image, labels[name], f"{path}: label")
+            label = read(path)
+            if label is not None:
+                check_sizes(image, label, f"{path}: label")
+                labels[name] = label
         return {"id": sample_id, "image": image, "labels": labels}
 
     def photo(self, index: int) -> Path:
@@ -166,8 +175,22 @@ class FileDataset:
 
     def missing(self) -> list[str]:
         """What is wrong with files that should be there: one sentence per folder."""
-        required = self.folders[:1] if self.partial else self.folders
+        required = self.folders[:1] if self._partial else self.folders
         return [text for folder in required if (text := folder.lacks(self.ids, self.split))]
+
+    def unlisted(self) -> list[str]:
+        """Files that no split lists: one sentence per folder."""
+        if self._listed is None:
+            return []
+        found = []
+        for folder in self.folders:
+            names = [path.name for stem, path in folder.files.items() if stem not in self._listed]
+            if names:
+                found.append(
+                    f"{folder.path}: {len(names)} files belong to no split, first {names[0]}; expected every file in a "
+                    "list of ids. Restore the list, remove the files, or list their ids in a split of their own."
+                )
+        return found
 
     @cached_property
     def version(self) -> str:

@@ -10,6 +10,7 @@ from kdam_hf.tasks.depth import Depth
 from kdam_hf.tasks.edge import Edge
 from kdam_hf.tasks.named import NYUD_V2, PASCAL_CONTEXT, TASK_NAMES, make_task, select_tasks, task_class, task_from_spec
 from kdam_hf.tasks.normals import Normals
+from kdam_hf.tasks.statistics import LabelStatistics
 
 __all__ = [
     "NYUD_V2",
@@ -19,6 +20,7 @@ __all__ = [
     "Depth",
     "Edge",
     "HumanParts",
+    "LabelStatistics",
     "Normals",
     "Saliency",
     "Task",

@@ -43,6 +43,8 @@ class Task(ABC):
     higher_is_better: ClassVar[bool] = True
     limits_class_share: ClassVar[bool] = False
     """Whether a training crop must not be filled by one class of this task."""
+    unit: ClassVar[str] = ""
+    """Of the values of a regression task, e.g. m."""
     file_options: ClassVar[dict[str, type]] = {}
     """What `dataset.json` may say of this task's label files, with types."""
 

@@ -14,7 +14,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
-from kdam_hf.metrics.thresholds import Saliency as SaliencyMetric
+from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
 from kdam_hf.tasks.base import Label, Task, expect_2d, expect_same_grid
 from kdam_hf.tasks.colors import categorical_palette, ramp
 
@@ -177,7 +177,7 @@ class Saliency(Categorical):
         return 1 - shares
 
     def metric(self) -> Metric:
-        """maxF and MAE."""
+        """maxF, max-mIoU and MAE."""
         return SaliencyMetric()
 
     def render(self, values: Label) -> NDArray[np.uint8]:

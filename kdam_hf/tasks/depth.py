@@ -37,6 +37,7 @@ class Depth(Task):
     activation: ClassVar[str] = "positive"
     primary_metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = "m"
     file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
 
     @property

@@ -95,6 +95,9 @@ class Normals(Task):
         """Where the vector is not zero."""
         return (label != 0).any(-1)
 
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        return {}
+
     def hflip(self, label: Label) -> Label:
         """Mirror the grid and the x component."""
         return label[:, ::-1] * np.array([-1, 1, 1], label.dtype)

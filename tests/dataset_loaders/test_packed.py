@@ -2,13 +2,15 @@ import json
 import multiprocessing
 import os
 import pickle
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 
 from dataset_loaders import PackedDataset, check_sample, pack
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from dataset_loaders.inspection import SplitReport, inspect_split
+from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
 from kdam_hf.tasks import make_task
 
 TASKS = (make_task("semseg", ["a", "b", "c"]), make_task("depth"), make_task("normals"), make_task("edge"))
@@ -105,16 +107,60 @@ def test_the_number_of_processes_changes_no_byte(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+class Counting(Random):
+    """Remembers which samples were read."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
 def test_an_interrupted_build_is_not_taken_for_complete(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         packed(tmp_path / "p", Random(fail_at=3))
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "p").exists()
     with pytest.raises(DataIntegrityError, match="no complete packed dataset"):
         PackedDataset(tmp_path / "p", TASKS)
-    assert len(packed(tmp_path / "p")) == 5
 
 
-def test_a_killed_build_is_not_taken_for_complete(tmp_path):
+def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path):
+    packed(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        packed(tmp_path / "p", Random(fail_at=3))
+    rest = Counting()
+    packed(tmp_path / "p", rest)
+    assert rest.read == [3, 4]
+    for name in ("samples.bin", "index.json"):
+        assert (tmp_path / "p" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "read_again"),
+    [
+        ("journal.jsonl", lambda data: data[:-7], [2, 3, 4]),
+        ("samples.bin", lambda data: data[:-1], [2, 3, 4]),
+        ("samples.bin", lambda data: data + b"half a record", [3, 4]),
+        ("samples.bin", lambda data: bytes([data[0] ^ 1]) + data[1:], [0, 1, 2, 3, 4]),
+        ("journal.jsonl", lambda data: data.replace(b"random", b"others"), [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_build_that_was_cut_off_anywhere_keeps_what_its_checksums_confirm(tmp_path, file, spoil, read_again):
+    packed(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        packed(tmp_path / "p", Random(fail_at=3))
+    path = tmp_path / ".p.building" / file
+    path.write_bytes(spoil(path.read_bytes()))
+    rest = Counting()
+    packed(tmp_path / "p", rest)
+    assert rest.read == read_again
+    assert (tmp_path / "p" / "samples.bin").read_bytes() == (tmp_path / "whole" / "samples.bin").read_bytes()
+
+
+def test_a_killed_build_is_continued(tmp_path):
     class Killed(Random):
         def __getitem__(self, index):
             return super().__getitem__(index) if index < 3 else os._exit(9)
@@ -124,18 +170,28 @@ def test_a_killed_build_is_not_taken_for_complete(tmp_path):
     builder.join(30)
     assert builder.exitcode == 9
     assert not (tmp_path / "p").exists()
-    assert len(packed(tmp_path / "p")) == 5
+    rest = Counting()
+    assert len(packed(tmp_path / "p", rest)) == 5
+    assert rest.read == [3, 4]
 
 
-def test_a_build_that_was_overtaken_uses_the_finished_one(tmp_path):
-    class Overtaken(Random):
+def test_a_killed_reading_process_is_reported(tmp_path):
+    class Crashes(Random):
         def __getitem__(self, index):
-            if index == 4:
-                packed(tmp_path / "p")
-            return super().__getitem__(index)
+            return super().__getitem__(index) if index < 3 else os._exit(9)
 
-    assert len(packed(tmp_path / "p", Overtaken())) == 5
-    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+    with pytest.raises(KdamError, match=r"reading process ended.*num_proc 1"):
+        packed(tmp_path / "p", Crashes(), num_proc=2)
+
+
+def test_two_builders_of_one_folder_read_every_sample_once(tmp_path):
+    rest, first = Counting(), Counting()
+    threads = [threading.Thread(target=packed, args=(tmp_path / "p", source)) for source in (rest, first)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(rest.read + first.read) == [0, 1, 2, 3, 4]
 
 
 def test_a_truncated_file_is_refused(tmp_path):
@@ -156,7 +212,32 @@ def test_a_bad_sample_stops_the_build(tmp_path):
     for num_proc in (1, 2):
         with pytest.raises(DataIntegrityError, match=r"0002.*edge.*9"):
             packed(tmp_path / "p", Bad(), num_proc=num_proc)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "p").exists()
+
+
+def test_with_a_report_every_bad_sample_is_found_and_the_good_ones_are_kept(tmp_path):
+    class Bad(Counting):
+        wrong = (1, 3)
+
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            sample["labels"]["edge"][0, 0] = 9 if index in self.wrong else 0
+            return sample
+
+    data = Bad()
+    report = SplitReport.of(data)
+    with pytest.raises(DataIntegrityError, match=r"2 of 5 samples are not usable"):
+        packed(tmp_path / "p", data, report=report)
+    assert [text.split("'")[1] for text in report.problems] == ["0001", "0003"]
+    assert sum(report.sizes.values()) == 3
+    data.wrong, data.read = (), []
+    report = SplitReport.of(data)
+    packed(tmp_path / "p", data, report=report)
+    assert data.read == [1, 3]
+    assert not report.problems
+    again = SplitReport.of(data)
+    packed(tmp_path / "p", data, report=again)  # from the index alone
+    assert again == report == inspect_split(data, progress=False)
 
 
 def test_depth_that_does_not_fit_is_refused(tmp_path):

@@ -1,0 +1,104 @@
+"""Labels that follow from other labels: normals from depth, borders from segments.
+
+Camera frame: x right, y up, z towards the camera; pixel (u, v) counts columns and rows from the top left centre.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera, in pixels.
+
+    Args:
+        fx: focal length along a row.
+        fy: focal length along a column.
+        cx: column of the principal point.
+        cy: row of the principal point.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    def scaled(self, vertical: float, horizontal: float) -> "Intrinsics":
+        """The camera of a picture enlarged by these factors."""
+        return Intrinsics(
+            self.fx * horizontal,
+            self.fy * vertical,
+            (self.cx + 0.5) * horizontal - 0.5,
+            (self.cy + 0.5) * vertical - 0.5,
+        )
+
+
+# The colour camera of NYU Depth v2 (camera_params.m of its toolbox), counted from 0.
+KINECT_COLOR = Intrinsics(518.85790117, 519.46961112, 324.58244941, 252.73616633)
+
+
+def normals_from_depth(
+    depth: NDArray[np.float32], camera: Intrinsics, radius: int = 3, tolerance: float = 0.05
+) -> NDArray[np.float32]:
+    """Normals of planes fitted around each pixel.
+
+    On a plane the inverse depth is linear in pixel coordinates, 1/z = a u + b v + c, and the normal is proportional to
+    (a fx, -b fy, -(c + a cx + b cy)). The line is fitted by least squares to the pixels of a square window whose depth
+    is near that of its centre, so that a fit does not cross a depth edge.
+
+    Args:
+        depth: (H, W), metres along the optical axis; 0 where invalid.
+        camera: in pixels of this picture.
+        radius: of the window, pixels.
+        tolerance: largest relative difference in depth from the centre.
+
+    Returns:
+        (H, W, 3) unit vectors facing the camera; (0, 0, 0) where the depth is invalid or fewer than 5 pixels fit.
+    """
+    height, width = depth.shape
+    valid = depth > 0
+    padded = np.pad(depth, radius).astype(np.float64)
+    # sums over the window of 1, u, v, uu, uv, vv and of w, uw, vw, where w is the inverse depth
+    sums = np.zeros((9, height, width))
+    for dv in range(-radius, radius + 1):
+        for du in range(-radius, radius + 1):
+            z = padded[radius + dv : radius + dv + height, radius + du : radius + du + width]
+            near = (z > 0) & (np.abs(z - depth) <= tolerance * depth)
+            w = np.where(near, 1 / np.where(near, z, 1), 0)
+            for k, factor in enumerate((1, du, dv, du * du, du * dv, dv * dv)):
+                if factor:
+                    sums[k] += factor * near
+            for k, factor in enumerate((1, du, dv), start=6):
+                if factor:
+                    sums[k] += factor * w
+    n, su, sv, suu, suv, svv, sw, suw, svw = sums
+    n = np.maximum(n, 1)
+    # centred second moments and the slopes a, b of the fit
+    cuu, cuv, cvv = suu - su * su / n, suv - su * sv / n, svv - sv * sv / n
+    cuw, cvw = suw - su * sw / n, svw - sv * sw / n
+    determinant = cuu * cvv - cuv * cuv
+    valid &= (n >= 5) & (determinant > 1e-3)
+    safe = np.where(valid, determinant, 1)
+    a, b = (cvv * cuw - cuv * cvw) / safe, (cuu * cvw - cuv * cuw) / safe
+    here = (sw - a * su - b * sv) / n  # inverse depth of the plane at the centre
+    v, u = np.mgrid[:height, :width]
+    normal = np.stack([-a * camera.fx, b * camera.fy, here - a * (u - camera.cx) - b * (v - camera.cy)], -1)
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    return np.where(valid[..., None], normal / np.maximum(length, 1e-12), 0).astype(np.float32)
+
+
+def segment_borders(segments: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """1 where the right or the lower neighbour belongs to another segment; (H, W) uint8 in {0, 1}."""
+    border = np.zeros(segments.shape, np.uint8)
+    border[:, :-1] |= segments[:, :-1] != segments[:, 1:]
+    border[:-1] |= segments[:-1] != segments[1:]
+    return border
+
+
+def laplacian_borders(segments: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where the four-neighbour Laplacian of the ids is not zero, the picture mirrored at its rim; (H, W) bool."""
+    ids = np.pad(segments.astype(np.int64), 1, mode="reflect") if min(segments.shape) > 1 else np.pad(segments, 1, "edge")
+    around = ids[:-2, 1:-1] + ids[2:, 1:-1] + ids[1:-1, :-2] + ids[1:-1, 2:]
+    return around != 4 * ids[1:-1, 1:-1]

@@ -1,0 +1,191 @@
+"""NYUD-v2 as published: one HDF5 file of 1449 labelled frames, a list of splits and a map of 894 classes to 40.
+
+Unusual here: normals and edges are derived. Normals are those of planes fitted to the depth around each pixel; edges are
+borders between (label, instance) segments, unlabelled pixels going to the nearest segment first. Neither is what the
+trees of the field hold, so numbers on them do not compare with papers.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from dataset_loaders.geometry import KINECT_COLOR, Intrinsics, normals_from_depth, segment_borders
+from dataset_loaders.matlab import open_hdf5, read_mat
+from dataset_loaders.sample import Sample
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import Task
+
+LABELED, SPLITS, CLASSES = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
+KEYS = ("images", "depths", "labels", "instances")
+SPLIT_KEYS = {"train": "trainNdxs", "val": "testNdxs"}
+NATIVE = (480, 640)
+FIELD_CROP = (45, 470, 41, 601)  # rows and columns inside the white frame; 425x560, as in the trees of the field
+FINE_CLASSES = 894
+# What a Kinect reports ends near 10 m; larger values are another unit.
+METRIC_DEPTH: dict[str, dict[str, Any]] = {"depth": {"unit": "m", "max_depth": 20.0}}
+
+
+class OfficialNyud:
+    """One split of the official files.
+
+    Args:
+        name: of the dataset.
+        root: holds the three files.
+        split: `train` or `val` (the test set).
+        tasks: to read.
+        crop: `auto`, `none` or `top:bottom:left:right`.
+        intrinsics: `kinect` or `fx,fy,cx,cy`, pixels of the whole picture.
+        origin: in words.
+
+    Raises:
+        KdamValueError: unknown split, or a crop or intrinsics that do not parse.
+        DataIntegrityError: a file is missing, or does not hold what it should.
+    """
+
+    def __init__(
+        self, name: str, root: Path, split: str, tasks: Sequence[Task], crop: str, intrinsics: str, origin: str
+    ) -> None:
+        if split not in SPLIT_KEYS:
+            raise KdamValueError(f"{name}: no split {split!r} in {SPLITS}; expected one of {', '.join(SPLIT_KEYS)}.")
+        self.name, self.split, self.tasks, self.origin = name, split, tuple(tasks), origin
+        self._path = root / LABELED
+        self._file: h5py.File | None = None
+        count, height, width = self._check_shapes()
+        self._crop = parse_crop(crop, (height, width))
+        self._camera = parse_intrinsics(intrinsics, (height, width))
+        self._frames = _read_split(root / SPLITS, SPLIT_KEYS[split], count)
+        self._mapping = _read_mapping(root / CLASSES)
+        self.version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}"
+        derived = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
+        self.notes = tuple(f"{t.name}: derived {derived[t.name]}" for t in tasks if t.name in derived)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read and derive one sample.
+
+        Raises:
+            DataIntegrityError: values out of range; names the frame.
+        """
+        frame = self._frames[index]
+        where = f"{self._path} frame {frame + 1}"
+        top, bottom, left, right = self._crop
+        labels = {}
+        for task in self.tasks:
+            array = _DERIVE[task.name](self, frame, where)[top:bottom, left:right]
+            labels[task.name] = task.from_file(array, METRIC_DEPTH.get(task.name, {}), where)
+        image = self._read("images", frame)[top:bottom, left:right]
+        return {"id": f"{frame + 1:04d}", "image": np.ascontiguousarray(image), "labels": labels}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def _read(self, key: str, frame: int) -> NDArray[Any]:
+        """(N, [3,] W, H) on disk, as h5py shows MATLAB's arrays -> (H, W[, 3])."""
+        if self._file is None:  # opened by the process that reads
+            self._file = open_hdf5(self._path, KEYS)
+        return np.asarray(self._file[key][frame]).T
+
+    def _check_shapes(self) -> tuple[int, int, int]:
+        """Number of frames, height and width."""
+        with open_hdf5(self._path, KEYS) as file:
+            shapes = {key: file[key].shape for key in KEYS}
+        images = shapes["images"]
+        if len(images) != 4 or images[1] != 3 or any(shapes[k] != (images[0], *images[2:]) for k in KEYS[1:]):
+            raise DataIntegrityError(
+                f"{self._path}: arrays have shapes {shapes}; expected images (N, 3, W, H) and the others (N, W, H)."
+            )
+        return images[0], images[3], images[2]
+
+    def _semseg(self, frame: int, where: str) -> NDArray[Any]:
+        fine = self._read("labels", frame)
+        if fine.max(initial=0) > FINE_CLASSES:
+            raise DataIntegrityError(f"{where}: label {fine.max()}; expected 0..{FINE_CLASSES}.")
+        return self._mapping[fine]
+
+    def _depth(self, frame: int, where: str) -> NDArray[Any]:
+        return self._read("depths", frame)
+
+    def _normals(self, frame: int, where: str) -> NDArray[Any]:
+        return normals_from_depth(self._read("depths", frame).astype(np.float32), self._camera)
+
+    def _edge(self, frame: int, where: str) -> NDArray[Any]:
+        labels, instances = (self._read(key, frame).astype(np.int64) for key in ("labels", "instances"))
+        segments = labels * 256 + instances
+        void = labels == 0
+        if void.any() and not void.all():
+            nearest = distance_transform_edt(void, return_distances=False, return_indices=True)
+            segments = segments[tuple(nearest)]
+        return segment_borders(segments)
+
+
+_DERIVE = {
+    "semseg": OfficialNyud._semseg,
+    "depth": OfficialNyud._depth,
+    "normals": OfficialNyud._normals,
+    "edge": OfficialNyud._edge,
+}
+
+
+def parse_crop(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """`auto`, `none` or `top:bottom:left:right` -> rows and columns to keep of a picture of `size` (height, width).
+
+    Raises:
+        KdamValueError: not of that form, or outside the picture.
+    """
+    if text == "none" or (text == "auto" and size != NATIVE):
+        return (0, size[0], 0, size[1])
+    if text == "auto":
+        return FIELD_CROP
+    parts = text.split(":")
+    if len(parts) == 4 and all(part.isdigit() for part in parts):
+        top, bottom, left, right = (int(part) for part in parts)
+        if top < bottom <= size[0] and left < right <= size[1]:
+            return (top, bottom, left, right)
+    raise KdamValueError(
+        f"crop {text!r} of a picture of {size[0]}x{size[1]} pixels; expected auto, none or top:bottom:left:right inside it."
+    )
+
+
+def parse_intrinsics(text: str, size: tuple[int, int]) -> Intrinsics:
+    """`kinect`, scaled to a picture of `size` (height, width), or `fx,fy,cx,cy` as they are, in pixels.
+
+    Raises:
+        KdamValueError: not of that form, or a focal length that is not positive.
+    """
+    if text == "kinect":
+        return KINECT_COLOR.scaled(size[0] / NATIVE[0], size[1] / NATIVE[1])
+    try:
+        fx, fy, cx, cy = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise KdamValueError(f"intrinsics {text!r}; expected kinect or fx,fy,cx,cy in pixels.") from error
+    if min(fx, fy) <= 0:
+        raise KdamValueError(f"intrinsics {text!r}: focal lengths {fx} and {fy}; expected positive ones, in pixels.")
+    return Intrinsics(fx, fy, cx, cy)
+
+
+def _read_split(path: Path, key: str, count: int) -> NDArray[np.int64]:
+    """Frames of a split, counted from 0."""
+    numbers = read_mat(path, key)
+    if numbers.dtype.kind not in "biuf" or not numbers.size:
+        raise DataIntegrityError(f"{path}: {key} is {numbers.dtype} {numbers.shape}; expected frame numbers.")
+    frames = numbers.ravel().astype(np.int64) - 1
+    if frames.min() < 0 or frames.max() >= count or len(set(frames.tolist())) != len(frames):
+        raise DataIntegrityError(f"{path}: {key} holds numbers outside 1..{count}, or one twice.")
+    return frames
+
+
+def _read_mapping(path: Path) -> NDArray[np.uint8]:
+    """Table from fine label 0..894 to class id 0..39; 255 for unlabelled."""
+    coarse = read_mat(path, "mapClass").ravel()
+    if coarse.dtype.kind not in "biuf" or len(coarse) != FINE_CLASSES or coarse.min() < 1 or coarse.max() > 40:
+        raise DataIntegrityError(
+            f"{path}: mapClass is {coarse.dtype} of length {len(coarse)}; expected {FINE_CLASSES} numbers in 1..40."
+        )
+    return np.concatenate([[255], coarse - 1]).astype(np.uint8)

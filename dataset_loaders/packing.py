@@ -1,0 +1,253 @@
+"""Writes a training cache (see `packed`), and goes on where an interrupted run stopped.
+
+Records are appended to `samples.bin` and then named, with a checksum, in `journal.jsonl`, in a hidden folder beside the
+target; the folder gets its name when every sample is in it. After a kill, what the journal names and the checksum
+confirms is kept.
+"""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from dataset_loaders.inspection import Seen, SplitReport, examine
+from dataset_loaders.packed import ALIGNMENT, DATA_FILE, FORMAT, INDEX_FILE, PackedDataset, read_index, task_facts
+from dataset_loaders.sample import DenseDataset, Sample
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import LabelStatistics, Task
+
+_JOURNAL = "journal.jsonl"
+
+
+def pack(
+    dataset: DenseDataset,
+    path: str | Path,
+    num_proc: int = 1,
+    progress: bool = True,
+    options: Mapping[str, Any] | None = None,
+    report: SplitReport | None = None,
+) -> PackedDataset:
+    """Write every sample of `dataset` to the folder `path`, or take the folder as it is when it was made from the same.
+
+    The same means equal name, split, length, task classes and `options`; a dataset of files states in its version, for
+    `options`, the names and sizes of its files. An interrupted call is continued by the next one.
+
+    Args:
+        dataset: raw samples; they are checked on the way.
+        path: the folder to make. It is built under another name beside it and renamed when complete.
+        num_proc: processes that read and encode; the content does not depend on it.
+        progress: show a bar.
+        options: what else the samples depend on, as plain JSON data.
+        report: filled with what the samples hold. With it, every bad sample is found before the call fails.
+
+    Raises:
+        KdamValueError: the folder holds something else, or the dataset is empty.
+        DataIntegrityError: a sample is broken, or a depth is above 65.535 m.
+    """
+    target = Path(path)
+    fingerprint = {
+        "name": dataset.name,
+        "split": dataset.split,
+        "length": len(dataset),
+        "tasks": [task_facts(task) for task in dataset.tasks],
+        "options": json.loads(json.dumps(dict(options or {}))),
+    }
+    if not len(dataset):
+        raise KdamValueError(f"{dataset.name} {dataset.split}: empty dataset; nothing to pack into {target}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        if not _holds(target, fingerprint):
+            _build(dataset, target, fingerprint, num_proc, progress, report)
+    packed = PackedDataset(target, dataset.tasks)
+    if report is not None and not report.sizes:
+        for seen in packed.seen():
+            report.add(seen)
+    return packed
+
+
+def _holds(target: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Whether `target` is this very dataset; an error when it is anything else but absent or empty."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    if not (target / INDEX_FILE).is_file():
+        raise KdamValueError(f"{target}: exists and is no packed dataset; remove it or choose another folder.")
+    found = read_index(target)["fingerprint"]
+    differing = [key for key in fingerprint if found.get(key) != fingerprint[key]]
+    if differing:
+        key = differing[0]
+        raise KdamValueError(
+            f"{target}: packed from another dataset: {key} is {found.get(key)}, now {fingerprint[key]}. "
+            "Remove that folder to pack again, or choose another one."
+        )
+    return True
+
+
+def _build(
+    dataset: DenseDataset,
+    target: Path,
+    fingerprint: Mapping[str, Any],
+    num_proc: int,
+    progress: bool,
+    report: SplitReport | None,
+) -> None:
+    building = target.parent / f".{target.name}.building"
+    problems = 0
+    with _Journal(building, fingerprint) as journal:
+        if report is not None:
+            for entry in journal.entries.values():
+                report.add(_seen(entry))
+        left = [index for index in range(len(dataset)) if index not in journal.entries]
+        make = partial(_encode_sample, tasks=dataset.tasks)
+        for seen in examine(dataset, left, make, num_proc, progress, "packing"):
+            if report is not None:
+                report.add(seen)
+            if seen.problem is None:
+                journal.append(seen)
+            elif report is None:
+                raise DataIntegrityError(seen.problem)
+            problems += seen.problem is not None
+        if problems:
+            raise DataIntegrityError(
+                f"{dataset.name} {dataset.split}: {problems} of {len(dataset)} samples are not usable; nothing was put at "
+                f"{target}. Correct or remove them and run again: the good samples are kept."
+            )
+        journal.finish(fingerprint)
+    if target.exists():  # an empty folder
+        target.rmdir()
+    building.rename(target)
+
+
+class _Record(NamedTuple):
+    """The bytes of a sample and where its labels lie in them."""
+
+    data: bytes
+    labels: dict[str, dict[str, Any]]
+
+
+def _encode_sample(sample: Sample, tasks: tuple[Task, ...]) -> _Record:
+    data = bytearray(_aligned(sample["image"]))
+    labels = {}
+    for task in tasks:
+        if task.name in sample["labels"]:
+            stored, form = _encode(sample["labels"][task.name], f"sample {sample['id']!r}: {task.name}")
+            labels[task.name] = {"form": form, "offset": len(data)}
+            data += _aligned(stored)
+    return _Record(bytes(data), labels)
+
+
+def _aligned(array: NDArray[Any]) -> bytes:
+    data = array.tobytes()
+    return data + bytes(-len(data) % ALIGNMENT)
+
+
+def _encode(label: NDArray[Any], where: str) -> tuple[NDArray[Any], str]:
+    """Raw label -> what is stored, and the name of its form."""
+    if label.dtype == np.uint8:
+        return label, "ids"
+    if label.ndim == 3:
+        return np.rint(label * np.float32(32767)).clip(-32767, 32767).astype("<i2"), "unit_vectors"
+    millimetres = np.rint(label * np.float32(1000))
+    if millimetres.max() > 65535:
+        raise DataIntegrityError(f"{where}: {label.max():.1f} m; at most 65.535 m can be packed; mark it invalid (0).")
+    return np.where(label > 0, np.maximum(millimetres, 1), 0).astype("<u2"), "millimetres"
+
+
+def _seen(entry: Mapping[str, Any]) -> Seen:
+    statistics = {name: LabelStatistics.from_json(facts) for name, facts in entry["statistics"].items()}
+    height, width = entry["size"]
+    return Seen(entry["index"], entry["id"], f"{height}x{width}", statistics)
+
+
+class _Journal:
+    """The samples written so far, in a folder of their own.
+
+    Args:
+        folder: made if absent; one that another dataset began is emptied.
+        fingerprint: of the dataset.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.folder = folder
+        header = json.dumps({"format": FORMAT, "fingerprint": fingerprint}, sort_keys=True) + "\n"
+        if not _begins_with(folder / _JOURNAL, header):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            (folder / DATA_FILE).touch()
+            (folder / _JOURNAL).write_text(header, "utf-8")
+        self._data: BinaryIO = (folder / DATA_FILE).open("r+b")
+        self._lines: BinaryIO = (folder / _JOURNAL).open("r+b")
+        self.entries: dict[int, dict[str, Any]] = {}
+        self._recover(len(header.encode()))
+
+    def _recover(self, start: int) -> None:
+        """Keep the lines that are whole and whose record has their checksum; cut off the rest."""
+        self._lines.seek(start)
+        for line in self._lines:
+            try:
+                entry = json.loads(line)
+                self._data.seek(entry["offset"])
+                whole = zlib.crc32(self._data.read(entry["bytes"])) == entry["crc"]
+            except ValueError:
+                break
+            if not whole:
+                break
+            self.entries[entry["index"]] = entry
+            start += len(line)
+        self._lines.seek(start)
+        self._lines.truncate()
+        self._end = max((entry["offset"] + entry["bytes"] for entry in self.entries.values()), default=0)
+        self._data.seek(self._end)
+        self._data.truncate()
+
+    def append(self, seen: Seen) -> None:
+        """Write one encoded sample."""
+        record: _Record = seen.payload
+        entry = {
+            "index": seen.index,
+            "id": seen.id,
+            "size": [int(side) for side in seen.size.split("x")],
+            "labels": record.labels,
+            "offset": self._end,
+            "bytes": len(record.data),
+            "crc": zlib.crc32(record.data),
+            "statistics": {name: facts.as_json() for name, facts in seen.statistics.items()},
+        }
+        self._data.write(record.data)
+        self._data.flush()  # a kill must not leave a line without its record
+        self._lines.write(json.dumps(entry).encode() + b"\n")
+        self._lines.flush()
+        self.entries[seen.index] = entry
+        self._end += len(record.data)
+
+    def finish(self, fingerprint: Mapping[str, Any]) -> None:
+        """Write the index and bring everything to the disk."""
+        os.fsync(self._data.fileno())
+        samples = [self.entries[index] for index in sorted(self.entries)]
+        with (self.folder / INDEX_FILE).open("w", encoding="utf-8") as file:
+            json.dump({"format": FORMAT, "bytes": self._end, "fingerprint": fingerprint, "samples": samples}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        (self.folder / _JOURNAL).unlink()
+
+    def __enter__(self) -> "_Journal":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._data.close()
+        self._lines.close()
+
+
+def _begins_with(path: Path, text: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.readline() == text.encode()
+    except OSError:
+        return False
