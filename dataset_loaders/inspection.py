@@ -122,7 +122,9 @@ def _task_lines(task: Task, facts: LabelStatistics, images: int) -> list[str]:
         extent = f", {facts.lowest:.3g} to {facts.highest:.3g} {task.unit}" if facts.lowest <= facts.highest else ""
         return [head + extent.rstrip()]
     names = task.class_names or [str(k) for k in range(len(facts.counts))]
-    shares = [f"{name} {100 * count / facts.valid:.2g} %" for name, count in zip(names, facts.counts, strict=True) if count]
+    shares = [
+        f"{name} {100 * count / facts.valid:.2g} %" for name, count in zip(names, facts.counts, strict=True) if count
+    ]
     absent = [name for name, count in zip(names, facts.counts, strict=True) if not count]
     lines = [head, *_wrapped(shares)]
     return lines + (_wrapped(["never:", *absent]) if absent else [])

@@ -66,6 +66,12 @@ def recognise(data_dir: str | Path, layouts: Sequence[Layout], key: str | None, 
     )
 
 
+def count_notes(published: dict[str, int], split: str, found: int) -> list[str]:
+    """A note when a split is not as long as the published one."""
+    expected = published.get(split)
+    return [f"{found} images; the published split {split!r} has {expected}"] if expected not in (None, found) else []
+
+
 def _matches(root: Path, pattern: str) -> bool:
     return next(root.glob(pattern), None) is not None
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_loaders.files import FileDataset, Read, ReadLabel, list_folder, read_ids
-from dataset_loaders.layouts import Layout, recognise
+from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat_map
 from dataset_loaders.nyud_v2_official import METRIC_DEPTH, OfficialNyud
 from dataset_loaders.sample import DenseDataset, Sample, check_id, read_array, read_image
@@ -129,9 +129,7 @@ _TREES: dict[str, tuple[str, dict[str, _Form]]] = {
 }
 
 
-def _open_tree(
-    root: Path, split: str, tasks: Sequence[Task], key: str, strict: bool, origin: str
-) -> FileDataset:
+def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: bool, origin: str) -> FileDataset:
     photo_suffix, forms = _TREES[key]
     ids = read_ids(root / "gt_sets" / f"{check_id(split)}.txt")
     listed = {sample_id for path in (root / "gt_sets").glob("*.txt") for sample_id in read_ids(path)}
@@ -141,7 +139,17 @@ def _open_tree(
         folder = list_folder(root / _FOLDERS.get(task.name, task.name), form.suffix, f"the {task.name} labels")
         labels[task] = (folder, ReadLabel(task, form.load, {**form.options, **METRIC_DEPTH.get(task.name, {})}))
     photos = list_folder(root / "images", photo_suffix, "the photos")
-    dataset = FileDataset(NAME, split, ids, photos, labels, listed=listed, origin=origin, settings=key)
+    dataset = FileDataset(
+        NAME,
+        split,
+        ids,
+        photos,
+        labels,
+        listed=listed,
+        origin=origin,
+        notes=count_notes(SPLITS, split, len(ids)),
+        settings=key,
+    )
     return _complete(dataset, strict)
 
 
@@ -208,7 +216,16 @@ def _open_mtan(root: Path, split: str, tasks: Sequence[Task], strict: bool, orig
         labels[task] = (folder, ReadLabel(task, _Array(convert), options))
     ids = sorted(photos.files, key=lambda stem: (not stem.isdigit(), int(stem) if stem.isdigit() else 0, stem))
     dataset = FileDataset(
-        NAME, split, ids, photos, labels, _Array(unit_photo), listed=set(ids), origin=origin, settings="mtan"
+        NAME,
+        split,
+        ids,
+        photos,
+        labels,
+        _Array(unit_photo),
+        listed=set(ids),
+        origin=origin,
+        notes=count_notes(SPLITS, split, len(ids)),
+        settings="mtan",
     )
     return _complete(dataset, strict)
 
@@ -228,7 +245,6 @@ class CoarseParquet:
     """
 
     name = NAME
-    notes: tuple[str, ...] = ()
 
     def __init__(self, root: Path, split: str, tasks: Sequence[Task], origin: str) -> None:
         # `datasets` takes over a second to import.
@@ -248,6 +264,7 @@ class CoarseParquet:
                 f"({error}). Download the files again."
             ) from error
         self._rows = rows.with_format("numpy")
+        self.notes = count_notes(SPLITS, split, len(rows))
         self.version = "-".join(str(path.stat().st_size) for path in files)
 
     def __len__(self) -> int:

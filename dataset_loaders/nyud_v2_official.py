@@ -62,7 +62,7 @@ class OfficialNyud:
         self._mapping = _read_mapping(root / CLASSES)
         self.version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}"
         derived = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
-        self.notes = tuple(f"{t.name}: derived {derived[t.name]}" for t in tasks if t.name in derived)
+        self.notes = [f"{t.name}: derived {derived[t.name]}" for t in tasks if t.name in derived]
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -1,7 +1,8 @@
 """A training cache: every raw sample, decoded once, in one memory-mapped file. `packing` writes it.
 
-`samples.bin` holds the arrays, `index.json` where they lie and what the labels hold. How a label is stored follows from its raw form: uint8 maps as they are; float32 (H, W), metres, as uint16 millimetres
-(off by at most 0.5 mm, up to 65.535 m); float32 (H, W, 3), unit vectors, as int16 / 32767 (within 0.002 degrees).
+`samples.bin` holds the arrays, `index.json` where they lie and what the labels hold. How a label is stored follows from
+its raw form: uint8 maps as they are; float32 (H, W), metres, as uint16 millimetres (off by at most 0.5 mm, up to
+65.535 m); float32 (H, W, 3), unit vectors, as int16 / 32767 (within 0.002 degrees).
 """
 
 import json
@@ -38,6 +39,8 @@ class PackedDataset:
         DataIntegrityError: the folder is missing, incomplete or of another version.
         KdamValueError: a task that was not packed, or was packed with other classes.
     """
+
+    checked = True
 
     def __init__(self, path: str | Path, tasks: Sequence[Task] | Sequence[str] | None = None) -> None:
         self._path = Path(path)
@@ -136,7 +139,9 @@ def read_index(path: Path) -> dict[str, Any]:
         index = json.loads((path / INDEX_FILE).read_text("utf-8"))
         size = (path / DATA_FILE).stat().st_size
     except (OSError, ValueError) as error:
-        raise DataIntegrityError(f"{path}: no complete packed dataset ({error}). Make it with scripts/prepare_data.py.") from error
+        raise DataIntegrityError(
+            f"{path}: no complete packed dataset ({error}). Make it with scripts/prepare_data.py."
+        ) from error
     if index.get("format") != FORMAT or index["bytes"] != size:
         raise DataIntegrityError(
             f"{path}: format {index.get('format')} with {size} bytes of samples; expected format {FORMAT} with "

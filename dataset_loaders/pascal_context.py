@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataset_loaders.files import FileDataset, Folder, ReadLabel, ReadOrSkip, list_folder, read_ids, read_text
 from dataset_loaders.geometry import laplacian_borders
-from dataset_loaders.layouts import Layout, recognise
+from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import read_mat, read_mat_map
 from dataset_loaders.sample import check_id, check_sizes, read_array, reading
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -25,9 +25,7 @@ from kdam_hf.tasks import PASCAL_CONTEXT, Task, select_tasks
 
 NAME = "pascal_context"
 SPLITS = {"train": 4998, "val": 5105}
-LAYOUTS = (
-    Layout("pascal_mt", "PASCAL_MT or PASCALContext", ("ImageSets/Context/*.txt", "JPEGImages/*.jpg")),
-)
+LAYOUTS = (Layout("pascal_mt", "PASCAL_MT or PASCALContext", ("ImageSets/Context/*.txt", "JPEGImages/*.jpg")),)
 PERSON = 15
 _PART_IDS = {
     1: "hair head lear rear lebrow rebrow leye reye mouth nose",
@@ -93,7 +91,10 @@ def open_pascal_context(
         list_folder(root / "JPEGImages", ".jpg", "the photos"),
         labels,
         origin=f"{NAME}: layout {recognised} in {root}",
-        notes=[f"{task.name}: {_NOTES[task.name]}" for task in selected if task.name in _NOTES],
+        notes=[
+            *count_notes(SPLITS, split, len(ids)),
+            *(f"{task.name}: {_NOTES[task.name]}" for task in selected if task.name in _NOTES),
+        ],
         settings=NAME,
     )
     if strict and (missing := dataset.missing()):

@@ -243,12 +243,13 @@ class TransformedDataset(Dataset[dict[str, Any]]):
 
     Args:
         dataset: raw samples.
-        transform: `TrainTransform` or `EvalTransform`.
-        check: check every sample before it is transformed; a `PackedDataset` was checked when it was packed.
+        transform: `TrainTransform` or `EvalTransform`. Samples are checked before it sees them, unless the dataset says
+            that it is `checked`.
     """
 
-    def __init__(self, dataset: DenseDataset, transform: Transform, check: bool = True) -> None:
-        self.dataset, self.transform, self.check = dataset, transform, check
+    def __init__(self, dataset: DenseDataset, transform: Transform) -> None:
+        self.dataset, self.transform = dataset, transform
+        self.check = not getattr(dataset, "checked", False)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -8,7 +8,16 @@ from kdam_hf.tasks.base import Task
 from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
 from kdam_hf.tasks.depth import Depth
 from kdam_hf.tasks.edge import Edge
-from kdam_hf.tasks.named import NYUD_V2, PASCAL_CONTEXT, TASK_NAMES, make_task, select_tasks, task_class, task_from_spec
+from kdam_hf.tasks.named import (
+    NYUD_V2,
+    PASCAL_CONTEXT,
+    TASK_NAMES,
+    make_task,
+    select_tasks,
+    task_class,
+    task_from_spec,
+    with_options,
+)
 from kdam_hf.tasks.normals import Normals
 from kdam_hf.tasks.statistics import LabelStatistics
 
@@ -28,4 +37,5 @@ __all__ = [
     "select_tasks",
     "task_class",
     "task_from_spec",
+    "with_options",
 ]

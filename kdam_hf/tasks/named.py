@@ -5,6 +5,7 @@ ATRC and InvPT.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from kdam_hf.errors import KdamValueError
@@ -104,6 +105,34 @@ def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Ta
             f"unknown task {', '.join(unknown) or '(none given)'}; this dataset has {', '.join(available)}."
         )
     return tuple(task for task in tasks if task.name in names)
+
+
+def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, ...]:
+    """Tasks with some settings changed.
+
+    Args:
+        tasks: to change.
+        options: `TASK.NAME=VALUE`, where NAME is a numeric field of the task, e.g. `edge.positive_weight=0.8`.
+
+    Raises:
+        KdamValueError: not of that form; a task that is not among `tasks`; no such setting; no number.
+    """
+    changed = {task.name: task for task in tasks}
+    for option in options:
+        where, _, text = option.partition("=")
+        name, _, setting = where.partition(".")
+        if name not in changed:
+            raise KdamValueError(f"task option {option!r}: no task {name!r}; expected one of {', '.join(changed)}.")
+        types = {f.name: type(getattr(changed[name], f.name)) for f in fields(changed[name])}
+        numeric = {key: kind for key, kind in types.items() if kind in (int, float)}
+        try:
+            value = numeric[setting](text)
+        except (KeyError, ValueError) as error:
+            raise KdamValueError(
+                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numeric)}."
+            ) from error
+        changed[name] = replace(changed[name], **{setting: value})
+    return tuple(changed.values())
 
 
 NYUD_V2: tuple[Task, ...] = (

@@ -20,9 +20,16 @@ def _field(default: Any, text: str) -> Any:
 class SourceArguments:
     """Which images."""
 
-    dataset: str = _field("synthetic_rooms", "synthetic_rooms, or folder for your own data")
-    data_dir: str | None = _field(None, "root of the dataset on disk")
+    dataset: str = _field("synthetic_rooms", "nyud_v2, pascal_context, folder for your own data, or synthetic_rooms")
+    data_dir: str | None = _field(None, "root of the dataset on disk, or what prepare_data.py wrote")
+    layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
+    data_options: list[str] | None = _field(
+        None, "further options of the dataset as NAME=VALUE, e.g. crop=none for the official nyud_v2"
+    )
+    task_options: list[str] | None = _field(
+        None, "settings of tasks as TASK.NAME=VALUE, e.g. edge.positive_weight=0.8 or semseg.loss_weight=2"
+    )
     cache_dir: str | None = _field(None, "write each split once, decoded, to this folder and read it from there")
     rooms_train: int = _field(2000, "synthetic_rooms: number of training scenes")
     rooms_val: int = _field(200, "synthetic_rooms: number of validation scenes")

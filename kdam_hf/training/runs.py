@@ -13,18 +13,20 @@ from transformers import set_seed
 from dataset_loaders import (
     DenseDataset,
     EvalTransform,
+    PackedDataset,
     TrainTransform,
     TransformedDataset,
     check_id,
     open_dataset,
     pack,
 )
+from dataset_loaders.inspection import SplitReport
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import Task, with_options
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.pretrained import load_backbone_weights, load_model, read_backbone_config
@@ -70,14 +72,17 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
         train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
-    config = _config(model, train.tasks, train[0]["image"].shape[:2])
+    if args.process_index == 0:
+        print(*[getattr(train, "origin", train.name), *getattr(train, "notes", ())], sep="\n  ")
+    tasks = with_options(train.tasks, data.task_options or ())
+    config = _config(model, tasks, train[0]["image"].shape[:2])
     set_seed(args.seed)
     built = MODELS[model.role](config)
     if model.backbone_weights is not None:
         load_backbone_weights(built, _weights(model))
     mean, std = config.image_mean or [], config.image_std or []
     augment = TrainTransform(
-        train.tasks,
+        tasks,
         (data.crop_height, data.crop_width),
         mean,
         std,
@@ -86,29 +91,57 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
         photometric=data.photometric,
         seed=data_seed(args),
     )
-    keep = EvalTransform(train.tasks, mean, std)
-    check = data.cache_dir is None  # a packed sample was checked when it was packed
-    return Run(
-        train.tasks,
-        built,
-        TransformedDataset(train, augment, check=check),
-        TransformedDataset(held_out, keep, check=check),
-        settings,
-    )
+    keep = EvalTransform(tasks, mean, std)
+    return Run(tasks, built, TransformedDataset(train, augment), TransformedDataset(held_out, keep), settings)
 
 
-def open_split(data: SourceArguments, split: str) -> DenseDataset:
-    """One split of the dataset, read through the training cache if `cache_dir` is set."""
-    options: dict[str, Any] = {}
+def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseDataset:
+    """One split of the dataset, read through the training cache if `cache_dir` is set.
+
+    Args:
+        data: which dataset, where, and which of its tasks.
+        split: its name.
+        strict: refuse a split whose files do not fit together; otherwise they are left to be reported.
+    """
+    options = source_options(data)
     if data.dataset == "synthetic_rooms":
         count = data.rooms_train if split == "train" else data.rooms_val
-        options = {"num_images": count, "height": data.rooms_height, "width": data.rooms_width, "seed": data.rooms_seed}
+        options |= {
+            "num_images": count,
+            "height": data.rooms_height,
+            "width": data.rooms_width,
+            "seed": data.rooms_seed,
+        }
+    if not strict:
+        options["strict"] = False
     dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
-    if data.cache_dir is None:
+    if data.cache_dir is None or isinstance(dataset, PackedDataset):
         return dataset
-    options |= {"data_dir": data.data_dir, "version": getattr(dataset, "version", None)}
-    target = Path(data.cache_dir) / f"{check_id(dataset.name)}-{split}"
-    return pack(dataset, target, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50), options=options)
+    return pack_split(dataset, data, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50))
+
+
+def pack_split(
+    dataset: DenseDataset, data: SourceArguments, num_proc: int, report: SplitReport | None = None
+) -> PackedDataset:
+    """Write a split to `cache_dir`, or take what an earlier call wrote there from the same files."""
+    facts = source_options(data) | {"data_dir": data.data_dir, "version": getattr(dataset, "version", None)}
+    target = Path(data.cache_dir or "") / f"{check_id(dataset.name)}-{dataset.split}"
+    return pack(dataset, target, num_proc=num_proc, options=facts, report=report)
+
+
+def source_options(data: SourceArguments) -> dict[str, Any]:
+    """What `data` says of the dataset beyond its folder and tasks, as options of `open_dataset`.
+
+    Raises:
+        KdamValueError: a data option that is not NAME=VALUE, or one that has a key of its own.
+    """
+    options: dict[str, Any] = {} if data.layout is None else {"layout": data.layout}
+    for text in data.data_options or ():
+        name, found, value = text.partition("=")
+        if not found or not name or name in ("layout", "strict"):
+            raise KdamValueError(f"data_options {text!r}; expected NAME=VALUE, such as crop=none.")
+        options[name] = value
+    return options
 
 
 def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: Any) -> dict[str, float]:

@@ -1,0 +1,95 @@
+"""Check a dataset on disk, report what it holds, and write the training cache.
+
+    python scripts/prepare_data.py --dataset nyud_v2 --data_dir DIR --output_dir outputs/nyud_v2
+    python scripts/prepare_data.py --dataset pascal_context --data_dir PASCAL_MT.tgz --output_dir outputs/pascal --num_proc 8
+    python scripts/prepare_data.py --dataset folder --data_dir DIR --check_only
+
+Every sample is read once. The report names each file at fault with what was expected and found, and is kept as report.json
+in output_dir; with a fault the exit code is 1 and no cache appears under its name. Run again after an interruption or a
+correction, it goes on with what is left. Then train with --data_dir outputs/nyud_v2. data_dir is never written to.
+"""
+
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dataset_loaders import PackedDataset
+from dataset_loaders.archives import extract, is_archive
+from dataset_loaders.inspection import SplitReport, inspect_split
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.training import SourceArguments, parse_recipe, run_command
+from kdam_hf.training.report import versions, write_json
+from kdam_hf.training.runs import open_split, pack_split
+
+
+@dataclass
+class PreparationArguments:
+    """What is written, and with how many processes."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "where the cache and report.json go"})
+    splits: list[str] = field(default_factory=lambda: ["train", "val"], metadata={"help": "splits to prepare"})
+    check_only: bool = field(default=False, metadata={"help": "check and report, write no cache"})
+    num_proc: int = field(default=os.cpu_count() or 1, metadata={"help": "processes that read"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    data, args, _ = parse_recipe((SourceArguments, PreparationArguments), argv, __doc__)
+    output = check_arguments(data, args)
+    if output is not None and is_archive(data.data_dir):
+        archive = Path(data.data_dir)
+        data.data_dir = str(extract(archive, output / "unpacked" / archive.name.split(".")[0]))
+    contents = [prepare_split(data, args, split) for split in args.splits]
+    problems = sum(len(content["problems"]) for content in contents)
+    if output is not None:
+        write_json(output / "report.json", {"splits": contents, "versions": versions()})
+    if problems:
+        print(f"\n{problems} problems" + ("" if output is None else f", all in {output / 'report.json'}"))
+        sys.exit(1)
+    if not args.check_only:
+        print(f"\nPrepared. Train with: --dataset {data.dataset} --data_dir {output}")
+
+
+def check_arguments(data: SourceArguments, args: PreparationArguments) -> Path | None:
+    """The folder to write to, if any."""
+    if data.data_dir is None or data.cache_dir is not None:
+        raise KdamValueError("give --data_dir, the dataset to prepare, and --output_dir, where to; not --cache_dir.")
+    if args.output_dir is None:
+        if args.check_only and not is_archive(data.data_dir):
+            return None
+        raise KdamValueError("give --output_dir: where the cache and report.json go, and what an archive holds.")
+    output, source = Path(args.output_dir).resolve(), Path(data.data_dir).resolve()
+    if output == source or source in output.parents:
+        raise KdamValueError(
+            f"output_dir {output} lies in data_dir {source}, which is never written to; choose another."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    return Path(args.output_dir)
+
+
+def prepare_split(data: SourceArguments, args: PreparationArguments, split: str) -> dict[str, Any]:
+    """Check one split, print what it holds, and pack it unless something is wrong; the split's part of report.json."""
+    try:
+        dataset = open_split(data, split, strict=False)
+    except DataIntegrityError as error:
+        print(f"{data.dataset} {split}\n  PROBLEM: {error}")
+        return {"dataset": data.dataset, "split": split, "problems": [str(error)]}
+    if isinstance(dataset, PackedDataset):
+        raise KdamValueError(f"{data.data_dir} is prepared already; give the dataset it was made from.")
+    report = SplitReport.of(dataset)
+    if args.check_only or report.problems:
+        report = inspect_split(dataset, args.num_proc)
+    else:
+        try:
+            pack_split(dataset, replace(data, cache_dir=args.output_dir), args.num_proc, report)
+        except DataIntegrityError as error:
+            if not report.problems:
+                raise
+            print(error)
+    print(report.text(), flush=True)
+    return report.as_json()
+
+
+if __name__ == "__main__":
+    run_command(main)
