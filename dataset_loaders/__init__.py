@@ -87,8 +87,19 @@ def _open_pascal_context(
     return open_pascal_context(split, data_dir, tasks, layout, strict)
 
 
+def _open_hub(split: str, data_dir: str | Path | None, tasks: Sequence[str] | None) -> DenseDataset:
+    if data_dir is None:
+        raise KdamValueError(
+            "dataset 'hub' needs data_dir: the id of a data set on the Hub, or a folder of Parquet files."
+        )
+    from dataset_loaders.hub import HubDataset
+
+    return HubDataset(str(data_dir), split, tasks)
+
+
 _OPENERS: dict[str, Callable[..., DenseDataset]] = {
     "folder": _open_folder,
+    "hub": _open_hub,
     "nyud_v2": _open_nyud_v2,
     "pascal_context": _open_pascal_context,
     "synthetic_rooms": _open_rooms,
@@ -120,7 +131,7 @@ def open_dataset(
     if unknown:
         raise KdamValueError(f"{name}: unknown option {', '.join(unknown)}; expected {', '.join(known) or 'none'}.")
     if data_dir is not None:
-        prepared = find_packed(Path(data_dir), None if name == "folder" else name, split)
+        prepared = find_packed(Path(data_dir), name if name in ("nyud_v2", "pascal_context") else None, split)
         if prepared is not None:
             return PackedDataset(prepared, tasks)
         if is_archive(Path(data_dir)):

@@ -165,7 +165,7 @@ def examine(
     loader: DataLoader[Seen] = DataLoader(
         _Examined(dataset, make),
         batch_size=None,
-        sampler=indices,  # type: ignore[arg-type]
+        sampler=indices,
         num_workers=num_proc if num_proc > 1 else 0,
         collate_fn=_unchanged,
         prefetch_factor=8 if num_proc > 1 else None,

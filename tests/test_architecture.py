@@ -19,7 +19,9 @@ ALLOWED = {
     "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed"},
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
-    "dataset_loaders": {"kdam_hf.errors", "kdam_hf.tasks"},
+    "kdam_hf.plots": {"kdam_hf.errors"},
+    "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
+    "dataset_loaders": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.metrics"},
     "kdam_hf.training": {
         *(
             "kdam_hf",

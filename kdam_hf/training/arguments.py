@@ -59,7 +59,8 @@ class ModelArguments:
     role: str = _field("teacher", "teacher (strong decoder) or student (light decoder)")
     preset: str = _field("swin-tiny", "backbone by name, see kdam_hf/presets.py")
     backbone_weights: str | None = _field(
-        None, "hub id or folder of pretrained backbone weights; 'preset' for the preset's own"
+        None,
+        "hub id or folder of pretrained backbone weights; 'preset' for the preset's own; 'none' starts from scratch",
     )
     decoder_channels: int | None = _field(None, "width of the decoder; the preset's by default")
 

@@ -78,8 +78,9 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
     config = _config(model, tasks, train[0]["image"].shape[:2])
     set_seed(args.seed)
     built = MODELS[model.role](config)
-    if model.backbone_weights is not None:
-        load_backbone_weights(built, _weights(model))
+    weights = _weights(model)
+    if weights is not None:
+        load_backbone_weights(built, weights)
     mean, std = config.image_mean or [], config.image_std or []
     augment = TrainTransform(
         tasks,
@@ -257,13 +258,17 @@ def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[in
     if model.decoder_channels is not None:
         overrides["decoder_channels"] = model.decoder_channels
     config = make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
-    if model.backbone_weights is None:
+    weights = _weights(model)
+    if weights is None:
         return config
-    overrides["backbone_config"] = read_backbone_config(_weights(model), PRESETS[model.preset].config["out_indices"])
+    overrides["backbone_config"] = read_backbone_config(weights, PRESETS[model.preset].config["out_indices"])
     return make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
 
 
-def _weights(model: ModelArguments) -> str:
+def _weights(model: ModelArguments) -> str | None:
+    """Where the backbone's weights come from; None for nowhere."""
+    if model.backbone_weights in (None, "none"):
+        return None
     name = PRESETS[model.preset].weights if model.backbone_weights == "preset" else model.backbone_weights
     if name is None:
         raise KdamValueError(
