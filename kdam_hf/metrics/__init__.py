@@ -6,10 +6,31 @@ NaN or Inf in a prediction is an error; a value that no valid pixel defines is N
 """
 
 from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryCounts, boundary_counts
+from kdam_hf.metrics.boundary_scores import BoundaryScores, score_boundaries
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.delta_m import delta_m
 from kdam_hf.metrics.depth import DepthErrors
 from kdam_hf.metrics.normals import NormalErrors
-from kdam_hf.metrics.thresholds import EdgeF, Saliency
+from kdam_hf.metrics.protocols import PROTOCOLS, Protocol, under_protocol
+from kdam_hf.metrics.saliency import ALL_THRESHOLDS, Saliency
+from kdam_hf.metrics.thresholds import EdgeF
 
-__all__ = ["DepthErrors", "EdgeF", "MeanIoU", "Metric", "NormalErrors", "Saliency", "delta_m"]
+__all__ = [
+    "ALL_THRESHOLDS",
+    "BOUNDARY_PROTOCOLS",
+    "PROTOCOLS",
+    "BoundaryCounts",
+    "BoundaryScores",
+    "DepthErrors",
+    "EdgeF",
+    "MeanIoU",
+    "Metric",
+    "NormalErrors",
+    "Protocol",
+    "Saliency",
+    "boundary_counts",
+    "delta_m",
+    "score_boundaries",
+    "under_protocol",
+]

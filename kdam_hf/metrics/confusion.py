@@ -6,7 +6,7 @@ from torch import Tensor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric, check_same_shape, ratio
 
-ABSENT = ("exclude", "literature")
+ABSENT = ("present", "literature")
 
 
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
@@ -31,7 +31,7 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise KdamValueError(f"{who} is {ids.dtype}: class ids must be integers; take the argmax of logits first")
         ids = torch.where(valid, ids, 0).long()
-        low, high = (int(extreme) for extreme in ids.aminmax())
+        low, high = (int(extreme) for extreme in ids.aminmax()) if ids.numel() else (0, 0)
         if low < 0 or high >= num_classes:
             raise KdamValueError(
                 f"{who} holds class ids from {low} to {high}: expected 0..{num_classes - 1}, and {ignore_index} "
@@ -55,14 +55,15 @@ class MeanIoU(Metric):
     Args:
         num_classes: number of classes.
         ignore_index: label of pixels that do not count.
-        absent: what becomes of a class that is in no label and no prediction of the split: "exclude" leaves it out of
-            the mean, "literature" counts it as 0, as the evaluation code behind most published numbers does.
+        absent: what becomes of a class that is in no label and no prediction of the split: the mean runs over the
+            "present" classes only, or, for "literature", over all with IoU 0 for this one, as the evaluation code behind
+            most published numbers does.
 
     Raises:
         KdamValueError: `absent` is another word.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, absent: str = "exclude") -> None:
+    def __init__(self, num_classes: int, ignore_index: int = 255, absent: str = "present") -> None:
         if absent not in ABSENT:
             raise KdamValueError(f"absent {absent!r} is not known: choose one of {ABSENT}")
         self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent
@@ -71,6 +72,10 @@ class MeanIoU(Metric):
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add integer class ids (..., H, W); see `confusion_matrix` for what is raised."""
         self._add(confusion=confusion_matrix(prediction, label, self.num_classes, self.ignore_index))
+
+    def class_iou(self) -> Tensor:
+        """Intersection over union per class in percent, (num_classes,) float64; NaN for a class in neither side."""
+        return 100 * class_iou(self.state["confusion"])
 
     def compute(self) -> dict[str, float]:
         """`miou` and `pixel_accuracy` in percent."""

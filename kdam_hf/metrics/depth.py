@@ -1,14 +1,21 @@
 """Pooled depth errors over the valid pixels of a whole split.
 
-Unusual here: nothing, on purpose. One known code base averages the RMSE of each image, which gives other numbers.
+Unusual here: invalid pixels are set to a perfect prediction instead of being gathered away, which costs a third; and a
+histogram of the ratio between predicted and true depth is kept beside the sums, for plots.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, on_valid, ratio
 
 THRESHOLDS = (1.25, 1.25**2, 1.25**3)
+# predictions at or below zero have no logarithm; the field's code counts them as this many metres there
+LEAST_METRES = 1e-9
+BINS_PER_THRESHOLD = 50
+BINS = 8 * BINS_PER_THRESHOLD
 
 
 def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
@@ -19,8 +26,9 @@ def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
         label: depth in metres, the same shape; <= 0 or not finite is invalid.
 
     Returns:
-        `count` int64, `squared` (m^2) and `relative` float64 scalars, `within` (3,) int64: pixels with
-        max(p / g, g / p) < 1.25^k. A prediction <= 0 is within none.
+        `count` int64; `squared` (m^2), `relative` and `log_squared` (natural logarithm) float64 scalars; `within` (3,)
+        int64: pixels with max(p / g, g / p) < 1.25^k, a prediction <= 0 within none; `histogram` (400,) int64 of
+        max(p / g, g / p): bin k starts at 1.25^(k / 50), the last one has no end.
 
     Raises:
         KdamValueError: shapes differ; NaN or Inf predicted on a valid pixel.
@@ -29,41 +37,55 @@ def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
         Eigen, Puhrsch, Fergus, NeurIPS 2014 (arXiv:1406.2283), section 4.
     """
     check_same_shape(prediction, label, "(..., 1, H, W)", channels=1)
-    valid = torch.isfinite(label) & (label > 0)
-    p_N, g_N = prediction[valid].double(), label[valid].double()
-    check_finite(p_N)
-    difference_N = p_N - g_N
+    valid = (label > 0) & (label < math.inf)
+    check_finite(prediction, valid)
+    p, g = (on_valid(metres, valid, 1).double() for metres in (prediction, label))
+    difference = p - g
     # products and not quotients: exact at the border, and false for a negative prediction, whose quotients are small
-    within = [((p_N < t * g_N) & (g_N < t * p_N)).sum() for t in THRESHOLDS]
+    within = [(valid & (p < t * g) & (g < t * p)).sum() for t in THRESHOLDS]
+    log_ratio = (p.clamp_min(LEAST_METRES) / g).log()
+    bins = (log_ratio.abs() * (BINS_PER_THRESHOLD / math.log(THRESHOLDS[0]))).clamp_max(BINS - 1).int()
     return {
         "count": valid.sum(),
-        "squared": difference_N.square().sum(),
-        "relative": (difference_N.abs() / g_N).sum(),
+        "squared": difference.square().sum(),
+        "relative": (difference.abs() / g).sum(),
+        "log_squared": log_ratio.square().sum(),
         "within": torch.stack(within),
+        "histogram": torch.bincount(torch.where(valid, bins, BINS).flatten(), minlength=BINS + 1)[:-1],
     }
 
 
 class DepthErrors(Metric):
-    """`rmse` in metres, `abs_rel` a fraction, `delta1`, `delta2`, `delta3` in percent; NaN without a valid pixel."""
+    """Depth errors over all valid pixels of the split; all NaN without any.
+
+    `rmse` in metres; `log_rmse` of natural logarithms; `abs_rel` a fraction; `delta1`, `delta2`, `delta3` in percent.
+    """
 
     def __init__(self) -> None:
         self.state = {
             "count": torch.zeros((), dtype=torch.int64),
             "squared": torch.zeros((), dtype=torch.float64),
             "relative": torch.zeros((), dtype=torch.float64),
+            "log_squared": torch.zeros((), dtype=torch.float64),
             "within": torch.zeros(len(THRESHOLDS), dtype=torch.int64),
+            "histogram": torch.zeros(BINS, dtype=torch.int64),
         }
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add depth in metres, (..., 1, H, W); see `depth_sums` for what is raised."""
         self._add(**depth_sums(prediction, label))
 
+    def error_histogram(self) -> tuple[Tensor, Tensor]:
+        """Edges (401,) float64 and counts (400,) int64 of the factor max(p / g, g / p); the last bin has no upper end."""
+        return THRESHOLDS[0] ** (torch.arange(BINS + 1).double() / BINS_PER_THRESHOLD), self.state["histogram"]
+
     def compute(self) -> dict[str, float]:
-        """`rmse`, `abs_rel` and the three deltas."""
+        """`rmse`, `log_rmse`, `abs_rel` and the three deltas."""
         count = self.state["count"]
         deltas = {f"delta{k}": 100 * ratio(within, count) for k, within in enumerate(self.state["within"], start=1)}
         return {
             "rmse": ratio(self.state["squared"], count) ** 0.5,
+            "log_rmse": ratio(self.state["log_squared"], count) ** 0.5,
             "abs_rel": ratio(self.state["relative"], count),
             **deltas,
         }

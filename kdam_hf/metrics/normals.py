@@ -6,26 +6,37 @@ the median comes from an additive histogram, within 0.005 degrees of the median 
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, on_valid, ratio
 
 THRESHOLDS = (11.25, 22.5, 30.0)
 BINS_PER_DEGREE = 100
 BINS = 180 * BINS_PER_DEGREE
+# as many pixels as fit into a core's cache in float64: halves the time
+CHUNK = 1 << 15
+# shorter vectors have no direction
+LEAST_LENGTH = 1e-12
 
 
 def angular_error(prediction: Tensor, label: Tensor) -> Tensor:
-    """Angle in degrees between vectors (N, 3), float64 in [0, 180], (N,).
+    """Angle in degrees between vectors (3, ...), float64 in [0, 180], (...).
 
     Both are normalised first; a predicted zero vector is 90 degrees from everything.
 
     Source:
         W. Kahan, "How Futile are Mindless Assessments of Roundoff", section 12.
     """
-    p_N3, g_N3 = F.normalize(prediction.double(), dim=-1), F.normalize(label.double(), dim=-1)
-    difference_N = torch.linalg.vector_norm(p_N3 - g_N3, dim=-1)
-    return torch.rad2deg(2 * torch.atan2(difference_N, torch.linalg.vector_norm(p_N3 + g_N3, dim=-1)))
+    p, g = _unit(prediction.double()), _unit(label.double())
+    return torch.rad2deg(2 * torch.atan2(_length(p - g), _length(p + g)))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / _length(vectors).clamp_min(LEAST_LENGTH)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    x, y, z = vectors
+    return (x * x + y * y + z * z).sqrt()
 
 
 def normal_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
@@ -43,18 +54,21 @@ def normal_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
         KdamValueError: shapes differ; NaN or Inf predicted on a valid pixel.
     """
     check_same_shape(prediction, label, "(..., 3, H, W)", channels=3)
-    label_HW3 = label.movedim(-3, -1)
-    valid = torch.isfinite(label_HW3).all(dim=-1) & (label_HW3 != 0).any(dim=-1)
-    p_N3 = prediction.movedim(-3, -1)[valid]
-    check_finite(p_N3)
-    angle_N = angular_error(p_N3, label_HW3[valid])
-    bin_N = (angle_N * BINS_PER_DEGREE).long().clamp_max(BINS - 1)
+    p_3N, g_3N = (vectors.movedim(-3, 0).flatten(1) for vectors in (prediction, label))
+    longest_N = g_3N.abs().amax(0)
+    valid_N = (longest_N > 0) & (longest_N < torch.inf)
+    check_finite(p_3N, valid_N)
+    # an invalid pixel is given the same vector twice: its error is zero
+    p_3N, g_3N = on_valid(p_3N, valid_N, 1), on_valid(g_3N, valid_N, 1)
+    chunks = zip(p_3N.split(CHUNK, dim=1), g_3N.split(CHUNK, dim=1), strict=True)
+    angle_N = torch.cat([angular_error(p, g) for p, g in chunks])
+    bin_N = (angle_N * BINS_PER_DEGREE).int().clamp_(max=BINS - 1)
     return {
-        "count": valid.sum(),
+        "count": valid_N.sum(),
         "angle": angle_N.sum(),
         "squared": angle_N.square().sum(),
-        "within": torch.stack([(angle_N < t).sum() for t in THRESHOLDS]),
-        "histogram": torch.bincount(bin_N, minlength=BINS),
+        "within": torch.stack([(valid_N & (angle_N < t)).sum() for t in THRESHOLDS]),
+        "histogram": torch.bincount(torch.where(valid_N, bin_N, BINS), minlength=BINS + 1)[:-1],
     }
 
 
@@ -90,6 +104,10 @@ class NormalErrors(Metric):
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add vectors (..., 3, H, W); see `normal_sums` for what is raised."""
         self._add(**normal_sums(prediction, label))
+
+    def error_histogram(self) -> tuple[Tensor, Tensor]:
+        """Edges (18001,) float64 in degrees and counts (18000,) int64 of the angular error."""
+        return torch.arange(BINS + 1).double() / BINS_PER_DEGREE, self.state["histogram"]
 
     def compute(self) -> dict[str, float]:
         """Errors in degrees, shares in percent."""

@@ -1,110 +1,130 @@
-"""Best F-measure over thresholds of a probability: saliency maxF (with MAE), and a pixel-exact edge F.
+"""Counts of a probability map at many thresholds in one pass, and a pixel-exact edge F.
 
-Unusual here: one pass sorts each pixel between the thresholds, so all of them cost as much as one. "prediction >=
-threshold" is exact in the prediction's own type (float32 for half precision), as torch and numpy compare: a float32 0.7
-reaches the threshold 0.7.
+Unusual here: the unit interval is cut into cells that hold at most one threshold each, so a pixel's cell and one comparison
+say how many thresholds it reaches: exact, and 256 thresholds cost as much as one. "prediction >= threshold" is taken in
+the prediction's own type (float32 for half precision), as torch and numpy compare: a float32 0.7 reaches the threshold 0.7.
 """
+
+import math
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, on_valid
 
 IGNORE = 255
-SALIENCY_THRESHOLDS = tuple(k / 100 for k in range(5, 100, 5))
-SALIENCY_BETA_SQUARED = 0.3
+EDGE_THRESHOLDS = tuple(k / 100 for k in range(1, 100))
+# float32 tells thresholds apart that are this far from each other
+LEAST_GAP = 0.999e-6
 # a resized map of ones may exceed one by rounding
 ROUNDING = 1e-5
-EDGE_THRESHOLDS = tuple(k / 100 for k in range(1, 100))
 
 
-def valid_pixels(prediction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (N,) in at least float32, and labels (N,) bool, of the pixels that are not ignored.
+class Pixels(NamedTuple):
+    """Checked pixels of a binary task, any shape: `p` float32 or float64, `positive` and `valid` bool; p is 0 if invalid."""
+
+    p: Tensor
+    positive: Tensor
+    valid: Tensor
+
+
+def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
+    """Probabilities and labels of a binary task, checked.
 
     Args:
-        prediction: probability in [0, 1], (..., H, W) floating.
+        prediction: probability in [0, 1], (..., H, W) floating; anything on ignored pixels.
         label: 0, 1 or 255 (ignored), the same shape, any number type.
 
     Raises:
         KdamValueError: shapes differ; on a valid pixel, a prediction outside of [0, 1] or a label other than 0 and 1.
     """
     check_same_shape(prediction, label, "(..., H, W)")
+    if not prediction.is_floating_point():
+        raise KdamValueError(
+            f"prediction is {prediction.dtype}: expected floating probabilities, not a mask or class ids"
+        )
     valid = label != IGNORE
-    p_N, label_N = prediction[valid], label[valid]
-    check_finite(p_N)
-    if not p_N.is_floating_point():
-        raise KdamValueError(f"prediction is {p_N.dtype}: expected floating probabilities, not a mask or class ids")
-    if ((p_N < -ROUNDING) | (p_N > 1 + ROUNDING)).any():
+    check_finite(prediction, valid)
+    p = on_valid(prediction, valid, 0)
+    p = p.to(torch.promote_types(p.dtype, torch.float32))
+    low, high = p.aminmax() if p.numel() else (torch.zeros(()), torch.zeros(()))
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise KdamValueError(
-            f"prediction lies between {p_N.min():g} and {p_N.max():g}: expected probabilities in [0, 1]; apply softmax "
-            "or sigmoid exactly once"
+            f"prediction lies between {low:g} and {high:g}: expected probabilities in [0, 1]; apply softmax or sigmoid "
+            "exactly once"
         )
-    positive_N = label_N == 1
-    other_N = label_N[~positive_N & (label_N != 0)]
-    if len(other_N):
+    positive = label == 1
+    other = valid & ~positive & (label != 0)
+    if other.any():
         raise KdamValueError(
-            f"label holds {other_N.unique()[:8].tolist()}: expected 0, 1 or {IGNORE} (ignored); a mask of 0 and 255 "
-            "must be binarised when it is loaded"
+            f"label holds {label[other].unique()[:8].tolist()}: expected 0, 1 or {IGNORE} (ignored); a mask of 0 and "
+            "255 must be binarised when it is loaded"
         )
-    return p_N.to(torch.promote_types(p_N.dtype, torch.float32)), positive_N
+    return Pixels(p, positive, valid)
 
 
-def counts_above(p_N: Tensor, positive_N: Tensor, thresholds: tuple[float, ...]) -> Tensor:
-    """Pixels with p >= threshold, (2, K + 1) int64: rows negative and positive label; column 0 counts every pixel.
+def check_thresholds(thresholds: tuple[float, ...]) -> None:
+    """Raise KdamValueError unless the thresholds are one or more ascending numbers in [0, 1], 1e-6 or more apart."""
+    ascending = all(high - low > LEAST_GAP for low, high in pairwise(thresholds))
+    if not thresholds or not ascending or not (thresholds[0] >= 0 and thresholds[-1] <= 1):
+        raise KdamValueError(
+            f"thresholds are {thresholds}: expected one or more ascending numbers in [0, 1], at least 1e-6 apart"
+        )
+
+
+@lru_cache(maxsize=32)
+def _cells(thresholds: tuple[float, ...], dtype: torch.dtype) -> tuple[int, Tensor, Tensor]:
+    """Number of cells; thresholds below the start of each cell (cells + 1,) int32; the thresholds and infinity (K + 1,)."""
+    edges = torch.tensor((*thresholds, math.inf), dtype=dtype)
+    gap = min(1.0, float(edges.diff().min()))
+    # a power of two: scaling by it is exact, so no rounding moves a pixel over the border of its cell
+    cells = 2 ** (math.ceil(-math.log2(gap)) + 1)
+    starts = torch.arange(cells + 1, dtype=dtype) / cells
+    return cells, torch.searchsorted(edges, starts, out_int32=True), edges
+
+
+def counts_above(pixels: Pixels, thresholds: tuple[float, ...], strict: bool = False) -> Tensor:
+    """Valid pixels with p >= threshold, (2, K + 1) int64: rows negative and positive label; column 0 counts every pixel.
 
     Args:
-        p_N: (N,) float32 or float64.
-        positive_N: (N,) bool.
-        thresholds: K ascending values.
+        pixels: as made by `binary_pixels`.
+        thresholds: K ascending values in [0, 1].
+        strict: count p > threshold instead.
     """
-    columns = len(thresholds) + 1
-    edges = torch.tensor(thresholds, dtype=p_N.dtype, device=p_N.device)
-    reached_N = torch.bucketize(p_N, edges, right=True)
-    histogram = torch.bincount(positive_N.long() * columns + reached_N, minlength=2 * columns).reshape(2, columns)
+    p = pixels.p.flatten()
+    cells, below, edges = _cells(thresholds, p.dtype)
+    cell = (p * cells).int().clamp_(0, cells)
+    reached = below.to(p.device).index_select(0, cell)
+    following = edges.to(p.device).index_select(0, reached)
+    reached = reached + (p > following if strict else p >= following)
+    columns = len(edges)
+    # ignored pixels get a bin of their own, so that nothing has to be gathered
+    column = torch.where(pixels.valid.flatten(), reached + columns * pixels.positive.flatten(), 2 * columns)
+    histogram = torch.bincount(column, minlength=2 * columns + 1)[:-1].reshape(2, columns)
     return histogram.flip(1).cumsum(1).flip(1)
 
 
-def best_f(counts: Tensor, beta_squared: float) -> float:
-    """Largest F-measure in percent over the thresholds of (2, K + 1) counts; NaN without any pixel.
+def precision_recall_iou(counts: Tensor, both_empty: float = 0) -> Tensor:
+    """Precision, recall and intersection over union of the positive class per threshold, (3, K) float64 in [0, 1].
 
-    F = (1 + b) P R / (b P + R) = (1 + b) TP / (TP + FP + b (TP + FN)), 0 where nothing is positive on either side.
+    Args:
+        counts: (2, K + 1), as made by `counts_above`.
+        both_empty: IoU where neither label nor prediction holds a positive pixel; precision and recall of 0 / 0 are 0.
     """
     counts = counts.double()
-    if not counts.any():
-        return float("nan")
-    false_positive_K, true_positive_K, positive = counts[0, 1:], counts[1, 1:], counts[1, 0]
-    denominator_K = true_positive_K + false_positive_K + beta_squared * positive
-    return 100 * float(((1 + beta_squared) * true_positive_K / denominator_K).nan_to_num(0).max())
+    found_K, hits_K, positive = counts[:, 1:].sum(0), counts[1, 1:], counts[1, 0]
+    union_K = found_K + positive - hits_K
+    iou_K = torch.where(union_K > 0, hits_K / union_K, both_empty)
+    return torch.stack([(hits_K / found_K).nan_to_num(0), (hits_K / positive).nan_to_num(0), iou_K])
 
 
-class Saliency(Metric):
-    """`maxf` in percent (beta^2 = 0.3, thresholds 0.05, 0.10 ... 0.95) and `mae`, a fraction.
-
-    Both are NaN without a valid pixel. Precision and recall are pooled over the split before the maximum is taken.
-
-    Source:
-        Achanta et al., CVPR 2009 (beta^2 = 0.3); thresholds of the multi-task literature (ASTMT, ATRC, InvPT).
-    """
-
-    def __init__(self) -> None:
-        self.state = {
-            "counts": torch.zeros(2, len(SALIENCY_THRESHOLDS) + 1, dtype=torch.int64),
-            "absolute": torch.zeros((), dtype=torch.float64),
-        }
-
-    def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Add probabilities (..., H, W); see `valid_pixels` for what is raised."""
-        p_N, positive_N = valid_pixels(prediction, label)
-        self._add(
-            counts=counts_above(p_N, positive_N, SALIENCY_THRESHOLDS),
-            absolute=(p_N.double() - positive_N.double()).abs().sum(),
-        )
-
-    def compute(self) -> dict[str, float]:
-        """`maxf` in percent and `mae` in [0, 1]."""
-        counts = self.state["counts"]
-        return {"maxf": best_f(counts, SALIENCY_BETA_SQUARED), "mae": ratio(self.state["absolute"], counts[:, 0].sum())}
+def f_measure(precision: Tensor, recall: Tensor, beta_squared: float) -> Tensor:
+    """F = (1 + b) P R / (b P + R), any shape, floating; 0 where both are 0."""
+    return ((1 + beta_squared) * precision * recall / (beta_squared * precision + recall)).nan_to_num(0)
 
 
 class EdgeF(Metric):
@@ -118,9 +138,12 @@ class EdgeF(Metric):
         self.state = {"counts": torch.zeros(2, len(EDGE_THRESHOLDS) + 1, dtype=torch.int64)}
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Add probabilities (..., H, W); see `valid_pixels` for what is raised."""
-        self._add(counts=counts_above(*valid_pixels(prediction, label), EDGE_THRESHOLDS))
+        """Add probabilities (..., H, W); see `binary_pixels` for what is raised."""
+        self._add(counts=counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS))
 
     def compute(self) -> dict[str, float]:
         """`maxf` in percent."""
-        return {"maxf": best_f(self.state["counts"], beta_squared=1)}
+        if not self.state["counts"].any():
+            return {"maxf": math.nan}
+        precision_K, recall_K, _ = precision_recall_iou(self.state["counts"])
+        return {"maxf": 100 * float(f_measure(precision_K, recall_K, beta_squared=1).max())}

@@ -20,7 +20,7 @@ def reference(prediction, label, num_classes, absent):
     return {"miou": 100 * np.mean(ious), "pixel_accuracy": 100 * np.mean(prediction == label)}
 
 
-@pytest.mark.parametrize("absent", ["exclude", "literature"])
+@pytest.mark.parametrize("absent", ["present", "literature"])
 @pytest.mark.parametrize("present", [7, 4])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
 def test_agrees_with_sets_of_pixels(absent, present, dtype):
@@ -39,7 +39,7 @@ def test_rows_are_labels_and_columns_predictions():
 
 
 def test_class_only_predicted_counts_as_zero_in_both_modes():
-    for absent in ("exclude", "literature"):
+    for absent in ("present", "literature"):
         metric = MeanIoU(2, absent=absent)
         metric.update(torch.tensor([[0, 1]]), torch.tensor([[0, 0]]))
         assert metric.compute() == {"miou": 25.0, "pixel_accuracy": 50.0}
@@ -57,6 +57,22 @@ def test_prediction_on_ignored_pixels_is_not_looked_at():
 def test_ids_out_of_range_are_refused(prediction, label, message):
     with pytest.raises(KdamValueError, match=message):
         MeanIoU(2).update(torch.full((2, 2), prediction), torch.full((2, 2), label))
+
+
+def test_class_iou_names_the_absent_class_by_nan():
+    metric = MeanIoU(3)
+    metric.update(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 255]]))
+    assert metric.class_iou()[:2].tolist() == [50, 50]
+    assert metric.class_iou()[2].isnan()
+    assert metric.compute()["miou"] == 50
+
+
+def test_one_class_everywhere_scores_100_whether_others_exist_or_not():
+    one = torch.zeros(3, 4, dtype=torch.int64)
+    for num_classes, absent, expected in ((1, "literature", 100), (4, "present", 100), (4, "literature", 25)):
+        metric = MeanIoU(num_classes, absent=absent)
+        metric.update(one, one)
+        assert metric.compute() == {"miou": expected, "pixel_accuracy": 100}
 
 
 def test_floating_ids_and_unknown_modes_are_refused():

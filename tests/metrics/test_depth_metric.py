@@ -13,6 +13,7 @@ def reference(prediction, label):
     worst = np.where(p > 0, np.maximum(p / g, g / np.where(p > 0, p, 1)), np.inf)
     return {
         "rmse": np.sqrt(np.mean((p - g) ** 2)),
+        "log_rmse": np.sqrt(np.mean((np.log(np.maximum(p, 1e-9)) - np.log(g)) ** 2)),
         "abs_rel": np.mean(np.abs(p - g) / g),
         **{f"delta{k}": 100 * np.mean(worst < 1.25**k) for k in (1, 2, 3)},
     }
@@ -53,3 +54,30 @@ def test_errors_are_pooled_over_pixels_and_not_over_images():
 def test_missing_channel_axis_is_refused():
     with pytest.raises(KdamValueError, match=r"\(2, 4, 4\).*1, H, W"):
         DepthErrors().update(torch.ones(2, 4, 4), torch.ones(2, 4, 4))
+
+
+def test_histogram_of_the_ratio_agrees_with_a_loop_and_with_the_deltas():
+    generator = torch.Generator().manual_seed(1)
+    label = 10 * torch.rand(1, 30, 40, generator=generator)
+    prediction = label * torch.exp(torch.randn(label.shape, generator=generator))
+    label[:, :2], prediction[:, 3] = 0, -1
+    metric = DepthErrors()
+    metric.update(prediction, label)
+    edges, counts = metric.error_histogram()
+    expected = np.zeros(len(counts), int)
+    for p, g in zip(prediction.double().ravel().tolist(), label.double().ravel().tolist(), strict=True):
+        if g > 0:
+            factor = max(p / g, g / p) if p > 0 else np.inf
+            expected[min(np.searchsorted(edges.numpy(), factor, side="right"), len(counts)) - 1] += 1
+    assert counts.tolist() == expected.tolist()
+    for k in (1, 2, 3):
+        assert edges[50 * k] == pytest.approx(1.25**k)
+        share = 100 * float(counts[: 50 * k].sum() / counts.sum())
+        assert metric.compute()[f"delta{k}"] == pytest.approx(share)
+
+
+def test_image_without_any_pixel_adds_nothing():
+    metric = DepthErrors()
+    metric.update(torch.ones(0, 1, 4, 5), torch.ones(0, 1, 4, 5))
+    metric.update(torch.ones(1, 0, 5), torch.ones(1, 0, 5))
+    assert all(not value.any() for value in metric.state.values())

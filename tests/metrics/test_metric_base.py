@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import DepthErrors, EdgeF, MeanIoU, NormalErrors, Saliency
+from kdam_hf.metrics import PROTOCOLS, DepthErrors, EdgeF, MeanIoU, NormalErrors, Saliency, under_protocol
 
 
 def normals(*shape):
@@ -38,7 +38,11 @@ CASES = {
     "miou_literature": (lambda: MeanIoU(6, absent="literature"), class_ids, 255),
     "depth": (DepthErrors, depths, 0),
     "normals": (NormalErrors, vectors, 0),
-    "saliency": (Saliency, binary, 255),
+    **{
+        f"saliency_{name}": (lambda name=name: under_protocol(Saliency(), name), binary, 255)
+        for name, protocol in PROTOCOLS.items()
+        if name == "ours" or Saliency in protocol.settings
+    },
     "edge": (EdgeF, binary, 255),
 }
 every_metric = pytest.mark.parametrize(("make", "data", "invalid"), CASES.values(), ids=CASES.keys())
@@ -79,6 +83,39 @@ def test_merged_parts_equal_the_whole(make, data, invalid):
 
 
 @every_metric
+def test_value_does_not_depend_on_the_order_of_images(make, data, invalid):
+    prediction, label = data()
+    order = torch.randperm(len(prediction))
+    assert value_of(make(), (prediction[order], label[order])) == pytest.approx(
+        value_of(make(), (prediction, label)), rel=1e-12
+    )
+
+
+@every_metric
+def test_sum_of_the_states_of_processes_equals_the_whole(make, data, invalid):
+    """As `evaluate_model` does over processes, one of which had no image."""
+    prediction, label = data()
+    shares = [make(), make(), make()]
+    shares[0].update(prediction[::2], label[::2])
+    shares[1].update(prediction[1::2], label[1::2])
+    total = make()
+    for name in total.state:
+        total.state[name] = torch.stack([share.state[name] for share in shares]).sum(0)
+    assert total.compute() == pytest.approx(value_of(make(), (prediction, label)), rel=1e-12)
+
+
+@every_metric
+def test_reset_and_changed_settings_start_empty(make, data, invalid):
+    metric, fresh = make(), make()
+    expected = value_of(metric, data())
+    assert all(not value.any() for value in metric.with_settings().state.values())
+    assert metric.compute() == expected
+    metric.reset()
+    assert all(math.isnan(value) for value in metric.compute().values())
+    metric.merge(fresh)
+
+
+@every_metric
 def test_state_is_additive_and_of_constant_size(make, data, invalid):
     metric = make()
     before = {name: (value.shape, value.dtype) for name, value in metric.state.items()}
@@ -94,6 +131,15 @@ def test_no_valid_pixel_gives_nan_and_changes_nothing(make, data, invalid):
     assert all(math.isnan(value) for value in make().compute().values())
     assert all(math.isnan(value) for value in value_of(make(), nothing).values())
     assert value_of(make(), nothing, (prediction, label)) == value_of(make(), (prediction, label))
+
+
+@every_metric
+def test_no_image_and_no_pixel_change_nothing(make, data, invalid):
+    prediction, label = data()
+    metric = make()
+    for nothing in ((prediction[:0], label[:0]), (prediction[..., :0], label[..., :0])):
+        metric.update(*nothing)
+    assert all(not value.any() for value in metric.state.values())
 
 
 @pytest.mark.parametrize(("make", "data", "invalid"), [case for name, case in CASES.items() if "miou" not in name])
@@ -125,3 +171,5 @@ def test_other_kinds_and_other_settings_do_not_merge():
         MeanIoU(2).merge(MeanIoU(3))
     with pytest.raises(KdamValueError, match="absent"):
         MeanIoU(2).merge(MeanIoU(2, absent="literature"))
+    with pytest.raises(KdamValueError, match="thresholds"):
+        Saliency().merge(under_protocol(Saliency(), "invpt"))

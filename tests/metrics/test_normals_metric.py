@@ -56,11 +56,47 @@ def test_median_of_two_far_angles_is_their_middle():
     assert metric.compute()["median_angle"] == pytest.approx(45, abs=1 / BINS_PER_DEGREE)
 
 
+def test_ties_at_the_median_count_as_in_numpy():
+    angles = np.array([10.0] * 5 + [20.0] * 5 + [11.2, 22.6, 30.1, 179.999])
+    radians = torch.from_numpy(np.radians(angles))
+    prediction = torch.stack([radians.sin(), torch.zeros_like(radians), radians.cos()])[:, None]
+    label = torch.zeros_like(prediction)
+    label[2] = 1
+    assert_agrees(prediction, label)
+
+
+def test_median_lies_within_half_a_bin_on_skewed_angles_over_many_updates():
+    metric, angles = NormalErrors(), []
+    for seed in range(7):
+        generator = torch.Generator().manual_seed(seed)
+        degrees = 180 * torch.rand(1, 211 + seed, generator=generator, dtype=torch.float64) ** 4
+        radians = torch.deg2rad(degrees)
+        label = torch.zeros(3, *degrees.shape, dtype=torch.float64)
+        label[2] = 1
+        metric.update(torch.stack([radians.sin(), torch.zeros_like(radians), radians.cos()]), label)
+        angles.append(degrees.ravel().numpy())
+    median = np.median(np.concatenate(angles))
+    assert metric.compute()["median_angle"] == pytest.approx(median, abs=0.5001 / BINS_PER_DEGREE)
+    edges, counts = metric.error_histogram()
+    assert len(edges) == len(counts) + 1
+    assert counts[edges[:-1] < 30].sum() == metric.state["within"][2]
+
+
+def test_more_pixels_than_one_chunk_give_the_same_as_image_by_image():
+    label = unit_vectors(3, 250, 300)
+    prediction = label + unit_vectors(3, 250, 300, seed=1)
+    whole, rows = NormalErrors(), NormalErrors()
+    whole.update(prediction, label)
+    for row in range(250):
+        rows.update(prediction[:, row : row + 1], label[:, row : row + 1])
+    assert whole.compute() == pytest.approx(rows.compute(), rel=1e-12)
+
+
 @pytest.mark.parametrize("degrees", [0, 1e-6, 11.25, 90, 180 - 1e-6, 180])
 def test_angle_is_exact_up_to_both_ends(degrees):
     radians = math.radians(degrees)
-    prediction = torch.tensor([[math.sin(radians), 0, math.cos(radians)]], dtype=torch.float64)
-    angle = angular_error(7 * prediction, torch.tensor([[0.0, 0.0, 0.1]], dtype=torch.float64))
+    prediction = torch.tensor([[math.sin(radians)], [0], [math.cos(radians)]], dtype=torch.float64)
+    angle = angular_error(7 * prediction, torch.tensor([[0.0], [0.0], [0.1]], dtype=torch.float64))
     assert angle.item() == pytest.approx(degrees, abs=1e-12, rel=1e-9)
 
 

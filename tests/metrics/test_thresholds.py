@@ -3,10 +3,20 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, SALIENCY_THRESHOLDS, EdgeF, Saliency, counts_above
+from kdam_hf.metrics import ALL_THRESHOLDS, EdgeF, Saliency
+from kdam_hf.metrics.saliency import SALIENCY_THRESHOLDS
+from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, Pixels, check_thresholds, counts_above, precision_recall_iou
 
 METRICS = {"saliency": (Saliency, np.arange(5, 100, 5) / 100, 0.3), "edge": (EdgeF, np.arange(1, 100) / 100, 1.0)}
 both = pytest.mark.parametrize(("make", "thresholds", "beta_squared"), METRICS.values(), ids=METRICS.keys())
+SETS = {
+    "saliency": SALIENCY_THRESHOLDS,
+    "edge": EDGE_THRESHOLDS,
+    "all": ALL_THRESHOLDS,
+    "ends": (0.0, 1.0),
+    "one": (0.5,),
+    "crowded": (0.3, 0.3 + 1e-6, 0.3 + 3e-6, 0.9),
+}
 
 
 def reference_maxf(prediction, label, thresholds, beta_squared):
@@ -57,16 +67,18 @@ def test_maxf_agrees_on_predictions_that_sit_exactly_on_thresholds(make, thresho
     assert computed(make, prediction, label)["maxf"] == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("thresholds", [SALIENCY_THRESHOLDS, EDGE_THRESHOLDS])
+@pytest.mark.parametrize("thresholds", SETS.values(), ids=SETS.keys())
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_counts_are_exact_on_and_beside_every_threshold(thresholds, dtype):
+@pytest.mark.parametrize("strict", [False, True])
+def test_counts_are_exact_on_and_beside_every_threshold(thresholds, dtype, strict):
     on = torch.tensor(thresholds, dtype=dtype)
-    p = torch.cat([on, torch.nextafter(on, torch.zeros_like(on)), torch.nextafter(on, torch.ones_like(on))])
-    positive = torch.arange(len(p)) % 2 == 0
-    counts = counts_above(p, positive, thresholds)
-    for row, of_row in enumerate((~positive, positive)):
-        expected = [int(of_row.sum())] + [int((of_row & (p >= threshold)).sum()) for threshold in thresholds]
-        assert counts[row].tolist() == expected
+    beside = [torch.nextafter(on, torch.full_like(on, end)) for end in (-1, 2)]
+    p = torch.cat([on, *beside, torch.tensor([-1e-6, -0.0, 0, 1, 1 + 1e-6], dtype=dtype)])
+    positive, valid = torch.arange(len(p)) % 2 == 0, torch.arange(len(p)) % 5 > 0
+    counts = counts_above(Pixels(p, positive, valid), thresholds, strict)
+    for row, of_row in enumerate((~positive & valid, positive & valid)):
+        reached = [(p > t if strict else p >= t) for t in thresholds]
+        assert counts[row].tolist() == [int(of_row.sum())] + [int((of_row & r).sum()) for r in reached]
 
 
 def test_half_precision_is_compared_in_float32():
@@ -74,19 +86,18 @@ def test_half_precision_is_compared_in_float32():
     assert computed(EdgeF, prediction, label) == computed(EdgeF, prediction.float(), label)
 
 
-def test_mae_agrees_with_numpy():
-    prediction, label = random_case(1)
-    keep = label != 255
-    expected = np.abs(prediction[keep].double().numpy() - label[keep].numpy()).mean()
-    assert computed(Saliency, prediction, label)["mae"] == pytest.approx(expected, rel=1e-12)
-
-
 @both
 def test_perfect_prediction_scores_100_and_empty_labels_0(make, thresholds, beta_squared):
     label = torch.tensor([[[0.0, 1.0, 255.0]]])
-    assert computed(make, torch.tensor([[[0.0, 1.0, 0.5]]]), label)["maxf"] == 100
+    assert computed(make, torch.tensor([[[0.0, 1.0, 0.5]]]), label)["maxf"] == pytest.approx(100)
     assert computed(make, torch.rand(1, 4, 4), torch.zeros(1, 4, 4))["maxf"] == 0
     assert computed(make, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))["maxf"] == 0
+
+
+def test_iou_of_two_empty_sides_is_what_the_caller_says():
+    counts = counts_above(Pixels(torch.zeros(4), torch.zeros(4).bool(), torch.ones(4).bool()), (0.5,))
+    for both_empty in (0, 1):
+        assert precision_recall_iou(counts, both_empty).flatten().tolist() == [0, 0, both_empty]
 
 
 def test_one_threshold_serves_all_images():
@@ -105,3 +116,9 @@ def test_logits_and_other_labels_are_refused(make, thresholds, beta_squared):
         make().update(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
     with pytest.raises(KdamValueError, match=r"label holds \[254\]"):
         make().update(torch.tensor([[0.0, 1.0]]), torch.tensor([[0, 254]]))
+
+
+@pytest.mark.parametrize("thresholds", [(), (0.5, 0.5), (0.5, 0.4), (-0.1, 0.5), (0.5, 1.1), (float("nan"),)])
+def test_thresholds_that_do_not_ascend_within_the_unit_interval_are_refused(thresholds):
+    with pytest.raises(KdamValueError, match="ascending"):
+        check_thresholds(thresholds)

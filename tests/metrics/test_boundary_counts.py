@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from skimage import morphology
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.metrics import BOUNDARY_PROTOCOLS, boundary_counts
+from kdam_hf.metrics.boundaries import HED_THRESHOLDS, average_precision, precision_recall_f, threshold_values
+from kdam_hf.metrics.boundary_nms import suppress_non_maxima
+
+SHAPE = (30, 40)  # the diagonal is 50 pixels
+
+
+def soft_map(seed, shape=SHAPE):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.5)
+    return (noise - noise.min()) / np.ptp(noise)
+
+
+def masks(seed, number, shape=SHAPE):
+    smooth = [soft_map(100 * seed + k, shape) for k in range(number)]
+    return [morphology.thin(each > 0.6) for each in smooth]
+
+
+def reference_counts(prediction, annotations, thresholds, radius, thin):
+    """Dense assignments, threshold by threshold and annotator by annotator."""
+    rows = []
+    for threshold in thresholds:
+        found = prediction >= threshold
+        found = np.argwhere(morphology.thin(found) if thin else found)
+        matched = np.zeros(len(found), bool)
+        recalled = 0
+        for annotation in annotations:
+            annotated = np.argwhere(annotation)
+            distance = np.sqrt(((found[:, None] - annotated[None]) ** 2).sum(-1))
+            pairs = linear_sum_assignment(np.where(distance <= radius, distance, 1e6))
+            good = distance[pairs] <= radius
+            recalled += good.sum()
+            matched[pairs[0][good]] = True
+        rows.append((recalled, sum(a.sum() for a in annotations), matched.sum(), len(found)))
+    return np.array(rows).T
+
+
+@pytest.mark.parametrize("thin", [True, False])
+@pytest.mark.parametrize("max_dist", [0.01, 0.044, 0.1])
+def test_counts_agree_with_dense_assignments(thin, max_dist):
+    for seed in range(2):
+        prediction, annotations = soft_map(seed), masks(seed, 1)
+        thresholds = [0.2, 0.5, 0.8, 0.99]
+        counts = boundary_counts(prediction, annotations, thresholds=thresholds, max_dist=max_dist, thin=thin)
+        expected = reference_counts(prediction, annotations, thresholds, 50 * max_dist, thin)
+        assert np.array_equal(counts, expected)
+        assert all(each.dtype == np.int64 for each in counts)
+
+
+def test_recall_of_several_annotators_is_summed_and_precision_is_their_union():
+    prediction, annotations = soft_map(0), masks(0, 4)
+    thresholds = [0.3, 0.6]
+    together = boundary_counts(prediction, annotations, thresholds=thresholds, max_dist=0.05)
+    alone = [boundary_counts(prediction, [a], thresholds=thresholds, max_dist=0.05) for a in annotations]
+    assert np.array_equal(together.recall_matched, np.sum([a.recall_matched for a in alone], axis=0))
+    assert np.array_equal(together.recall_total, np.sum([a.recall_total for a in alone], axis=0))
+    assert np.array_equal(together.precision_total, alone[0].precision_total)
+    assert (together.precision_matched >= np.max([a.precision_matched for a in alone], axis=0)).all()
+    assert (together.precision_matched <= together.precision_total).all()
+    # ties between equally short matchings leave a little play
+    union = reference_counts(prediction, annotations, thresholds, 2.5, thin=True)[2]
+    assert together.precision_matched == pytest.approx(union, rel=0.03)
+
+
+def test_annotators_that_agree_match_the_same_pixels():
+    """Two lines are predicted, one on the annotated line and one beside it: short pairs leave the second unmatched."""
+    prediction, annotation = np.zeros((2, 30, 40))
+    prediction[[10, 13]] = annotation[10] = 1
+    counts = boundary_counts(prediction, [annotation == 1] * 3, thresholds=[0.5], max_dist=0.1)
+    assert [int(each[0]) for each in counts] == [120, 120, 40, 80]
+
+
+def test_the_order_of_annotators_does_not_matter():
+    prediction, annotations = soft_map(1), masks(1, 3)
+    counts = boundary_counts(prediction, annotations, thresholds=9, max_dist=0.05)
+    assert np.array_equal(counts, boundary_counts(prediction, annotations[::-1], thresholds=9, max_dist=0.05))
+
+
+def test_prediction_and_annotation_may_change_places():
+    first, second = masks(2, 2)
+    there = boundary_counts(first.astype(float), [second], thresholds=[0.5], max_dist=0.05, thin=False)
+    back = boundary_counts(second.astype(float), [first], thresholds=[0.5], max_dist=0.05, thin=False)
+    assert there.recall_matched == back.precision_matched
+    assert there.recall_total == back.precision_total
+    assert there.precision_matched == back.recall_matched
+    assert there.precision_total == back.recall_total
+
+
+@pytest.mark.parametrize(("shift", "matched"), [(0, 40), (2, 40), (3, 0)])
+def test_a_line_moved_by_less_than_the_limit_counts_in_full(shift, matched):
+    prediction, annotation = np.zeros((2, 30, 40))
+    prediction[10 + shift] = annotation[10] = 1
+    counts = boundary_counts(prediction, [annotation == 1], thresholds=3, max_dist=2.5 / 50)
+    assert np.array_equal(counts, [[matched] * 3, [40] * 3, [matched] * 3, [40] * 3])
+
+
+def test_a_thick_response_counts_once_when_thinned_and_in_full_when_not():
+    prediction, annotation = np.zeros((2, 30, 40))
+    prediction[8:13] = annotation[10] = 1
+    thinned = boundary_counts(prediction, [annotation == 1], thresholds=[0.5], max_dist=0.1)
+    assert thinned.precision_total < 45
+    thick = boundary_counts(prediction, [annotation == 1], thresholds=[0.5], max_dist=0.1, thin=False)
+    assert [int(each[0]) for each in thick] == [40, 40, 40, 200]
+
+
+def test_thick_annotations_are_thinned_on_request():
+    prediction, annotation = np.zeros((2, 30, 40))
+    prediction[10] = annotation[8:13] = 1
+    for thin_annotations, expected in ((False, 200), (True, int(morphology.thin(annotation == 1).sum()))):
+        counts = boundary_counts(prediction, [annotation == 1], thresholds=[0.5], thin_annotations=thin_annotations)
+        assert counts.recall_total == expected
+
+
+def test_nms_comes_before_thresholds():
+    prediction, annotations = soft_map(3), masks(3, 1)
+    for thresholds in (5, [0.3]):
+        assert np.array_equal(
+            boundary_counts(prediction, annotations, thresholds=thresholds, nms=True),
+            boundary_counts(suppress_non_maxima(prediction), annotations, thresholds=thresholds),
+        )
+
+
+def test_empty_maps_and_maps_of_ones():
+    empty, full = np.zeros(SHAPE), np.ones(SHAPE)
+    nothing, everything = empty > 0, full > 0
+    assert not np.any(boundary_counts(empty, [nothing], thresholds=5))
+    assert np.array_equal(
+        boundary_counts(full, [nothing], thresholds=2, thin=False), [[0] * 2, [0] * 2, [0] * 2, [1200] * 2]
+    )
+    assert np.array_equal(boundary_counts(empty, [everything], thresholds=2), [[0] * 2, [1200] * 2, [0] * 2, [0] * 2])
+    assert np.array_equal(boundary_counts(full, [everything], thresholds=2, thin=False), np.full((4, 2), 1200))
+
+
+def test_each_threshold_is_counted_on_its_own():
+    prediction, annotations = soft_map(4), masks(4, 2)
+    thresholds = [0.5, 0.2, 0.9, 0.2]
+    counts = boundary_counts(prediction, annotations, thresholds=thresholds)
+    for k, threshold in enumerate(thresholds):
+        alone = boundary_counts(prediction, annotations, thresholds=[threshold])
+        assert [int(each[k]) for each in counts] == [int(each[0]) for each in alone]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_pixel_on_a_threshold_reaches_it(dtype):
+    values = np.array(HED_THRESHOLDS, dtype)
+    prediction = np.tile(values, (5, 1))
+    counts = boundary_counts(prediction, [prediction > 2], thresholds=101, thin=False)
+    assert counts.precision_total.tolist() == [5 * (101 - k) for k in range(101)]
+
+
+def test_ignored_pixels_count_nowhere_and_may_hold_anything():
+    prediction, annotations = soft_map(5), masks(5, 2)
+    ignore = np.zeros(SHAPE, bool)
+    ignore[:, 25:] = True
+    expected = boundary_counts(np.where(ignore, 0, prediction), [a & ~ignore for a in annotations], thresholds=9)
+    for rubbish in (0.7, np.nan, np.inf, -3):
+        counts = boundary_counts(np.where(ignore, rubbish, prediction), annotations, ignore, thresholds=9)
+        assert np.array_equal(counts, expected)
+    assert not np.any(boundary_counts(prediction, annotations, np.ones(SHAPE, bool), thresholds=9))
+
+
+def test_inputs_are_left_as_they_were():
+    prediction, annotations = soft_map(6), masks(6, 1)
+    before = prediction.copy(), annotations[0].copy()
+    boundary_counts(prediction, annotations, ~annotations[0], nms=True, thin_annotations=True, thresholds=3)
+    assert np.array_equal(prediction, before[0])
+    assert np.array_equal(annotations[0], before[1])
+
+
+def test_thresholds_of_the_field():
+    assert len(threshold_values(101)) == 101
+    assert threshold_values(101)[:3] + threshold_values(101)[-2:] == (0.001, 0.01, 0.02, 0.99, 0.999)
+    assert threshold_values(99) == pytest.approx([k / 100 for k in range(1, 100)])
+    assert threshold_values(np.array([0.5])) == (0.5,)
+    for settings in BOUNDARY_PROTOCOLS.values():
+        counts = boundary_counts(soft_map(7), masks(7, 1), **settings)
+        assert len(counts.recall_total) == settings["thresholds"]
+
+
+def test_precision_recall_and_f_are_those_of_the_counts():
+    prediction, annotations = soft_map(8), masks(8, 1)
+    counts = boundary_counts(prediction, annotations, thresholds=[0.01, 0.5, 1.0], max_dist=0.05)
+    precision, recall, f = precision_recall_f(counts)
+    for k in range(2):
+        p = counts.precision_matched[k] / counts.precision_total[k]
+        r = counts.recall_matched[k] / counts.recall_total[k]
+        assert (precision[k], recall[k], f[k]) == pytest.approx((p, r, 2 * p * r / (p + r)))
+    assert precision_recall_f(boundary_counts(np.zeros(SHAPE), annotations, thresholds=[0.5]))[2] == 0
+
+
+def test_average_precision_is_the_area_under_the_curve():
+    recall = np.linspace(1, 0, 50)
+    assert average_precision(np.full(50, 0.4), recall) == pytest.approx(0.4 * 1.01)
+    assert average_precision(1 - recall / 2, recall) == pytest.approx(0.75, abs=0.01)
+    # recalls below those that are reached count as no precision
+    assert average_precision(np.ones(50), 0.5 + recall / 2) == pytest.approx(0.51)
+    # of equal recalls the lowest threshold counts
+    assert average_precision(np.array([0.2, 0.5, 1.0]), np.array([1.0, 0.0, 0.0])) == pytest.approx(0.35 * 1.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prediction": np.zeros((30, 40), np.uint8)}, r"uint8 \(30, 40\)"),
+        ({"prediction": np.zeros((1, 30, 40))}, r"float64 \(1, 30, 40\)"),
+        ({"prediction": np.full((30, 40), 1.5)}, r"between 1\.5 and 1\.5"),
+        ({"prediction": np.full((30, 40), np.nan)}, "between nan and nan"),
+        ({"annotations": []}, "one mask per annotator"),
+        ({"annotations": np.zeros((30, 40), bool)}, r"bool \(40,\).*put a single annotation into a list"),
+        ({"annotations": [np.zeros((30, 40))]}, r"float64 \(30, 40\): expected bool"),
+        ({"annotations": [np.zeros((30, 41), bool)]}, r"bool \(30, 41\): expected bool \(30, 40\)"),
+        ({"ignore": np.zeros((30, 40))}, r"ignore is float64"),
+        ({"max_dist": 4.3}, r"4\.3.*share of the image diagonal"),
+        ({"max_dist": 0}, "share of the image diagonal"),
+        ({"thresholds": 0}, "thresholds are 0"),
+        ({"thresholds": []}, r"thresholds are \[\]"),
+        ({"thresholds": [0.0, 0.5]}, r"strength 0 is never a boundary"),
+    ],
+)
+def test_other_inputs_are_refused_with_what_was_given(change, message):
+    given = {"prediction": np.zeros(SHAPE), "annotations": [np.zeros(SHAPE, bool)], **change}
+    with pytest.raises(KdamValueError, match=message):
+        boundary_counts(**given)

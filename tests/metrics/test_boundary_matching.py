@@ -1,0 +1,194 @@
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from kdam_hf.metrics import boundary_matching
+from kdam_hf.metrics.boundary_matching import match_pixels, window
+
+FORBIDDEN = 10**7
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def match(request, monkeypatch):
+    """Pairs of two masks; "plain" runs the loops as they run without numba."""
+    if request.param == "plain":
+        for name, function in list(vars(boundary_matching).items()):
+            if hasattr(function, "py_func"):
+                monkeypatch.setattr(boundary_matching, name, function.py_func)
+
+    def match_masks(first, second, radius, shortest=True):
+        sides = np.flatnonzero(first), np.flatnonzero(second)
+        pairs = match_pixels(*sides, window(first.shape, radius), shortest)
+        return sides[0][pairs[:, 0]], sides[1][pairs[:, 1]]
+
+    return match_masks
+
+
+def squared_distances(first, second, width):
+    """(N, M) of flat indices."""
+    rows, columns = (np.subtract.outer(part(first, width), part(second, width)) for part in (np.floor_divide, np.mod))
+    return rows**2 + columns**2
+
+
+def pair_costs(first, second, width, radius):
+    """Hundredths of a pixel, (N, M); FORBIDDEN beyond the radius."""
+    squared = squared_distances(first, second, width)
+    return np.where(squared <= radius**2, np.rint(100 * np.sqrt(squared)), FORBIDDEN).astype(int)
+
+
+def best_by_trying_everything(cost):
+    """Most pairs, then least cost, over all one-to-one matchings."""
+
+    @cache
+    def best(i, taken):
+        if i == len(cost):
+            return 0, 0
+        options = [best(i + 1, taken)]
+        for j in range(cost.shape[1]):
+            if cost[i, j] < FORBIDDEN and not taken >> j & 1:
+                pairs, minus_cost = best(i + 1, taken | 1 << j)
+                options.append((pairs + 1, minus_cost - int(cost[i, j])))
+        return max(options)
+
+    pairs, minus_cost = best(0, 0)
+    return pairs, -minus_cost
+
+
+def best_by_assignment(cost):
+    rows, columns = linear_sum_assignment(cost)
+    chosen = cost[rows, columns]
+    return int((chosen < FORBIDDEN).sum()), int(chosen[chosen < FORBIDDEN].sum())
+
+
+def result(match, first, second, radius, shortest=True):
+    """(pairs, cost), after checking that the pairs are a one-to-one matching within the radius."""
+    a, b = match(first, second, radius, shortest)
+    assert first.flat[a].all()
+    assert second.flat[b].all()
+    assert len(set(a.tolist())) == len(a) == len(set(b.tolist()))
+    cost = pair_costs(a, b, first.shape[1], radius).diagonal() if len(a) else np.zeros(0, int)
+    assert (cost < FORBIDDEN).all()
+    return len(a), int(cost.sum())
+
+
+def random_masks(rng, shape, count):
+    masks = np.zeros((2, *shape), bool)
+    for mask in masks:
+        mask.flat[rng.choice(mask.size, rng.integers(0, min(count, mask.size) + 1), replace=False)] = True
+    return masks
+
+
+def random_lines(rng, shape, jitter):
+    """Wavy lines and a copy moved by a few pixels, with pixels dropped and added: long components."""
+    masks = np.zeros((2, *shape), bool)
+    x = np.arange(shape[1])
+    for _ in range(4):
+        y = shape[0] * rng.random() + 3 * np.sin(x / rng.uniform(3, 9) + rng.uniform(0, 6))
+        for mask, shift in zip(masks, (0, rng.uniform(-jitter, jitter)), strict=True):
+            inside = (rng.random(len(x)) < 0.9) & (y + shift > 0) & (y + shift < shape[0] - 1)
+            mask[np.rint(y + shift)[inside].astype(int), x[inside]] = True
+    masks[0] |= rng.random(shape) < 0.03
+    return masks
+
+
+def test_small_maps_agree_with_trying_everything(match):
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        first, second = random_masks(rng, (rng.integers(1, 7), rng.integers(1, 7)), 7)
+        radius = rng.choice([0.5, 1, 1.5, 2.3, 3, 10])
+        cost = pair_costs(np.flatnonzero(first), np.flatnonzero(second), first.shape[1], radius)
+        expected = best_by_trying_everything(cost)
+        assert result(match, first, second, radius) == expected
+        assert result(match, first, second, radius, shortest=False)[0] == expected[0]
+
+
+@pytest.mark.parametrize("make", ["dots", "lines"])
+def test_larger_maps_agree_with_a_dense_assignment(match, make):
+    rng = np.random.default_rng(1)
+    for _ in range(8):
+        if make == "dots":
+            first, second = random_masks(rng, (30, 40), 250)
+        else:
+            first, second = random_lines(rng, (40, 60), jitter=4)
+        radius = rng.uniform(1, 5)
+        cost = pair_costs(np.flatnonzero(first), np.flatnonzero(second), first.shape[1], radius)
+        expected = best_by_assignment(cost)
+        assert result(match, first, second, radius) == expected
+        assert result(match, second, first, radius) == expected
+        assert result(match, first, second, radius, shortest=False)[0] == expected[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (13, 9)])
+def test_empty_and_full_masks(match, shape):
+    full, empty = np.ones(shape, bool), np.zeros(shape, bool)
+    for first, second in ((empty, empty), (full, empty), (empty, full)):
+        assert result(match, first, second, 4) == (0, 0)
+    assert result(match, full, full, 4) == (full.size, 0)
+    assert result(match, full, full, 100) == (full.size, 0)
+
+
+def test_a_line_is_matched_up_to_the_radius_and_not_beyond(match):
+    line = np.zeros((20, 30), bool)
+    line[5] = True
+    for shift in range(8):
+        moved = np.roll(line, shift, axis=0)
+        assert result(match, line, moved, 5.0) == ((30, 30 * 100 * shift) if shift <= 5 else (0, 0))
+    assert result(match, line, np.roll(line, 5, axis=0), 4.999) == (0, 0)
+
+
+def test_diagonal_distances_are_euclidean(match):
+    first, second = np.zeros((2, 9, 9), bool)
+    first[2, 2] = second[5, 6] = True
+    assert result(match, first, second, 5) == (1, 500)
+    assert result(match, first, second, 4.99) == (0, 0)
+
+
+def test_a_doubled_line_is_matched_once(match):
+    one, two = np.zeros((2, 12, 40), bool)
+    one[6] = True
+    two[[5, 7]] = True
+    assert result(match, one, two, 3) == (40, 4000)
+    assert result(match, two, one, 3) == (40, 4000)
+
+
+def test_a_thick_line_leaves_its_sides_unmatched(match):
+    one, thick = np.zeros((2, 12, 40), bool)
+    one[6] = True
+    thick[4:9] = True
+    assert result(match, one, thick, 3) == (40, 0)
+
+
+def test_crossing_lines_are_matched_through_the_crossing(match):
+    first, second = np.zeros((2, 21, 21), bool)
+    first[10] = first[:, 10] = True
+    second[11] = second[:, 11] = True
+    cost = pair_costs(np.flatnonzero(first), np.flatnonzero(second), 21, 1.5)
+    assert result(match, first, second, 1.5) == best_by_assignment(cost)
+    assert result(match, first, second, 1.5)[0] == 41
+
+
+def test_most_pairs_come_before_short_ones(match):
+    """The only way to two pairs is for the middle pixel to give up the partner it lies on."""
+    first, second = np.zeros((2, 1, 7), bool)
+    first[0, [1, 3]] = True
+    second[0, [3, 5]] = True
+    assert result(match, first, second, 2) == (2, 400)
+    assert result(match, first, second, 1.9) == (1, 0)
+
+
+def test_the_nearest_of_many_is_chosen(match):
+    first, second = np.zeros((2, 5, 40), bool)
+    first[2, ::8] = True
+    second[2] = second[4] = True
+    for shortest_of in ((first, second), (second, first)):
+        assert result(match, *shortest_of, 6) == (5, 0)
+
+
+def test_equal_numbers_of_pixels_in_one_long_chain(match):
+    """Each pixel but the last lies on one of the other side; all have to move up by one."""
+    first, second = np.zeros((2, 1, 200), bool)
+    first[0, :199] = True
+    second[0, 1:] = True
+    assert result(match, first, second, 1) == (199, 19900)
