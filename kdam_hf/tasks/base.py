@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -74,7 +75,6 @@ class Task(ABC):
             "class_names": list(self.class_names),
         }
 
-    @abstractmethod
     def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
         """Supervised loss, unweighted, averaged over the valid pixels of the global batch.
 
@@ -86,6 +86,35 @@ class Task(ABC):
 
         Returns:
             A float32 scalar; 0 with a gradient path when no pixel is valid.
+        """
+        expect_same_grid(prediction, label, mask, self)
+        return self.loss_share(prediction, label, mask, self.loss_weights(label, mask, processes))
+
+    @abstractmethod
+    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """What the loss of any part of the batch needs to know of the labels of the whole: weights per pixel.
+
+        Args:
+            label: (B, ...) as made by `to_tensor`.
+            mask: (B, H, W) bool, False on padding.
+            processes: the processes that share the batch.
+
+        Returns:
+            float32, a scalar or one weight per class: 1 over the processes' mean number of valid pixels, at most 1.
+        """
+
+    @abstractmethod
+    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        """What a part of the batch adds to the loss: parts that cover the batch sum up to it.
+
+        Args:
+            prediction: (b, C, h, w) float, any images and rows of the batch.
+            label: of these pixels.
+            mask: of these pixels.
+            weights: of `loss_weights`, for the whole batch.
+
+        Returns:
+            A scalar, float32 or float64.
         """
 
     @abstractmethod
@@ -173,6 +202,16 @@ def expect_2d(array: Label, task: Task, where: str) -> Label:
             "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
         )
     return array
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """In float32, or in float64 if it is float64: sums over pixels in half precision are far off."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def per_valid_pixel(valid: Tensor, processes: Processes) -> Tensor:
+    """1 over the processes' mean number of true pixels (at least one); averaged over processes, sums become means."""
+    return 1 / processes.mean(valid.sum().float()).clamp_min(1)
 
 
 def expect_same_grid(prediction: Tensor, label: Tensor, mask: Tensor, task: Task) -> None:

@@ -15,7 +15,7 @@ from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
-from kdam_hf.tasks.base import Label, Task, expect_2d, expect_same_grid
+from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, per_valid_pixel
 from kdam_hf.tasks.colors import categorical_palette, ramp
 
 IGNORE_INDEX = 255
@@ -58,25 +58,22 @@ class Categorical(Task):
         """In the order of their ids."""
         return self.classes
 
-    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """Cross-entropy, averaged over labelled pixels."""
-        expect_same_grid(prediction, label, mask, self)
-        target = label.masked_fill(~mask, IGNORE_INDEX)
-        total = F.cross_entropy(
-            prediction.float(),
-            target,
-            self._class_weights(target, processes),
-            ignore_index=IGNORE_INDEX,
-            reduction="sum",
-        )
-        return total / processes.mean((target != IGNORE_INDEX).sum().float()).clamp_min(1)
+    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """One over the labelled pixels."""
+        return per_valid_pixel(mask & (label != IGNORE_INDEX), processes)
 
-    def _class_weights(self, target: Tensor, processes: Processes) -> Tensor | None:
-        return None
+    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        """Cross-entropy over labelled pixels."""
+        target = label.masked_fill(~mask, IGNORE_INDEX)
+        logits, per_class = at_least_float32(prediction), weights.ndim > 0
+        total = F.cross_entropy(
+            logits, target, weights.to(logits) if per_class else None, ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        return total if per_class else total * weights
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """The class logits themselves."""
-        return prediction.float()
+        return at_least_float32(prediction)
 
     def metric(self) -> Metric:
         """mIoU over the classes that occur."""
@@ -170,11 +167,12 @@ class Saliency(Categorical):
             array = (array == 255).astype(np.uint8) if not ((array != 0) & (array != 255)).any() else array
         return super().from_file(array, options, where)
 
-    def _class_weights(self, target: Tensor, processes: Processes) -> Tensor:
-        """Each class is weighted by the share of the other one in the batch (balanced CE of the field)."""
-        counts = torch.stack([(target == c).sum() for c in range(2)]).float()
-        shares = processes.mean(counts) / processes.mean(counts.sum()).clamp_min(1)
-        return 1 - shares
+    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """One over the labelled pixels, times the share of the other class in the batch (balanced CE of the field)."""
+        target = label.masked_fill(~mask, IGNORE_INDEX)
+        counts = processes.mean(torch.stack([(target == c).sum() for c in range(2)]).float())
+        total = counts.sum().clamp_min(1)
+        return (1 - counts / total) / total
 
     def metric(self) -> Metric:
         """maxF, max-mIoU and MAE."""

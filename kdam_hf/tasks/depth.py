@@ -14,7 +14,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import DepthErrors
-from kdam_hf.tasks.base import Label, Task, expect_2d, expect_same_grid
+from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, per_valid_pixel
 from kdam_hf.tasks.colors import NEAR_TO_FAR, ramp
 
 
@@ -50,18 +50,20 @@ class Depth(Task):
         """Already metres."""
         return "none"
 
-    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """Mean absolute error in metres over pixels with a measured depth."""
-        expect_same_grid(prediction, label, mask, self)
+    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """One over the pixels with a measured depth."""
+        return per_valid_pixel(mask[:, None] & (label > 0), processes)
+
+    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        """Absolute error in metres over pixels with a measured depth."""
         valid = mask[:, None] & (label > 0)
-        total = (prediction[valid].float() - label[valid]).abs().sum()
-        return total / processes.mean(valid.sum().float()).clamp_min(1)
+        return (at_least_float32(prediction[valid]) - label[valid]).abs().sum() * weights
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """-(log d - c_k)^2 / (2 s^2) for bin centres c_k and bin width s, both in log metres; (B, bins, h, w)."""
         centres = torch.linspace(math.log(self.nearest), math.log(self.farthest), self.bins, device=prediction.device)
         width = math.log(self.farthest / self.nearest) / (self.bins - 1)
-        log_depth = prediction.float().clamp_min(1e-3).log()
+        log_depth = at_least_float32(prediction).clamp_min(1e-3).log()
         return -0.5 * ((log_depth - centres[:, None, None]) / width).square()
 
     def metric(self) -> Metric:

@@ -14,7 +14,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.thresholds import EdgeF
-from kdam_hf.tasks.base import Label, Task, expect_2d, expect_same_grid
+from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, per_valid_pixel
 from kdam_hf.tasks.colors import ramp
 
 IGNORE_INDEX = 255
@@ -46,18 +46,21 @@ class Edge(Task):
         """Probability of an edge."""
         return "sigmoid"
 
-    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
+        """One over the labelled pixels."""
+        return per_valid_pixel(mask[:, None] & (label != IGNORE_INDEX), processes)
+
+    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Weighted binary cross-entropy over labelled pixels."""
-        expect_same_grid(prediction, label, mask, self)
         valid = mask[:, None] & (label != IGNORE_INDEX)
-        target = label[valid]
+        logits = at_least_float32(prediction[valid])
+        target = label[valid].to(logits)
         weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight)
-        total = F.binary_cross_entropy_with_logits(prediction[valid].float(), target, weight, reduction="sum")
-        return total / processes.mean(valid.sum().float()).clamp_min(1)
+        return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") * weights
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (B, 2, h, w)."""
-        z = prediction.float()
+        z = at_least_float32(prediction)
         return torch.cat([z, torch.zeros_like(z)], dim=1)
 
     def metric(self) -> Metric:

@@ -6,6 +6,7 @@ ATRC and InvPT.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from math import inf
 from typing import Any
 
 from kdam_hf.errors import KdamValueError
@@ -115,7 +116,7 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
         options: `TASK.NAME=VALUE`, where NAME is a numeric field of the task, e.g. `edge.positive_weight=0.8`.
 
     Raises:
-        KdamValueError: not of that form; a task that is not among `tasks`; no such setting; no number.
+        KdamValueError: not of that form; a task that is not among `tasks`; no such setting; no finite number >= 0.
     """
     changed = {task.name: task for task in tasks}
     for option in options:
@@ -127,9 +128,12 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
         numeric = {key: kind for key, kind in types.items() if kind in (int, float)}
         try:
             value = numeric[setting](text)
+            if not 0 <= value < inf:  # nan neither
+                raise ValueError(text)
         except (KeyError, ValueError) as error:
             raise KdamValueError(
-                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numeric)}."
+                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numeric)} and a number that is "
+                "finite and not negative, whole where the default is."
             ) from error
         changed[name] = replace(changed[name], **{setting: value})
     return tuple(changed.values())
