@@ -29,6 +29,7 @@ class Categorical(Task):
 
     kind: ClassVar[str] = "categorical"
     primary_metric: ClassVar[str] = "miou"
+    predicts_logits: ClassVar[bool] = True
     limits_class_share: ClassVar[bool] = True
     file_options: ClassVar[dict[str, type]] = {
         "num_classes": int,
@@ -64,8 +65,10 @@ class Categorical(Task):
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels."""
-        target = label.masked_fill(~mask, IGNORE_INDEX)
-        logits, per_class = at_least_float32(prediction), weights.ndim > 0
+        target = label.masked_fill(~mask, IGNORE_INDEX).reshape(-1)
+        # rows of classes: no copy for a channels-last map, where a softmax over channels would first make one
+        logits = at_least_float32(prediction.movedim(1, -1).reshape(-1, self.channels))
+        per_class = weights.ndim > 0
         total = F.cross_entropy(
             logits, target, weights.to(logits) if per_class else None, ignore_index=IGNORE_INDEX, reduction="sum"
         )
