@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         beta=distillation.beta,
         inter=distillation.inter,
         intra=distillation.intra,
+        resolution=distillation.kd_resolution,
         scale_by_temperature_squared=distillation.scale_by_temperature_squared,
     )
     teacher, facts = None, {"method": distillation.method}

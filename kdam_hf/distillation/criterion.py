@@ -17,11 +17,13 @@ from torch.nn import functional as F
 
 from kdam_hf.distillation.baselines import cwd, dist, kl
 from kdam_hf.distillation.cauchy_schwarz import at_least_float32
+from kdam_hf.distillation.kernels.objective import Match
 from kdam_hf.distillation.matching import INTER_MODES, check_maps, inter_task, intra_task
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 
 Maps = dict[str, Tensor]
+RESOLUTIONS = ("stride4", "full")
 
 
 class DistributionTask(Protocol):
@@ -46,6 +48,8 @@ class DistillationCriterion:
         beta: weight of all terms, >= 0. 0.5 is the best value reported for KDAM.
         inter: inter-task match of "cs": "concat", "per_task" or "off".
         intra: whether "cs" has the intra-task match.
+        resolution: where "cs" is computed: "stride4", on the maps that the models predict, or "full", on their upsampling.
+            The others are computed at stride 4.
         scale_by_temperature_squared: multiply "cs", "kl" and "cwd" by T^2, so that a softer distribution does not
             shrink their gradient. "dist" is never scaled: correlations do not shrink with T, and it was published so.
 
@@ -59,6 +63,7 @@ class DistillationCriterion:
     beta: float = 0.5
     inter: str = "concat"
     intra: bool = True
+    resolution: str = "stride4"
     scale_by_temperature_squared: bool = True
 
     def __post_init__(self) -> None:
@@ -66,6 +71,10 @@ class DistillationCriterion:
             raise KdamValueError(f"method {self.method!r} is not known: choose one of {METHODS}")
         if self.inter not in (*INTER_MODES, "off"):
             raise KdamValueError(f"inter {self.inter!r} is not known: choose one of {(*INTER_MODES, 'off')}")
+        if self.resolution not in RESOLUTIONS or (self.resolution == "full" and self.method not in ("cs", "none")):
+            raise KdamValueError(
+                f"resolution {self.resolution!r} with method {self.method!r}: expected one of {RESOLUTIONS}, 'full' for cs"
+            )
         if not 0 < self.temperature < math.inf:
             raise KdamValueError(
                 f"temperature is {self.temperature}: logits are divided by it, give a finite value > 0"
@@ -110,9 +119,22 @@ class DistillationCriterion:
             _check_finite_teacher(teacher, valid_BHW)
             logits = self._logits(student, valid_BHW), self._logits(teacher, valid_BHW)
             terms = _TERMS[self.method](self, *logits, valid_BHW, processes)
+        return {name: self.scale * term for name, term in terms.items()}
+
+    @property
+    def scale(self) -> float:
+        """Factor of every term: beta, and T^2 where the method is scaled by it."""
         squared = self.scale_by_temperature_squared and self.method != "dist"
-        scale = self.beta * (self.temperature**2 if squared else 1)
-        return {name: scale * term for name, term in terms.items()}
+        return self.beta * (self.temperature**2 if squared else 1)
+
+    def match(
+        self, student_predictions: Mapping[str, Tensor], teacher_predictions: Mapping[str, Tensor], valid_BHW: Tensor
+    ) -> Match:
+        """The same match at full resolution, for `kernels.dense_loss`; arguments and errors as of a call."""
+        student, teacher = self._aligned(student_predictions, teacher_predictions)
+        check_maps(student, teacher, valid_BHW)
+        _check_finite_teacher(teacher, valid_BHW)
+        return Match(teacher, self.temperature, self.scale, self.inter, self.intra)
 
     def _aligned(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> tuple[Maps, Maps]:
         """Both predictions in at least float32, the teacher's detached and at the student's map size."""

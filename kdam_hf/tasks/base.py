@@ -42,6 +42,8 @@ class Task(ABC):
     primary_metric: ClassVar[str]
     """Name of the metric that papers report first."""
     higher_is_better: ClassVar[bool] = True
+    predicts_logits: ClassVar[bool] = False
+    """Whether a prediction is one logit per class, whose softmax is the distribution."""
     limits_class_share: ClassVar[bool] = False
     """Whether a training crop must not be filled by one class of this task."""
     unit: ClassVar[str] = ""

@@ -132,8 +132,8 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
                 raise ValueError(text)
         except (KeyError, ValueError) as error:
             raise KdamValueError(
-                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numeric)} and a number that is "
-                "finite and not negative, whole where the default is."
+                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numeric)} and a number >= 0, "
+                "whole where its default is."
             ) from error
         changed[name] = replace(changed[name], **{setting: value})
     return tuple(changed.values())

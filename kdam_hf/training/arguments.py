@@ -9,6 +9,9 @@ from transformers import TrainingArguments
 
 from kdam_hf.errors import KdamValueError
 
+PRECISIONS = ("auto", "bf16", "fp32")
+CACHE_DTYPES = ("fp16", "uint8", "fp32")
+
 
 def _field(default: Any, text: str) -> Any:
     if isinstance(default, (list, dict)):
@@ -79,12 +82,37 @@ class DistillationArguments:
     teacher: list[str] | None = _field(
         None, "folder or hub id of one multi-task teacher, or of one single-task teacher per task"
     )
+    teacher_precision: str = _field("auto", "of the teacher: auto (bf16 where the device is fast at it), bf16 or fp32")
+    teacher_batch_size: int | None = _field(None, "crops per forward pass of the teacher; the student's batch by default")
+    teacher_views: int | None = _field(None, "fixed crops per image, taken in turn; new ones in every epoch by default")
+    teacher_cache: str | None = _field(
+        None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
+    )
+    teacher_cache_dtype: str = _field(
+        "fp16", "of the cache: fp16, uint8 (8-bit log-probabilities for tasks with class logits, else fp16) or fp32"
+    )
     method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
     temperature: float = _field(8.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("concat", "inter-task match: concat (all tasks in one row), per_task or off")
     intra: bool = _field(True, "intra-task match")
+    kd_resolution: str = _field("stride4", "where cs is computed: stride4, as the models predict, or full, upsampled")
     scale_by_temperature_squared: bool = _field(True, "multiply by T^2, so that gradients do not shrink with T")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
+        _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)
+        for name in ("teacher_batch_size", "teacher_views"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise KdamValueError(f"{name} is {getattr(self, name)}; expected at least 1, or leave it out.")
+        if self.teacher_cache is not None and self.teacher_views is None:
+            raise KdamValueError("teacher_cache needs teacher_views: how many fixed crops of each image it holds.")
+        if self.teacher_cache_dtype == "uint8" and self.method == "cwd":
+            raise KdamValueError(
+                "teacher_cache_dtype uint8 keeps probabilities over classes, but cwd compares raw logits over pixels; "
+                "use fp16."
+            )
 
 
 @dataclass
@@ -125,13 +153,13 @@ class KdamTrainingArguments(TrainingArguments):
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
             self.lr_scheduler_kwargs = {"power": 0.9, "lr_end": 0.0}
         base: Any = self
-        if self.precision not in ("auto", "bf16", "fp32") or base.bf16 or base.fp16:
+        if self.precision not in PRECISIONS or base.bf16 or base.fp16:
             raise KdamValueError(
                 f"precision={self.precision!r}, bf16={base.bf16}, fp16={base.fp16}; "
                 "expected precision: auto, bf16 or fp32, and neither bf16 nor fp16."
             )
         self.use_cpu = base.use_cpu or not torch.accelerator.is_available()
-        self.bf16 = self.precision == "bf16" or (self.precision == "auto" and fast_bf16(self.use_cpu))
+        self.bf16 = use_bf16(self.precision, self.use_cpu)
         self.dataloader_persistent_workers = base.dataloader_persistent_workers or self.dataloader_num_workers > 0
         self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
         super().__post_init__()
@@ -139,6 +167,16 @@ class KdamTrainingArguments(TrainingArguments):
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise KdamValueError(f"{name} is {value!r}; expected {', '.join(choices)}.")
+
+
+def use_bf16(precision: str, use_cpu: bool = False) -> bool:
+    """Whether `auto`, `bf16` or `fp32` means bfloat16 on this device."""
+    return precision == "bf16" or (precision == "auto" and fast_bf16(use_cpu))
 
 
 def fast_bf16(use_cpu: bool = False) -> bool:

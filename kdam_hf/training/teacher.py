@@ -1,7 +1,7 @@
 """The frozen teacher: one multi-task model, or one single-task model per task, seen as one.
 
 It lives outside the student's model, so it is neither saved nor optimised. The student's normalised images are converted
-to each teacher's own normalisation.
+to each teacher's own normalisation. It is run in its own precision, whatever the student's is.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.training.arguments import DistillationArguments
+from kdam_hf.training.pretrained import load_model
 
 
 class FrozenTeacher(nn.Module):
@@ -21,14 +23,26 @@ class FrozenTeacher(nn.Module):
     Args:
         models: one multi-task model, or several whose tasks are disjoint.
         student: configuration of the student; every task of it must be taught, with the same kind and channels.
+        bf16: hold and run the models in bfloat16 and channels-last; about three times faster where the device
+            multiplies bfloat16 in hardware.
+        batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
 
     Raises:
         KdamValueError: a task is missing, taught twice, or of another kind or number of channels.
     """
 
-    def __init__(self, models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
+    def __init__(
+        self,
+        models: Sequence[KdamPreTrainedModel],
+        student: KdamConfig,
+        bf16: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.models = nn.ModuleList(models)
+        self.bf16, self.batch_size = bf16, batch_size
+        if bf16:
+            self.models.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
         self.task_names = student.task_names
         _check(models, student)
         for k, model in enumerate(models):
@@ -41,7 +55,6 @@ class FrozenTeacher(nn.Module):
         """Stay in evaluation mode whatever is asked."""
         return super().train(False)
 
-    @torch.no_grad()
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> dict[str, Tensor]:
         """Predictions for the student's batch.
 
@@ -50,14 +63,35 @@ class FrozenTeacher(nn.Module):
             pixel_mask: (B, H, W) bool, False on padding.
 
         Returns:
-            task name -> (B, C, h, w), in the student's task order.
+            task name -> (B, C, h, w) float32, in the student's task order.
         """
+        size = self.batch_size or len(pixel_values)
+        with torch.inference_mode(), torch.autocast(pixel_values.device.type, enabled=False):
+            parts = [self._predict(*part) for part in zip(pixel_values.split(size), pixel_mask.split(size), strict=True)]
+        # copied outside: the student's graph cannot hold a tensor that was made in inference mode
+        return {name: torch.cat([part[name] for part in parts]) for name in self.task_names}
+
+    def _predict(self, pixel_values: Tensor, pixel_mask: Tensor) -> dict[str, Tensor]:
         predictions: dict[str, Tensor] = {}
         for k, model in enumerate(self.models):
             own = pixel_values * getattr(self, f"scale_{k}") + getattr(self, f"shift_{k}")
             own = own * pixel_mask[:, None]
+            if self.bf16:
+                own = own.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
             predictions |= model(own, pixel_mask).predictions
-        return {name: predictions[name] for name in self.task_names}
+        return predictions
+
+
+def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16: bool) -> FrozenTeacher:
+    """The teacher that the arguments name.
+
+    Args:
+        distillation: its folders or hub ids, and its batch size.
+        student: configuration of the student.
+        bf16: as for `FrozenTeacher`.
+    """
+    models = [load_model(name) for name in distillation.teacher or ()]
+    return FrozenTeacher(models, student, bf16, distillation.teacher_batch_size)
 
 
 def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, Tensor]:

@@ -18,14 +18,16 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_loaders import Collator, EpochSampler
 from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.distillation.kernels import DenseLoss, Match, dense_loss
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
-from kdam_hf.image_processing_kdam import STRIDE, upsample
+from kdam_hf.image_processing_kdam import STRIDE
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.teacher import FrozenTeacher
+from kdam_hf.training.teacher_cache import TaughtDataset
 
 Batch = Mapping[str, Any]
 
@@ -46,6 +48,7 @@ class MultiTaskTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = False
+    views: int | None = None
 
     def __init__(
         self,
@@ -77,24 +80,18 @@ class MultiTaskTrainer(Trainer):
 
     # ---- losses -----------------------------------------------------------------------------------------------------
 
-    def loss_terms(self, predictions: Mapping[str, Tensor], inputs: Batch) -> dict[str, Tensor]:
-        """Named, weighted loss terms of a batch; their sum is the loss.
+    def objective(self, predictions: Mapping[str, Tensor], inputs: Batch) -> DenseLoss:
+        """The loss of a batch, and its named, weighted terms.
 
         Args:
             predictions: task name -> (B, C, h, w) at stride 4.
             inputs: a batch of the collator.
         """
-        size = inputs["pixel_values"].shape[-2:]
-        return {
-            f"loss_{task.name}": task.loss_weight
-            * task.loss(
-                upsample(predictions[task.name], size),
-                inputs["labels"][task.name],
-                inputs["pixel_mask"],
-                self.processes,
-            )
-            for task in self.tasks
-        }
+        return self._dense_loss(predictions, inputs, None)
+
+    def _dense_loss(self, predictions: Mapping[str, Tensor], inputs: Batch, match: Match | None) -> DenseLoss:
+        labels, mask = inputs["labels"], inputs["pixel_mask"]
+        return dense_loss(self.tasks, predictions, labels, mask, match, self.processes)
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
@@ -102,17 +99,16 @@ class MultiTaskTrainer(Trainer):
         """Sum of the loss terms; keeps their values for the next log line."""
         outputs = model(inputs["pixel_values"], inputs["pixel_mask"])
         with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
-            terms = self.loss_terms(outputs.predictions, inputs)
+            loss, terms = self.objective(outputs.predictions, inputs)
         self._refuse_non_finite(terms, inputs)
         self._seen.append(inputs["index"])
         for name, term in terms.items():
-            self._sums[name] += term.detach()
+            self._sums[name] += term
         self._summed_steps += 1
-        loss = torch.stack(list(terms.values())).sum()
         return (loss, outputs) if return_outputs else loss
 
     def _refuse_non_finite(self, terms: Mapping[str, Tensor], inputs: Batch) -> None:
-        values = torch.stack([term.detach() for term in terms.values()])
+        values = torch.stack(list(terms.values()))
         if not values.isfinite().all():
             bad = [name for name, value in zip(terms, values.tolist(), strict=True) if not _finite(value)]
             raise NonFiniteLossError(
@@ -134,7 +130,7 @@ class MultiTaskTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        self._sampler = EpochSampler(len(dataset), seed=data_seed(self.args))
+        self._sampler = EpochSampler(len(dataset), data_seed(self.args), self.views)
         return self._sampler
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
@@ -172,8 +168,9 @@ class DistillationTrainer(MultiTaskTrainer):
     """Adds the match with a frozen teacher to the supervised losses.
 
     Args:
-        teacher: the frozen teacher, or None to train the same student without one.
+        teacher: the frozen teacher; None for a `TaughtDataset`, or to train the same student without one.
         criterion: the match; its method "none" goes with no teacher.
+        views: fixed crops per image, taken in turn; new ones in every epoch for None.
         kwargs: of `MultiTaskTrainer`.
 
     Raises:
@@ -181,25 +178,41 @@ class DistillationTrainer(MultiTaskTrainer):
     """
 
     def __init__(
-        self, *args: Any, teacher: FrozenTeacher | None = None, criterion: DistillationCriterion, **kwargs: Any
+        self,
+        *args: Any,
+        teacher: FrozenTeacher | None = None,
+        criterion: DistillationCriterion,
+        views: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        if (teacher is None) != (criterion.method == "none"):
+        super().__init__(*args, **kwargs)
+        taught = teacher is not None or isinstance(self.train_dataset, TaughtDataset)
+        if taught != (criterion.method != "none"):
             raise KdamValueError(
-                f"method {criterion.method!r} with {'no ' if teacher is None else 'a '}teacher; "
+                f"method {criterion.method!r} with {'a ' if taught else 'no '}teacher; "
                 "give a teacher for cs, kl, dist and cwd, and none for method none."
             )
-        super().__init__(*args, **kwargs)
-        self.criterion = criterion
+        self.criterion, self.views = criterion, views
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
 
-    def loss_terms(self, predictions: Mapping[str, Tensor], inputs: Batch) -> dict[str, Tensor]:
-        """Supervised terms, then those of the match at stride 4."""
-        terms = super().loss_terms(predictions, inputs)
-        if self.teacher is None or self.criterion.beta == 0:
-            return terms
-        with self.compute_loss_context_manager():
-            taught = self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
-        return terms | self.criterion(predictions, taught, stride_mask(inputs["pixel_mask"]), self.processes)
+    def objective(self, predictions: Mapping[str, Tensor], inputs: Batch) -> DenseLoss:
+        """Supervised terms and those of the match, at full resolution or at stride 4 as the criterion says."""
+        if self.criterion.method == "none" or self.criterion.beta == 0:
+            return super().objective(predictions, inputs)
+        taught = self._taught(inputs)
+        valid = stride_mask(inputs["pixel_mask"])
+        if self.criterion.resolution == "full":
+            return self._dense_loss(predictions, inputs, self.criterion.match(predictions, taught, valid))
+        supervised = super().objective(predictions, inputs)
+        match = self.criterion(predictions, taught, valid, self.processes)
+        total = supervised.total + torch.stack(list(match.values())).sum()
+        return DenseLoss(total, supervised.terms | {name: term.detach() for name, term in match.items()})
+
+    def _taught(self, inputs: Batch) -> dict[str, Tensor]:
+        """The teacher's predictions (B, C, h, w), replayed with the batch or made now, float32."""
+        if "teacher" in inputs:
+            return inputs["teacher"]
+        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
 
 
 def stride_mask(pixel_mask: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from kdam_hf.distillation.cauchy_schwarz import at_least_float32
+from kdam_hf.distillation.kernels import rows as plain_rows
 from kdam_hf.distillation.kernels.bands import Band, add_transposed, bands, upsampled
 from kdam_hf.distillation.kernels.objective import DenseLoss, Match, Problem
-from kdam_hf.distillation.kernels import rows as plain_rows
 from kdam_hf.distillation.kernels.rows import Columns, Rows, column_log_sums, columns_of, exact_columns_of
 from kdam_hf.distributed import Processes
 

@@ -41,18 +41,28 @@ def _exp(x: Any) -> Any:
 
 
 @numba.njit(fastmath=_LIBERTIES, inline="always")
-def _softmax(z: Any, i: Any, first: Any, last: Any, scale: Any, p: Any) -> None:
-    """Softmax of z[i, first:last] * scale into p[first:last]."""
-    peak = z[i, first]
-    for c in range(first, last):
-        peak = max(peak, z[i, c])
+def _softmax(z: Any, scale: Any, p: Any) -> None:
+    """Softmax of z * scale into p, both (K,). Loops from zero: an index that could be negative is not vectorised."""
+    peak = z[0]
+    for c in range(len(z)):
+        peak = max(peak, z[c])
     total = _f(0)
-    for c in range(first, last):
-        p[c] = _exp((z[i, c] - peak) * scale)
+    for c in range(len(z)):
+        p[c] = _exp((z[c] - peak) * scale)
         total += p[c]
     total = _f(1) / total
-    for c in range(first, last):
+    for c in range(len(z)):
         p[c] *= total
+
+
+@numba.njit(fastmath=_LIBERTIES, inline="always")
+def _pull_back(e: Any, p: Any, scale: Any, gradient: Any) -> None:
+    """(e - p sum e) * scale into gradient, all (K,)."""
+    total = _f(0)
+    for c in range(len(e)):
+        total += e[c]
+    for c in range(len(e)):
+        gradient[c] = (e[c] - p[c] * total) * scale
 
 
 @numba.njit(fastmath=_LIBERTIES, nogil=True, cache=True)
@@ -65,8 +75,9 @@ def _column_sums(z: Any, t: Any, valid: Any, starts: Any, scale: Any, begin: int
         for i in range(block, min(block + _BLOCK, end)):
             if valid[i]:
                 for k in range(len(starts) - 1):
-                    _softmax(z, i, starts[k], starts[k + 1], scale, p)
-                    _softmax(t, i, starts[k], starts[k + 1], scale, q)
+                    first, last = starts[k], starts[k + 1]
+                    _softmax(z[i, first:last], scale, p[first:last])
+                    _softmax(t[i, first:last], scale, q[first:last])
                 for c in range(channels):
                     part[0, c] += p[c] * p[c]
                     part[1, c] += q[c] * q[c]
@@ -101,8 +112,9 @@ def _match(
             continue
         pp, qq, pq = _f(0), _f(0), _f(0)
         for k in range(len(starts) - 1):
-            _softmax(z, i, starts[k], starts[k + 1], scale, p)
-            _softmax(t, i, starts[k], starts[k + 1], scale, q)
+            first, last = starts[k], starts[k + 1]
+            _softmax(z[i, first:last], scale, p[first:last])
+            _softmax(t[i, first:last], scale, q[first:last])
         for c in range(channels):
             pp += p[c] * p[c]
             qq += q[c] * q[c]
@@ -115,11 +127,8 @@ def _match(
         for c in range(channels):
             e[c] = p[c] * (p[c] * (over_pp + scales[0, c]) - q[c] * (over_pq + scales[1, c]))
         for k in range(len(starts) - 1):
-            total = _f(0)
-            for c in range(starts[k], starts[k + 1]):
-                total += e[c]
-            for c in range(starts[k], starts[k + 1]):
-                gradient[i, c] = (e[c] - p[c] * total) * scale
+            first, last = starts[k], starts[k + 1]
+            _pull_back(e[first:last], p[first:last], scale, gradient[i, first:last])
     found[0] += value
     found[1] += lost
 

@@ -127,9 +127,7 @@ def match_rows(
     for group in groups or [range(count)]:
         pp = qq = pq = exact = None
         if groups:
-            pp, qq, pq = (
-                sum((x[k] * y[k]).sum(1, keepdim=True) for k in group) for x, y in ((p, p), (q, q), (p, q))
-            )
+            pp, qq, pq = (sum((x[k] * y[k]).sum(1, keepdim=True) for k in group) for x, y in ((p, p), (q, q), (p, q)))
             divergence = (pp.log() + qq.log() - 2 * pq.log()).clamp_min(0)
             lost = (pq < SMALLEST).squeeze(1)
             if lost.any():
@@ -195,8 +193,6 @@ class _Exact:
 
 def _exact_rows(a: Sequence[Tensor], b: Sequence[Tensor]) -> _Exact:
     log_p, log_q = (torch.cat([x.log_softmax(1) for x in side], 1) for side in (a, b))
-    log_pp, log_qq, log_pq = (
-        torch.logsumexp(x, 1, keepdim=True) for x in (2 * log_p, 2 * log_q, log_p + log_q)
-    )
+    log_pp, log_qq, log_pq = (torch.logsumexp(x, 1, keepdim=True) for x in (2 * log_p, 2 * log_q, log_p + log_q))
     e = 2 * (torch.exp(2 * log_p - log_pp) - torch.exp(log_p + log_q - log_pq))
     return _Exact(divergence_of_log_sums(log_pp, log_qq, log_pq), list(e.split([x.shape[1] for x in a], 1)))
