@@ -14,47 +14,60 @@ from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.training import DistillationTrainer, FrozenTeacher
 
 
-def train(rank, world, port, root, method):
+RESOLUTIONS = ("stride4", "full")
+
+
+def train(rank, world, port, root):
     torch.set_num_threads(1)
     if world > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    kit = Kit(Path(root))
+    for resolution in RESOLUTIONS:
+        train_at(resolution, rank, world, Kit(Path(root)))
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def train_at(resolution, rank, world, kit):
     model = kit.model(preset="tiny-convnext")
     for module in model.modules():  # statistics of a batch of one are another model, with any number of processes
         if isinstance(module, torch.nn.BatchNorm2d):
             module.train = lambda mode=True, m=module: torch.nn.Module.train(m, False)
-    name = f"{method}-{world}"
+    name = f"{resolution}-{world}"
     args = kit.args(name, per_device_train_batch_size=2 // world, max_steps=2, learning_rate=1e-3)
     assert args.world_size == world
-    teacher = FrozenTeacher([kit.model("teacher", seed=1).eval()], model.config) if method != "none" else None
-    criterion = DistillationCriterion(kit.tasks, method=method, temperature=4.0, beta=0.1)
+    teacher = FrozenTeacher([kit.model("teacher", seed=1).eval()], model.config)
+    criterion = DistillationCriterion(kit.tasks, temperature=4.0, beta=0.1, resolution=resolution)
     trainer = DistillationTrainer(model, args, kit.tasks, kit.train_data(), teacher=teacher, criterion=criterion)
     trainer.train()
     trainer.save_model()
     if rank == 0:
         logs = [{k: v for k, v in line.items() if "loss" in k or "kd" in k} for line in trainer.state.log_history]
         torch.save(logs, kit.root / name / "logs.pt")
-    if world > 1:
-        torch.distributed.destroy_process_group()
 
 
-@pytest.mark.reliability
-def test_two_processes_equal_one_with_the_global_batch(tmp_path):
-    method = "cs"
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(train, args=(2, port, str(tmp_path), method), nprocs=2)
-    mp.spawn(train, args=(1, port, str(tmp_path), method), nprocs=1)
-    one, two = (load_file(tmp_path / f"{method}-{n}" / "model.safetensors") for n in (1, 2))
-    start = Kit(tmp_path).model(preset="tiny-convnext").state_dict()
+    for world in (2, 1):
+        mp.spawn(train, args=(world, port, str(root)), nprocs=world)
+    return root
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_two_processes_equal_one_with_the_global_batch(runs, resolution):
+    one, two = (load_file(runs / f"{resolution}-{n}" / "model.safetensors") for n in (1, 2))
+    start = Kit(runs).model(preset="tiny-convnext").state_dict()
     moved, apart = (
         sum((b[k] - a[k]).double().square().sum() for k in one).sqrt() for a, b in ((start, one), (one, two))
     )
     assert moved > 1e-3
     assert apart < 1e-3 * moved
-    logs = [torch.load(tmp_path / f"{method}-{n}" / "logs.pt") for n in (1, 2)]
+    logs = [torch.load(runs / f"{resolution}-{n}" / "logs.pt") for n in (1, 2)]
     for a, b in zip(*logs, strict=True):
         for key in a.keys() & b.keys() - {"train_loss"}:
             assert a[key] == pytest.approx(b[key], rel=1e-4), key

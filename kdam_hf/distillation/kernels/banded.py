@@ -90,7 +90,8 @@ class _Batch:
         teacher = [_channels_last(match.teacher[task.name]) for task in problem.tasks] if match is not None else []
         pixels = PIXELS_ON_GPU if mask.is_cuda else PIXELS_ON_CPU
         count = problem.processes.mean(mask.sum().to(student[0].dtype)).clamp_min(1)
-        parts = list(bands(*mask.shape, student[0].shape[2], pixels))
+        batch, height, width = mask.shape
+        parts = list(bands(batch, height, width, student[0].shape[2], pixels))
         return cls(problem, engine, student, teacher, parts, 1 / count)
 
     def full(self, maps: Sequence[Tensor], band: Band) -> list[Tensor]:
@@ -114,10 +115,10 @@ class _Batch:
 
 def _columns(batch: _Batch, match: Match) -> Columns:
     """First pass: the sums of the intra-task match."""
-    processes, dtype = batch.problem.processes, batch.student[0].dtype
-    columns = columns_of(_over_bands(batch, batch.engine.column_sums, torch.add), processes, dtype)
+    processes = batch.problem.processes
+    columns = columns_of(_over_bands(batch, batch.engine.column_sums, torch.add), processes)
     if columns is None:
-        columns = exact_columns_of(_over_bands(batch, column_log_sums, torch.logaddexp), processes, dtype)
+        columns = exact_columns_of(_over_bands(batch, column_log_sums, torch.logaddexp), processes)
     return columns
 
 
@@ -165,7 +166,7 @@ def _sweep(batch: _Batch, columns: Columns | None, differentiate: bool) -> tuple
     if match is not None and match.inter != "off":
         terms["kd_inter_task"] = match.weight * inter
     if match is not None and columns is not None:
-        terms["kd_intra_task"] = match.weight * columns.divergence()
+        terms["kd_intra_task"] = match.weight * columns.divergence().to(inter.dtype)
     return terms, gradients
 
 

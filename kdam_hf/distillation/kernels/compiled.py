@@ -193,7 +193,7 @@ def _task_by_task(
 def _scales(log_sums_3K: Tensor, tasks: int, processes: Processes) -> np.ndarray:
     """(2, K): what p^2 and p q of a class are multiplied by."""
     share = 2 * column_share(log_sums_3K.shape[1], tasks, processes)
-    return (share * torch.exp(-log_sums_3K[[0, 2]])).numpy()
+    return (share * torch.exp(-log_sums_3K[[0, 2]])).float().numpy()
 
 
 def _side_by_side(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,15 +24,16 @@ def reference(problem: Problem, student: Mapping[str, Tensor]) -> DenseLoss:
     if match is not None:
         padding = ~problem.mask[:, None]
         # a logarithm or norm inside a task's rule turns the zero gradient of a padded NaN into NaN
-        rows = [
-            {t.name: t.distribution_logits(maps[t.name].masked_fill(padding, 1)) for t in problem.tasks}
-            for maps in (full, {t.name: _upsampled(match.teacher[t.name], size) for t in problem.tasks})
-        ]
+        taught = {task.name: _upsampled(match.teacher[task.name], size) for task in problem.tasks}
+        z, t = (
+            {task.name: task.distribution_logits(maps[task.name].masked_fill(padding, 1)) for task in problem.tasks}
+            for maps in (full, taught)
+        )
         if match.inter != "off":
-            inter = inter_task(*rows, problem.mask, match.temperature, match.inter, problem.processes)
+            inter = inter_task(z, t, problem.mask, match.temperature, match.inter, problem.processes)
             terms["kd_inter_task"] = match.weight * inter
         if match.intra:
-            intra = intra_task(*rows, problem.mask, match.temperature, problem.processes)
+            intra = intra_task(z, t, problem.mask, match.temperature, problem.processes)
             terms["kd_intra_task"] = match.weight * intra
     total = torch.stack(list(terms.values())).sum()
     return DenseLoss(total, {name: term.detach() for name, term in terms.items()})

@@ -31,7 +31,8 @@ class Columns:
     """Sums of every class over the batch of all processes.
 
     Args:
-        log_sums: per task (3, K): log<p,p>, log<q,q>, log<p,q>.
+        log_sums: per task (3, K) float64: log<p,p>, log<q,q>, log<p,q>. Their differences are small when student and teacher
+            agree, and would drown in the rounding of float32.
         plain: whether the plain sums keep their digits.
     """
 
@@ -43,18 +44,18 @@ class Columns:
         return torch.stack([divergence_of_log_sums(*sums_3K).mean() for sums_3K in self.log_sums]).mean()
 
 
-def columns_of(plain_sums: Sequence[Tensor], processes: Processes, dtype: torch.dtype) -> Columns | None:
+def columns_of(plain_sums: Sequence[Tensor], processes: Processes) -> Columns | None:
     """The columns from this process's `column_sums`; None where log space is needed, the same on every process."""
     sums = [processes.sum(sums_3K) for sums_3K in plain_sums]
     no_pixel = all(not bool(x.any()) for x in sums)
     if not no_pixel and min(float(x.min()) for x in sums) < SMALLEST:
         return None
-    return Columns([(torch.ones_like(x) if no_pixel else x).log().to(dtype) for x in sums], plain=True)
+    return Columns([(torch.ones_like(x) if no_pixel else x).log() for x in sums], plain=True)
 
 
-def exact_columns_of(log_sums: Sequence[Tensor], processes: Processes, dtype: torch.dtype) -> Columns:
+def exact_columns_of(log_sums: Sequence[Tensor], processes: Processes) -> Columns:
     """The columns from this process's `column_log_sums`."""
-    return Columns([log_sum_over_processes(sums_3K, processes).to(dtype) for sums_3K in log_sums], plain=False)
+    return Columns([log_sum_over_processes(sums_3K, processes) for sums_3K in log_sums], plain=False)
 
 
 @dataclass(frozen=True)
@@ -118,49 +119,28 @@ def match_rows(
     """
     a, b = rows.scaled()
     p, q = ([x.softmax(1) for x in side] for side in (a, b))
-    count = len(p)
-    groups = {"concat": [range(count)], "per_task": [[k] for k in range(count)], "off": []}[inter]
-    weight_N1 = rows.per_pixel if rows.valid is None else rows.per_pixel * rows.valid[:, None]
-    weight_N1 = (weight_N1 / max(1, len(groups))).expand(len(p[0]), 1)
+    groups = row_groups(inter, len(p))
+    weight_N1 = rows.per_pixel / max(1, len(groups))
+    weight_N1 = weight_N1.expand(len(p[0]), 1) if rows.valid is None else weight_N1 * rows.valid[:, None]
+    pulls = [_column_pull(columns, k, p, q, a, b, processes) for k in range(len(p))] if differentiate else []
     value = rows.per_pixel.new_zeros(())
-    gradients: list[Tensor] = [torch.empty(0)] * count
-    for group in groups or [range(count)]:
-        pp = qq = pq = exact = None
-        if groups:
-            pp, qq, pq = (sum((x[k] * y[k]).sum(1, keepdim=True) for k in group) for x, y in ((p, p), (q, q), (p, q)))
-            divergence = (pp.log() + qq.log() - 2 * pq.log()).clamp_min(0)
-            lost = (pq < SMALLEST).squeeze(1)
-            if lost.any():
-                exact = _exact_rows([a[k][lost] for k in group], [b[k][lost] for k in group])
-                divergence[lost] = exact.divergence
-                pq = pq.masked_fill(lost[:, None], torch.inf)
-            value = value + (divergence * weight_N1).sum()
-        if not differentiate:
-            continue
-        for place, k in enumerate(group):
-            e = _elasticity(p[k], q[k], weight_N1, pp, pq, columns and _column_scales(columns, k, count, processes))
+    for group in groups:
+        divergence_N1, over_pp, over_pq, lost_N = _row_products([p[k] for k in group], [q[k] for k in group])
+        exact = _exact_rows([a[k][lost_N] for k in group], [b[k][lost_N] for k in group]) if lost_N.any() else None
+        if exact is not None:
+            divergence_N1[lost_N] = exact.divergence
+        value = value + (divergence_N1 * weight_N1).sum()
+        for place, k in enumerate(group if differentiate else []):
+            e = (2 * weight_N1 * over_pp * p[k]).sub_(2 * weight_N1 * over_pq * q[k]).mul_(p[k])
             if exact is not None:
-                e[lost] += exact.elasticity[place] * weight_N1[lost] - 2 * weight_N1[lost] * (p[k] * p[k] / pp)[lost]
-            if columns is not None and not columns.plain:
-                e += _exact_column_elasticity(a[k], b[k], columns.log_sums[k], count, processes)
-            if rows.valid is not None:
-                e.masked_fill_(~rows.valid[:, None], 0)  # a product would keep the infinity of a padded pixel
-            gradients[k] = e.addcmul_(p[k], e.sum(1, keepdim=True), value=-1).div_(rows.temperature)
-    return value, gradients
+                e[lost_N] = exact.elasticity[place] * weight_N1[lost_N]
+            pulls[k] += e
+    return value, [_to_logits(e, p[k], rows) for k, e in enumerate(pulls)]
 
 
-def _elasticity(
-    p: Tensor, q: Tensor, weight_N1: Tensor, pp: Tensor | None, pq: Tensor | None, scales: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    """E = p (c_p p - c_q q), c being what row and column divide by; (N, K)."""
-    c_p = c_q = None
-    if pp is not None and pq is not None:
-        c_p, c_q = 2 * weight_N1 / pp, 2 * weight_N1 / pq
-    if scales is not None:
-        c_p, c_q = (s if c is None else c + s for c, s in zip((c_p, c_q), scales, strict=True))
-    if c_p is None or c_q is None:
-        return torch.zeros_like(p)
-    return (c_p * p).sub_(c_q * q).mul_(p)
+def row_groups(inter: str, tasks: int) -> list[list[int]]:
+    """Which tasks share a row."""
+    return {"concat": [list(range(tasks))], "per_task": [[k] for k in range(tasks)], "off": []}[inter]
 
 
 def column_share(channels: int, tasks: int, processes: Processes) -> float:
@@ -168,18 +148,42 @@ def column_share(channels: int, tasks: int, processes: Processes) -> float:
     return processes.size / (channels * tasks)
 
 
-def _column_scales(columns: Columns, k: int, tasks: int, processes: Processes) -> tuple[Tensor, Tensor] | None:
-    if not columns.plain:
-        return None
-    log_pp, _, log_pq = columns.log_sums[k]
-    share = 2 * column_share(len(log_pp), tasks, processes)
-    return share * torch.exp(-log_pp), share * torch.exp(-log_pq)
+def _to_logits(e_NK: Tensor, p_NK: Tensor, rows: Rows) -> Tensor:
+    """(E - P sum_c E) / T, zero on padding; in place."""
+    if rows.valid is not None:
+        e_NK.masked_fill_(~rows.valid[:, None], 0)  # a product would keep the infinity of a padded pixel
+    return e_NK.addcmul_(p_NK, e_NK.sum(1, keepdim=True), value=-1).div_(rows.temperature)
 
 
-def _exact_column_elasticity(a: Tensor, b: Tensor, log_sums: Tensor, tasks: int, processes: Processes) -> Tensor:
-    log_p, log_q = a.log_softmax(1), b.log_softmax(1)
-    log_pp, _, log_pq = log_sums
-    share = 2 * column_share(a.shape[1], tasks, processes)
+def _row_products(p: Sequence[Tensor], q: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Divergence, 1 / <p,p> and 1 / <p,q> of rows, (N, 1), and (N,) where <p,q> underflows."""
+    pp, qq, pq = (
+        torch.stack([(x * y).sum(1, keepdim=True) for x, y in zip(left, right, strict=True)]).sum(0)
+        for left, right in ((p, p), (q, q), (p, q))
+    )
+    lost_N1 = pq < SMALLEST
+    pq = pq.masked_fill(lost_N1, 1)
+    divergence = (pp.log() + qq.log() - 2 * pq.log()).clamp_min(0)
+    return divergence, 1 / pp, 1 / pq, lost_N1.squeeze(1)
+
+
+def _column_pull(
+    columns: Columns | None,
+    k: int,
+    p: Sequence[Tensor],
+    q: Sequence[Tensor],
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    processes: Processes,
+) -> Tensor:
+    """E of the intra-task match of task k, (N, K)."""
+    if columns is None:
+        return torch.zeros_like(p[k])
+    share = 2 * column_share(p[k].shape[1], len(p), processes)
+    log_pp, _, log_pq = columns.log_sums[k].to(p[k].dtype)
+    if columns.plain:
+        return (share * torch.exp(-log_pp) * p[k]).sub_(share * torch.exp(-log_pq) * q[k]).mul_(p[k])
+    log_p, log_q = a[k].log_softmax(1), b[k].log_softmax(1)
     return share * (torch.exp(2 * log_p - log_pp) - torch.exp(log_p + log_q - log_pq))
 
 
