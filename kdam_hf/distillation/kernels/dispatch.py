@@ -1,6 +1,9 @@
 """Checks the inputs once and hands them to a backend."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -11,24 +14,13 @@ from kdam_hf.distillation.kernels.reference import reference
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 
-try:
-    from kdam_hf.distillation.kernels import compiled
-except ImportError:  # numba is an extra
-    compiled = None  # type: ignore[assignment]
-
-
-def _compiled(problem: Problem, student: Mapping[str, Tensor]) -> DenseLoss:
-    if compiled is None:
-        raise KdamValueError("backend 'compiled' needs numba: pip install 'kdam-hf[edges]', or choose another backend")
-    return banded(problem, student, compiled)
-
-
-_BACKENDS: dict[str, Callable[[Problem, Mapping[str, Tensor]], DenseLoss]] = {
-    "reference": reference,
-    "banded": banded,
-    "compiled": _compiled,
-}
+_BACKENDS: dict[str, Callable[[Problem, Mapping[str, Tensor]], DenseLoss]] = {"reference": reference, "banded": banded}
+for _name, _module in (("compiled", "compiled"), ("triton", "triton_rows")):
+    # numba and triton are extras
+    with suppress(ImportError):
+        _BACKENDS[_name] = partial(banded, engine=import_module(f"kdam_hf.distillation.kernels.{_module}"))
 BACKENDS = ("auto", *_BACKENDS)
+"""What is there: "auto", "reference", "banded", "compiled" with numba, "triton" with Triton."""
 
 
 def dense_loss(
@@ -58,7 +50,10 @@ def dense_loss(
         KdamValueError: an unknown backend, a missing task, or shapes that do not fit.
     """
     if backend not in BACKENDS:
-        raise KdamValueError(f"backend {backend!r} is not known: choose one of {', '.join(BACKENDS)}")
+        raise KdamValueError(
+            f"backend {backend!r} is not known or not installed: choose one of {', '.join(BACKENDS)}; "
+            "compiled needs numba (pip install 'kdam-hf[edges]'), triton needs Triton"
+        )
     if mask.ndim != 3 or not tasks:
         raise KdamValueError(f"mask is {tuple(mask.shape)} for {len(tasks)} tasks: expected (B, H, W) and some task")
     size = [-(-side // STRIDE) for side in mask.shape[1:]]
@@ -75,16 +70,15 @@ def dense_loss(
                 f"{task.name}: student predicts {student[task.name].shape[1]} channels, teacher "
                 f"{match.teacher[task.name].shape[1]}; build both models with the same classes"
             )
-    if backend == "auto":
-        backend = "compiled" if _compilable(student, match) else "banded"
-    return _BACKENDS[backend](Problem(tasks, labels, mask, match, processes), student)
+    problem = Problem(tasks, labels, mask, match, processes)
+    return _BACKENDS[_fastest(problem, student) if backend == "auto" else backend](problem, student)
 
 
-def _compilable(student: Mapping[str, Tensor], match: Match | None) -> bool:
-    """Whether the compiled loops apply: on the CPU, in single precision or less, with finite logits."""
-    maps = [] if match is None else [*student.values(), *match.teacher.values()]
-    return (
-        compiled is not None
-        and bool(maps)
-        and all(x.device.type == "cpu" and x.dtype != torch.float64 and bool(x.isfinite().all()) for x in maps)
-    )
+def _fastest(problem: Problem, student: Mapping[str, Tensor]) -> str:
+    """The kernels take single precision or less; on the CPU finite logits alone (see `compiled`)."""
+    maps = [*student.values(), *(problem.match.teacher.values() if problem.match is not None else [])]
+    if problem.match is None or any(x.dtype == torch.float64 for x in maps):
+        return "banded"
+    if problem.mask.is_cuda:
+        return "triton" if "triton" in _BACKENDS else "banded"
+    return "compiled" if "compiled" in _BACKENDS and all(bool(x.isfinite().all()) for x in maps) else "banded"
