@@ -3,16 +3,18 @@
 Every loader is a `DenseDataset` of raw samples (see `sample`); `open_dataset` makes one by name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from dataset_loaders.archives import is_archive
 from dataset_loaders.collate import Collator
-from dataset_loaders.packed import PackedDataset, find_packed
+from dataset_loaders.files import read_ids
+from dataset_loaders.packed import PackedDataset, find_packed, read_index
 from dataset_loaders.packing import pack
 from dataset_loaders.sample import DenseDataset, Sample, check_id, check_sample, read_array, read_image
+from dataset_loaders.subset import SubsetDataset
 from dataset_loaders.transforms import EpochSampler, EvalTransform, TrainTransform, TransformedDataset
 from kdam_hf.errors import KdamValueError
 
@@ -24,6 +26,7 @@ __all__ = [
     "EvalTransform",
     "PackedDataset",
     "Sample",
+    "SubsetDataset",
     "TrainTransform",
     "TransformedDataset",
     "check_id",
@@ -31,6 +34,7 @@ __all__ = [
     "open_dataset",
     "pack",
     "read_array",
+    "read_ids",
     "read_image",
 ]
 
@@ -107,6 +111,18 @@ _OPENERS: dict[str, Callable[..., DenseDataset]] = {
 DATASET_NAMES = tuple(_OPENERS)
 
 
+def _refuse_other_options(name: str, prepared: Path, options: Mapping[str, Any]) -> None:
+    """A prepared folder cannot be read with another crop or layout than it was made with."""
+    made_with, defaults = read_index(prepared)["fingerprint"]["options"], signature(_OPENERS[name]).parameters
+    for option, value in options.items():
+        made = made_with.get(option, defaults[option].default)
+        if option != "strict" and str(made) != str(value):
+            raise KdamValueError(
+                f"{name}: {prepared} was prepared with {option}={made}, asked for is {value}. Leave the option out, or prepare "
+                "the data again into another folder."
+            )
+
+
 def open_dataset(
     name: str, split: str, data_dir: str | Path | None = None, tasks: Sequence[str] | None = None, **options: Any
 ) -> DenseDataset:
@@ -121,7 +137,7 @@ def open_dataset(
             data on disk; `crop` and `intrinsics` of `nyud_v2`.
 
     Raises:
-        KdamValueError: unknown name, task or option, or `data_dir` missing or an archive.
+        KdamValueError: unknown name, task or option, `data_dir` missing or an archive, or prepared with other options.
         DataIntegrityError: the files on disk are not usable.
     """
     if name not in _OPENERS:
@@ -133,6 +149,7 @@ def open_dataset(
     if data_dir is not None:
         prepared = find_packed(Path(data_dir), name if name in ("nyud_v2", "pascal_context") else None, split)
         if prepared is not None:
+            _refuse_other_options(name, prepared, options)
             return PackedDataset(prepared, tasks)
         if is_archive(Path(data_dir)):
             raise KdamValueError(

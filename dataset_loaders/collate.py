@@ -28,7 +28,7 @@ class Collator:
 
         Returns:
             `pixel_values` float32 (B, 3, H, W), 0 on padding; `pixel_mask` bool (B, H, W), False on padding; `labels`
-            {task: (B, ..., H, W)}; `index` int64 (B,).
+            {task: (B, ..., H, W)}; `index` int64 (B,); `teacher` {task: (B, C, h, w)} if the samples have it.
         """
         sizes = [sample["pixel_values"].shape[-2:] for sample in samples]
         height, width = (max(side) for side in zip(*sizes, strict=True))
@@ -36,12 +36,16 @@ class Collator:
         def stack(tensors: list[Tensor], value: float) -> Tensor:
             return torch.stack([_pad(tensor, height, width, value) for tensor in tensors])
 
-        return {
+        batch = {
             "pixel_values": stack([sample["pixel_values"] for sample in samples], 0),
             "pixel_mask": stack([sample["pixel_mask"] for sample in samples], False),
             "labels": {name: stack([s["labels"][name] for s in samples], invalid) for name, invalid in self._invalid},
             "index": torch.tensor([sample["index"] for sample in samples]),
         }
+        if "teacher" in samples[0]:
+            names = samples[0]["teacher"]
+            batch["teacher"] = {name: torch.stack([sample["teacher"][name] for sample in samples]) for name in names}
+        return batch
 
 
 def _pad(tensor: Tensor, height: int, width: int, value: float) -> Tensor:

@@ -5,9 +5,10 @@ Everything that can be known without opening a file is known when the dataset is
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,9 @@ class FileDataset:
 
     @property
     def folders(self) -> list[Folder]:
-        """The images' folder and those of the labels."""
-        return [self._images, *(folder for folder, _ in self._labels.values())]
+        """The images' folder, those of the labels, and those that a reader opens beside them (its `beside`)."""
+        of_labels = ((folder, *getattr(read, "beside", ())) for folder, read in self._labels.values())
+        return [self._images, *chain.from_iterable(of_labels)]
 
     def missing(self) -> list[str]:
         """What is wrong with files that should be there: one sentence per folder."""
@@ -192,16 +194,24 @@ class FileDataset:
                 )
         return found
 
+    def stamp(self, index: int) -> str:
+        """Changes with a sample's id, the names and sizes of its files, and the settings."""
+        sample_id = self.ids[index]
+        facts = [self._settings, sample_id]
+        for folder in self.folders:
+            path = folder.files.get(sample_id)
+            size = path.stat().st_size if path is not None and path.exists() else -1
+            facts.append(f"{folder.path.name}/{path and path.name}:{size}")
+        return _digest(facts)
+
     @cached_property
     def version(self) -> str:
-        """Changes with the ids, the files' names and sizes, and the settings."""
-        digest = hashlib.sha256("\n".join([self._settings, *self.ids]).encode())
-        for folder in self.folders:
-            for sample_id in self.ids:
-                path = folder.files.get(sample_id)
-                size = path.stat().st_size if path is not None and path.exists() else -1
-                digest.update(f"{folder.path.name}/{path and path.name}:{size}\n".encode())
-        return digest.hexdigest()[:16]
+        """Changes with the samples' stamps."""
+        return _digest(self.stamp(index) for index in range(len(self)))
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def read_ids(path: Path) -> tuple[str, ...]:

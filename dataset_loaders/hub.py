@@ -49,6 +49,11 @@ class HubDataset:
         self.version = self._rows._fingerprint
         self.tasks = select_tasks(_tasks_of(self._rows.features, source), tasks)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the rows, in order."""
+        return tuple(str(sample_id) for sample_id in self._rows["id"])
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -24,7 +24,8 @@ def read_mat(path: Path, key: str) -> NDArray[Any]:
     """
     with reading(path, "MATLAB file of version 5"):
         try:
-            content = loadmat(path)
+            with path.open("rb") as file:  # given a name, SciPy hides why it cannot be opened
+                content = loadmat(file)
         except NotImplementedError as error:
             raise DataIntegrityError(
                 f"{path}: MATLAB version 7.3 (HDF5); expected version 5. Save it with `save -v7` in MATLAB."

@@ -17,7 +17,7 @@ from dataset_loaders.files import FileDataset, Read, ReadLabel, list_folder, rea
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat_map
 from dataset_loaders.nyud_v2_official import METRIC_DEPTH, OfficialNyud
-from dataset_loaders.sample import DenseDataset, Sample, check_id, read_array, read_image
+from dataset_loaders.sample import DenseDataset, Sample, check_id, read_array, read_image, reading
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import NYUD_V2, Task, make_task, select_tasks
 
@@ -192,7 +192,7 @@ def unit_photo(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
         raise DataIntegrityError(f"{where}: photo is {array.dtype} {array.shape}; expected floats (H, W, 3).")
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise DataIntegrityError(f"{where}: photo holds {array.min():.4g} to {array.max():.4g}; expected 0 to 1.")
-    return np.rint(array * 255).astype(np.uint8)
+    return np.rint(array * 255).astype(np.uint8, order="C")
 
 
 @dataclass(frozen=True)
@@ -249,21 +249,25 @@ class CoarseParquet:
     def __init__(self, root: Path, split: str, tasks: Sequence[Task], origin: str) -> None:
         # `datasets` takes over a second to import.
         from datasets import Dataset
+        from pyarrow.parquet import read_schema
 
         files = sorted([*root.glob(f"data/{check_id(split)}-*.parquet"), *root.glob(f"{split}*.parquet")])
         if not files:
             present = ", ".join(sorted(path.name for path in root.glob("**/*.parquet"))) or "none"
             raise KdamValueError(f"{NAME}: no Parquet file for split {split!r} in {root}; found {present}.")
         self.split, self.tasks, self.origin = split, tuple(tasks), origin
+        self._folder = files[0].parent
         self._columns = {task.name: _COLUMNS[task.name] for task in tasks}
-        try:
-            rows = Dataset.from_parquet([str(path) for path in files], columns=["image", *self._columns.values()])
-        except Exception as error:  # the readers of Arrow raise many kinds
-            raise DataIntegrityError(
-                f"{files[0].parent}: not readable as Parquet with columns image, {', '.join(self._columns.values())} "
-                f"({error}). Download the files again."
-            ) from error
+        columns = ["image", *self._columns.values()]
+        for path in files:
+            with reading(path, "Parquet file"):
+                found = read_schema(path).names
+            if not set(columns) <= set(found):
+                raise DataIntegrityError(f"{path}: columns {', '.join(found)}; expected {', '.join(columns)}.")
+        with reading(self._folder, f"set of Parquet files for split {split!r}"):
+            rows = Dataset.from_parquet([str(path) for path in files], columns=columns)
         self._rows = rows.with_format("numpy")
+        self.ids = tuple(map(str, range(len(rows))))
         self.notes = count_notes(SPLITS, split, len(rows))
         self.version = "-".join(str(path.stat().st_size) for path in files)
 
@@ -276,14 +280,14 @@ class CoarseParquet:
         Raises:
             DataIntegrityError: values out of range.
         """
-        row, where = self._rows[index], f"{NAME} {self.split} row {index}"
+        row, where = self._rows[index], f"{self._folder}, {self.split} row {index}"
         labels = {}
         for task in self.tasks:
             _, convert, options = _COARSE[task.name]
             array = _channels_last(np.asarray(row[self._columns[task.name]]))
-            labels[task.name] = task.from_file(convert(array, f"{where}: {task.name}"), options, f"{where}")
+            labels[task.name] = task.from_file(convert(array, f"{where}: {task.name}"), options, where)
         image = unit_photo(_channels_last(np.asarray(row["image"])), f"{where}: image")
-        return {"id": str(index), "image": image, "labels": labels}
+        return {"id": self.ids[index], "image": image, "labels": labels}
 
 
 _COLUMNS = {"semseg": "segmentation", "depth": "depth", "normals": "normal"}

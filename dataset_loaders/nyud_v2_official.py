@@ -16,12 +16,13 @@ from scipy.ndimage import distance_transform_edt
 
 from dataset_loaders.geometry import KINECT_COLOR, Intrinsics, normals_from_depth, segment_borders
 from dataset_loaders.matlab import open_hdf5, read_mat
-from dataset_loaders.sample import Sample
+from dataset_loaders.sample import Sample, reading
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import Task
 
 LABELED, SPLITS, CLASSES = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
-KEYS = ("images", "depths", "labels", "instances")
+KINDS = {"images": "u1", "depths": "f", "labels": "u", "instances": "u"}  # as NumPy writes types
+KEYS = tuple(KINDS)
 SPLIT_KEYS = {"train": "trainNdxs", "val": "testNdxs"}
 NATIVE = (480, 640)
 FIELD_CROP = (45, 470, 41, 601)  # rows and columns inside the white frame; 425x560, as in the trees of the field
@@ -59,6 +60,7 @@ class OfficialNyud:
         self._crop = parse_crop(crop, (height, width))
         self._camera = parse_intrinsics(intrinsics, (height, width))
         self._frames = _read_split(root / SPLITS, SPLIT_KEYS[split], count)
+        self.ids = tuple(f"{frame + 1:04d}" for frame in self._frames)
         self._mapping = _read_mapping(root / CLASSES)
         self.version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}"
         derived = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
@@ -81,7 +83,7 @@ class OfficialNyud:
             array = _DERIVE[task.name](self, frame, where)[top:bottom, left:right]
             labels[task.name] = task.from_file(array, METRIC_DEPTH.get(task.name, {}), where)
         image = self._read("images", frame)[top:bottom, left:right]
-        return {"id": f"{frame + 1:04d}", "image": np.ascontiguousarray(image), "labels": labels}
+        return {"id": self.ids[index], "image": np.ascontiguousarray(image), "labels": labels}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
@@ -90,12 +92,20 @@ class OfficialNyud:
         """(N, [3,] W, H) on disk, as h5py shows MATLAB's arrays -> (H, W[, 3])."""
         if self._file is None:  # opened by the process that reads
             self._file = open_hdf5(self._path, KEYS)
-        return np.asarray(self._file[key][frame]).T
+        with reading(self._path, f"MATLAB file at {key!r}, frame {frame + 1}"):
+            return np.asarray(self._file[key][frame]).T
 
     def _check_shapes(self) -> tuple[int, int, int]:
         """Number of frames, height and width."""
         with open_hdf5(self._path, KEYS) as file:
             shapes = {key: file[key].shape for key in KEYS}
+            dtypes = {key: file[key].dtype for key in KEYS}
+        wrong = [f"{key} {dtypes[key]}" for key, kind in KINDS.items() if not dtypes[key].str[1:].startswith(kind)]
+        if wrong:
+            raise DataIntegrityError(
+                f"{self._path}: holds {', '.join(wrong)}; expected images uint8, depths floats, labels and instances unsigned "
+                "integers."
+            )
         images = shapes["images"]
         if len(images) != 4 or images[1] != 3 or any(shapes[k] != (images[0], *images[2:]) for k in KEYS[1:]):
             raise DataIntegrityError(
@@ -165,15 +175,15 @@ def parse_intrinsics(text: str, size: tuple[int, int]) -> Intrinsics:
         fx, fy, cx, cy = (float(part) for part in text.split(","))
     except ValueError as error:
         raise KdamValueError(f"intrinsics {text!r}; expected kinect or fx,fy,cx,cy in pixels.") from error
-    if min(fx, fy) <= 0:
-        raise KdamValueError(f"intrinsics {text!r}: focal lengths {fx} and {fy}; expected positive ones, in pixels.")
+    if not np.isfinite((fx, fy, cx, cy)).all() or min(fx, fy) <= 0:
+        raise KdamValueError(f"intrinsics {text!r}: expected finite numbers, positive focal lengths first, in pixels.")
     return Intrinsics(fx, fy, cx, cy)
 
 
 def _read_split(path: Path, key: str, count: int) -> NDArray[np.int64]:
     """Frames of a split, counted from 0."""
     numbers = read_mat(path, key)
-    if numbers.dtype.kind not in "biuf" or not numbers.size:
+    if numbers.dtype.kind not in "iuf" or not numbers.size or (numbers % 1 != 0).any():
         raise DataIntegrityError(f"{path}: {key} is {numbers.dtype} {numbers.shape}; expected frame numbers.")
     frames = numbers.ravel().astype(np.int64) - 1
     if frames.min() < 0 or frames.max() >= count or len(set(frames.tolist())) != len(frames):
@@ -184,8 +194,9 @@ def _read_split(path: Path, key: str, count: int) -> NDArray[np.int64]:
 def _read_mapping(path: Path) -> NDArray[np.uint8]:
     """Table from fine label 0..894 to class id 0..39; 255 for unlabelled."""
     coarse = read_mat(path, "mapClass").ravel()
-    if coarse.dtype.kind not in "biuf" or len(coarse) != FINE_CLASSES or coarse.min() < 1 or coarse.max() > 40:
+    numeric = coarse.dtype.kind in "iuf" and len(coarse) == FINE_CLASSES
+    if not numeric or (coarse % 1 != 0).any() or coarse.min() < 1 or coarse.max() > 40:
         raise DataIntegrityError(
-            f"{path}: mapClass is {coarse.dtype} of length {len(coarse)}; expected {FINE_CLASSES} numbers in 1..40."
+            f"{path}: mapClass is {coarse.dtype} of length {len(coarse)}; expected {FINE_CLASSES} whole numbers in 1..40."
         )
     return np.concatenate([[255], coarse - 1]).astype(np.uint8)

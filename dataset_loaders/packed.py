@@ -7,6 +7,7 @@ its raw form: uint8 maps as they are; float32 (H, W), metres, as uint16 millimet
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_loaders.inspection import Seen
+from dataset_loaders.resampling import Stored
 from dataset_loaders.sample import Sample, check_id
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import LabelStatistics, Task, make_task, select_tasks, task_class
@@ -26,6 +28,7 @@ _STORED_DTYPE: dict[str, np.dtype[Any]] = {
     "millimetres": np.dtype("<u2"),
     "unit_vectors": np.dtype("<i2"),
 }
+_UNIT = {"ids": None, "millimetres": 1e-3, "unit_vectors": 1 / 32767}
 
 
 class PackedDataset:
@@ -49,7 +52,7 @@ class PackedDataset:
         self.name, self.split = fingerprint["name"], fingerprint["split"]
         if tasks is None or all(isinstance(task, str) for task in tasks):
             names: Any = tasks
-            self.tasks = select_tasks([_packed_task(facts) for facts in fingerprint["tasks"]], names)
+            self.tasks = select_tasks([_packed_task(facts, self.name) for facts in fingerprint["tasks"]], names)
         else:
             self.tasks = tuple(task for task in tasks if isinstance(task, Task))
         for task in self.tasks:
@@ -62,19 +65,29 @@ class PackedDataset:
         self._samples = index["samples"]
         self._map: NDArray[np.uint8] | None = None
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the samples, in order."""
+        return tuple(entry["id"] for entry in self._samples)
+
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, without decoding an image."""
+        sample = self.read_lazily(index)
+        return {**sample, "labels": {name: label[:, :] for name, label in sample["labels"].items()}}
+
+    def read_lazily(self, index: int) -> Sample:
+        """As `[index]`, with labels that are still `Stored`: only what a crop needs of them has to be decoded."""
         entry = self._samples[index]
         size = entry["size"]
-        labels = {}
+        labels: dict[str, Any] = {}
         for task in self.tasks:
             if task.name in entry["labels"]:
                 stored = entry["labels"][task.name]
                 array = self._view(entry["offset"] + stored["offset"], size, stored["form"])
-                labels[task.name] = _decode(array, stored["form"])
+                labels[task.name] = Stored(array, _UNIT[stored["form"]])
         return {"id": entry["id"], "image": self._view(entry["offset"], [*size, 3], "ids"), "labels": labels}
 
     def seen(self) -> Iterator[Seen]:
@@ -88,16 +101,10 @@ class PackedDataset:
             self._map = np.asarray(np.memmap(self._path / DATA_FILE, np.uint8, "r"))
         dtype = _STORED_DTYPE[form]
         shape = (*size, 3) if form == "unit_vectors" else tuple(size)
-        return self._map[offset : offset + int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+        return self._map[offset : offset + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_map": None}
-
-
-def _decode(stored: NDArray[Any], form: str) -> NDArray[Any]:
-    if form == "ids":
-        return stored
-    return stored * np.float32(1e-3 if form == "millimetres" else 1 / 32767)
 
 
 def find_packed(folder: Path, name: str | None, split: str) -> Path | None:
@@ -124,9 +131,9 @@ def task_facts(task: Task) -> dict[str, Any]:
     return {"name": task.name, "class_names": list(task.class_names)}
 
 
-def _packed_task(facts: Mapping[str, Any]) -> Task:
+def _packed_task(facts: Mapping[str, Any], dataset: str) -> Task:
     named = "class_names" in task_class(facts["name"]).file_options
-    return make_task(facts["name"], facts["class_names"] if named else ())
+    return make_task(facts["name"], facts["class_names"] if named else (), dataset)
 
 
 def read_index(path: Path) -> dict[str, Any]:

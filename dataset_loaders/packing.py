@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -38,7 +38,8 @@ def pack(
     """Write every sample of `dataset` to the folder `path`, or take the folder as it is when it was made from the same.
 
     The same means equal name, split, length, task classes and `options`; a dataset of files states in its version, for
-    `options`, the names and sizes of its files. An interrupted call is continued by the next one.
+    `options`, the names and sizes of its files. An interrupted call is continued by the next one, also after some files
+    were corrected: a dataset with a `stamp` tells which samples are still the same.
 
     Args:
         dataset: raw samples; they are checked on the way.
@@ -100,7 +101,7 @@ def _build(
 ) -> None:
     building = target.parent / f".{target.name}.building"
     problems = 0
-    with _Journal(building, fingerprint) as journal:
+    with _Journal(building, fingerprint, getattr(dataset, "stamp", None)) as journal:
         if report is not None:
             for entry in journal.entries.values():
                 report.add(_seen(entry))
@@ -172,11 +173,14 @@ class _Journal:
     Args:
         folder: made if absent; one that another dataset began is emptied.
         fingerprint: of the dataset.
+        stamp: of a sample by its index, in place of the version in the fingerprint: samples with another one are dropped.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
-        self.folder = folder
-        header = json.dumps({"format": FORMAT, "fingerprint": fingerprint}, sort_keys=True) + "\n"
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], stamp: Callable[[int], str] | None = None) -> None:
+        self.folder, self._stamp = folder, stamp or (lambda index: "")
+        options = {key: value for key, value in fingerprint["options"].items() if key != "version" or stamp is None}
+        begun = {"format": FORMAT, "fingerprint": {**fingerprint, "options": options}}
+        header = json.dumps(begun, sort_keys=True) + "\n"
         if not _begins_with(folder / _JOURNAL, header):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -190,6 +194,7 @@ class _Journal:
     def _recover(self, start: int) -> None:
         """Keep the lines that are whole and whose record has their checksum; cut off the rest."""
         self._lines.seek(start)
+        end = 0
         for line in self._lines:
             try:
                 entry = json.loads(line)
@@ -199,11 +204,13 @@ class _Journal:
                 break
             if not whole:
                 break
-            self.entries[entry["index"]] = entry
             start += len(line)
+            end = entry["offset"] + entry["bytes"]
+            if entry.get("stamp") == self._stamp(entry["index"]):
+                self.entries[entry["index"]] = entry
         self._lines.seek(start)
         self._lines.truncate()
-        self._end = max((entry["offset"] + entry["bytes"] for entry in self.entries.values()), default=0)
+        self._end = end
         self._data.seek(self._end)
         self._data.truncate()
 
@@ -213,6 +220,7 @@ class _Journal:
         entry = {
             "index": seen.index,
             "id": seen.id,
+            "stamp": self._stamp(seen.index),
             "size": [int(side) for side in seen.size.split("x")],
             "labels": record.labels,
             "offset": self._end,

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from dataset_loaders.files import FileDataset, Folder, ReadLabel, ReadOrSkip, list_folder, read_ids, read_text
 from dataset_loaders.geometry import laplacian_borders
 from dataset_loaders.layouts import Layout, count_notes, recognise
-from dataset_loaders.matlab import read_mat, read_mat_map
-from dataset_loaders.sample import check_id, check_sizes, read_array, reading
+from dataset_loaders.matlab import class_ids, read_mat, read_mat_map
+from dataset_loaders.sample import check_id, read_array, reading
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.thinning import thin
 from kdam_hf.tasks import PASCAL_CONTEXT, Task, select_tasks
@@ -26,6 +26,7 @@ from kdam_hf.tasks import PASCAL_CONTEXT, Task, select_tasks
 NAME = "pascal_context"
 SPLITS = {"train": 4998, "val": 5105}
 LAYOUTS = (Layout("pascal_mt", "PASCAL_MT or PASCALContext", ("ImageSets/Context/*.txt", "JPEGImages/*.jpg")),)
+CONTEXT_CLASSES = 459
 PERSON = 15
 _PART_IDS = {
     1: "hair head lear rear lebrow rebrow leye reye mouth nose",
@@ -137,6 +138,13 @@ def _context(root: Path) -> Folder:
     return list_folder(root / "pascal-context" / "trainval", ".mat", "the 459-class maps (LabelMap)")
 
 
+def _label_map(path: Path) -> NDArray[Any]:
+    ids = class_ids(read_mat_map(path, "LabelMap"), str(path))
+    if ids.size and not 0 <= ids.min() <= ids.max() <= CONTEXT_CLASSES:
+        raise DataIntegrityError(f"{path}: LabelMap holds {ids.min()} to {ids.max()}; expected 0..{CONTEXT_CLASSES}.")
+    return ids
+
+
 def _normals(root: Path, task: Task) -> tuple[Folder, ReadOrSkip]:
     stored = list_folder(root / "normals_distill", ".png", "normals")
     return stored, _ReadNormals(ReadLabel(task), _context(root))
@@ -150,10 +158,20 @@ class _ReadNormals:
     context: Folder
     valid: Collection[int] = NORMALS_VALID
 
+    @property
+    def beside(self) -> tuple[Folder, ...]:
+        """The maps that say which normals count."""
+        return (self.context,)
+
     def __call__(self, path: Path) -> NDArray[np.float32]:
         normals = self.read(path)
-        label_map = read_mat_map(self.context[path.stem], "LabelMap")
-        check_sizes(label_map, normals, f"{path}: label")
+        context = self.context[path.stem]
+        label_map = _label_map(context)
+        if label_map.shape != normals.shape[:2]:
+            raise DataIntegrityError(
+                f"{path} is {normals.shape[0]}x{normals.shape[1]} pixels, {context} {label_map.shape[0]}x{label_map.shape[1]}; "
+                "expected one size (height x width), that of the image."
+            )
         normals[~np.isin(label_map, list(self.valid))] = 0
         return normals
 
@@ -180,7 +198,7 @@ class _ReadEdges:
 
 def _context_edges(path: Path) -> NDArray[np.uint8]:
     """The borders of the 459-class map, one pixel thin."""
-    return thin(laplacian_borders(read_mat_map(path, "LabelMap"))).astype(np.uint8)
+    return thin(laplacian_borders(_label_map(path))).astype(np.uint8)
 
 
 def _human_parts(root: Path, split: str) -> tuple[Folder, ReadOrSkip]:

@@ -34,6 +34,10 @@ class DenseDataset(Protocol):
     split: str
     tasks: tuple[Task, ...]
 
+    @property
+    def ids(self) -> Sequence[str]:
+        """Of the samples, in order."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...

@@ -95,6 +95,11 @@ class SyntheticRooms:
         self.width = width
         self.seed = seed
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the images, in order."""
+        return tuple(f"{self.split}-{index:07d}" for index in range(self.num_images))
+
     def __len__(self) -> int:
         return self.num_images
 

@@ -1,20 +1,23 @@
 """From a raw sample to tensors: random scale, crop, flip and colour for training, normalisation alone for evaluation.
 
-The crop window is chosen in the pixels of the source and only the window is resized. Everything random is drawn from
-a generator keyed by (seed, epoch, index): a run can resume inside an epoch, and the number of workers changes nothing.
+The crop window is chosen in the pixels of the source and only the window is decoded and resized, colours and
+normalisation are one matrix. Everything random is drawn from a generator keyed by (seed, epoch, index): a run can resume
+inside an epoch, and the number of workers changes nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, cos, floor, radians, sin
+from functools import cached_property
+from math import cos, floor, radians, sin
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
+from dataset_loaders.resampling import Floats, Stored, bilinear_taps, nearest_indices, resize_image, resize_label
 from dataset_loaders.sample import DenseDataset, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import Task
@@ -23,11 +26,21 @@ Transform = Callable[[Sample, int, int], dict[str, Any]]
 
 _YIQ_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
+# A colour is its luma plus its chroma, which can be turned by 90 degrees; each as a matrix of RGB.
+_LUMA = _RGB_FROM_YIQ @ np.diag([1, 0, 0]) @ _YIQ_FROM_RGB
+_CHROMA = np.eye(3) - _LUMA
+_TURNED_CHROMA = _RGB_FROM_YIQ @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ_FROM_RGB
+
+_SAME_COLORS = np.eye(3, 4, dtype=np.float32)
+_NO_LIMITS = np.array([[-np.inf, np.inf]] * 3, np.float32)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the source, in its pixels, and the size it is resized to: `rows` x `columns`."""
+    """A rectangle of the source, in its pixels, and the size it is resized to: `rows` x `columns`.
+
+    The columns of the result run from right to left when `mirrored`.
+    """
 
     top: int
     left: int
@@ -35,31 +48,32 @@ class Window:
     width: float
     rows: int
     columns: int
+    mirrored: bool = False
 
-    def resize_image(self, image: NDArray[np.uint8]) -> Image.Image:
-        """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> rows x columns."""
-        margin = ceil(max(1.0, self.height / self.rows, self.width / self.columns)) + 1  # support of the filter
-        y, x = max(0, self.top - margin), max(0, self.left - margin)
-        bottom, right = ceil(self.top + self.height) + margin, ceil(self.left + self.width) + margin
-        box = (self.left - x, self.top - y, self.left - x + self.width, self.top - y + self.height)
-        source = Image.fromarray(image[y:bottom, x:right])
-        return source.resize((self.columns, self.rows), Image.Resampling.BILINEAR, box)
+    def resize_image(
+        self, image: NDArray[np.uint8], colors: Floats = _SAME_COLORS, limits: Floats = _NO_LIMITS
+    ) -> Floats:
+        """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> (3, rows, columns).
 
-    def resize_label(self, label: NDArray[Any]) -> NDArray[Any]:
+        Args:
+            image: RGB.
+            colors: (3, 4) affine map of RGB, applied to what is resized.
+            limits: (3, 2), lowest and highest result in each channel.
+        """
+        columns = bilinear_taps(self.left, self.width, self.columns, image.shape[1])
+        rows = bilinear_taps(self.top, self.height, self.rows, image.shape[0])
+        return resize_image(image, rows, columns.reversed() if self.mirrored else columns, colors, limits)
+
+    def resize_label(self, label: NDArray[Any] | Stored) -> NDArray[Any]:
         """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
-        ys = _nearest(self.top, self.height, self.rows, label.shape[0])
-        xs = _nearest(self.left, self.width, self.columns, label.shape[1])
-        window = label[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-        ys, xs = ys - ys[0], xs - xs[0]
-        # Picking columns is the slow half: done on whichever side has fewer rows.
-        if len(ys) > len(window):
-            return window.take(xs, axis=1).take(ys, axis=0)
-        return window.take(ys, axis=0).take(xs, axis=1)
+        return resize_label(label, *self._centres)
 
-
-def _nearest(start: int, extent: float, count: int, size: int) -> NDArray[np.intp]:
-    centres = start + (np.arange(count) + 0.5) * (extent / count)
-    return np.minimum(centres.astype(np.intp), size - 1)
+    @cached_property
+    def _centres(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Source row of each row, source column of each column."""
+        xs = nearest_indices(self.left, self.width, self.columns)
+        ys = nearest_indices(self.top, self.height, self.rows)
+        return ys, xs[::-1].copy() if self.mirrored else xs
 
 
 def _draw_span(source: int, target: int, scale: float, rng: np.random.Generator) -> tuple[int, float, int]:
@@ -81,17 +95,19 @@ def color_matrix(brightness: float, contrast: float, saturation: float, hue: flo
         hue: rotation in the chroma plane of YIQ, degrees; luma is kept.
     """
     angle = radians(hue)
-    rotation = np.array([[1, 0, 0], [0, cos(angle), -sin(angle)], [0, sin(angle), cos(angle)]])
-    chroma = np.diag([1, saturation, saturation])
-    linear = contrast * (_RGB_FROM_YIQ @ rotation @ chroma @ _YIQ_FROM_RGB)
-    return np.column_stack([linear, linear.sum(1) * brightness])
+    chroma = saturation * (cos(angle) * _CHROMA + sin(angle) * _TURNED_CHROMA)
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = contrast * (_LUMA + chroma)
+    matrix[:, 3] = contrast * brightness
+    return matrix
 
 
 def _draw_color_matrix(rng: np.random.Generator) -> NDArray[np.float64]:
     """Each of the four with probability one half, as in the photometric distortion of SSD (arXiv:1512.02325)."""
-    use = rng.random(4) < 0.5
-    drawn = rng.uniform([-32, 0.5, 0.5, -18], [32, 1.5, 1.5, 18])
-    return color_matrix(*np.where(use, drawn, [0, 1, 1, 0]))
+    use, share = rng.random((2, 4)).tolist()
+    ranges = ((-32, 32, 0), (0.5, 1.5, 1), (0.5, 1.5, 1), (-18, 18, 0))  # lowest, highest, none
+    drawn = zip(use, share, ranges, strict=True)
+    return color_matrix(*(low + (high - low) * s if u < 0.5 else none for u, s, (low, high, none) in drawn))
 
 
 class TrainTransform:
@@ -132,6 +148,17 @@ class TrainTransform:
         self.tasks, self.size, self.scale, self.seed = tuple(tasks), size, scale, seed
         self.hflip, self.photometric = hflip, photometric
         self.max_class_share, self.crop_tries = max_class_share, crop_tries
+        self.settings: dict[str, Any] = {
+            "crop": list(size),
+            "image_mean": list(mean),
+            "image_std": list(std),
+            "scale": list(scale),
+            "hflip": hflip,
+            "photometric": photometric,
+            "seed": seed,
+            "max_class_share": max_class_share,
+            "crop_tries": crop_tries,
+        }
         self._normalize = _Normalize(mean, std)
         self._balanced = next((task.name for task in self.tasks if task.limits_class_share), None)
 
@@ -146,36 +173,38 @@ class TrainTransform:
         scale = rng.uniform(*self.scale)
         flip = self.hflip and rng.random() < 0.5
         colors = _draw_color_matrix(rng) if self.photometric else None
-        window = self._draw_window(sample, scale, rng)
+        window, balanced = self._draw_window(sample, scale, flip, rng)
 
-        image = window.resize_image(sample["image"])
-        if colors is not None:
-            image = image.convert("RGB", tuple(colors.ravel().tolist()))
-        pixels = np.asarray(image)
+        pixel_values = window.resize_image(sample["image"], *self._normalize.with_colors(colors))
         labels = {}
         for task in self.tasks:
             if task.name in sample["labels"]:
-                label = task.rescale(window.resize_label(sample["labels"][task.name]), scale)
-                labels[task.name] = task.hflip(label) if flip else label
-        return _to_tensors(pixels[:, ::-1] if flip else pixels, labels, self.tasks, self.size, self._normalize, index)
+                cut = balanced if task.name == self._balanced else window.resize_label(sample["labels"][task.name])
+                # The window is mirrored already: hflip gets it the other way round, and corrects the values.
+                labels[task.name] = task.rescale(task.hflip(cut[:, ::-1]) if flip else cut, scale)
+        return _to_tensors(pixel_values, labels, self.tasks, self.size, index)
 
-    def _draw_window(self, sample: Sample, scale: float, rng: np.random.Generator) -> Window:
+    def _draw_window(
+        self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator
+    ) -> tuple[Window, NDArray[Any]]:
+        """The window, and in it the label that must not be filled by one class; an empty array when there is none."""
         balanced = sample["labels"].get(self._balanced) if self._balanced else None
         for _ in range(self.crop_tries):
             (top, height, rows), (left, width, columns) = (
                 _draw_span(source, target, scale, rng)
                 for source, target in zip(sample["image"].shape[:2], self.size, strict=True)
             )
-            window = Window(top, left, height, width, rows, columns)
-            if balanced is None or _largest_share(window.resize_label(balanced)) <= self.max_class_share:
+            window = Window(top, left, height, width, rows, columns, flip)
+            label = np.empty((0, 0), np.uint8) if balanced is None else window.resize_label(balanced)
+            if _largest_share(label) <= self.max_class_share:
                 break
-        return window
+        return window, label
 
 
 def _largest_share(label: NDArray[np.uint8]) -> float:
     """Share of the most frequent class among labelled pixels; 0 when there is none."""
-    counts = np.bincount(label.ravel(), minlength=256)[:255]
-    return float(counts.max() / max(1, counts.sum()))
+    counts = torch.bincount(torch.from_numpy(label).flatten(), minlength=256)[:255]
+    return (counts.max() / counts.sum().clamp_min(1)).item()
 
 
 class EvalTransform:
@@ -194,48 +223,59 @@ class EvalTransform:
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
         """As `TrainTransform.__call__`, the same in every epoch."""
         height, width = sample["image"].shape[:2]
-        return _to_tensors(sample["image"], sample["labels"], self.tasks, (height, width), self._normalize, index)
+        labels = {name: label[:, :] for name, label in sample["labels"].items()}
+        return _to_tensors(self._normalize(sample["image"]), labels, self.tasks, (height, width), index)
 
 
 class _Normalize:
-    """(v / 255 - mean) / std as one multiplication and one subtraction per value."""
+    """(v / 255 - mean) / std as one multiplication and one addition per value."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise KdamValueError(f"mean {mean}, std {std}: expected three numbers each, std above 0.")
-        self._factor = (1 / (255 * np.array(std))).astype(np.float32)[:, None, None]
-        self._offset = (np.array(mean) / np.array(std)).astype(np.float32)[:, None, None]
+        self._factors = 1 / (255 * np.array(std))
+        self._offsets = -np.array(mean) / np.array(std)
 
-    def __call__(self, image: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-        """uint8 (h, w, 3) -> float32 (3, h, w), written into `out`."""
-        out[:] = image.transpose(2, 0, 1)
-        out *= self._factor
-        out -= self._offset
+    def __call__(self, image: NDArray[np.uint8]) -> Floats:
+        """uint8 (h, w, 3) -> float32 (3, h, w)."""
+        values = np.empty((3, *image.shape[:2]), np.float32)
+        for channel, (factor, offset) in enumerate(zip(self._factors, self._offsets, strict=True)):
+            np.multiply(image[..., channel], np.float32(factor), out=values[channel])
+            values[channel] += np.float32(offset)
+        return values
+
+    def with_colors(self, colors: NDArray[np.float64] | None) -> tuple[Floats, Floats]:
+        """Matrix (3, 4) and limits (3, 2) of a change of colours that is clipped to 0..255, and then normalised."""
+        matrix = self._factors[:, None] * (_SAME_COLORS if colors is None else colors)
+        matrix[:, 3] += self._offsets
+        if colors is None:
+            return matrix.astype(np.float32), _NO_LIMITS
+        limits = np.column_stack([self._offsets, 255 * self._factors + self._offsets])
+        return matrix.astype(np.float32), limits.astype(np.float32)
 
 
 def _to_tensors(
-    image: NDArray[np.uint8],
+    pixel_values: Floats,
     labels: Mapping[str, NDArray[Any]],
     tasks: Sequence[Task],
     size: tuple[int, int],
-    normalize: _Normalize,
     index: int,
 ) -> dict[str, Any]:
     """Content at the top left of a canvas of `size`; padding is 0, masked and invalid."""
-    rows, columns = image.shape[:2]
-    pixel_values = np.zeros((3, *size), np.float32)
-    normalize(image, pixel_values[:, :rows, :columns])
-    pixel_mask = torch.zeros(size, dtype=torch.bool)
-    pixel_mask[:rows, :columns] = True
+    rows, columns = pixel_values.shape[1:]
+    padding = (0, size[1] - columns, 0, size[0] - rows)
+    pixel_mask = torch.ones(size, dtype=torch.bool)
+    pixel_mask[rows:], pixel_mask[:, columns:] = False, False
+    image = torch.from_numpy(pixel_values)
+    if any(padding):
+        image = F.pad(image, padding)
     tensors = {}
     for task in tasks:
-        canvas = labels.get(task.name)
-        if canvas is None or (rows, columns) != size:
-            canvas = task.unlabelled(*size)
-            if task.name in labels:
-                canvas[:rows, :columns] = labels[task.name]
-        tensors[task.name] = task.to_tensor(canvas)
-    return {"pixel_values": torch.from_numpy(pixel_values), "pixel_mask": pixel_mask, "labels": tensors, "index": index}
+        label = task.to_tensor(labels[task.name] if task.name in labels else task.unlabelled(rows, columns))
+        if any(padding):
+            label = F.pad(label, padding, value=task.to_tensor(task.unlabelled(1, 1)).flatten()[0].item())
+        tensors[task.name] = label
+    return {"pixel_values": image, "pixel_mask": pixel_mask, "labels": tensors, "index": index}
 
 
 class TransformedDataset(Dataset[dict[str, Any]]):
@@ -250,6 +290,7 @@ class TransformedDataset(Dataset[dict[str, Any]]):
     def __init__(self, dataset: DenseDataset, transform: Transform) -> None:
         self.dataset, self.transform = dataset, transform
         self.check = not getattr(dataset, "checked", False)
+        self._read = dataset.__getitem__ if self.check else getattr(dataset, "read_lazily", dataset.__getitem__)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -262,7 +303,7 @@ class TransformedDataset(Dataset[dict[str, Any]]):
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         try:
-            sample = self.dataset[index]
+            sample = self._read(index)
             if self.check:
                 check_sample(sample, self.dataset.tasks)
         except DataIntegrityError as error:
@@ -277,12 +318,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Args:
         length: number of samples.
         seed: first part of the key.
+        views: fixed crops per sample: the epoch that travels is taken modulo this number; None for ever new ones.
     """
 
-    def __init__(self, length: int, seed: int = 0) -> None:
-        if length < 1 or seed < 0:
-            raise KdamValueError(f"length {length}, seed {seed}: expected at least one sample and a seed >= 0.")
-        self.length, self.seed, self.epoch = length, seed, 0
+    def __init__(self, length: int, seed: int = 0, views: int | None = None) -> None:
+        if length < 1 or seed < 0 or (views is not None and views < 1):
+            raise KdamValueError(
+                f"length {length}, seed {seed}, views {views}: expected at least one sample, a seed >= 0 and at least "
+                "one view."
+            )
+        self.length, self.seed, self.views, self.epoch = length, seed, views, 0
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch of the next iteration."""
@@ -294,5 +339,5 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         # The spawn key keeps this stream apart from that of sample 0: trailing zeros of an entropy list do not count.
         key = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(0,))
-        epoch = self.epoch
+        epoch = self.epoch if self.views is None else self.epoch % self.views
         return ((epoch, int(index)) for index in np.random.default_rng(key).permutation(self.length))

@@ -19,6 +19,8 @@ from transformers.image_utils import load_image
 from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, KdamConfig
 
 STRIDE = 4
+# numbers that stay in the cache of one core
+CACHED = 1 << 19
 READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "argmax": lambda x: x.argmax(1),
     "foreground": lambda x: x.float().softmax(1)[:, -1],
@@ -37,6 +39,23 @@ def upsample(prediction: Tensor, size: Sequence[int]) -> Tensor:
     """Stride-4 prediction (B, C, ceil(H/4), ceil(W/4)) -> (B, C, H, W), bilinear, pixel-exact for any H, W."""
     full = F.interpolate(prediction, scale_factor=STRIDE, mode="bilinear", align_corners=False)
     return full[..., : size[0], : size[1]]
+
+
+def decode(prediction: Tensor, size: Sequence[int], readout: str) -> Tensor:
+    """`read_out(upsample(prediction, size), readout)` up to rounding, several times faster for tasks with many classes.
+
+    A band of rows is brought to full resolution and read out while it is in the cache, with the channels of a pixel
+    side by side.
+    """
+    prediction = prediction.float().contiguous(memory_format=torch.channels_last)
+    rows = max(1, CACHED // (STRIDE * prediction.shape[:2].numel() * size[1]))
+    bands = []
+    for top in range(0, prediction.shape[2], rows):
+        first = max(top - 1, 0)  # pixels are interpolated between one row and the next
+        start = STRIDE * (top - first)
+        band = upsample(prediction[:, :, first : top + rows + 1], (start + STRIDE * rows, size[1]))
+        bands.append(read_out(band[:, :, start:], readout))
+    return torch.cat(bands, -2)[..., : size[0], :].contiguous()
 
 
 class KdamImageProcessor(BaseImageProcessor):
@@ -140,14 +159,19 @@ class KdamImageProcessor(BaseImageProcessor):
             inside = self.resized(target)
             maps = {}
             for task in self.tasks:
-                full = upsample(predictions[task["name"]][k : k + 1].float(), inside)
-                if tuple(full.shape[-2:]) != inside:
+                prediction = predictions[task["name"]][k : k + 1]
+                seen = tuple(min(STRIDE * side, most) for side, most in zip(prediction.shape[-2:], inside, strict=True))
+                if seen != inside:
                     raise ValueError(
                         f"photo {k}: target size {target} needs predictions for {inside} pixels but the model saw "
-                        f"{tuple(full.shape[-2:])}; give original_sizes, the (height, width) before preprocessing."
+                        f"{seen}; give original_sizes, the (height, width) before preprocessing."
                     )
-                full = F.interpolate(full, size=target, mode="bilinear", align_corners=False)
-                value = read_out(full, task["readout"])[0]
+                if inside == target:
+                    value = decode(prediction, target, task["readout"])[0]
+                else:
+                    full = upsample(prediction.float(), inside)
+                    full = F.interpolate(full, size=target, mode="bilinear", align_corners=False)
+                    value = read_out(full, task["readout"])[0]
                 maps[task["name"]] = value[0] if value.ndim == 3 and value.shape[0] == 1 else value
             results.append(maps)
         return results

@@ -4,7 +4,8 @@
         --output_dir outputs/student
 
 `--teacher` takes a folder or hub id of one multi-task teacher, or of one single-task teacher per task; `--method` one of
-cs (KDAM), kl, dist, cwd, and none for the same student without a teacher. Writes what train.py writes.
+cs (KDAM), kl, dist, cwd, and none for the same student without a teacher. With `--teacher_cache DIR --teacher_views K` the
+teacher is run once over K fixed crops of each image and replayed from DIR. Writes what train.py writes.
 """
 
 from kdam_hf.distillation import DistillationCriterion
@@ -13,15 +14,17 @@ from kdam_hf.training import (
     DataArguments,
     DistillationArguments,
     DistillationTrainer,
-    FrozenTeacher,
     KdamTrainingArguments,
     StudentArguments,
+    TaughtDataset,
+    fill_cache,
     finish,
-    load_model,
+    load_teacher,
     parse_recipe,
     prepare,
     run_command,
 )
+from kdam_hf.training.arguments import use_bf16
 from kdam_hf.training.runs import weights_hash
 
 
@@ -43,17 +46,29 @@ def main(argv: list[str] | None = None) -> None:
         resolution=distillation.kd_resolution,
         scale_by_temperature_squared=distillation.scale_by_temperature_squared,
     )
-    teacher, facts = None, {"method": distillation.method}
+    teacher, train_dataset, facts = None, run.train_dataset, {"method": distillation.method}
     if distillation.method != "none":
-        teacher = FrozenTeacher([load_model(name) for name in distillation.teacher], run.model.config)
+        if distillation.teacher_cache:
+            cache = fill_cache(distillation, run.train_dataset, run.tasks, run.model.config, args)
+            train_dataset = TaughtDataset(run.train_dataset, cache)
+        else:
+            bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
+            teacher = load_teacher(distillation, run.model.config, bf16)
         facts |= {
             "teacher": distillation.teacher,
             "teacher_sha256": [weights_hash(name) for name in distillation.teacher],
         }
     trainer = DistillationTrainer(
-        run.model, args, run.tasks, run.train_dataset, run.eval_dataset, teacher=teacher, criterion=criterion
+        run.model,
+        args,
+        run.tasks,
+        train_dataset,
+        run.eval_dataset,
+        teacher=teacher,
+        criterion=criterion,
+        views=distillation.teacher_views,
     )
-    finish(trainer, run, data, **facts)
+    finish(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
 
 
 if __name__ == "__main__":

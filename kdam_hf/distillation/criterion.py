@@ -127,6 +127,11 @@ class DistillationCriterion:
         squared = self.scale_by_temperature_squared and self.method != "dist"
         return self.beta * (self.temperature**2 if squared else 1)
 
+    @property
+    def couples_batch(self) -> bool:
+        """Whether a pixel's term depends on the other images of the batch."""
+        return (self.method == "cs" and self.intra) or self.method == "dist"
+
     def match(
         self, student_predictions: Mapping[str, Tensor], teacher_predictions: Mapping[str, Tensor], valid_BHW: Tensor
     ) -> Match:

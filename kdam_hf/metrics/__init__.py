@@ -11,6 +11,7 @@ from kdam_hf.metrics.boundary_scores import BoundaryScores, score_boundaries
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.delta_m import delta_m
 from kdam_hf.metrics.depth import DepthErrors
+from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.normals import NormalErrors
 from kdam_hf.metrics.protocols import PROTOCOLS, Protocol, under_protocol
 from kdam_hf.metrics.saliency import ALL_THRESHOLDS, Saliency
@@ -24,6 +25,7 @@ __all__ = [
     "BoundaryScores",
     "DepthErrors",
     "EdgeF",
+    "EdgeScores",
     "MeanIoU",
     "Metric",
     "NormalErrors",

@@ -1,6 +1,6 @@
 """Boundary pixels matched within a tolerance, per threshold: the counts behind odsF, and the values made from them.
 
-Unusual here: matching is exact, and two to three orders of magnitude faster than the matcher behind published numbers
+Unusual here: matching is exact, and two orders of magnitude faster than the matcher behind published numbers
 (see boundary_matching), so that all thresholds and annotators of an image are scored while it is in memory.
 """
 
@@ -99,7 +99,7 @@ def boundary_counts(
     for k, threshold in enumerate(values):
         # a number of the map's own type, so that a float32 0.7 reaches 0.7
         found = strength >= strength.dtype.type(threshold)
-        size_before, size = size, int(found.sum())
+        size_before, size = size, int(np.count_nonzero(found))
         if size == size_before:  # masks of rising thresholds are nested: the same size is the same mask
             counts[:, k] = counts[:, k - 1]
             continue
@@ -115,7 +115,7 @@ def threshold_values(thresholds: int | Sequence[float] | Floats) -> tuple[float,
     Raises:
         KdamValueError: none, or one outside of (0, 1].
     """
-    if isinstance(thresholds, int):
+    if isinstance(thresholds, int | np.integer):
         values = HED_THRESHOLDS if thresholds == 101 else tuple(np.arange(1, thresholds + 1) / (thresholds + 1))
     else:
         values = tuple(thresholds)

@@ -1,6 +1,6 @@
 """The one place that knows about numba: loops are compiled when it is installed, and run as plain Python when not.
 
-Unusual here: the fallback is the same source, so both give the same numbers; plain Python takes some hundred times
+Unusual here: the fallback is the same source, so both give the same numbers; plain Python takes some fifty times
 longer.
 """
 

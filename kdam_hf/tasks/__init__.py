@@ -16,6 +16,7 @@ from kdam_hf.tasks.named import (
     select_tasks,
     task_class,
     task_from_spec,
+    with_boundaries,
     with_options,
 )
 from kdam_hf.tasks.normals import Normals
@@ -37,5 +38,6 @@ __all__ = [
     "select_tasks",
     "task_class",
     "task_from_spec",
+    "with_boundaries",
     "with_options",
 ]

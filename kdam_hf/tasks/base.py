@@ -5,7 +5,7 @@ B batch, C channels, H W full resolution, h w stride-4 grid, N valid pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.image_processing_kdam import read_out
+from kdam_hf.image_processing_kdam import decode
 from kdam_hf.metrics.base import Metric
 from kdam_hf.tasks.statistics import LabelStatistics
 
@@ -39,8 +39,6 @@ class Task(ABC):
     """The room this task belongs to."""
     activation: ClassVar[str] = "none"
     """How the model turns raw head output into a prediction (`modeling_kdam.ACTIVATIONS`)."""
-    primary_metric: ClassVar[str]
-    """Name of the metric that papers report first."""
     higher_is_better: ClassVar[bool] = True
     predicts_logits: ClassVar[bool] = False
     """Whether a prediction is one logit per class, whose softmax is the distribution."""
@@ -50,6 +48,8 @@ class Task(ABC):
     """Of the values of a regression task, e.g. m."""
     file_options: ClassVar[dict[str, type]] = {}
     """What `dataset.json` may say of this task's label files, with types."""
+    stored_as: ClassVar[str] = ".png"
+    """End of the files in which predictions are kept."""
 
     @property
     @abstractmethod
@@ -60,6 +60,11 @@ class Task(ABC):
     @abstractmethod
     def readout(self) -> str:
         """How a prediction is turned into physical units (`image_processing_kdam.READOUTS`)."""
+
+    @property
+    @abstractmethod
+    def primary_metric(self) -> str:
+        """Name of the metric that papers report first."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -134,9 +139,48 @@ class Task(ABC):
     def metric(self) -> Metric:
         """A fresh streaming metric over decoded predictions and tensor labels."""
 
-    def decode(self, prediction: Tensor) -> Tensor:
-        """Physical units: class ids, probabilities, metres or unit vectors; (B, C, H, W) -> (B, H, W) or (B, c, H, W)."""
-        return read_out(prediction, self.readout)
+    def scoring(self) -> dict[str, str]:
+        """Settings of `metric` by which scores of the same name differ, as plain data for results."""
+        return {}
+
+    def figure(self, metric: Any, model: str) -> Any:
+        """What its metric has seen, as a figure of `kdam_hf.plots` (extra `plots`); None for a task without one.
+
+        Args:
+            metric: of `metric()`, at least one valid pixel in it.
+            model: its name, for the legend.
+        """
+        return None
+
+    def decode(self, prediction: Tensor, size: Sequence[int]) -> Tensor:
+        """Physical units: class ids, probabilities, metres or unit vectors.
+
+        Args:
+            prediction: (B, C, h, w) at stride 4.
+            size: height H and width W of the image.
+
+        Returns:
+            (B, H, W) or (B, c, H, W).
+        """
+        return decode(prediction, size, self.readout)
+
+    # ---- decoded predictions in files -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prediction_to_file(self, values: Label) -> Label:
+        """A decoded prediction in raw layout (`as_map`) -> the array that is stored."""
+
+    @abstractmethod
+    def prediction_from_file(self, array: Label, where: str) -> Tensor:
+        """What `decode` gave for one image, from a stored array.
+
+        Args:
+            array: as decoded from PNG or NPY.
+            where: the file, for the error message.
+
+        Raises:
+            DataIntegrityError: wrong shape or dtype; values are left to the metric, which knows where they count.
+        """
 
     # ---- raw labels -------------------------------------------------------------------------------------------------
 
@@ -196,11 +240,36 @@ class Task(ABC):
         return []
 
 
+def as_map(values: Tensor) -> Label:
+    """A decoded prediction of one image, (H, W), (1, H, W) or (3, H, W), in the layout of a raw label."""
+    array = values.cpu().numpy()
+    if array.ndim == 2:
+        return array
+    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)
+
+
+def probability_to_file(values: Label) -> Label:
+    """Probabilities in [0, 1] -> uint8 (H, W), 255 p: off by 0.002 at most."""
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def probability_from_file(array: Label, task: Task, where: str) -> Tensor:
+    """uint8 / 255, uint16 / 65535 or floats as they are -> float32 (H, W)."""
+    array = expect_2d(array, task, where)
+    if array.dtype.kind != "f" and array.dtype not in (np.uint8, np.uint16):
+        raise DataIntegrityError(
+            f"{where}: {task.name} is {array.dtype}; expected probabilities: 8 or 16 bits of which the largest number is "
+            "1, or floats in [0, 1]."
+        )
+    largest = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
+    return torch.from_numpy(array.astype(np.float32) / np.float32(largest))
+
+
 def expect_2d(array: Label, task: Task, where: str) -> Label:
     """The array as (H, W), or an error that names the file."""
     if array.ndim != 2:
         raise DataIntegrityError(
-            f"{where}: {task.name} label has shape {array.shape}; expected one channel (H, W). "
+            f"{where}: {task.name} map has shape {array.shape}; expected one channel (H, W). "
             "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
         )
     return array

@@ -15,7 +15,15 @@ from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
-from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, per_valid_pixel
+from kdam_hf.tasks.base import (
+    Label,
+    Task,
+    at_least_float32,
+    expect_2d,
+    per_valid_pixel,
+    probability_from_file,
+    probability_to_file,
+)
 from kdam_hf.tasks.colors import categorical_palette, ramp
 
 IGNORE_INDEX = 255
@@ -81,6 +89,23 @@ class Categorical(Task):
     def metric(self) -> Metric:
         """mIoU over the classes that occur."""
         return MeanIoU(self.channels, ignore_index=IGNORE_INDEX)
+
+    def figure(self, metric: Any, model: str) -> Any:
+        """Confusion matrix with the IoU of each class."""
+        from kdam_hf.plots import confusion_figure  # needs matplotlib
+
+        return confusion_figure(metric.state["confusion"], self.classes, f"{self.name}, {model}")
+
+    def prediction_to_file(self, values: Label) -> Label:
+        """uint8 ids."""
+        return values.astype(np.uint8)
+
+    def prediction_from_file(self, array: Label, where: str) -> Tensor:
+        """Integer ids, 0 for the first class -> int64 (H, W)."""
+        array = expect_2d(array, self, where)
+        if array.dtype.kind not in "iu":
+            raise DataIntegrityError(f"{where}: {self.name} is {array.dtype}; expected integer class ids.")
+        return torch.from_numpy(array.astype(np.int64))
 
     def unlabelled(self, height: int, width: int) -> Label:
         """All 255."""
@@ -180,6 +205,18 @@ class Saliency(Categorical):
     def metric(self) -> Metric:
         """maxF, max-mIoU and MAE."""
         return SaliencyMetric()
+
+    def figure(self, metric: Any, model: str) -> Any:
+        """None: no class is decided on."""
+        return None
+
+    def prediction_to_file(self, values: Label) -> Label:
+        """8-bit probability."""
+        return probability_to_file(values)
+
+    def prediction_from_file(self, array: Label, where: str) -> Tensor:
+        """Probability of being salient -> float32 (H, W)."""
+        return probability_from_file(array, self, where)
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Black to yellow by probability; ignored pixels grey."""

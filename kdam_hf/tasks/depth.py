@@ -13,7 +13,7 @@ from torch import Tensor
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
-from kdam_hf.metrics.depth import DepthErrors
+from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
 from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, per_valid_pixel
 from kdam_hf.tasks.colors import NEAR_TO_FAR, ramp
 
@@ -38,6 +38,7 @@ class Depth(Task):
     primary_metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "m"
+    stored_as: ClassVar[str] = ".npy"
     file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
 
     @property
@@ -69,6 +70,27 @@ class Depth(Task):
     def metric(self) -> Metric:
         """RMSE, absRel and delta accuracies."""
         return DepthErrors()
+
+    def figure(self, metric: Any, model: str) -> Any:
+        """Histogram of the ratio between predicted and true depth."""
+        from kdam_hf.plots import error_figure  # needs matplotlib
+
+        edges, counts = metric.error_histogram()
+        axis = "factor between predicted and true depth"
+        return error_figure(edges, {model: counts}, THRESHOLDS, axis, title=self.name, log=True)
+
+    def prediction_to_file(self, values: Label) -> Label:
+        """float32 metres."""
+        return values.astype(np.float32)
+
+    def prediction_from_file(self, array: Label, where: str) -> Tensor:
+        """Float metres, or 16-bit millimetres -> float32 (1, H, W)."""
+        array = expect_2d(array, self, where)
+        if array.dtype.kind != "f" and array.dtype != np.uint16:
+            raise DataIntegrityError(
+                f"{where}: depth is {array.dtype}; expected float metres (.npy) or 16-bit millimetres (PNG)."
+            )
+        return torch.from_numpy(array.astype(np.float32) * np.float32(1 if array.dtype.kind == "f" else 1e-3))[None]
 
     def unlabelled(self, height: int, width: int) -> Label:
         """All 0."""

@@ -1,7 +1,8 @@
 """Boundaries: one logit per pixel, class-weighted binary cross-entropy, matched as the pair edge / not edge."""
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,13 +12,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdam_hf.distributed import LOCAL, Processes
-from kdam_hf.errors import DataIntegrityError
+from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
+from kdam_hf.metrics.compiled import HAS_NUMBA
+from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
-from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, per_valid_pixel
+from kdam_hf.tasks.base import (
+    Label,
+    Task,
+    at_least_float32,
+    expect_2d,
+    per_valid_pixel,
+    probability_from_file,
+    probability_to_file,
+)
 from kdam_hf.tasks.colors import ramp
 
 IGNORE_INDEX = 255
+BOUNDARIES = (*BOUNDARY_PROTOCOLS, "none")
 
 
 @dataclass(frozen=True)
@@ -26,15 +39,31 @@ class Edge(Task):
 
     Args:
         positive_weight: weight of edge pixels; the others get the rest to 1. 0.95 in most recent code of the field.
+        boundaries: protocol of odsF, a key of `BOUNDARY_PROTOCOLS`; "none" leaves it out. The default suits what a network
+            predicts: maps with broad responses, whose non-maxima must be suppressed; "bsds" takes them as they are.
+
+    Raises:
+        KdamValueError: unknown `boundaries`.
     """
 
     name: str = "edge"
     loss_weight: float = 50.0
     positive_weight: float = 0.95
+    boundaries: str = field(default="pascal", metadata={"choices": BOUNDARIES})
 
     kind: ClassVar[str] = "edge"
-    primary_metric: ClassVar[str] = "maxf"
     file_options: ClassVar[dict[str, type]] = {"ignore_index": int, "edge_value": int}
+
+    def __post_init__(self) -> None:
+        if self.boundaries not in BOUNDARIES:
+            raise KdamValueError(
+                f"{self.name}: boundaries {self.boundaries!r} is not known: choose one of {', '.join(BOUNDARIES)}."
+            )
+
+    @property
+    def primary_metric(self) -> str:
+        """odsF, or what there is without it."""
+        return "maxf" if self.boundaries == "none" else "odsf"
 
     @property
     def channels(self) -> int:
@@ -64,8 +93,37 @@ class Edge(Task):
         return torch.cat([z, torch.zeros_like(z)], dim=1)
 
     def metric(self) -> Metric:
-        """Best pixel-exact F over thresholds (no tolerance; not odsF)."""
-        return EdgeF()
+        """odsF, oisF and AP under the task's protocol, and the best pixel-exact F."""
+        if self.boundaries == "none":
+            return EdgeF()
+        if not HAS_NUMBA:
+            warnings.warn(
+                "odsF is counted without numba, some hundred times slower: pip install 'kdam-hf[edges]', or leave odsF out "
+                f"with the task option {self.name}.boundaries=none.",
+                stacklevel=2,
+            )
+        return EdgeScores(**BOUNDARY_PROTOCOLS[self.boundaries])
+
+    def scoring(self) -> dict[str, str]:
+        """The protocol of odsF."""
+        return {"boundaries": self.boundaries}
+
+    def figure(self, metric: Any, model: str) -> Any:
+        """Precision-recall curve behind odsF."""
+        if self.boundaries == "none":
+            return None
+        from kdam_hf.plots import precision_recall_figure  # needs matplotlib
+
+        precision, recall, _ = metric.curve()
+        return precision_recall_figure({model: (precision, recall)}, self.name, f_name="odsF")
+
+    def prediction_to_file(self, values: Label) -> Label:
+        """8-bit probability."""
+        return probability_to_file(values)
+
+    def prediction_from_file(self, array: Label, where: str) -> Tensor:
+        """Probability of an edge -> float32 (1, H, W)."""
+        return probability_from_file(array, self, where)[None]
 
     def unlabelled(self, height: int, width: int) -> Label:
         """All 255."""

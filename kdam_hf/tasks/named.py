@@ -40,6 +40,8 @@ _NAMED: dict[str, tuple[type[Task], dict[str, Any]]] = {
     "edge": (Edge, {"loss_weight": 50.0}),
 }
 TASK_NAMES = tuple(_NAMED)
+# The protocol under which papers report boundaries on a dataset.
+_BOUNDARIES = {"nyud_v2": "nyud", "pascal_context": "pascal"}
 
 
 def task_class(name: str) -> type[Task]:
@@ -53,12 +55,13 @@ def task_class(name: str) -> type[Task]:
     return _NAMED[name][0]
 
 
-def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
+def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = None) -> Task:
     """The task called `name` with the field's default settings.
 
     Args:
         name: one of `TASK_NAMES`.
         class_names: names in the order of the ids, for a task with classes of its own.
+        dataset: name of the dataset it belongs to, which may have settings of its own.
 
     Raises:
         KdamValueError: unknown name.
@@ -68,7 +71,19 @@ def make_task(name: str, class_names: Sequence[str] = ()) -> Task:
         if "class_names" not in cls.file_options:
             raise KdamValueError(f"{name} has no classes to name; leave class_names out.")
         arguments["classes"] = tuple(class_names)
-    return cls(name=name, **arguments)
+    (task,) = with_boundaries([cls(name=name, **arguments)], _BOUNDARIES.get(dataset or ""))
+    return task
+
+
+def with_boundaries(tasks: Sequence[Task], protocol: str | None) -> tuple[Task, ...]:
+    """Tasks whose boundaries are scored under `protocol`, see `Edge`; unchanged for None.
+
+    Raises:
+        KdamValueError: unknown protocol.
+    """
+    if protocol is None:
+        return tuple(tasks)
+    return tuple(replace(task, boundaries=protocol) if isinstance(task, Edge) else task for task in tasks)
 
 
 def task_from_spec(spec: Mapping[str, Any]) -> Task:
@@ -113,10 +128,12 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
 
     Args:
         tasks: to change.
-        options: `TASK.NAME=VALUE`, where NAME is a numeric field of the task, e.g. `edge.positive_weight=0.8`.
+        options: `TASK.NAME=VALUE`, where NAME is a field of the task that is a number or a choice, e.g.
+            `edge.positive_weight=0.8` or `edge.boundaries=none`.
 
     Raises:
-        KdamValueError: not of that form; a task that is not among `tasks`; no such setting; no finite number >= 0.
+        KdamValueError: not of that form; a task that is not among `tasks`; no such setting; no finite number >= 0, or
+            none of the choices.
     """
     changed = {task.name: task for task in tasks}
     for option in options:
@@ -124,16 +141,24 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
         name, _, setting = where.partition(".")
         if name not in changed:
             raise KdamValueError(f"task option {option!r}: no task {name!r}; expected one of {', '.join(changed)}.")
-        types = {f.name: type(getattr(changed[name], f.name)) for f in fields(changed[name])}
+        settings = fields(changed[name])
+        types = {f.name: type(getattr(changed[name], f.name)) for f in settings}
         numeric = {key: kind for key, kind in types.items() if kind in (int, float)}
+        words = {f.name: f.metadata["choices"] for f in settings if "choices" in f.metadata}
+        value: Any
         try:
-            value = numeric[setting](text)
-            if not 0 <= value < inf:  # nan neither
-                raise ValueError(text)
+            if setting in words:
+                value = words[setting][words[setting].index(text)]
+            else:
+                value = numeric[setting](text)
+                if not 0 <= value < inf:  # nan neither
+                    raise ValueError(text)
         except (KeyError, ValueError) as error:
             raise KdamValueError(
                 f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numeric)} and a number >= 0, "
-                "whole where its default is."
+                "whole where its default is"
+                + "".join(f", or {name}.{key} one of {', '.join(known)}" for key, known in words.items())
+                + "."
             ) from error
         changed[name] = replace(changed[name], **{setting: value})
     return tuple(changed.values())
@@ -143,12 +168,12 @@ NYUD_V2: tuple[Task, ...] = (
     make_task("semseg", NYUD_CLASSES),
     make_task("depth"),
     make_task("normals"),
-    make_task("edge"),
+    make_task("edge", dataset="nyud_v2"),
 )
 PASCAL_CONTEXT: tuple[Task, ...] = (
     make_task("semseg", VOC_CLASSES),
     make_task("human_parts"),
     make_task("saliency"),
     make_task("normals"),
-    make_task("edge"),
+    make_task("edge", dataset="pascal_context"),
 )

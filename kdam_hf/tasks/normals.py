@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
-from kdam_hf.metrics.normals import NormalErrors
+from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
 from kdam_hf.tasks.base import Label, Task, at_least_float32, per_valid_pixel
 
 
@@ -67,23 +67,34 @@ class Normals(Task):
         """Mean, median and RMS angle, shares under the usual limits."""
         return NormalErrors()
 
+    def figure(self, metric: Any, model: str) -> Any:
+        """Histogram of the angular error."""
+        from kdam_hf.plots import error_figure  # needs matplotlib
+
+        edges, counts = metric.error_histogram()
+        return error_figure(edges, {model: counts}, THRESHOLDS, "angle to the true normal", "°", self.name)
+
+    def prediction_to_file(self, values: Label) -> Label:
+        """float16 vectors, within 0.03 degrees."""
+        return values.astype(np.float16)
+
+    def prediction_from_file(self, array: Label, where: str) -> Tensor:
+        """Float vectors of any length, or 8-bit n = 2 v / 255 - 1 -> float32 (3, H, W)."""
+        return torch.from_numpy(np.ascontiguousarray(_vectors(array, where).transpose(2, 0, 1)))
+
     def unlabelled(self, height: int, width: int) -> Label:
         """All zero vectors."""
         return np.zeros((height, width, 3), np.float32)
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5, and black, are invalid."""
-        if array.ndim != 3 or array.shape[-1] != 3:
-            raise DataIntegrityError(f"{where}: normals have shape {array.shape}; expected (H, W, 3).")
-        vectors = array.astype(np.float32) * (2 / 255) - 1 if array.dtype == np.uint8 else array.astype(np.float32)
-        if array.dtype.kind in "iu" and array.dtype != np.uint8:
-            raise DataIntegrityError(f"{where}: normals are {array.dtype}; expected uint8 or float in [-1, 1].")
+        vectors = _vectors(array, where)
         if not np.isfinite(vectors).all():
             raise DataIntegrityError(f"{where}: normals hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
         if array.dtype == np.uint8:
             vectors[(array == 0).all(-1)] = 0
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        _check_lengths(length[length >= 0.5], where)
+        _check_lengths(length[length >= 0.5], array.dtype == np.uint8, where)
         return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
 
     def check(self, label: Label, where: str) -> None:
@@ -123,14 +134,25 @@ class Normals(Task):
         return [("right", (255, 128, 128)), ("up", (128, 255, 128)), ("to camera", (128, 128, 255))]
 
 
-def _check_lengths(lengths: NDArray[np.float32], where: str) -> None:
-    """Refuse vectors that were stored in another scale; rounding and JPEG move a few lengths, never a quarter of them.
+def _vectors(array: Label, where: str) -> NDArray[np.float32]:
+    """Stored normals as float32 (H, W, 3), of whatever length."""
+    if array.ndim != 3 or array.shape[-1] != 3:
+        raise DataIntegrityError(f"{where}: normals have shape {array.shape}; expected (H, W, 3).")
+    if array.dtype.kind != "f" and array.dtype != np.uint8:
+        raise DataIntegrityError(f"{where}: normals are {array.dtype}; expected uint8 or float in [-1, 1].")
+    vectors = array.astype(np.float32)
+    return vectors * np.float32(2 / 255) - 1 if array.dtype == np.uint8 else vectors
+
+
+def _check_lengths(lengths: NDArray[np.float32], is_8_bit: bool, where: str) -> None:
+    """Refuse vectors that were stored in another scale.
 
     A unit vector stored as (n + 1) / 2 and read as it is has the length sqrt(1 + (x + y + z) / 2): 1.2 along an axis, but
-    1 on a wall at 45 degrees, so that the median alone would not tell.
+    1 on a wall at 45 degrees. Resizing moves the lengths of some floats, JPEG of medium quality those of many pixels.
     """
-    off = np.abs(lengths - 1) > 0.1
-    if lengths.size and (lengths.max() > 1.8 or off.mean() > 0.25):
+    tolerance, share = (0.1, 0.5) if is_8_bit else (0.05, 0.25)
+    off = np.abs(lengths - 1) > tolerance
+    if lengths.size and (lengths.max() > 1.8 or off.mean() > share):
         raise DataIntegrityError(
             f"{where}: {off.mean():.0%} of the normals are not of length 1, the longest is {lengths.max():.3g}; expected unit "
             "vectors in [-1, 1]. Files scaled to [0, 1] or [0, 255] must be 8-bit PNGs with n = 2 v / 255 - 1."

@@ -83,7 +83,9 @@ class DistillationArguments:
         None, "folder or hub id of one multi-task teacher, or of one single-task teacher per task"
     )
     teacher_precision: str = _field("auto", "of the teacher: auto (bf16 where the device is fast at it), bf16 or fp32")
-    teacher_batch_size: int | None = _field(None, "crops per forward pass of the teacher; the student's batch by default")
+    teacher_batch_size: int | None = _field(
+        None, "crops per forward pass of the teacher; the student's batch by default"
+    )
     teacher_views: int | None = _field(None, "fixed crops per image, taken in turn; new ones in every epoch by default")
     teacher_cache: str | None = _field(
         None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
@@ -136,6 +138,9 @@ class KdamTrainingArguments(TrainingArguments):
         None, "threads per process on the CPU; by default the cores are shared out among the processes"
     )
     precision: str = _field("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
+    channels_last: bool = _field(
+        True, "keep images and convolutions channels-last in memory, which most devices prefer"
+    )
     logging_steps: float = _field(50, "steps between log lines")
     save_steps: float = _field(1000, "steps between checkpoints")
     save_total_limit: int | None = _field(2, "checkpoints kept")
@@ -144,7 +149,7 @@ class KdamTrainingArguments(TrainingArguments):
     )
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
-    dataloader_num_workers: int = _field(0, "worker processes that load data")
+    dataloader_num_workers: int = _field(0, "worker processes that load data, and that count in evaluation")
 
     def __post_init__(self) -> None:
         """Fill in what depends on other fields."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, Mod
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.pretrained import load_backbone_weights, load_model, read_backbone_config
 from kdam_hf.training.report import describe_model, hardware, write_json, write_results
+from kdam_hf.training.scoring import conditions
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
@@ -38,6 +40,7 @@ MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 INCIDENTAL = {
     *("output_dir", "cache_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "logging_steps"),
     *("dataloader_num_workers", "cpu_threads", "save_steps", "save_total_limit"),
+    *("teacher_cache", "teacher_batch_size"),
 }
 
 
@@ -74,26 +77,40 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
         train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
     if args.process_index == 0:
         print(*[getattr(train, "origin", train.name), *getattr(train, "notes", ())], sep="\n  ")
-    tasks = with_options(train.tasks, data.task_options or ())
-    config = _config(model, tasks, train[0]["image"].shape[:2])
+    tasks, config, crops = training_crops(train, data, model, args)
     set_seed(args.seed)
     built = MODELS[model.role](config)
     weights = _weights(model)
     if weights is not None:
         load_backbone_weights(built, weights)
-    mean, std = config.image_mean or [], config.image_std or []
+    keep = EvalTransform(tasks, config.image_mean or [], config.image_std or [])
+    return Run(tasks, built, crops, TransformedDataset(held_out, keep), settings)
+
+
+def training_crops(
+    train: DenseDataset, data: DataArguments, model: ModelArguments, args: KdamTrainingArguments
+) -> tuple[tuple[Task, ...], KdamConfig, TransformedDataset]:
+    """The tasks, the configuration of the model, and the training split as the model sees it.
+
+    Args:
+        train: the split.
+        data: how it is augmented.
+        model: which model.
+        args: with the seed of augmentation.
+    """
+    tasks = with_options(train.tasks, data.task_options or ())
+    config = _config(model, tasks, train[0]["image"].shape[:2])
     augment = TrainTransform(
         tasks,
         (data.crop_height, data.crop_width),
-        mean,
-        std,
+        config.image_mean or [],
+        config.image_std or [],
         scale=(data.scale_min, data.scale_max),
         hflip=data.hflip,
         photometric=data.photometric,
         seed=data_seed(args),
     )
-    keep = EvalTransform(tasks, mean, std)
-    return Run(tasks, built, TransformedDataset(train, augment), TransformedDataset(held_out, keep), settings)
+    return tasks, config, TransformedDataset(train, augment)
 
 
 def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseDataset:
@@ -125,7 +142,10 @@ def pack_split(
     dataset: DenseDataset, data: SourceArguments, num_proc: int, report: SplitReport | None = None
 ) -> PackedDataset:
     """Write a split to `cache_dir`, or take what an earlier call wrote there from the same files."""
-    facts = source_options(data) | {"data_dir": data.data_dir, "version": getattr(dataset, "version", None)}
+    where = data.data_dir
+    if where is not None and Path(where).exists():  # otherwise an id on the Hub
+        where = str(Path(where).resolve())
+    facts = source_options(data) | {"data_dir": where, "version": getattr(dataset, "version", None)}
     target = Path(data.cache_dir or "") / f"{check_id(dataset.name)}-{dataset.split}"
     return pack(dataset, target, num_proc=num_proc, options=facts, report=report)
 
@@ -174,11 +194,17 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
     saved = load_model(str(output)).to(args.device)
     progress = trainer.is_world_process_zero() and not args.disable_tqdm
     metrics = evaluate_model(
-        saved, trainer.get_eval_dataloader(), run.tasks, args.device, trainer.processes, progress=progress
+        saved,
+        trainer.get_eval_dataloader(),
+        run.tasks,
+        args.device,
+        trainer.processes,
+        progress=progress,
+        num_proc=max(1, args.dataloader_num_workers),
     )
     if trainer.is_world_process_zero():
         meta = {
-            **describe_run(saved, run.eval_dataset, str(output), data, data.eval_split),
+            **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
             "train_images": len(run.train_dataset),
             "seed": args.seed,
             "steps": trainer.state.global_step,
@@ -192,20 +218,35 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
 
 
 def describe_run(
-    model: KdamPreTrainedModel, dataset: TransformedDataset, name: str, data: SourceArguments, split: str
+    model: KdamPreTrainedModel,
+    dataset: TransformedDataset,
+    name: str,
+    data: SourceArguments,
+    tasks: Sequence[Task],
+    protocol: str = "ours",
 ) -> dict[str, Any]:
     """Facts every results.json states: which model on which images, where and when."""
     height, width = dataset[0]["pixel_values"].shape[-2:]
     return {
         "model": name,
         "kind": type(model).__name__,
-        "data": dataset.dataset.name,
+        **describe_data(dataset.dataset, data, tasks, protocol),
+        **describe_model(model, height, width),
+    }
+
+
+def describe_data(
+    dataset: DenseDataset, data: SourceArguments, tasks: Sequence[Task], protocol: str = "ours"
+) -> dict[str, Any]:
+    """Facts every results.json states of the images and of how they were scored, where and when."""
+    return {
+        "data": dataset.name,
         "data_dir": data.data_dir,
-        "split": split,
+        "split": dataset.split,
         "images": len(dataset),
+        **conditions(tasks, protocol),
         "hardware": hardware(),
         "date": datetime.now(UTC).date().isoformat(),
-        **describe_model(model, height, width),
     }
 
 

@@ -42,7 +42,7 @@ class FrozenTeacher(nn.Module):
         self.models = nn.ModuleList(models)
         self.bf16, self.batch_size = bf16, batch_size
         if bf16:
-            self.models.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+            self.models.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.task_names = student.task_names
         _check(models, student)
         for k, model in enumerate(models):
@@ -67,7 +67,9 @@ class FrozenTeacher(nn.Module):
         """
         size = self.batch_size or len(pixel_values)
         with torch.inference_mode(), torch.autocast(pixel_values.device.type, enabled=False):
-            parts = [self._predict(*part) for part in zip(pixel_values.split(size), pixel_mask.split(size), strict=True)]
+            parts = [
+                self._predict(*part) for part in zip(pixel_values.split(size), pixel_mask.split(size), strict=True)
+            ]
         # copied outside: the student's graph cannot hold a tensor that was made in inference mode
         return {name: torch.cat([part[name] for part in parts]) for name in self.task_names}
 

@@ -5,6 +5,7 @@ a strided share of the split per process, so no prediction is kept and no image 
 before the optimizer step.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,6 +75,8 @@ class MultiTaskTrainer(Trainer):
         if args.world_size > 1:
             args.ddp_find_unused_parameters = False
             _freeze_unused_parameters(model)
+        if args.channels_last:
+            model.to(memory_format=torch.channels_last)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         self.processes = Processes(args.world_size)
         self.add_callback(_Watch(self))
@@ -97,7 +100,8 @@ class MultiTaskTrainer(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
         """Sum of the loss terms; keeps their values for the next log line."""
-        outputs = model(inputs["pixel_values"], inputs["pixel_mask"])
+        layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
+        outputs = model(inputs["pixel_values"].contiguous(memory_format=layout), inputs["pixel_mask"])
         with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
             loss, terms = self.objective(outputs.predictions, inputs)
         self._refuse_non_finite(terms, inputs)
@@ -158,6 +162,7 @@ class MultiTaskTrainer(Trainer):
                 self.args.device,
                 self.processes,
                 progress=not self.args.disable_tqdm and self.args.process_index == 0,
+                num_proc=max(1, self.args.dataloader_num_workers),
             )
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         images = len(dataloader.dataset)  # type: ignore[arg-type]
@@ -192,8 +197,20 @@ class DistillationTrainer(MultiTaskTrainer):
                 f"method {criterion.method!r} with {'a ' if taught else 'no '}teacher; "
                 "give a teacher for cs, kl, dist and cwd, and none for method none."
             )
+        if criterion.couples_batch and self.args.gradient_accumulation_steps > 1:
+            warnings.warn(
+                f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
+                f"{self.matching_batch} by itself, which is another objective than one large batch; exactness would take a "
+                "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
+                stacklevel=2,
+            )
         self.criterion, self.views = criterion, views
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
+
+    @property
+    def matching_batch(self) -> int:
+        """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
+        return self.args.per_device_train_batch_size * self.args.world_size
 
     def objective(self, predictions: Mapping[str, Tensor], inputs: Batch) -> DenseLoss:
         """Supervised terms and those of the match, at full resolution or at stride 4 as the criterion says."""
@@ -210,7 +227,7 @@ class DistillationTrainer(MultiTaskTrainer):
 
     def _taught(self, inputs: Batch) -> dict[str, Tensor]:
         """The teacher's predictions (B, C, h, w), replayed with the batch or made now, float32."""
-        if "teacher" in inputs:
+        if self.teacher is None or "teacher" in inputs:
             return inputs["teacher"]
         return self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, EpochSampler, EvalTransform, TrainTransform, TransformedDataset
+from dataset_loaders import Collator, EpochSampler, EvalTransform, TrainTransform, TransformedDataset, pack
 from dataset_loaders.transforms import Window, color_matrix
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import make_task
@@ -131,9 +131,9 @@ def test_resizing_only_the_window_equals_resizing_the_image_and_cutting(scale):
     whole = np.asarray(Image.fromarray(image).resize((round(60 * scale), round(50 * scale)), Image.Resampling.BILINEAR))
     top, left = 10, 20  # whole numbers on both grids
     rows, columns = round(20 * scale), round(30 * scale)
-    part = np.asarray(Window(top, left, 20, 30, rows, columns).resize_image(image))
+    part = Window(top, left, 20, 30, rows, columns).resize_image(image).transpose(1, 2, 0)
     y, x = round(top * scale), round(left * scale)
-    assert np.abs(part.astype(int) - whole[y : y + rows, x : x + columns]).max() <= 1
+    assert np.abs(part - whole[y : y + rows, x : x + columns]).max() <= 1
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.0, 1.6, 2.0])
@@ -143,6 +143,17 @@ def test_labels_are_sampled_under_pixel_centres(scale):
     box = (window.left, window.top, window.left + window.width, window.top + window.height)
     expected = Image.fromarray(label).resize((window.columns, window.rows), Image.Resampling.NEAREST, box)
     np.testing.assert_array_equal(window.resize_label(label), np.asarray(expected))
+
+
+@pytest.mark.parametrize("shape", [(50, 60), (50, 60, 3)])
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.0, 1.6])
+def test_a_mirrored_window_is_the_window_seen_in_a_mirror(shape, scale):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    box = (7, 11, 20, 30, round(20 * scale), round(30 * scale))
+    plain, mirrored = Window(*box), Window(*box, mirrored=True)
+    np.testing.assert_array_equal(mirrored.resize_label(array), plain.resize_label(array)[:, ::-1])
+    if len(shape) == 3:
+        np.testing.assert_array_equal(mirrored.resize_image(array), plain.resize_image(array)[:, :, ::-1])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -249,6 +260,22 @@ def test_the_colour_matrix_is_the_four_steps_in_order(seed):
     assert np.abs(got - np.clip(expected, 0, 255)).max() <= 0.51
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_colours_are_clipped_once_and_then_normalised(seed):
+    sample, size = sample_of(32, 48), (32, 48)
+    sample["image"] = np.random.default_rng(seed).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    kwargs = {"scale": (1, 1), "hflip": False, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    view = TrainTransform(TASKS, size, **kwargs, seed=seed)(sample, 0, 0)["pixel_values"].double().numpy()
+    colors = view.transpose(1, 2, 0) * kwargs["std"] + kwargs["mean"]
+    assert colors.min() >= -1e-6
+    assert colors.max() <= 1 + 1e-6
+    # Where nothing was clipped, one affine map of the colours explains all pixels.
+    free = ((colors > 1e-4) & (colors < 1 - 1e-4)).all(-1)
+    pixels = np.column_stack([sample["image"][free], np.ones(free.sum())])
+    matrix = np.linalg.lstsq(pixels, colors[free] * 255, rcond=None)[0]
+    np.testing.assert_allclose(pixels @ matrix, colors[free] * 255, atol=1e-3)
+
+
 def test_no_colour_change_is_the_identity():
     np.testing.assert_allclose(color_matrix(0, 1, 1, 0), np.eye(3, 4), atol=1e-12)
 
@@ -326,6 +353,29 @@ def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epo
     assert len(alone) == 6
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
     assert not same(alone[0], alone[3])
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return pack(Samples([(40, 50), (41, 33)]), tmp_path / "p", progress=False)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (60, 40)])
+def test_a_view_of_packed_data_decodes_only_the_window_and_equals_that_of_the_decoded_sample(packed, size):
+    for transform in (TrainTransform(TASKS, size, **PLAIN), EvalTransform(TASKS, **PLAIN)):
+        data = TransformedDataset(packed, transform)
+        for epoch in range(10):
+            for index in range(2):
+                assert same(data[epoch, index], transform(packed[index], epoch, index))
+
+
+def test_a_part_of_a_packed_label_is_decoded_as_in_the_whole(packed):
+    lazy, whole = packed.read_lazily(1)["labels"], packed[1]["labels"]
+    assert lazy.keys() == whole.keys()
+    for name, label in whole.items():
+        for part in ((slice(3, 9), slice(5, 20)), (slice(0, 1), slice(32, 33)), (slice(None), slice(None))):
+            np.testing.assert_array_equal(lazy[name][part], label[part])
+            assert lazy[name][part].dtype == label.dtype
 
 
 def test_a_key_is_an_index_or_an_epoch_and_an_index():

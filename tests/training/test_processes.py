@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.training import DistillationTrainer, FrozenTeacher
 
-
 RESOLUTIONS = ("stride4", "full")
 
 

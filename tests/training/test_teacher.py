@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
+from kdam_hf.presets import PRESETS
 from kdam_hf.tasks import make_task
 from kdam_hf.training import FrozenTeacher
 
@@ -60,3 +61,40 @@ def test_tasks_and_channels_must_agree(kit):
     other = [make_task("semseg", "ab"), *kit.tasks[1:]]
     with pytest.raises(KdamValueError, match="the teacher has channels 2, the student"):
         FrozenTeacher([kit.model("teacher", tasks=other)], student)
+
+
+def test_a_student_learns_from_predictions_made_in_inference_mode(kit):
+    taught = FrozenTeacher([kit.model("teacher", seed=1)], kit.model().config)(
+        torch.ones(2, 3, 32, 48), torch.ones(2, 32, 48, dtype=torch.bool)
+    )
+    for value in taught.values():
+        student = torch.ones_like(value, requires_grad=True)
+        (student * value).exp().sum().backward()
+        assert not value.is_inference()
+        assert student.grad.isfinite().all()
+
+
+def test_neither_its_own_batch_size_nor_the_students_precision_changes_what_is_taught(kit):
+    images, mask = torch.randn(3, 3, 32, 48), torch.ones(3, 32, 48, dtype=torch.bool)
+    mask[1, :, 40:] = False
+    whole, single = (
+        FrozenTeacher([kit.model("teacher", seed=1)], kit.model().config, batch_size=size) for size in (None, 1)
+    )
+    expected = whole(images, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(value, expected[name]) for name, value in whole(images, mask).items())
+    for name, value in single(images, mask).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("tiny-")])
+def test_a_teacher_in_bf16_says_the_same_in_float32(kit, preset):
+    images, mask = torch.randn(2, 3, 32, 48), torch.ones(2, 32, 48, dtype=torch.bool)
+    exact, fast = (
+        FrozenTeacher([kit.model("teacher", preset, seed=1)], kit.model().config, bf16=bf16)(images, mask)
+        for bf16 in (False, True)
+    )
+    for name, value in fast.items():
+        assert value.dtype == torch.float32
+        error = (value - exact[name]).square().mean().sqrt() / exact[name].square().mean().sqrt()
+        assert error < 0.05, name

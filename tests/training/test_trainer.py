@@ -249,3 +249,35 @@ def test_a_non_finite_gradient_stops_before_the_weights(kit):
         trainer.train()
     trained = [k for k, _ in trainer.model.named_parameters()]
     assert all(torch.equal(before[k], weights(trainer)[k]) for k in trained)
+
+
+def test_accumulating_batches_that_the_match_couples_warns_and_names_the_batch(kit):
+    with pytest.warns(UserWarning, match=r"each of the 2 accumulated batches of 2 by itself"):
+        trainer = distiller(kit, gradient_accumulation_steps=2)
+    assert trainer.matching_batch == 2
+
+
+@pytest.mark.parametrize("method", ["cs", "kl"])
+def test_full_resolution_is_for_cs_and_trains(kit, method):
+    def build():
+        criterion = DistillationCriterion(kit.tasks, method=method, resolution="full")
+        model = kit.model()
+        teacher = FrozenTeacher([kit.model("teacher", seed=1)], model.config)
+        return DistillationTrainer(model, kit.args(), kit.tasks, kit.train_data(), teacher=teacher, criterion=criterion)
+
+    if method == "kl":
+        with pytest.raises(KdamValueError, match=r"'full' with method 'kl'.*'full' for cs"):
+            build()
+        return
+    trainer = build()
+    trainer.train()
+    assert {"kd_inter_task", "kd_intra_task"} <= set(trainer.state.log_history[0])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_model_trained_in_either_memory_layout_saves_and_loads(kit, channels_last):
+    trainer = distiller(kit, "none", channels_last=channels_last)
+    trainer.train()
+    trainer.save_model()
+    saved = load_file(kit.root / "run" / "model.safetensors")
+    assert all(torch.equal(saved[k], v) for k, v in trainer.model.state_dict().items())

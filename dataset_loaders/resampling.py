@@ -1,0 +1,256 @@
+"""Cut a window out of an image or a label and resize it, in one pass from the source to the result.
+
+Unusual here: there are two implementations, loops compiled by numba and plain NumPy for where it is not installed. Both
+do the same float32 operations in the same order, so they give the same bits; the loops are several times faster, as
+nothing is written in between. Shapes: H W source, h w result, T taps of the filter.
+"""
+
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdam_hf.metrics.compiled import HAS_NUMBA, compiled
+
+Floats = NDArray[np.float32]
+_BAND = 32  # rows; what is written in between stays in the cache
+_ONE, _TWO, _THREE, _FOUR, _FIVE = (
+    np.uintp(k) for k in range(1, 6)
+)  # an index that could be negative is not vectorised
+
+
+class Stored:
+    """A label as a training cache keeps it, (H, W) or (H, W, C); rows and columns are sliced as those of a raw label.
+
+    Args:
+        array: integers.
+        unit: the raw label is `array` times this number, float32; it is the array itself for None.
+    """
+
+    def __init__(self, array: NDArray[Any], unit: float | None) -> None:
+        self.array, self.unit = array, unit
+        self.shape = array.shape
+
+    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[Any]:
+        """That part as a raw label."""
+        return self.array[part] if self.unit is None else self.array[part] * np.float32(self.unit)
+
+
+class Taps(NamedTuple):
+    """Where each result along one axis comes from: `first` source index (n,) and `weights` (T, n) of it and the next."""
+
+    first: NDArray[np.intp]
+    weights: Floats
+
+    def reversed(self) -> "Taps":
+        """The same results, the last one first."""
+        return Taps(self.first[::-1].copy(), self.weights[:, ::-1].copy())
+
+
+def bilinear_taps(start: float, extent: float, count: int, size: int) -> Taps:
+    """A triangle around the centre of each result; it widens, which is antialiasing, when the window shrinks.
+
+    Args:
+        start: of the window on an axis of `size` pixels.
+        extent: of the window.
+        count: results.
+        size: of the source; what lies outside has no weight.
+    """
+    ratio = extent / count
+    radius = max(1.0, ratio)
+    taps = min(size, ceil(2 * radius))
+    centres = start + (np.arange(count) + 0.5) * ratio - 0.5
+    first = np.clip(np.floor(centres - radius).astype(np.intp) + 1, 0, size - taps)
+    distances = np.abs(first + np.arange(taps)[:, None] - centres)
+    weights = np.maximum(0, 1 - distances / radius)
+    return Taps(first, (weights / weights.sum(0)).astype(np.float32))
+
+
+def nearest_indices(start: int, extent: float, count: int) -> NDArray[np.intp]:
+    """The source pixel under the centre of each result; none is below `start` or beyond `start + extent`."""
+    return start + ((np.arange(count) + 0.5) * (extent / count)).astype(np.intp)
+
+
+def resize_label(label: NDArray[Any] | Stored, ys: NDArray[np.intp], xs: NDArray[np.intp]) -> NDArray[Any]:
+    """The raw values at rows `ys` and columns `xs`; (H, W) or (H, W, C) -> (h, w) or (h, w, C), plane by plane in memory.
+
+    Args:
+        label: what is not C-contiguous is copied first.
+        ys: (h,), not falling.
+        xs: (w,), not falling or not rising.
+
+    Raises:
+        IndexError: rows or columns that the label has not.
+    """
+    array, unit = (label.array, label.unit) if isinstance(label, Stored) else (label, None)
+    pixels = np.ascontiguousarray(array).reshape(*array.shape[:2], -1)
+    _expect_inside(array.shape, ys, xs, 1, 1)
+    if HAS_NUMBA:
+        dtype = array.dtype if unit is None else np.dtype(np.float32)
+        planes = np.empty((pixels.shape[2], len(ys), len(xs)), dtype)
+        _gather(pixels, ys, xs, dtype.type(1 if unit is None else unit), planes)
+    else:
+        planes = _gather_plain(pixels, ys, xs)
+        planes = planes if unit is None else planes * np.float32(unit)
+    return planes[0] if array.ndim == 2 else planes.transpose(1, 2, 0)
+
+
+def resize_image(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Floats, limits: Floats) -> Floats:
+    """Resize, then map the colours and clip them.
+
+    Args:
+        image: (H, W, 3); what is not C-contiguous is copied first.
+        rows: taps of the h rows.
+        columns: taps of the w columns.
+        colors: (3, 4) affine map of RGB.
+        limits: (3, 2) lowest and highest result of each channel.
+
+    Returns:
+        (3, h, w).
+
+    Raises:
+        IndexError: rows or columns that the image has not.
+    """
+    image = np.ascontiguousarray(image)
+    _expect_inside(image.shape, rows.first, columns.first, len(rows.weights), len(columns.weights))
+    # Only the columns that count are touched.
+    left, right = int(columns.first.min()), int(columns.first.max()) + len(columns.weights)
+    columns = Taps(columns.first - left, columns.weights)
+    if HAS_NUMBA and min(len(rows.weights), len(columns.weights)) > 1:
+        out = np.empty((3, len(rows.first), len(columns.first)), np.float32)
+        lines = image.reshape(len(image), -1)
+        _resize(
+            lines,
+            3 * left,
+            3 * right,
+            *rows,
+            (3 * columns.first).astype(np.uintp),
+            columns.weights,
+            colors,
+            limits,
+            out,
+        )
+        return out
+    return _resize_plain(image[:, left:right], rows, columns, colors, limits)
+
+
+def _expect_inside(shape: tuple[int, ...], ys: NDArray[np.intp], xs: NDArray[np.intp], down: int, right: int) -> None:
+    """The compiled loops check nothing themselves."""
+    first, last = min(ys[0], xs[0], xs[-1]), (ys[-1] + down, max(xs[0], xs[-1]) + right)
+    if first < 0 or last[0] > shape[0] or last[1] > shape[1]:
+        raise IndexError(
+            f"a window that ends at row {last[0]}, column {last[1]} and begins at {first} or later; size {shape}"
+        )
+
+
+# ---- plain --------------------------------------------------------------------------------------------------------------
+
+
+def _gather_plain(pixels: NDArray[Any], ys: NDArray[np.intp], xs: NDArray[np.intp]) -> NDArray[Any]:
+    """(H, W, C) -> (C, h, w); columns, the slow half, are picked on whichever side has fewer rows."""
+    planes = pixels[ys[0] : ys[-1] + 1].transpose(2, 0, 1)
+    ys = ys - ys[0]
+    if len(ys) > planes.shape[1]:
+        return planes.take(xs, axis=2).take(ys, axis=1)
+    return planes.take(ys, axis=1).take(xs, axis=2)
+
+
+def _resize_plain(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Floats, limits: Floats) -> Floats:
+    out = np.empty((3, len(rows.first), len(columns.first)), np.float32)
+    for top in range(0, len(rows.first), _BAND):
+        first, weights = rows.first[top : top + _BAND], rows.weights[:, top : top + _BAND, None, None]
+        lines = image[first] * weights[0]
+        for t in range(1, len(weights)):
+            lines += image[first + t] * weights[t]
+        planes = np.ascontiguousarray(lines.transpose(2, 0, 1))
+        rgb = planes.take(columns.first, axis=2) * columns.weights[0]
+        for t in range(1, len(columns.weights)):
+            rgb += planes.take(columns.first + t, axis=2) * columns.weights[t]
+        for channel, (red, green, blue, offset) in enumerate(colors):
+            values = rgb[0] * red + rgb[1] * green + rgb[2] * blue + offset
+            np.clip(values, *limits[channel], out=out[channel, top : top + _BAND])
+    return out
+
+
+# ---- compiled -----------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _gather(pixels: Any, ys: Any, xs: Any, unit: Any, out: Any) -> None:
+    """pixels (H, W, C) -> out (C, h, w); a row that comes again is copied."""
+    channels = pixels.shape[2]
+    lines = pixels.reshape(pixels.shape[0], pixels.shape[1] * channels)
+    positions = (xs * channels).astype(np.uintp)
+    for i in range(len(ys)):
+        if i > 0 and ys[i] == ys[i - 1]:
+            for c in range(channels):
+                out[c, i] = out[c, i - 1]
+            continue
+        line = lines[ys[i]]
+        for c in range(channels):
+            row, shift = out[c, i], np.uintp(c)
+            for j in range(len(row)):
+                row[j] = line[positions[j] + shift] * unit
+
+
+@compiled
+def _resize(
+    lines: Any, left: int, right: int, tops: Any, row_weights: Any, positions: Any, column_weights: Any, colors: Any,
+    limits: Any, out: Any,
+) -> None:  # fmt: skip
+    """lines (H, 3 W), of which left..right count -> out (3, h, w), by way of one line and one row that stay in the cache."""
+    width = len(positions)
+    line = np.empty(right - left, np.float32)
+    rgb = np.empty((3, width), np.float32)
+    for i in range(len(tops)):
+        top = tops[i]
+        _blend_lines(lines[top, left:right], lines[top + 1, left:right], row_weights[0, i], row_weights[1, i], line)
+        for t in range(2, len(row_weights)):
+            _add_line(lines[top + t, left:right], row_weights[t, i], line)
+        _blend_columns(line, positions, column_weights[0], column_weights[1], rgb[0], rgb[1], rgb[2])
+        for t in range(2, len(column_weights)):
+            _add_columns(line[3 * t :], positions, column_weights[t], rgb[0], rgb[1], rgb[2])
+        for c in range(3):
+            _map_colors(rgb[0], rgb[1], rgb[2], colors[c], limits[c, 0], limits[c, 1], out[c, i])
+
+
+@compiled
+def _blend_lines(upper: Any, lower: Any, upper_weight: Any, lower_weight: Any, line: Any) -> None:
+    for x in range(len(line)):
+        line[x] = np.float32(upper[x]) * upper_weight + np.float32(lower[x]) * lower_weight
+
+
+@compiled
+def _add_line(source: Any, weight: Any, line: Any) -> None:
+    for x in range(len(line)):
+        line[x] += np.float32(source[x]) * weight
+
+
+@compiled
+def _blend_columns(
+    line: Any, positions: Any, left_weights: Any, right_weights: Any, red: Any, green: Any, blue: Any
+) -> None:
+    for j in range(len(red)):
+        p, left, right = positions[j], left_weights[j], right_weights[j]
+        red[j] = line[p] * left + line[p + _THREE] * right
+        green[j] = line[p + _ONE] * left + line[p + _FOUR] * right
+        blue[j] = line[p + _TWO] * left + line[p + _FIVE] * right
+
+
+@compiled
+def _add_columns(line: Any, positions: Any, weights: Any, red: Any, green: Any, blue: Any) -> None:
+    for j in range(len(red)):
+        p, weight = positions[j], weights[j]
+        red[j] += line[p] * weight
+        green[j] += line[p + _ONE] * weight
+        blue[j] += line[p + _TWO] * weight
+
+
+@compiled
+def _map_colors(red: Any, green: Any, blue: Any, color: Any, lowest: Any, highest: Any, out: Any) -> None:
+    a, b, c, d = color[0], color[1], color[2], color[3]
+    for j in range(len(out)):
+        value = red[j] * a + green[j] * b + blue[j] * c + d
+        value = lowest if value < lowest else value
+        out[j] = highest if value > highest else value

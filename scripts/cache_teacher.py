@@ -1,0 +1,35 @@
+"""Run the teacher once over the fixed crops that distill.py will replay.
+
+    accelerate launch scripts/cache_teacher.py --config scripts/recipes/rooms_student.yaml --teacher outputs/teacher \
+        --teacher_cache outputs/cache/teacher --teacher_views 4
+
+Takes the recipe and keys of distill.py, which does the same by itself on first use. The disk space it takes is printed
+before anything is written; several processes share the work; run again after an interruption, it goes on. On a complete
+cache it checks every record and makes damaged ones again.
+"""
+
+from kdam_hf.training import (
+    DataArguments,
+    DistillationArguments,
+    KdamTrainingArguments,
+    StudentArguments,
+    fill_cache,
+    parse_recipe,
+    run_command,
+)
+from kdam_hf.training.runs import open_split, training_crops
+
+
+def main(argv: list[str] | None = None) -> None:
+    groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+    data, model, distillation, args, _ = parse_recipe(groups, argv, __doc__)
+    with args.main_process_first(local=False, desc="opening the data"):
+        train = open_split(data, data.train_split)
+    tasks, config, crops = training_crops(train, data, model, args)
+    cache = fill_cache(distillation, crops, tasks, config, args, verify=True)
+    if args.process_index == 0:
+        print(f"teacher cache {cache.folder}: complete, {cache.views} views of {cache.images} images")
+
+
+if __name__ == "__main__":
+    run_command(main)

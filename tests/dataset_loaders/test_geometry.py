@@ -1,0 +1,185 @@
+"""Derived labels against geometry on paper: planes through a pinhole camera, and maps small enough to draw."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import trees
+
+from dataset_loaders.geometry import (
+    KINECT_COLOR,
+    Intrinsics,
+    laplacian_borders,
+    normals_from_depth,
+    segment_borders,
+)
+
+CAMERA = Intrinsics(260.0, 240.0, 61.5, 40.25)  # about a Kinect at half its size; pixels neither square nor centred
+H, W = 90, 121
+
+
+def plane_depth(normal, distance, camera, height=H, width=W):
+    """Depth in metres, float64, of the plane {p : <normal, p> = -distance} seen from the origin (x right, y up, z backwards).
+
+    A pixel sees along (x, y, -1) with x = (u - cx) / fx and y = (cy - v) / fy; its point is depth * (x, y, -1).
+    """
+    v, u = np.mgrid[:height, :width].astype(np.float64)
+    rays = np.stack([(u - camera.cx) / camera.fx, (camera.cy - v) / camera.fy, -np.ones_like(u)], -1)
+    return -distance / (rays @ np.asarray(normal, np.float64))
+
+
+def degrees(found, expected):
+    """Angles in float64, by the sine where they are small."""
+    p, g = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    return np.degrees(2 * np.arctan2(np.linalg.norm(p - g, axis=-1), np.linalg.norm(p + g, axis=-1)))
+
+
+# ---- normals ----
+
+
+def test_the_axes_are_right_up_and_towards_the_camera():
+    """By hand: a wall ahead, a floor 0.8 m below, a ceiling 0.8 m above, walls 0.8 m to the right and to the left."""
+    v, u = np.mgrid[:H, :W].astype(np.float64)
+    cases = {
+        (0, 0, 1): np.full((H, W), 0.8),
+        (0, 1, 0): 0.8 * CAMERA.fy / (v - CAMERA.cy),
+        (0, -1, 0): 0.8 * CAMERA.fy / (CAMERA.cy - v),
+        (-1, 0, 0): 0.8 * CAMERA.fx / (u - CAMERA.cx),
+        (1, 0, 0): 0.8 * CAMERA.fx / (CAMERA.cx - u),
+    }
+    for normal, depth in cases.items():
+        seen = (depth > 0) & (depth < 8)
+        found = normals_from_depth(np.where(seen, depth, 0).astype(np.float32), CAMERA)
+        assert seen.mean() > 0.15, normal
+        np.testing.assert_array_equal(found.any(-1), seen)
+        assert degrees(found[seen], normal).max() < 0.1, normal
+
+
+@pytest.mark.parametrize("slant", [0, 10, 25, 40, 55, 70])
+@pytest.mark.parametrize("tilt", [0, 37, 90, 145, 200, 290])
+def test_a_plane_has_its_normal_at_every_pixel(slant, tilt):
+    """Reference in float64, depth stored as float32; `slant` from the optical axis, `tilt` about it, degrees."""
+    s, t = np.radians(slant), np.radians(tilt)
+    normal = np.array([np.sin(s) * np.cos(t), np.sin(s) * np.sin(t), np.cos(s)])
+    depth = plane_depth(normal, 2.5, CAMERA)
+    depth[(depth < 0.5) | (depth > 15)] = 0  # behind the camera, or beyond any sensor
+    found = normals_from_depth(depth.astype(np.float32), CAMERA)
+    valid = found.any(-1)
+    assert valid.mean() > 0.5
+    np.testing.assert_array_equal(valid, depth > 0)
+    np.testing.assert_allclose(np.linalg.norm(found[valid].astype(np.float64), axis=-1), 1, atol=1e-6)
+    assert degrees(found[valid], normal).max() < 0.1
+
+
+def test_the_result_does_not_depend_on_the_unit_of_the_depth():
+    depth = plane_depth((0.6, 0, 0.8), 2.0, CAMERA).astype(np.float32)
+    np.testing.assert_allclose(normals_from_depth(depth * 1000, CAMERA), normals_from_depth(depth, CAMERA), atol=1e-5)
+
+
+def test_invalid_depth_has_no_normal_and_does_not_reach_its_neighbours():
+    depth = plane_depth((0.3, 0.4, np.sqrt(0.75)), 2.0, CAMERA).astype(np.float32)
+    holes = np.random.default_rng(0).random(depth.shape) < 0.2
+    holes[10:20, 10:25] = True
+    depth[holes] = 0
+    found = normals_from_depth(depth, CAMERA)
+    assert (found[holes] == 0).all()
+    assert found[~holes].any(-1).mean() > 0.99
+    assert degrees(found[found.any(-1)], (0.3, 0.4, np.sqrt(0.75))).max() < 0.1
+    assert not normals_from_depth(np.zeros((9, 9), np.float32), CAMERA).any()
+
+
+def test_too_few_pixels_to_fit_a_plane_have_no_normal():
+    depth = np.zeros((15, 15), np.float32)
+    depth[3, 3] = 2
+    depth[9, 2:14] = 2  # a line: any plane through it fits
+    assert not normals_from_depth(depth, CAMERA).any()
+
+
+def test_a_step_in_depth_keeps_both_normals():
+    """Two walls that face each other across a jump of a metre, each exact up to its rim."""
+    left, right = (0.5, 0, np.sqrt(0.75)), (-0.5, 0, np.sqrt(0.75))
+    depth = np.where(np.arange(W) < 50, plane_depth(left, 1.5, CAMERA), plane_depth(right, 3.5, CAMERA))
+    found = normals_from_depth(depth.astype(np.float32), CAMERA)
+    assert found.any(-1).all()
+    assert degrees(found[:, :50], left).max() < 0.1
+    assert degrees(found[:, 50:], right).max() < 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rooms_have_nearly_their_exact_normals(seed):
+    scene = trees.nyud_scenes(1, 0, 120, 160, seed)["train"][0]
+    found = normals_from_depth(scene.labels["depth"], Intrinsics(*trees.intrinsics(120, 160)))
+    assert (found[scene.labels["depth"] == 0] == 0).all()
+    both = found.any(-1) & scene.labels["normals"].any(-1)
+    assert both.mean() > 0.85
+    errors = degrees(found[both], scene.labels["normals"][both])
+    assert np.median(errors) < 1
+    assert (errors < 11.25).mean() > 0.75
+
+
+def test_a_wrong_camera_gives_other_normals():
+    """So that the option matters: half the focal length is a wider view of a flatter room."""
+    depth = plane_depth((0.6, 0, 0.8), 2.0, CAMERA).astype(np.float32)
+    wrong = Intrinsics(CAMERA.fx / 2, CAMERA.fy / 2, CAMERA.cx, CAMERA.cy)
+    assert np.median(degrees(normals_from_depth(depth, wrong), (0.6, 0, 0.8))) > 5
+
+
+def test_a_scaled_camera_sees_the_same_plane():
+    """A picture of half the size: the centre of pixel (0, 0) is at (0.5, 0.5) of the large one."""
+    half = KINECT_COLOR.scaled(0.5, 0.5)
+    assert half.fx == pytest.approx(518.85790117 / 2)
+    assert half.fy == pytest.approx(519.46961112 / 2)
+    assert half.cx == pytest.approx((324.58244941 - 0.5) / 2)
+    assert half.cy == pytest.approx((252.73616633 - 0.5) / 2)
+    assert KINECT_COLOR.scaled(1, 1) == KINECT_COLOR
+    normal = (0.48, -0.36, 0.8)
+    large = plane_depth(normal, 2.0, KINECT_COLOR, 480, 640)
+    small = plane_depth(normal, 2.0, half, 240, 320)
+    averaged = 1 / (1 / large).reshape(240, 2, 320, 2).mean((1, 3))  # inverse depth is linear over the picture
+    np.testing.assert_allclose(small, averaged, rtol=1e-9)
+
+
+# ---- borders ----
+
+
+def test_a_border_stands_on_the_pixel_whose_right_or_lower_neighbour_differs():
+    segments = np.array(
+        [
+            [5, 5, 7, 7],
+            [5, 5, 7, 7],
+            [5, 9, 9, 9],
+        ]
+    )
+    assert segment_borders(segments).tolist() == [
+        [0, 1, 0, 0],
+        [0, 1, 1, 1],
+        [1, 0, 0, 0],
+    ]
+    assert segment_borders(segments).dtype == np.uint8
+    assert not segment_borders(np.full((3, 4), 459)).any()
+
+
+def test_the_laplacian_is_that_of_ids_mirrored_about_the_outermost_pixels():
+    """By hand: (1 2 | 1 2) has 2 * 2 + 2 * 1 - 4 * 1 = 2 on its left; a step in a wide row marks both its sides."""
+    assert laplacian_borders(np.array([[1, 2], [1, 2]])).tolist() == [[True, True], [True, True]]
+    row = np.array([[4, 4, 4, 9, 9, 9]] * 3, np.uint16)
+    assert laplacian_borders(row).tolist() == [[False, False, True, True, False, False]] * 3
+
+
+def test_the_laplacian_agrees_with_scipy_and_is_blind_to_even_ramps():
+    rng = np.random.default_rng(0)
+    for dtype in (np.uint8, np.uint16, np.int64):
+        ids = rng.integers(0, 256 if dtype == np.uint8 else 460, (7, 9)).repeat(3, 0).repeat(2, 1).astype(dtype)
+        expected = scipy.ndimage.laplace(ids.astype(np.float64), mode="mirror") != 0
+        np.testing.assert_array_equal(laplacian_borders(ids), expected)
+        ids = rng.integers(0, 3, (7, 9)).astype(dtype)  # noise, so that the rim matters
+        expected = scipy.ndimage.laplace(ids.astype(np.float64), mode="mirror") != 0
+        np.testing.assert_array_equal(laplacian_borders(ids), expected)
+    ramp = np.array([[1, 1, 2, 3, 3]] * 3)  # 1 - 2 * 2 + 3 = 0 in the middle
+    assert laplacian_borders(ramp)[1].tolist() == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
+def test_the_laplacian_of_a_line_or_a_point_does_not_wrap_around(dtype):
+    assert laplacian_borders(np.array([[200]], dtype)).tolist() == [[False]]
+    assert laplacian_borders(np.array([[200, 200, 100]], dtype)).tolist() == [[False, True, True]]
+    assert laplacian_borders(np.array([[0], [64], [64]], dtype)).tolist() == [[True], [True], [False]]

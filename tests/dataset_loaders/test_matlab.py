@@ -1,0 +1,127 @@
+"""MATLAB files written by SciPy and h5py, whole and spoilt."""
+
+from contextlib import suppress
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import trees
+
+from dataset_loaders.matlab import class_ids, open_hdf5, read_mat, read_mat_map
+from kdam_hf.errors import DataIntegrityError
+
+
+@pytest.fixture
+def mat(tmp_path):
+    """A file with maps of several kinds, of version 5."""
+    path = tmp_path / "labels.mat"
+    content = {
+        "ids": np.array([[0, 1, 40], [7, 7, 7]], np.uint8),
+        "depth": np.array([[0.5, 2.25, 0]], np.float32),
+        "mask": np.array([[True, False]]),
+        "cube": np.zeros((2, 3, 4)),
+        "text": "wall",
+        "complex": np.array([[1 + 2j]]),
+        "record": np.array([[(1, 2)]], [("a", object), ("b", object)]),
+    }
+    scipy.io.savemat(path, content, do_compression=True)
+    return path
+
+
+@pytest.fixture
+def hdf5(tmp_path):
+    """A file of version 7.3 with two arrays and a group."""
+    path = tmp_path / "large.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["images"] = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+        file["depths"] = np.zeros((2, 4), np.float32)
+        file.create_group("#refs#")
+    return path
+
+
+def test_maps_come_back_with_their_values_and_types(mat):
+    ids, depth, mask = (read_mat_map(mat, key) for key in ("ids", "depth", "mask"))
+    assert ids.tolist() == [[0, 1, 40], [7, 7, 7]]
+    assert (ids.dtype, depth.dtype) == (np.uint8, np.float32)
+    assert depth.tolist() == [[0.5, 2.25, 0]]
+    assert mask.tolist() == [[1, 0]]
+    assert read_mat(mat, "record")[0, 0]["b"] == 2
+
+
+@pytest.mark.parametrize("key", ["cube", "text", "complex", "record"])
+def test_what_is_no_map_of_numbers_is_refused(mat, key):
+    with pytest.raises(DataIntegrityError, match=rf"labels\.mat: '{key}' is .*; expected numbers \(H, W\)"):
+        read_mat_map(mat, key)
+
+
+def test_a_missing_key_is_named_with_those_that_are_there(mat):
+    with pytest.raises(
+        DataIntegrityError, match=r"labels\.mat: holds ids, depth, .*; expected the variable 'LabelMap'"
+    ):
+        read_mat(mat, "LabelMap")
+
+
+def test_a_file_cut_after_its_header_is_not_taken_for_an_empty_one(mat):
+    trees.cut_after_mat_header(mat)
+    assert not [key for key in scipy.io.loadmat(mat) if not key.startswith("__")]
+    with pytest.raises(DataIntegrityError, match=r"labels\.mat: holds nothing \(cut after its header\?\).*'ids'"):
+        read_mat(mat, "ids")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.05, 0.3, 0.6, 0.95])
+def test_a_file_cut_anywhere_is_named(mat, keep):
+    trees.truncate(mat, keep)
+    with pytest.raises(DataIntegrityError, match=r"labels\.mat: "):
+        read_mat_map(mat, "record" if keep > 0.9 else "ids")
+
+
+def test_random_bytes_are_never_more_than_a_data_error(mat):
+    rng = np.random.default_rng(0)
+    content = mat.read_bytes()
+    for _ in range(60):
+        spoilt = bytearray(content)
+        at = int(rng.integers(128, len(spoilt) - 8))
+        spoilt[at : at + 4] = rng.bytes(4)
+        mat.write_bytes(spoilt)
+        with suppress(DataIntegrityError):  # nothing else comes out
+            read_mat_map(mat, "ids")
+
+
+def test_each_version_is_told_from_the_other(mat, hdf5, tmp_path):
+    with hdf5.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 .".ljust(124) + b"\x00\x02IM")
+    with pytest.raises(DataIntegrityError, match=r"large\.mat: MATLAB version 7\.3 \(HDF5\); expected version 5.*-v7"):
+        read_mat(hdf5, "images")
+    with pytest.raises(DataIntegrityError, match=r"labels\.mat: not a readable MATLAB file of version 7\.3"):
+        open_hdf5(mat, ["ids"])
+    (tmp_path / "note.mat").write_text("not a matrix")
+    for read in (lambda path: read_mat(path, "x"), lambda path: open_hdf5(path, ["x"])):
+        with pytest.raises(DataIntegrityError, match=r"note\.mat: not a readable MATLAB file"):
+            read(tmp_path / "note.mat")
+        with pytest.raises(DataIntegrityError, match=r"gone\.mat: no such file"):
+            read(tmp_path / "gone.mat")
+
+
+def test_hdf5_arrays_are_found_and_missing_ones_named(hdf5):
+    with open_hdf5(hdf5, ["images", "depths"]) as file:
+        assert file["images"].shape == (2, 3, 4)
+    with pytest.raises(DataIntegrityError, match=r"large\.mat: holds .*depths, images; expected also labels, #refs#"):
+        open_hdf5(hdf5, ["images", "labels", "#refs#"])  # a group is no array
+    trees.truncate(hdf5)
+    with pytest.raises(DataIntegrityError, match=r"large\.mat: not a readable MATLAB file of version 7\.3"):
+        open_hdf5(hdf5, ["images"])
+
+
+def test_class_ids_stored_as_floats_become_integers():
+    ids = class_ids(np.array([[-1.0, 0.0, 12.0]], np.float32), "f.npy")
+    assert ids.dtype.kind == "i"
+    assert ids.tolist() == [[-1, 0, 12]]
+    whole = np.array([[3]], np.uint8)
+    assert class_ids(whole, "f.npy") is whole
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 39.999])
+def test_fractions_and_nan_are_no_class_ids(value):
+    with pytest.raises(DataIntegrityError, match=r"f\.npy: class ids with fractions or NaN; expected whole numbers"):
+        class_ids(np.array([[1.0, value]]), "f.npy")

@@ -1,0 +1,523 @@
+"""NYUD-v2: small files written by hand with the samples they must give, and the official set with what is derived."""
+
+import pickle
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import scipy.io
+import trees
+from PIL import Image
+
+from dataset_loaders import check_sample, open_dataset
+from dataset_loaders.geometry import KINECT_COLOR
+from dataset_loaders.inspection import inspect_split
+from dataset_loaders.nyud_v2_official import parse_crop, parse_intrinsics
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+
+IMAGE = np.array([[[9, 8, 7], [0, 0, 0], [255, 254, 253]], [[1, 2, 3], [40, 50, 60], [128, 127, 126]]], np.uint8)
+IDS = [[0, 1, 40], [2, 3, 39]]
+CLASSES = [[255, 0, 39], [1, 2, 38]]
+DEPTH = np.array([[0, 0.5, 1.25], [9.75, 2, 0]], np.float32)
+NORMALS = np.array([[[0, 0, 1], [1, 0, 0], [0, 0, 0]], [[0, -1, 0], [0.6, 0, 0.8], [-0.6, 0.8, 0]]], np.float32)
+CODES = np.array(
+    [[[128, 128, 255], [255, 128, 128], [128, 127, 127]], [[127, 0, 128], [204, 127, 230], [51, 230, 128]]]
+)
+EDGE = [[0, 1, 0], [1, 0, 0]]
+
+
+def put(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {path.parent.name: array})
+    else:
+        Image.fromarray(np.asarray(array, np.uint8)).save(path, **({"quality": 100} if path.suffix == ".jpg" else {}))
+
+
+def lists(root, **splits):
+    (root / "gt_sets").mkdir(parents=True, exist_ok=True)
+    for split in ("train", "val"):
+        (root / "gt_sets" / f"{split}.txt").write_text("\n".join(splits.get(split, ["0002"])))
+
+
+def only(root, **options):
+    data = open_dataset("nyud_v2", "val", root, **options)
+    assert len(data) == 1
+    return check_sample(data[0], data.tasks)
+
+
+def expect(labels, **expected):
+    assert set(labels) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(labels[name], values, atol=1e-2 if name == "normals" else 0, err_msg=name)
+
+
+# ---- written by hand ----
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+def test_astmt_by_hand(tmp_path, dtype):
+    lists(tmp_path)
+    put(tmp_path / "images/0002.jpg", np.full((2, 3, 3), 77))
+    put(tmp_path / "segmentation/0002.mat", np.array(IDS, dtype))
+    put(tmp_path / "depth/0002.mat", DEPTH.astype(np.float64))
+    put(tmp_path / "normals/0002.jpg", np.full((2, 3, 3), (128, 128, 255)))
+    put(tmp_path / "edge/0002.png", np.array(EDGE) * 255)
+    sample = only(tmp_path)
+    assert (sample["id"], sample["image"].tolist()) == ("0002", [[[77] * 3] * 3] * 2)
+    facing = np.tile(np.array([0, 0, 1]), (2, 3, 1))
+    expect(sample["labels"], semseg=CLASSES, depth=DEPTH, normals=facing, edge=EDGE)
+
+
+def test_mtl_pytorch_by_hand(tmp_path):
+    lists(tmp_path)
+    put(tmp_path / "images/0002.jpg", np.full((2, 3, 3), 200))
+    put(tmp_path / "segmentation/0002.png", IDS)
+    put(tmp_path / "depth/0002.npy", DEPTH)
+    put(tmp_path / "normals/0002.npy", NORMALS)
+    put(tmp_path / "edge/0002.npy", np.array(EDGE, np.float32))
+    expect(only(tmp_path)["labels"], semseg=CLASSES, depth=DEPTH, normals=NORMALS, edge=EDGE)
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_atrc_by_hand_and_a_palette_changes_no_id(tmp_path, palette):
+    lists(tmp_path)
+    put(tmp_path / "images/0002.png", IMAGE)
+    put(tmp_path / "segmentation/0002.png", IDS)
+    if palette:
+        coloured = Image.fromarray(np.array(IDS, np.uint8))
+        coloured.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
+        coloured.save(tmp_path / "segmentation/0002.png")
+    put(tmp_path / "depth/0002.npy", DEPTH)
+    put(tmp_path / "normals/0002.png", CODES)
+    put(tmp_path / "edge/0002.png", np.array(EDGE) * 255)
+    sample = only(tmp_path)
+    assert sample["image"].tolist() == IMAGE.tolist()
+    expect(sample["labels"], semseg=CLASSES, depth=DEPTH, normals=NORMALS, edge=EDGE)
+
+
+def test_mtan_by_hand_and_its_arrays_count_as_numbers(tmp_path):
+    for split, count in (("train", 1), ("val", 11)):
+        for k in range(count):
+            put(tmp_path / split / "image" / f"{k}.npy", (IMAGE / 255).astype(np.float32))
+            put(tmp_path / split / "label" / f"{k}.npy", np.array([[-1, 0, 12], [1, 2, k]], np.float32))
+            put(tmp_path / split / "depth" / f"{k}.npy", DEPTH[..., None])
+            put(tmp_path / split / "normal" / f"{k}.npy", NORMALS)
+    data = open_dataset("nyud_v2", "val", tmp_path)
+    assert [data[k]["id"] for k in range(11)] == [str(k) for k in range(11)]  # 10 comes after 9
+    sample = check_sample(data[10], data.tasks)
+    assert sample["image"].tolist() == IMAGE.tolist()
+    expect(sample["labels"], semseg=[[255, 0, 12], [1, 2, 10]], depth=DEPTH, normals=NORMALS)
+    assert data.tasks[0].class_names[:5] == ("bed", "books", "ceiling", "chair", "floor")
+
+
+def parquet_row(semseg=((-1, 0, 12), (1, 2, 11)), depth=DEPTH, normals=NORMALS):
+    return {
+        "image": (IMAGE.transpose(2, 0, 1) / 255).astype(np.float32).tolist(),
+        "segmentation": np.array(semseg).tolist(),
+        "depth": np.array(depth, np.float32)[None].tolist(),
+        "normal": np.array(normals, np.float32).transpose(2, 0, 1).tolist(),
+    }
+
+
+def put_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    depth3 = pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.float32())))
+    types = {"image": depth3, "segmentation": pyarrow.list_(pyarrow.list_(pyarrow.int64())), "depth": depth3}
+    schema = pyarrow.schema(types | {"normal": depth3})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+
+
+@pytest.mark.parametrize("name", ["data/val-00000-of-00001.parquet", "val.parquet", "val-0.parquet"])
+def test_parquet_by_hand_without_the_types_of_the_hub(tmp_path, name):
+    put_rows(tmp_path / name, [parquet_row(), parquet_row([[5, 5, 5], [5, 5, -1]])])
+    data = open_dataset("nyud_v2", "val", tmp_path)
+    assert (len(data), data[1]["id"]) == (2, "1")
+    sample = check_sample(data[0], data.tasks)
+    assert sample["image"].tolist() == IMAGE.tolist()
+    expect(sample["labels"], semseg=[[255, 0, 12], [1, 2, 11]], depth=DEPTH, normals=NORMALS)
+    assert data[1]["labels"]["semseg"].tolist() == [[5, 5, 5], [5, 5, 255]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"semseg": [[41, 0, 0], [0, 0, 0]]}, r"semseg label holds \[41\]; expected 0\.\.12 or -1"),
+        ({"depth": DEPTH * np.float32(1000)}, r"depth holds 9750 m; expected at most 20 m.*millimetres"),
+        ({"depth": np.where(DEPTH > 9, np.nan, DEPTH)}, "depth holds NaN"),
+        ({"normals": (NORMALS + 1) / 2}, "normals are not of length 1.*expected unit vectors"),
+        ({"normals": (NORMALS + 1) * 127.5}, "the longest is 3.*expected unit vectors"),
+        ({"depth": DEPTH[:1]}, "depth label has 1x3 pixels, its image 2x3"),
+    ],
+)
+def test_a_bad_row_of_parquet_is_one_problem(tmp_path, change, says):
+    put_rows(tmp_path / "data/val-0.parquet", [parquet_row(), parquet_row(**change), parquet_row()])
+    data = open_dataset("nyud_v2", "val", tmp_path)
+    with pytest.raises(DataIntegrityError, match=says):
+        check_sample(data[1], data.tasks)
+    report = inspect_split(data, progress=False)
+    assert (len(report.problems), sum(report.sizes.values())) == (1, 2)
+    assert report.statistics["semseg"].images == 2
+
+
+def test_parquet_that_does_not_fit_is_named_with_its_columns(tmp_path):
+    path = tmp_path / "data/val-0.parquet"
+    put_rows(path, [parquet_row()])
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.drop_columns(["depth"]), path)
+    says = r"val-0\.parquet: columns image, segmentation, normal; expected image, segmentation, depth, normal"
+    with pytest.raises(DataIntegrityError, match=says):
+        open_dataset("nyud_v2", "val", tmp_path)
+    assert len(open_dataset("nyud_v2", "val", tmp_path, tasks=["semseg"])) == 1
+    trees.truncate(path)
+    with pytest.raises(DataIntegrityError, match=r"val-0\.parquet: not a readable Parquet file"):
+        open_dataset("nyud_v2", "val", tmp_path)
+
+
+# ---- lists and files ----
+
+
+@pytest.mark.parametrize("layout", "ABC")
+def test_an_id_without_files_and_a_file_without_id_are_errors(tmp_path, layout):
+    trees.write_tree(layout, tmp_path, 1, 2)
+    suffix = {"A": "jpg", "B": "jpg", "C": "png"}[layout]
+    trees.add_stray_file(tmp_path / f"images/0001.{suffix}")
+    says = rf"images: 1 files belong to no split, first 9999\.{suffix}; expected every file in a list of ids"
+    with pytest.raises(DataIntegrityError, match=says):
+        open_dataset("nyud_v2", "val", tmp_path)
+    assert len(open_dataset("nyud_v2", "val", tmp_path, strict=False)) == 2
+    trees.add_id(tmp_path / "gt_sets/val.txt")  # now it has a photo and no label
+    with pytest.raises(DataIntegrityError, match=r"segmentation: no file for 1 of 3 ids of split 'val', first '9999'"):
+        open_dataset("nyud_v2", "val", tmp_path)
+    trees.add_id(tmp_path / "gt_sets/train.txt", "../0001")
+    with pytest.raises(DataIntegrityError, match=r"train\.txt: sample id '\.\./0001'"):
+        open_dataset("nyud_v2", "val", tmp_path)
+
+
+def test_an_array_without_photo_and_a_photo_without_array_are_errors_in_mtan(tmp_path):
+    trees.write_tree("D", tmp_path, 1, 2)
+    (tmp_path / "val/depth/1.npy").rename(tmp_path / "val/depth/7.npy")
+    with pytest.raises(
+        DataIntegrityError, match=r"depth: no file for 1 of 2 ids of split 'val', first '1'; expected 1\.npy"
+    ):
+        open_dataset("nyud_v2", "val", tmp_path)
+    shutil.copy(tmp_path / "val/depth/7.npy", tmp_path / "val/depth/1.npy")
+    with pytest.raises(DataIntegrityError, match=r"depth: 1 files belong to no split, first 7\.npy"):
+        open_dataset("nyud_v2", "val", tmp_path)
+    assert len(open_dataset("nyud_v2", "train", tmp_path)) == 1
+
+
+# ---- the official files ----
+
+
+def write_official(root, height=6, width=8, frames=3, train=(3,), val=(1, 2), **arrays):
+    """The three files; unless given, frame k has the value k everywhere, fine label k and depth k metres."""
+    level = np.arange(1, frames + 1)
+    full = {
+        "images": np.broadcast_to(level[:, None, None, None], (frames, 3, width, height)).astype(np.uint8),
+        "depths": np.broadcast_to(level[:, None, None], (frames, width, height)).astype(np.float32),
+        "labels": np.broadcast_to(level[:, None, None], (frames, width, height)).astype(np.uint16),
+        "instances": np.ones((frames, width, height), np.uint8),
+        **arrays,
+    }
+    root.mkdir(exist_ok=True)
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
+        for name, array in full.items():
+            file.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), compression="gzip")
+    scipy.io.savemat(root / "splits.mat", {"trainNdxs": np.array([train]).T, "testNdxs": np.array([val]).T})
+    scipy.io.savemat(root / "classMapping40.mat", {"mapClass": (np.arange(894) % 40 + 1)[None].astype(np.uint8)})
+    return root
+
+
+def test_splits_count_frames_from_one_and_val_is_the_test_set(tmp_path):
+    write_official(tmp_path)
+    train, val = (open_dataset("nyud_v2", split, tmp_path, tasks=["depth"]) for split in ("train", "val"))
+    assert [sample["id"] for sample in (train[0], val[0], val[1])] == ["0003", "0001", "0002"]
+    for sample, frame in ((train[0], 3), (val[0], 1), (val[1], 2)):
+        assert (sample["image"] == frame).all()
+        assert (sample["labels"]["depth"] == frame).all()
+
+
+def test_894_labels_become_40_classes(tmp_path):
+    """mapClass[k] is the class 1..40 of label k + 1; label 0 is unlabelled."""
+    labels = np.zeros((1, 8, 6), np.uint16)
+    labels[0, :, 0] = 0, 1, 2, 40, 41, 893, 894, 0  # the top row of the picture, from left to right
+    write_official(tmp_path, frames=1, val=(1,), train=(1,), labels=labels)
+    mapping = scipy.io.loadmat(tmp_path / "classMapping40.mat")["mapClass"]
+    assert mapping[0, [0, 1, 39, 40, 892, 893]].tolist() == [1, 2, 40, 1, 13, 14]
+    semseg = only(tmp_path, tasks=["semseg"])["labels"]["semseg"]
+    assert semseg[0].tolist() == [255, 0, 1, 39, 0, 12, 13, 255]
+    assert (semseg[1:] == 255).all()
+    labels[0, 3, 3] = 895
+    write_official(tmp_path / "wrong", frames=1, val=(1,), train=(1,), labels=labels)
+    with pytest.raises(DataIntegrityError, match=r"labeled\.mat frame 1: label 895; expected 0\.\.894"):
+        only(tmp_path / "wrong", tasks=["semseg"])
+
+
+def test_axes_are_turned_so_that_the_picture_stands_upright(tmp_path):
+    images = np.zeros((1, 3, 8, 6), np.uint8)
+    images[0, 0, 5, 2] = 200  # red, column 5, row 2
+    images[0, 2, 0, 4] = 100  # blue, column 0, row 4
+    depths = np.ones((1, 8, 6), np.float32)
+    depths[0, 7, 1] = 4
+    write_official(tmp_path, frames=1, val=(1,), train=(1,), images=images, depths=depths)
+    sample = only(tmp_path)
+    assert sample["image"].shape == (6, 8, 3)
+    assert sample["image"].flags.c_contiguous
+    assert sample["image"][2, 5].tolist() == [200, 0, 0]
+    assert sample["image"][4, 0].tolist() == [0, 0, 100]
+    assert np.argwhere(sample["labels"]["depth"] == 4).tolist() == [[1, 7]]
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory):
+    """One frame of 480x640 whose depth tells row and column: 1 + row / 1000 + column / 100000 metres."""
+    rows, columns = np.mgrid[:480, :640]
+    code = (1 + rows / 1000 + columns / 100_000).astype(np.float32)
+    labels = np.ones((1, 640, 480), np.uint16)
+    root = tmp_path_factory.mktemp("native")
+    images = np.zeros((1, 3, 640, 480), np.uint8)
+    return write_official(root, 480, 640, 1, (1,), (1,), depths=code.T[None], labels=labels, images=images), code
+
+
+@pytest.mark.parametrize(
+    ("crop", "rows", "columns"),
+    [
+        ("auto", slice(45, 470), slice(41, 601)),
+        ("none", slice(0, 480), slice(0, 640)),
+        ("10:20:30:50", slice(10, 20), slice(30, 50)),
+    ],
+)
+def test_the_crop_keeps_exactly_its_rows_and_columns(native, crop, rows, columns):
+    root, code = native
+    sample = only(root, crop=crop, tasks=["semseg", "depth"])
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    assert sample["image"].shape == (height, width, 3)
+    assert sample["labels"]["semseg"].shape == (height, width)
+    np.testing.assert_array_equal(sample["labels"]["depth"], code[rows, columns])
+
+
+def test_the_field_uses_425_by_560_and_pictures_of_another_size_stay_whole(native, tmp_path):
+    assert only(native[0], tasks=["semseg"])["image"].shape == (425, 560, 3)
+    write_official(tmp_path, frames=1, val=(1,), train=(1,))
+    assert only(tmp_path, tasks=["semseg"])["image"].shape == (6, 8, 3)
+
+
+def test_normals_and_edges_are_derived_before_the_crop(tmp_path):
+    """The camera is that of the whole picture, and pixels beyond the rim of the crop still count."""
+    truth = trees.write_tree("O", tmp_path, 1, 1, 60, 80)["val"][0]
+    whole, part = (only(tmp_path, crop=crop)["labels"] for crop in ("none", "10:40:20:70"))
+    assert whole["semseg"].shape == truth.image.shape[:2]
+    for name, label in part.items():
+        np.testing.assert_array_equal(label, whole[name][10:40, 20:70], name)
+
+
+@pytest.mark.parametrize(
+    "crop", ["", "1:2", "45:470:41:601:3", "9:5:0:8", "0:7:0:8", "0:6:0:9", "a:b:c:d", "-1:6:0:8", "2:2:0:8"]
+)
+def test_a_crop_that_does_not_parse_or_fit_is_named(tmp_path, crop):
+    write_official(tmp_path)
+    says = rf"crop '{crop}' of a picture of 6x8 pixels; expected auto, none or top:bottom:left:right inside it"
+    with pytest.raises(KdamValueError, match=says):
+        open_dataset("nyud_v2", "val", tmp_path, crop=crop)
+
+
+@pytest.mark.parametrize("text", ["", "519", "1,2,3", "1,2,3,4,5", "f,f,c,c", "Kinect"])
+def test_intrinsics_that_do_not_parse_are_named(tmp_path, text):
+    write_official(tmp_path)
+    with pytest.raises(KdamValueError, match=f"intrinsics '{text}'; expected kinect or fx,fy,cx,cy in pixels"):
+        open_dataset("nyud_v2", "val", tmp_path, intrinsics=text)
+
+
+@pytest.mark.parametrize("text", ["0,500,320,240", "500,-1,320,240", "nan,500,320,240", "500,500,inf,240"])
+def test_intrinsics_of_no_camera_are_refused(text):
+    with pytest.raises(KdamValueError, match=f"intrinsics '{text}'"):
+        parse_intrinsics(text, (480, 640))
+
+
+def test_crop_and_intrinsics_are_what_the_text_says():
+    assert parse_crop("auto", (480, 640)) == (45, 470, 41, 601)
+    assert parse_crop("auto", (240, 320)) == parse_crop("none", (240, 320)) == (0, 240, 0, 320)
+    assert parse_crop("0:6:0:8", (6, 8)) == (0, 6, 0, 8)
+    assert parse_intrinsics("kinect", (480, 640)) == KINECT_COLOR
+    assert parse_intrinsics("kinect", (240, 320)).fx == pytest.approx(KINECT_COLOR.fx / 2)
+    camera = parse_intrinsics("500, 501.5,320,240", (480, 640))
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 501.5, 320, 240)
+
+
+def test_normals_follow_the_given_camera_and_holes_have_none(tmp_path):
+    """A floor one metre below a camera that looks ahead, the horizon 200 rows above the picture: depth = fy / (row + 200)."""
+    height, width = 24, 20
+    column = 600 / (np.arange(height) + 200)
+    depths = np.broadcast_to(column, (1, width, height)).astype(np.float32).copy()
+    depths[0, 4, 20] = 0
+    write_official(tmp_path, height, width, 1, (1,), (1,), depths=depths)
+    normals = only(tmp_path, intrinsics="500,600,9.5,-200")["labels"]["normals"]
+    assert np.argwhere(~normals.any(-1)).tolist() == [[20, 4]]
+    np.testing.assert_allclose(normals[normals.any(-1)], np.tile([0, 1, 0], (height * width - 1, 1)), atol=2e-3)
+    other = only(tmp_path, intrinsics="500,600,9.5,-100")["labels"]["normals"]
+    assert np.abs(other - normals).max() > 0.05
+
+
+def test_edges_lie_between_segments_and_void_goes_to_the_nearest_one(tmp_path):
+    """Two labels with unlabelled columns between them, and two instances of one label: one line each, not two."""
+    labels = np.array(
+        [
+            [5, 5, 0, 0, 0, 7, 7, 7],
+            [5, 5, 0, 0, 0, 7, 7, 7],
+            [5, 5, 0, 0, 0, 7, 7, 7],
+            [5, 5, 0, 0, 0, 7, 7, 7],
+        ],
+        np.uint16,
+    )
+    instances = np.where(labels == 7, np.array([[1], [1], [2], [2]]), (labels > 0).astype(int)).astype(np.uint8)
+    write_official(tmp_path, 4, 8, 1, (1,), (1,), labels=labels.T[None], instances=instances.T[None])
+    edge = only(tmp_path)["labels"]["edge"]
+    # the border of the instances goes on to the left as far as their void reaches; columns 0 and 1 are inside label 5
+    assert edge[:, 4:].tolist() == [[0] * 4, [1] * 4, [0] * 4, [0] * 4]
+    assert not edge[:, :2].any()
+    # the middle column of void is as near to either side: the line between the labels is before or behind it
+    assert all(row in ([1, 0], [0, 1]) for row in edge[[0, 2, 3], 2:4].tolist())
+    labels[:] = 0
+    write_official(
+        tmp_path / "void", 4, 8, 1, (1,), (1,), labels=labels.T[None], instances=labels.T[None].astype(np.uint8)
+    )
+    assert not only(tmp_path / "void", tasks=["edge"])["labels"]["edge"].any()
+
+
+@pytest.mark.parametrize("name", ["splits.mat", "classMapping40.mat"])
+def test_a_missing_one_of_the_three_files_is_named(tmp_path, name):
+    write_official(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DataIntegrityError, match=rf"{name.replace('.', '[.]')}: no such file"):
+        open_dataset("nyud_v2", "val", tmp_path)
+
+
+def test_without_the_large_file_nothing_is_recognised(tmp_path):
+    write_official(tmp_path)
+    (tmp_path / "nyu_depth_v2_labeled.mat").unlink()
+    with pytest.raises(
+        DataIntegrityError, match=r"(?s)absent: nyu_depth_v2_labeled\.mat.*Found: classMapping40\.mat, splits\.mat"
+    ):
+        open_dataset("nyud_v2", "val", tmp_path)
+
+
+def spoil(path, key, change):
+    with h5py.File(path, "r+") as file:
+        array = change(file[key][()])
+        del file[key]
+        file[key] = array
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "says"),
+    [
+        ("depths", lambda a: a.astype(np.uint16), r"labeled\.mat: holds depths uint16; expected .*depths floats"),
+        ("images", lambda a: a.astype(np.float32), r"labeled\.mat: holds images float32; expected images uint8"),
+        ("images", lambda a: a.astype(np.uint16), r"labeled\.mat: holds images uint16; expected images uint8"),
+        ("labels", lambda a: a.astype(np.float64), r"labeled\.mat: holds labels float64; expected .*unsigned"),
+        ("labels", lambda a: a.astype(np.int16), r"labeled\.mat: holds labels int16"),
+        ("labels", lambda a: a[:, :-1], r"arrays have shapes .*; expected images \(N, 3, W, H\)"),
+        ("images", lambda a: a[:, 0], r"arrays have shapes"),
+        ("instances", lambda a: a[:-1], r"arrays have shapes"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused_when_the_file_is_opened(tmp_path, key, change, says):
+    spoil(write_official(tmp_path) / "nyu_depth_v2_labeled.mat", key, change)
+    with pytest.raises(DataIntegrityError, match=says):
+        open_dataset("nyud_v2", "val", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["images", "depths", "labels", "instances"])
+def test_a_missing_array_is_named(tmp_path, key):
+    trees.drop_mat_key(write_official(tmp_path) / "nyu_depth_v2_labeled.mat", key)
+    with pytest.raises(DataIntegrityError, match=rf"labeled\.mat: holds .*; expected also {key}"):
+        open_dataset("nyud_v2", "val", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "says"),
+    [
+        ("splits.mat", "testNdxs", [[0]], r"testNdxs holds numbers outside 1\.\.3"),
+        ("splits.mat", "testNdxs", [[4]], r"testNdxs holds numbers outside 1\.\.3"),
+        ("splits.mat", "testNdxs", [[1], [1]], "or one twice"),
+        ("splits.mat", "testNdxs", [[]], "expected frame numbers"),
+        ("splits.mat", "testNdxs", [[np.nan]], "testNdxs"),
+        ("splits.mat", "testNdxs", [[1.5]], "testNdxs"),
+        ("splits.mat", "trainNdxs", [[1]], r"expected the variable 'testNdxs'"),
+        ("classMapping40.mat", "mapClass", np.ones((1, 893)), "of length 893; expected 894 whole numbers in 1..40"),
+        ("classMapping40.mat", "mapClass", np.zeros((1, 894)), "expected 894 whole numbers in 1..40"),
+        ("classMapping40.mat", "mapClass", np.full((1, 894), 41), "expected 894 whole numbers in 1..40"),
+        ("classMapping40.mat", "mapClass", np.full((1, 894), 1.5), "expected 894 whole numbers in 1..40"),
+        ("classMapping40.mat", "other", np.ones((1, 894)), "expected the variable 'mapClass'"),
+    ],
+)
+def test_splits_and_mapping_are_checked(tmp_path, name, key, value, says):
+    scipy.io.savemat(write_official(tmp_path) / name, {key: np.array(value)})
+    with pytest.raises(DataIntegrityError, match=rf"{name.replace('.', '[.]')}: .*{says}"):
+        open_dataset("nyud_v2", "val", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "says"),
+    [
+        ("depths", lambda a: a * 1000, r"frame 2: depth holds 2000 m; expected at most 20 m.*millimetres"),
+        ("depths", lambda a: a * np.nan, r"frame 2: depth holds NaN"),
+        ("depths", lambda a: -a, r"frame 2: depth holds -2 m; expected >= 0"),
+        ("labels", lambda a: a + 900, r"frame 2: label 902; expected 0\.\.894"),
+    ],
+)
+def test_a_bad_frame_is_one_problem_and_the_others_count(tmp_path, key, change, says):
+    def second(array):
+        array[1] = change(array[1])
+        return array
+
+    spoil(write_official(tmp_path) / "nyu_depth_v2_labeled.mat", key, second)
+    data = open_dataset("nyud_v2", "val", tmp_path)
+    check_sample(data[0], data.tasks)
+    with pytest.raises(DataIntegrityError, match=says):
+        data[1]
+    report = inspect_split(data, progress=False)
+    assert (len(report.problems), sum(report.sizes.values())) == (1, 1)
+
+
+def test_a_damaged_frame_is_named_and_the_others_are_read(tmp_path):
+    path = write_official(tmp_path) / "nyu_depth_v2_labeled.mat"
+    with h5py.File(path) as file:
+        chunk = file["depths"].id.get_chunk_info(1)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
+    path.write_bytes(content)
+    data = open_dataset("nyud_v2", "val", tmp_path)
+    data[0]
+    with pytest.raises(DataIntegrityError, match=r"labeled\.mat: not a readable MATLAB file at 'depths', frame 2"):
+        data[1]
+    assert len(inspect_split(data, progress=False).problems) == 1
+
+
+def test_what_is_derived_is_noted(tmp_path):
+    data = open_dataset("nyud_v2", "val", write_official(tmp_path))
+    assert [note.split(":")[0] for note in data.notes if "derived" in note] == ["normals", "edge"]
+    assert not open_dataset("nyud_v2", "val", tmp_path, tasks=["semseg", "depth"]).notes
+
+
+def _depth_sum(data, index):
+    return float(data[index]["labels"]["depth"].sum())
+
+
+def test_an_open_file_is_read_alike_in_other_processes(tmp_path):
+    """Loader workers are forked after the parent has read, or get the dataset pickled."""
+    trees.write_tree("O", tmp_path, 12, 1)
+    data = open_dataset("nyud_v2", "train", tmp_path, tasks=["depth"])
+    expected = [_depth_sum(data, k) for k in range(len(data))]
+    assert len(pickle.dumps(data)) < 10_000
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        results = list(pool.map(_depth_sum, [data] * 48, [k % 12 for k in range(48)]))
+    assert results == expected * 4

@@ -1,0 +1,387 @@
+"""PASCAL-Context: annotations and maps written by hand, what is derived, and that the tree is never touched."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.ndimage
+import trees
+from PIL import Image
+from skimage.morphology import thin as skimage_thin
+
+from dataset_loaders import check_sample, open_dataset
+from dataset_loaders.inspection import inspect_split
+from dataset_loaders.pascal_context import NORMALS_VALID, PART_OF, human_parts
+from kdam_hf.errors import DataIntegrityError
+
+ID = "2008_000003"
+H, W = 4, 6
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array, np.uint8)).save(path)
+
+
+def struct(fields, *rows):
+    """A MATLAB struct array (1, n)."""
+    array = np.empty((1, len(rows)), [(name, object) for name in fields.split()])
+    for k, row in enumerate(rows):
+        for name, value in zip(fields.split(), row, strict=True):
+            array[0, k][name] = value
+    return array
+
+
+def thing(name, number, parts=(), mask=None):
+    mask = np.ones((H, W), np.uint8) if mask is None else mask
+    pieces = struct("name mask", *parts) if parts else np.zeros((0, 0))
+    return (name, np.array([[number]], np.uint8), mask, pieces)
+
+
+def annotation(*things):
+    return struct("imname objects", (ID, struct("class class_ind mask parts", *things)))
+
+
+def at(*pixels):
+    mask = np.zeros((H, W), np.uint8)
+    for pixel in pixels:
+        mask[pixel] = 1
+    return mask
+
+
+def write(root, label_map=None, anno=None, index=None, normals=None, saliency=None):
+    """A tree of one image, split val; whatever is not given is plain."""
+    for kind in ("Context", "Parts"):
+        (root / "ImageSets" / kind).mkdir(parents=True, exist_ok=True)
+    for split in ("train", "val"):
+        (root / f"ImageSets/Context/{split}.txt").write_text(f"{ID}\n")
+    if index is not None:
+        (root / "ImageSets/Parts/val.txt").write_text(json.dumps(index))
+    save(root / f"JPEGImages/{ID}.jpg", np.full((H, W, 3), 90))
+    save(root / f"semseg/VOC12/{ID}.png", np.full((H, W), 15))
+    save(root / f"sal_distill/{ID}.png", np.zeros((H, W)) if saliency is None else saliency)
+    save(root / f"normals_distill/{ID}.png", np.full((H, W, 3), (128, 128, 255)) if normals is None else normals)
+    for folder, name, value in (
+        ("pascal-context/trainval", "LabelMap", np.full((H, W), 440) if label_map is None else np.asarray(label_map)),
+        ("human_parts", "anno", annotation(thing("person", 15)) if anno is None else anno),
+    ):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        value = value.astype(np.uint16) if name == "LabelMap" else value
+        scipy.io.savemat(root / folder / f"{ID}.mat", {name: value}, do_compression=True)
+    return root
+
+
+def label(root, task, strict=True):
+    data = open_dataset("pascal_context", "val", root, tasks=[task], strict=strict)
+    return check_sample(data[0], data.tasks)["labels"].get(task)
+
+
+# ---- human parts ----
+
+
+def test_parts_by_hand(tmp_path):
+    """Two people, the later one on top, within one the later part on top; cars and a person without parts count for nothing."""
+    anno = annotation(
+        thing("car", 7, [("wheel", at((0, 0), (0, 1)))]),
+        thing("person", 15, [("head", at((0, 2), (0, 3))), ("torso", at((1, 2), (0, 3))), ("rfoot", at((3, 2)))]),
+        thing("person", 15),
+        thing("person", 15, [("luarm", at((1, 2), (1, 3))), ("rhand", at((2, 4))), ("luleg", at((3, 4)))]),
+    )
+    assert label(write(tmp_path, anno=anno), "human_parts").tolist() == [
+        [0, 0, 1, 2, 0, 0],
+        [0, 0, 3, 3, 0, 0],
+        [0, 0, 0, 0, 4, 0],
+        [0, 0, 6, 0, 5, 0],
+    ]
+
+
+def test_the_24_part_names_are_dealt_to_six_classes():
+    assert len(PART_OF) == 24
+    assert [
+        PART_OF[name] for name in ("hair", "nose", "neck", "ruarm", "llarm", "lhand", "ruleg", "llleg", "lfoot")
+    ] == [*(1, 1, 2, 3, 4, 4, 5, 6, 6)]
+    assert PART_OF == trees.PARTS
+
+
+@pytest.mark.parametrize(
+    "things",
+    [[], [thing("car", 7, [("wheel", at((0, 0)))])], [thing("person", 15)], [thing("person", 15), thing("cat", 8)]],
+)
+def test_an_image_without_annotated_people_is_unlabelled(tmp_path, things):
+    root = write(tmp_path, anno=annotation(*things) if things else struct("imname objects", (ID, np.zeros((0, 0)))))
+    assert label(root, "human_parts") is None
+
+
+def test_a_part_that_people_do_not_have_is_named(tmp_path):
+    anno = annotation(thing("person", 15, [("tail", at((0, 0)))]))
+    with pytest.raises(DataIntegrityError, match=rf"{ID}\.mat: part 'tail' of a person; expected hair, head"):
+        label(write(tmp_path, anno=anno), "human_parts")
+
+
+@pytest.mark.parametrize(
+    "anno",
+    [
+        np.array([[1, 2]]),
+        struct("imname", (ID,)),
+        annotation(("person", np.array([[15]]), np.ones((H, W)), struct("name", ("head",)))),
+        annotation(thing("person", 15, [("head", np.ones((H, W + 1)))])),
+    ],
+)
+def test_an_annotation_of_another_form_is_named(tmp_path, anno):
+    with pytest.raises(DataIntegrityError, match=rf"human_parts/{ID}\.mat: "):
+        label(write(tmp_path, anno=anno), "human_parts")
+
+
+def test_parts_need_not_be_read_from_a_file():
+    anno = np.empty((1, 1), object)
+    objects = struct("class class_ind mask parts", thing("person", 15, [(np.array(["head"]), at((0, 0)))]))
+    anno[0, 0] = (ID, objects)
+    assert human_parts(anno, "f.mat")[0].tolist() == [1, 0, 0, 0, 0, 0]
+
+
+def test_the_index_of_parts_spares_opening_files_without_people(tmp_path):
+    anno = annotation(thing("person", 15, [("head", at((0, 0)))]))
+    for index, labelled in (
+        ({ID: [2, 15]}, True),
+        ({ID: [2, 7, -1]}, False),
+        ({ID: []}, False),
+        ({}, True),
+        (None, True),
+    ):
+        root = write(tmp_path / str(index), anno=anno, index=index)
+        assert (label(root, "human_parts") is not None) is labelled, index
+    (tmp_path / str({ID: []}) / f"human_parts/{ID}.mat").write_bytes(b"never opened")
+    assert label(tmp_path / str({ID: []}), "human_parts") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"a": 3}', '{"a": ["x"]}'])
+def test_a_broken_index_of_parts_is_named(tmp_path, text):
+    root = write(tmp_path)
+    (root / "ImageSets/Parts/val.txt").write_text(text)
+    with pytest.raises(DataIntegrityError, match=r'Parts/val\.txt: expected JSON \{"ID": \[class ids\]\}'):
+        label(root, "human_parts")
+    assert label(root, "semseg") is not None
+
+
+# ---- normals ----
+
+
+def test_normals_count_on_170_of_the_459_classes():
+    assert len(NORMALS_VALID) == 170
+    assert min(NORMALS_VALID) == 3
+    assert max(NORMALS_VALID) == 457
+    known = {
+        "air conditioner": 3, "bag": 9, "bathtub": 17, "bed": 18, "bench": 22, "bicycle": 23, "book": 33, "bottle": 34,
+        "box": 37, "cabinet": 46, "car": 59, "cat": 65, "ceiling": 68, "chair": 72, "counter": 96, "cup": 104, "curtain": 105,
+        "dog": 113, "door": 115, "floor": 158, "keyboard": 220, "light": 232, "mirror": 252, "paper": 273, "person": 284,
+        "picture": 287, "pillow": 290, "plant": 293, "rug": 330, "shelves": 349, "sink": 357, "sofa": 368, "stool": 383,
+        "table": 397, "toilet": 408, "towel": 412, "tvmonitor": 427, "umbrella": 430, "wall": 440, "window": 454, "wire": 457,
+    }  # fmt: skip
+    unknown = {
+        "aeroplane": 2, "bird": 25, "boat": 31, "building": 44, "bus": 45, "cow": 98, "fridge": 170, "grass": 187,
+        "ground": 189, "horse": 207, "mat": 244, "motorbike": 258, "mountain": 259, "pottedplant": 308, "road": 324,
+        "sheep": 347, "sky": 360, "train": 416, "tree": 420, "unknown": 431, "water": 445, "wood": 458, "wool": 459,
+    }  # fmt: skip
+    assert set(known.values()) <= NORMALS_VALID
+    assert not set(unknown.values()) & NORMALS_VALID
+
+
+def test_normals_by_hand(tmp_path):
+    """Person and wall count, sky and aeroplane do not; a code near the middle of the cube is no direction."""
+    label_map = [[284, 360, 440, 2, 72, 427]] * H
+    codes = np.full((H, W, 3), (128, 128, 255))
+    codes[1] = 255, 128, 128
+    codes[2] = 128, 127, 128
+    codes[3] = 0, 128, 128
+    normals = label(write(tmp_path, label_map=label_map, normals=codes), "normals")
+    counts = np.array([True, False, True, False, True, True])
+    for row, expected in enumerate([(0, 0, 1), (1, 0, 0), (0, 0, 0), (-1, 0, 0)]):
+        np.testing.assert_allclose(normals[row], np.where(counts[:, None], expected, 0), atol=0.01)
+
+
+def test_normals_are_not_valid_on_any_other_id(tmp_path):
+    label_map = np.zeros((10, 46), int)
+    label_map.reshape(-1)[:459] = range(1, 460)
+    root = write(tmp_path, label_map=label_map, normals=np.full((10, 46, 3), (128, 128, 255)))
+    for folder in ("JPEGImages", "semseg/VOC12"):
+        [path] = (root / folder).iterdir()
+        save(path, np.zeros((10, 46, 3) if folder == "JPEGImages" else (10, 46)))
+    valid = label(root, "normals").any(-1)
+    assert set(label_map[valid].tolist()) == NORMALS_VALID
+
+
+def test_a_class_map_of_another_size_is_told_from_normals_of_another_size(tmp_path):
+    root = write(tmp_path, label_map=np.full((H - 1, W), 440))
+    says = rf"normals_distill/{ID}\.png is 4x6 pixels, .*trainval/{ID}\.mat 3x6; expected one size"
+    with pytest.raises(DataIntegrityError, match=says):
+        label(root, "normals")
+    with pytest.raises(DataIntegrityError, match=rf"trainval/{ID}\.mat: label has 3x6 pixels, its image 4x6"):
+        label(root, "edge")
+
+
+@pytest.mark.parametrize("value", [460, 65535])
+def test_an_id_beyond_the_459_classes_is_named(tmp_path, value):
+    label_map = np.full((H, W), 440)
+    label_map[2, 3] = value
+    root = write(tmp_path, label_map=label_map)
+    for task in ("normals", "edge"):
+        with pytest.raises(DataIntegrityError, match=rf"{ID}\.mat: LabelMap holds 440 to {value}; expected 0\.\.459"):
+            label(root, task)
+
+
+# ---- saliency, semseg ----
+
+
+def test_saliency_is_above_one_half(tmp_path):
+    saliency = np.zeros((H, W))
+    saliency[0] = 0, 1, 127, 128, 254, 255
+    assert label(write(tmp_path, saliency=saliency), "saliency")[0].tolist() == [0, 0, 0, 1, 1, 1]
+    save(tmp_path / f"sal_distill/{ID}.png", np.zeros((H, W, 3)))
+    with pytest.raises(
+        DataIntegrityError, match=rf"sal_distill/{ID}\.png: saliency is uint8 \(4, 6, 3\); expected an 8-bit"
+    ):
+        label(tmp_path, "saliency")
+
+
+def test_voc12_is_preferred_and_its_palette_changes_no_id(tmp_path):
+    root = write(tmp_path)
+    ids = np.array([[0, 1, 14, 15, 20, 255]] * H, np.uint8)
+    coloured = Image.fromarray(ids)
+    coloured.putpalette(trees.voc_palette().tobytes())
+    coloured.save(root / f"semseg/VOC12/{ID}.png")
+    save(root / f"semseg/pascal-context/{ID}.png", np.full((H, W), 7))
+    assert label(root, "semseg").tolist() == ids.tolist()
+    (root / f"semseg/VOC12/{ID}.png").unlink()
+    assert label(root, "semseg").tolist() == [[7] * W] * H
+    shutil.rmtree(root / "semseg/VOC12")
+    assert label(root, "semseg").tolist() == [[7] * W] * H
+    shutil.rmtree(root / "semseg")
+    with pytest.raises(
+        DataIntegrityError, match=r"semseg: no labels; expected VOC12/ID\.png or pascal-context/ID\.png"
+    ):
+        label(root, "semseg")
+
+
+# ---- edges ----
+
+
+def test_edges_by_hand(tmp_path):
+    """A step between columns 2 and 3: both sides differ from their neighbours, and thinning keeps one line."""
+    edge = label(write(tmp_path, label_map=[[440] * 3 + [158] * 3] * H), "edge")
+    assert edge[:, [0, 1, 4, 5]].tolist() == [[0] * 4] * H
+    assert edge[1:3].sum(1).tolist() == [1, 1]
+
+
+def test_derived_edges_are_the_thinned_laplacian(tmp_path):
+    truth = trees.write_tree("pascal", tmp_path, 2, 2)
+    data = open_dataset("pascal_context", "val", tmp_path, tasks=["edge"])
+    for k, scene in enumerate(truth["val"]):
+        label_map = scipy.io.loadmat(tmp_path / f"pascal-context/trainval/{scene.id}.mat")["LabelMap"]
+        borders = scipy.ndimage.laplace(label_map.astype(np.float64), mode="mirror") != 0
+        np.testing.assert_array_equal(data[k]["labels"]["edge"], skimage_thin(borders))
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_a_drawn_edge_map_is_preferred_image_by_image(tmp_path, value):
+    truth = trees.write_tree("pascal", tmp_path, 1, 2)["val"]
+    drawn = np.zeros(truth[0].image.shape[:2])
+    drawn[3, :7] = value
+    save(tmp_path / f"edge/{truth[0].id}.png", drawn)
+    data = open_dataset("pascal_context", "val", tmp_path)
+    np.testing.assert_array_equal(data[0]["labels"]["edge"], drawn / value)
+    np.testing.assert_array_equal(data[1]["labels"]["edge"], truth[1].labels["edge"])
+
+
+def test_drawn_edges_spare_the_class_maps(tmp_path):
+    truth = trees.write_tree("pascal_edge", tmp_path, 1, 1)["val"]
+    shutil.rmtree(tmp_path / "pascal-context")
+    (tmp_path / "pascal-context/trainval").mkdir(parents=True)
+    data = open_dataset("pascal_context", "val", tmp_path, tasks=["edge"])
+    np.testing.assert_array_equal(data[0]["labels"]["edge"], truth[0].labels["edge"])
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize(
+    "folder", ["JPEGImages", "human_parts", "sal_distill", "normals_distill", "pascal-context/trainval"]
+)
+def test_an_id_without_file_is_named(tmp_path, folder):
+    root = write(tmp_path)
+    [path] = (root / folder).iterdir()
+    path.rename(path.with_name(f"other{path.suffix}"))
+    says = rf"{folder}: no file for 1 of 1 ids of split 'val', first '{ID}'; expected {ID}\.(jpg|png|mat)"
+    with pytest.raises(DataIntegrityError, match=says):
+        open_dataset("pascal_context", "val", root)
+    report = inspect_split(open_dataset("pascal_context", "val", root, strict=False), progress=False)
+    assert len(report.problems) == 1
+    assert f"{folder}: no file for id {ID!r}" in report.problems[0]
+
+
+def test_files_without_id_are_no_error(tmp_path):
+    """The published archive holds more images than the two lists."""
+    root = write(tmp_path)
+    for folder in (
+        "JPEGImages",
+        "human_parts",
+        "sal_distill",
+        "normals_distill",
+        "pascal-context/trainval",
+        "semseg/VOC12",
+    ):
+        [path] = (root / folder).iterdir()
+        trees.add_stray_file(path, "2011_999999")
+    data = open_dataset("pascal_context", "val", root)
+    report = inspect_split(data, progress=False)
+    assert (len(data), report.problems) == (1, [])
+
+
+def snapshot(root):
+    return {
+        path.relative_to(root).as_posix(): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+        )
+        for path in [root, *root.rglob("*")]
+    }
+
+
+@pytest.mark.parametrize("index", ["whole", "of other images", "none"])
+def test_reading_leaves_the_tree_as_it_is(tmp_path, index):
+    """The field's loaders rewrite ImageSets/Parts when it does not list exactly the split."""
+    root = tmp_path / "PASCAL_MT"
+    trees.write_tree("pascal", root, 2, 2)
+    if index != "whole":
+        for path in (root / "ImageSets/Parts").iterdir():
+            path.write_text('{"2007_000001": [15]}') if index == "of other images" else path.unlink()
+    before = snapshot(root)
+    for split in ("train", "val"):
+        data = open_dataset("pascal_context", split, root)
+        inspect_split(data, progress=False)
+    assert snapshot(root) == before
+
+
+def test_notes_say_which_labels_are_derived_or_distilled(tmp_path):
+    data = open_dataset("pascal_context", "val", write(tmp_path))
+    told = {note.split(":")[0]: note for note in data.notes if ":" in note}
+    assert set(told) == {"saliency", "normals", "edge"}
+    assert "170 of the 459" in told["normals"]
+    assert not [note for note in open_dataset("pascal_context", "val", tmp_path, tasks=["semseg"]).notes if ":" in note]
+
+
+def test_the_version_follows_every_file_that_a_label_is_made_from(tmp_path):
+    root = write(tmp_path)
+    save(root / f"edge/{ID}.png", np.zeros((H, W)))
+
+    def version():
+        return open_dataset("pascal_context", "val", root).version
+
+    for path in (p for p in sorted(root.rglob(f"{ID}.*"))):
+        before, content = version(), path.read_bytes()
+        path.write_bytes(content + b"\0")
+        assert version() != before, path
+        path.write_bytes(content)
+        assert version() == before
