@@ -135,6 +135,15 @@ def resize_image(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Fl
     return _resize_plain(image[:, left:right], rows, columns, colors, limits)
 
 
+def count_ids(label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each id 0..255 occurs in a C-contiguous label; (256,)."""
+    if not HAS_NUMBA:
+        return np.bincount(label.ravel(), minlength=256)
+    counts = np.zeros((4, 256), np.int64)
+    _count(label.reshape(-1), counts)
+    return counts.sum(0)
+
+
 def _expect_inside(shape: tuple[int, ...], ys: NDArray[np.intp], xs: NDArray[np.intp], down: int, right: int) -> None:
     """The compiled loops check nothing themselves."""
     first, last = min(ys[0], xs[0], xs[-1]), (ys[-1] + down, max(xs[0], xs[-1]) + right)
@@ -213,6 +222,13 @@ def _resize(
             _add_columns(line[3 * t :], positions, column_weights[t], rgb[0], rgb[1], rgb[2])
         for c in range(3):
             _map_colors(rgb[0], rgb[1], rgb[2], colors[c], limits[c, 0], limits[c, 1], out[c, i])
+
+
+@compiled
+def _count(ids: Any, counts: Any) -> None:
+    """Into four tables (4, 256): neighbours are mostly equal, and would wait for each other."""
+    for k in range(len(ids)):
+        counts[k % 4, ids[k]] += 1
 
 
 @compiled

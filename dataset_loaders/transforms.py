@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-from dataset_loaders.resampling import Floats, Stored, bilinear_taps, nearest_indices, resize_image, resize_label
+from dataset_loaders.resampling import (
+    Floats,
+    Stored,
+    bilinear_taps,
+    count_ids,
+    nearest_indices,
+    resize_image,
+    resize_label,
+)
 from dataset_loaders.sample import DenseDataset, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import Task
@@ -203,8 +211,8 @@ class TrainTransform:
 
 def _largest_share(label: NDArray[np.uint8]) -> float:
     """Share of the most frequent class among labelled pixels; 0 when there is none."""
-    counts = torch.bincount(torch.from_numpy(label).flatten(), minlength=256)[:255]
-    return (counts.max() / counts.sum().clamp_min(1)).item()
+    counts = count_ids(label)[:255]
+    return float(counts.max() / max(1, counts.sum()))
 
 
 class EvalTransform:

@@ -23,6 +23,8 @@ from kdam_hf.training import SourceArguments, parse_recipe, run_command
 from kdam_hf.training.report import versions, write_json
 from kdam_hf.training.runs import open_split, pack_split
 
+DATASETS = ("nyud_v2", "pascal_context", "folder")
+
 
 @dataclass
 class PreparationArguments:
@@ -53,8 +55,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def check_arguments(data: SourceArguments, args: PreparationArguments) -> Path | None:
     """The folder to write to, if any."""
-    if data.data_dir is None or data.cache_dir is not None:
-        raise KdamValueError("give --data_dir, the dataset to prepare, and --output_dir, where to; not --cache_dir.")
+    if data.dataset not in DATASETS or data.data_dir is None or data.cache_dir is not None:
+        raise KdamValueError(
+            f"dataset={data.dataset}, data_dir={data.data_dir}, cache_dir={data.cache_dir}; expected --dataset, one of "
+            f"{', '.join(DATASETS)}, --data_dir, where it is, and --output_dir, where to; not --cache_dir."
+        )
     if args.output_dir is None:
         if args.check_only and not is_archive(data.data_dir):
             return None

@@ -1,6 +1,8 @@
 """Settings every test shares: no network, few threads, quiet libraries."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -13,6 +15,15 @@ import torch
 from kdam_hf.tasks import NYUD_V2, Task, make_task
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_datasets(tmp_path_factory):
+    """`datasets` copies every Parquet file it opens; the copies of the tests go with their folders."""
+    folder = tmp_path_factory.mktemp("datasets")
+    os.environ["HF_DATASETS_CACHE"] = str(folder)
+    if "datasets" in sys.modules:  # it read the variable when it was imported
+        sys.modules["datasets"].config.HF_DATASETS_CACHE = Path(folder)
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ ALLOWED = {
     "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam"},
     "kdam_hf.image_processing_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam"},
     "kdam_hf.metrics": {"kdam_hf.errors"},
-    "kdam_hf.tasks": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.image_processing_kdam"},
+    "kdam_hf.tasks": {
+        *("kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.plots", "kdam_hf.image_processing_kdam"),
+    },
     "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed"},
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),

@@ -3,7 +3,15 @@ import pytest
 from PIL import Image
 
 from dataset_loaders import resampling
-from dataset_loaders.resampling import Stored, Taps, bilinear_taps, nearest_indices, resize_image, resize_label
+from dataset_loaders.resampling import (
+    Stored,
+    Taps,
+    bilinear_taps,
+    count_ids,
+    nearest_indices,
+    resize_image,
+    resize_label,
+)
 from kdam_hf.metrics.compiled import HAS_NUMBA
 
 IDENTITY = np.eye(3, 4, dtype=np.float32)
@@ -162,3 +170,10 @@ def test_a_window_outside_the_source_is_refused_and_never_read(shift):
     ):
         with pytest.raises(IndexError, match="a window that ends"):
             resize_label(image, ys, xs)
+
+
+@pytest.mark.usefixtures("_numba")
+@pytest.mark.parametrize("size", [(0, 0), (1, 1), (7, 9), (40, 40)])
+def test_ids_are_counted(size):
+    label = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    assert count_ids(label).tolist() == [int((label == k).sum()) for k in range(256)]

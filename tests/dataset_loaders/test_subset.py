@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import trees
 
 from dataset_loaders import EvalTransform, SubsetDataset, TransformedDataset, open_dataset, pack
 from kdam_hf.errors import KdamValueError
@@ -10,10 +11,35 @@ def rooms():
     return open_dataset("synthetic_rooms", "val", num_images=4, height=24, width=32)
 
 
+def ids_of_samples(dataset):
+    return [dataset[k]["id"] for k in range(len(dataset))]
+
+
 def test_every_dataset_knows_the_ids_of_its_samples(rooms, tmp_path):
     packed = pack(rooms, tmp_path / "packed", progress=False)
     for dataset in (rooms, packed, SubsetDataset(rooms, rooms.ids[2:])):
-        assert list(dataset.ids) == [dataset[k]["id"] for k in range(len(dataset))]
+        assert list(dataset.ids) == ids_of_samples(dataset)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "boundaries"),
+    [
+        ("C", "nyud_v2", "nyud"),
+        ("E", "nyud_v2", None),
+        ("O", "nyud_v2", "nyud"),
+        ("pascal", "pascal_context", "pascal"),
+        ("folder", "folder", "pascal"),
+    ],
+)
+def test_ids_and_the_protocol_of_boundaries_are_known_of_every_layout_and_after_packing(
+    tmp_path, layout, name, boundaries
+):
+    trees.write_tree(layout, tmp_path / "tree", train=1, val=2)
+    read = open_dataset(name, "val", tmp_path / "tree")
+    pack(read, tmp_path / "packed" / f"{read.name}-val", progress=False)
+    for dataset in (read, open_dataset(name, "val", tmp_path / "packed")):
+        assert list(dataset.ids) == ids_of_samples(dataset)
+        assert next((task.boundaries for task in dataset.tasks if task.name == "edge"), None) == boundaries
 
 
 def test_samples_come_by_id_in_the_order_of_the_list(rooms):
