@@ -1,0 +1,115 @@
+"""Every recipe of a public dataset takes its steps on miniature trees; every layout goes from data to scores."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import trees
+
+from kdam_hf.training.recipes import read_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
+DATASET = {"pascal": "pascal_context", "pascal_edge": "pascal_context"}
+# What a miniature on a CPU needs of a recipe made for a GPU and photos.
+SMALL = "--backbone_weights none --max_steps 2 --crop_height 40 --crop_width 56 --per_device_train_batch_size 2"
+SMALL += (
+    " --dataloader_num_workers 0 --logging_steps 1 --save_strategy no --use_cpu --disable_tqdm true --precision fp32"
+)
+TINY = {"swin-large": "tiny-swin", "swin-tiny": "tiny-swin", "resnet18": "tiny-resnet", "pvt-v2-b0": "tiny-pvt-v2"}
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Layout -> its miniature, written once."""
+    written = {}
+
+    def write(layout):
+        if layout not in written:
+            written[layout] = tmp_path_factory.mktemp(layout) / "data"
+            trees.write_tree(layout, written[layout])
+        return written[layout]
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def teacher(tree, tmp_path_factory):
+    """Dataset -> a teacher trained by its smoke recipe."""
+    trained = {}
+
+    def train(dataset):
+        if dataset not in trained:
+            trained[dataset] = tmp_path_factory.mktemp(f"teacher-{dataset}")
+            layout = {"nyud_v2": "C", "pascal_context": "pascal"}[dataset]
+            config = ROOT / "scripts" / "recipes" / f"{dataset}_smoke.yaml"
+            arguments = f"--config {config} --data_dir {tree(layout)} --output_dir {trained[dataset]} {SMALL}"
+            script("train")(arguments.split())
+        return trained[dataset]
+
+    return train
+
+
+@pytest.mark.parametrize("layout", ["A", "B", "C", "D", "E", "O", "pascal", "pascal_edge"])
+def test_the_smoke_recipe_trains_and_scores_on_every_layout(layout, tree, tmp_path):
+    config = ROOT / "scripts" / "recipes" / f"{DATASET.get(layout, 'nyud_v2')}_smoke.yaml"
+    script("train")(
+        f"--config {config} --data_dir {tree(layout)} --output_dir {tmp_path} --use_cpu --disable_tqdm true".split()
+    )
+    found = results(tmp_path)
+    tasks = {"semseg", "depth", "normals"} | ({"edge"} if layout in "ABCO" else set())
+    if layout in DATASET:
+        tasks = {"semseg", "human_parts", "saliency", "normals", "edge"}
+    assert {key.split("/")[0] for key in found} - {"meta"} == tasks
+    assert found["meta"]["images"] == 3
+    assert found["meta"]["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [path for path in RECIPES if path.name.startswith(("nyud_v2", "pascal_context"))],
+    ids=lambda path: path.stem,
+)
+def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, teacher, tmp_path):
+    settings = read_recipe(recipe)
+    preset = TINY.get(settings["preset"], settings["preset"])
+    layout = {"nyud_v2": "B", "pascal_context": "pascal"}[settings["dataset"]]
+    arguments = f"--config {recipe} --data_dir {tree(layout)} --output_dir {tmp_path} --preset {preset} {SMALL}"
+    if "method" in settings:
+        script("distill")(f"{arguments} --teacher {teacher(settings['dataset'])}".split())
+    else:
+        script("train")(arguments.split())
+    assert results(tmp_path)["meta"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["nyud_v2_teacher", "nyud_v2_student", "pascal_context_teacher", "pascal_context_student"]
+)
+def test_full_recipes_state_the_published_protocol(name):
+    settings = read_recipe(ROOT / "scripts" / "recipes" / f"{name}.yaml")
+    assert (settings["max_steps"], settings["per_device_train_batch_size"]) == (40_000, 8)
+    assert (settings["optim"], settings["lr_scheduler_type"]) == ("sgd", "polynomial")
+    assert float(settings["learning_rate"]) == 1e-3
+    assert float(settings["weight_decay"]) == 5e-4
+    size = {"nyud_v2": (448, 576), "pascal_context": (512, 512)}[settings["dataset"]]
+    assert (settings["crop_height"], settings["crop_width"]) == size
+    assert settings["preset"] == ("swin-large" if name.endswith("teacher") else "swin-tiny")
+
+
+def test_the_older_crop_of_425x560_scaled_down_trains(tree, tmp_path):
+    config = ROOT / "scripts" / "recipes" / "nyud_v2_smoke.yaml"
+    small = SMALL.replace("40", "43", 1).replace("56", "57", 1)
+    script("train")(f"--config {config} --data_dir {tree('C')} --output_dir {tmp_path} {small}".split())
+    assert results(tmp_path)["meta"]["steps"] == 2
