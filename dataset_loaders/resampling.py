@@ -15,9 +15,8 @@ from kdam_hf.metrics.compiled import HAS_NUMBA, compiled
 
 Floats = NDArray[np.float32]
 _BAND = 32  # rows; what is written in between stays in the cache
-_ONE, _TWO, _THREE, _FOUR, _FIVE = (
-    np.uintp(k) for k in range(1, 6)
-)  # an index that could be negative is not vectorised
+# Unsigned: an index that could be negative is not vectorised.
+_ONE, _TWO, _THREE, _FOUR, _FIVE = (np.uintp(k) for k in range(1, 6))
 
 
 class Stored:
@@ -72,13 +71,21 @@ def nearest_indices(start: int, extent: float, count: int) -> NDArray[np.intp]:
     return start + ((np.arange(count) + 0.5) * (extent / count)).astype(np.intp)
 
 
-def resize_label(label: NDArray[Any] | Stored, ys: NDArray[np.intp], xs: NDArray[np.intp]) -> NDArray[Any]:
+def resize_label(
+    label: NDArray[Any] | Stored,
+    ys: NDArray[np.intp],
+    xs: NDArray[np.intp],
+    size: tuple[int, int] | None = None,
+    fill: float = 0,
+) -> NDArray[Any]:
     """The raw values at rows `ys` and columns `xs`; (H, W) or (H, W, C) -> (h, w) or (h, w, C), plane by plane in memory.
 
     Args:
         label: what is not C-contiguous is copied first.
         ys: (h,), not falling.
         xs: (w,), not falling or not rising.
+        size: (height, width) of a larger result, in which they lie at the top left; (h, w) for None.
+        fill: the value of the rest.
 
     Raises:
         IndexError: rows or columns that the label has not.
@@ -86,18 +93,25 @@ def resize_label(label: NDArray[Any] | Stored, ys: NDArray[np.intp], xs: NDArray
     array, unit = (label.array, label.unit) if isinstance(label, Stored) else (label, None)
     pixels = np.ascontiguousarray(array).reshape(*array.shape[:2], -1)
     _expect_inside(array.shape, ys, xs, 1, 1)
+    dtype = array.dtype if unit is None else np.dtype(np.float32)
+    planes: NDArray[Any] = _canvas(pixels.shape[2], (len(ys), len(xs)), size, dtype, fill)
     if HAS_NUMBA:
-        dtype = array.dtype if unit is None else np.dtype(np.float32)
-        planes = np.empty((pixels.shape[2], len(ys), len(xs)), dtype)
         _gather(pixels, ys, xs, dtype.type(1 if unit is None else unit), planes)
     else:
-        planes = _gather_plain(pixels, ys, xs)
-        planes = planes if unit is None else planes * np.float32(unit)
+        picked = _gather_plain(pixels, ys, xs)
+        planes[:, : len(ys), : len(xs)] = picked if unit is None else picked * np.float32(unit)
     return planes[0] if array.ndim == 2 else planes.transpose(1, 2, 0)
 
 
-def resize_image(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Floats, limits: Floats) -> Floats:
-    """Resize, then map the colours and clip them.
+def resize_image(
+    image: NDArray[np.uint8],
+    rows: Taps,
+    columns: Taps,
+    colors: Floats,
+    limits: Floats,
+    size: tuple[int, int] | None = None,
+) -> Floats:
+    """Resize, then map the colours and clip them; (3, h, w).
 
     Args:
         image: (H, W, 3); what is not C-contiguous is copied first.
@@ -105,9 +119,7 @@ def resize_image(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Fl
         columns: taps of the w columns.
         colors: (3, 4) affine map of RGB.
         limits: (3, 2) lowest and highest result of each channel.
-
-    Returns:
-        (3, h, w).
+        size: (height, width) of a larger result, in which it lies at the top left; the rest is 0. (h, w) for None.
 
     Raises:
         IndexError: rows or columns that the image has not.
@@ -117,22 +129,23 @@ def resize_image(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Fl
     # Only the columns that count are touched.
     left, right = int(columns.first.min()), int(columns.first.max()) + len(columns.weights)
     columns = Taps(columns.first - left, columns.weights)
+    out: Floats = _canvas(3, (len(rows.first), len(columns.first)), size, np.dtype(np.float32), 0)
     if HAS_NUMBA and min(len(rows.weights), len(columns.weights)) > 1:
-        out = np.empty((3, len(rows.first), len(columns.first)), np.float32)
-        lines = image.reshape(len(image), -1)
-        _resize(
-            lines,
-            3 * left,
-            3 * right,
-            *rows,
-            (3 * columns.first).astype(np.uintp),
-            columns.weights,
-            colors,
-            limits,
-            out,
-        )
-        return out
-    return _resize_plain(image[:, left:right], rows, columns, colors, limits)
+        positions = (3 * columns.first).astype(np.uintp)
+        lines, ends = image.reshape(len(image), -1), (3 * left, 3 * right)
+        _resize(lines, *ends, *rows, positions, columns.weights, colors, limits, out)
+    else:
+        _resize_plain(image[:, left:right], rows, columns, colors, limits, out)
+    return out
+
+
+def _canvas(
+    planes: int, used: tuple[int, int], size: tuple[int, int] | None, dtype: np.dtype[Any], fill: float
+) -> NDArray[Any]:
+    """Memory (planes, *size), set to `fill` but for the part at the top left that will be used."""
+    canvas = np.empty((planes, *(size or used)), dtype)
+    canvas[:, used[0] :], canvas[:, :, used[1] :] = fill, fill
+    return canvas
 
 
 def count_ids(label: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -145,11 +158,11 @@ def count_ids(label: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _expect_inside(shape: tuple[int, ...], ys: NDArray[np.intp], xs: NDArray[np.intp], down: int, right: int) -> None:
-    """The compiled loops check nothing themselves."""
-    first, last = min(ys[0], xs[0], xs[-1]), (ys[-1] + down, max(xs[0], xs[-1]) + right)
-    if first < 0 or last[0] > shape[0] or last[1] > shape[1]:
+    """The compiled loops check nothing themselves; `down` and `right` are the taps."""
+    top, bottom, left, end = ys[0], ys[-1] + down, min(xs[0], xs[-1]), max(xs[0], xs[-1]) + right
+    if min(top, left) < 0 or bottom > shape[0] or end > shape[1]:
         raise IndexError(
-            f"a window that ends at row {last[0]}, column {last[1]} and begins at {first} or later; size {shape}"
+            f"window of rows {top}:{bottom} and columns {left}:{end}, of a source of {shape[0]}x{shape[1]}"
         )
 
 
@@ -165,8 +178,10 @@ def _gather_plain(pixels: NDArray[Any], ys: NDArray[np.intp], xs: NDArray[np.int
     return planes.take(ys, axis=1).take(xs, axis=2)
 
 
-def _resize_plain(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Floats, limits: Floats) -> Floats:
-    out = np.empty((3, len(rows.first), len(columns.first)), np.float32)
+def _resize_plain(
+    image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: Floats, limits: Floats, out: Floats
+) -> None:
+    out = out[:, : len(rows.first), : len(columns.first)]
     for top in range(0, len(rows.first), _BAND):
         first, weights = rows.first[top : top + _BAND], rows.weights[:, top : top + _BAND, None, None]
         lines = image[first] * weights[0]
@@ -179,7 +194,6 @@ def _resize_plain(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: F
         for channel, (red, green, blue, offset) in enumerate(colors):
             values = rgb[0] * red + rgb[1] * green + rgb[2] * blue + offset
             np.clip(values, *limits[channel], out=out[channel, top : top + _BAND])
-    return out
 
 
 # ---- compiled -----------------------------------------------------------------------------------------------------------
@@ -187,7 +201,7 @@ def _resize_plain(image: NDArray[np.uint8], rows: Taps, columns: Taps, colors: F
 
 @compiled
 def _gather(pixels: Any, ys: Any, xs: Any, unit: Any, out: Any) -> None:
-    """pixels (H, W, C) -> out (C, h, w); a row that comes again is copied."""
+    """pixels (H, W, C) -> the top left of out (C, >= h, >= w); a row that comes again is copied."""
     channels = pixels.shape[2]
     lines = pixels.reshape(pixels.shape[0], pixels.shape[1] * channels)
     positions = (xs * channels).astype(np.uintp)
@@ -199,7 +213,7 @@ def _gather(pixels: Any, ys: Any, xs: Any, unit: Any, out: Any) -> None:
         line = lines[ys[i]]
         for c in range(channels):
             row, shift = out[c, i], np.uintp(c)
-            for j in range(len(row)):
+            for j in range(len(positions)):
                 row[j] = line[positions[j] + shift] * unit
 
 
@@ -208,7 +222,10 @@ def _resize(
     lines: Any, left: int, right: int, tops: Any, row_weights: Any, positions: Any, column_weights: Any, colors: Any,
     limits: Any, out: Any,
 ) -> None:  # fmt: skip
-    """lines (H, 3 W), of which left..right count -> out (3, h, w), by way of one line and one row that stay in the cache."""
+    """lines (H, 3 W), of which left..right count -> the top left of out (3, >= h, >= w).
+
+    What lies in between is one line and one row, which stay in the cache.
+    """
     width = len(positions)
     line = np.empty(right - left, np.float32)
     rgb = np.empty((3, width), np.float32)
@@ -266,7 +283,7 @@ def _add_columns(line: Any, positions: Any, weights: Any, red: Any, green: Any, 
 @compiled
 def _map_colors(red: Any, green: Any, blue: Any, color: Any, lowest: Any, highest: Any, out: Any) -> None:
     a, b, c, d = color[0], color[1], color[2], color[3]
-    for j in range(len(out)):
+    for j in range(len(red)):
         value = red[j] * a + green[j] * b + blue[j] * c + d
         value = lowest if value < lowest else value
         out[j] = highest if value > highest else value

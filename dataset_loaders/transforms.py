@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from dataset_loaders.resampling import (
@@ -59,7 +58,11 @@ class Window:
     mirrored: bool = False
 
     def resize_image(
-        self, image: NDArray[np.uint8], colors: Floats = _SAME_COLORS, limits: Floats = _NO_LIMITS
+        self,
+        image: NDArray[np.uint8],
+        colors: Floats = _SAME_COLORS,
+        limits: Floats = _NO_LIMITS,
+        size: tuple[int, int] | None = None,
     ) -> Floats:
         """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> (3, rows, columns).
 
@@ -67,14 +70,23 @@ class Window:
             image: RGB.
             colors: (3, 4) affine map of RGB, applied to what is resized.
             limits: (3, 2), lowest and highest result in each channel.
+            size: (height, width) of a larger result, in which it lies at the top left; the rest is 0.
         """
         columns = bilinear_taps(self.left, self.width, self.columns, image.shape[1])
         rows = bilinear_taps(self.top, self.height, self.rows, image.shape[0])
-        return resize_image(image, rows, columns.reversed() if self.mirrored else columns, colors, limits)
+        return resize_image(image, rows, columns.reversed() if self.mirrored else columns, colors, limits, size)
 
-    def resize_label(self, label: NDArray[Any] | Stored) -> NDArray[Any]:
-        """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
-        return resize_label(label, *self._centres)
+    def resize_label(
+        self, label: NDArray[Any] | Stored, size: tuple[int, int] | None = None, fill: float = 0
+    ) -> NDArray[Any]:
+        """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...).
+
+        Args:
+            label: raw.
+            size: (height, width) of a larger result, in which it lies at the top left.
+            fill: the value of the rest.
+        """
+        return resize_label(label, *self._centres, size, fill)
 
     @cached_property
     def _centres(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -169,6 +181,7 @@ class TrainTransform:
         }
         self._normalize = _Normalize(mean, std)
         self._balanced = next((task.name for task in self.tasks if task.limits_class_share), None)
+        self._invalid = {task.name: task.unlabelled(1, 1).flat[0].item() for task in self.tasks}
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
         """The view of a raw sample in one epoch.
@@ -183,30 +196,34 @@ class TrainTransform:
         colors = _draw_color_matrix(rng) if self.photometric else None
         window, balanced = self._draw_window(sample, scale, flip, rng)
 
-        pixel_values = window.resize_image(sample["image"], *self._normalize.with_colors(colors))
+        colors_and_limits = self._normalize.with_colors(colors)
         labels = {}
         for task in self.tasks:
             if task.name in sample["labels"]:
-                cut = balanced if task.name == self._balanced else window.resize_label(sample["labels"][task.name])
+                cut = balanced if task.name == self._balanced else self._cut(task.name, sample, window)
                 # The window is mirrored already: hflip gets it the other way round, and corrects the values.
                 labels[task.name] = task.rescale(task.hflip(cut[:, ::-1]) if flip else cut, scale)
-        return _to_tensors(pixel_values, labels, self.tasks, self.size, index)
+        pixel_values = window.resize_image(sample["image"], *colors_and_limits, self.size)
+        return _to_tensors(pixel_values, (window.rows, window.columns), labels, self.tasks, index)
 
     def _draw_window(
         self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator
     ) -> tuple[Window, NDArray[Any]]:
         """The window, and in it the label that must not be filled by one class; an empty array when there is none."""
-        balanced = sample["labels"].get(self._balanced) if self._balanced else None
+        name = self._balanced if self._balanced in sample["labels"] else None
         for _ in range(self.crop_tries):
             (top, height, rows), (left, width, columns) = (
                 _draw_span(source, target, scale, rng)
                 for source, target in zip(sample["image"].shape[:2], self.size, strict=True)
             )
             window = Window(top, left, height, width, rows, columns, flip)
-            label = np.empty((0, 0), np.uint8) if balanced is None else window.resize_label(balanced)
+            label = np.empty((0, 0), np.uint8) if name is None else self._cut(name, sample, window)
             if _largest_share(label) <= self.max_class_share:
                 break
         return window, label
+
+    def _cut(self, name: str, sample: Sample, window: Window) -> NDArray[Any]:
+        return window.resize_label(sample["labels"][name], self.size, self._invalid[name])
 
 
 def _largest_share(label: NDArray[np.uint8]) -> float:
@@ -232,7 +249,7 @@ class EvalTransform:
         """As `TrainTransform.__call__`, the same in every epoch."""
         height, width = sample["image"].shape[:2]
         labels = {name: label[:, :] for name, label in sample["labels"].items()}
-        return _to_tensors(self._normalize(sample["image"]), labels, self.tasks, (height, width), index)
+        return _to_tensors(self._normalize(sample["image"]), (height, width), labels, self.tasks, index)
 
 
 class _Normalize:
@@ -263,27 +280,16 @@ class _Normalize:
 
 
 def _to_tensors(
-    pixel_values: Floats,
-    labels: Mapping[str, NDArray[Any]],
-    tasks: Sequence[Task],
-    size: tuple[int, int],
-    index: int,
+    pixel_values: Floats, used: tuple[int, int], labels: Mapping[str, NDArray[Any]], tasks: Sequence[Task], index: int
 ) -> dict[str, Any]:
-    """Content at the top left of a canvas of `size`; padding is 0, masked and invalid."""
-    rows, columns = pixel_values.shape[1:]
-    padding = (0, size[1] - columns, 0, size[0] - rows)
+    """Image and labels of one size, of which `used` rows and columns at the top left are no padding."""
+    size = pixel_values.shape[1:]
     pixel_mask = torch.ones(size, dtype=torch.bool)
-    pixel_mask[rows:], pixel_mask[:, columns:] = False, False
-    image = torch.from_numpy(pixel_values)
-    if any(padding):
-        image = F.pad(image, padding)
+    pixel_mask[used[0] :], pixel_mask[:, used[1] :] = False, False
     tensors = {}
     for task in tasks:
-        label = task.to_tensor(labels[task.name] if task.name in labels else task.unlabelled(rows, columns))
-        if any(padding):
-            label = F.pad(label, padding, value=task.to_tensor(task.unlabelled(1, 1)).flatten()[0].item())
-        tensors[task.name] = label
-    return {"pixel_values": image, "pixel_mask": pixel_mask, "labels": tensors, "index": index}
+        tensors[task.name] = task.to_tensor(labels[task.name] if task.name in labels else task.unlabelled(*size))
+    return {"pixel_values": torch.from_numpy(pixel_values), "pixel_mask": pixel_mask, "labels": tensors, "index": index}
 
 
 class TransformedDataset(Dataset[dict[str, Any]]):

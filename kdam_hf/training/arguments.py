@@ -149,7 +149,7 @@ class KdamTrainingArguments(TrainingArguments):
     )
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
-    dataloader_num_workers: int = _field(0, "worker processes that load data, and that count in evaluation")
+    dataloader_num_workers: int = _field(0, "worker processes that load data, and count in evaluation on a GPU")
 
     def __post_init__(self) -> None:
         """Fill in what depends on other fields."""
@@ -172,6 +172,11 @@ class KdamTrainingArguments(TrainingArguments):
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
+
+    @property
+    def counting_processes(self) -> int:
+        """Processes that count in evaluation; on the CPU the model would have to share its cores with them."""
+        return 1 if self.device.type == "cpu" else max(1, self.dataloader_num_workers)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -200,7 +200,7 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
         args.device,
         trainer.processes,
         progress=progress,
-        num_proc=max(1, args.dataloader_num_workers),
+        num_proc=args.counting_processes,
     )
     if trainer.is_world_process_zero():
         meta = {

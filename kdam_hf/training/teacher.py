@@ -23,8 +23,8 @@ class FrozenTeacher(nn.Module):
     Args:
         models: one multi-task model, or several whose tasks are disjoint.
         student: configuration of the student; every task of it must be taught, with the same kind and channels.
-        bf16: hold and run the models in bfloat16 and channels-last; about three times faster where the device
-            multiplies bfloat16 in hardware.
+        bf16: hold and run the models in bfloat16 and channels-last, which pays where the device multiplies bfloat16 in
+            hardware (1.8 times faster for a Swin-B teacher with AVX512-BF16).
         batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
 
     Raises:

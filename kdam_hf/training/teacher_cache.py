@@ -26,25 +26,29 @@ MANIFEST = "manifest.json"
 ALIGNMENT = 64
 PAGE = 4096  # no two records share one: processes on several machines may write neighbours
 TRAILER = 8  # checksums of crop and record, uint32 each
-LOWEST, LEVELS = -16.0, 255  # of 8-bit log-probabilities: nats, steps
-STORED: dict[str, np.dtype[Any]] = {
-    "fp16": np.dtype("<f2"),
-    "fp32": np.dtype("<f4"),
-    "log_probabilities": np.dtype("u1"),
-}
+LOWEST, LEVELS = -64.0, 255  # of 8-bit log-probabilities: nats, steps
+STORED: dict[str, np.dtype[Any]]
+STORED = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4"), "log_probabilities": np.dtype("u1")}
 Key = tuple[int, int]
 
 
 def encode(prediction: Tensor, form: str) -> Tensor:
-    """(B, C, h, w) float32 -> what is stored of it: fp16, fp32, or log-probabilities over C clipped and cut to 8 bits."""
+    """(B, C, h, w) float32 -> what is stored of it: fp16, fp32, or log-probabilities over C in 8 bits.
+
+    The 8 bits hold the square root of the log-probability, clipped at `LOWEST`: steps are fine where a class is likely, and
+    a temperature of 8 still finds the unlikely ones in place.
+    """
     if form == "log_probabilities":
-        return (F.log_softmax(prediction, dim=1).clamp_min(LOWEST) * (LEVELS / LOWEST)).round().to(torch.uint8)
+        share = F.log_softmax(prediction, dim=1).clamp(LOWEST, 0) / LOWEST
+        return (share.sqrt() * LEVELS).round().to(torch.uint8)
     return prediction.to(torch.float16 if form == "fp16" else torch.float32)
 
 
 def decode(stored: Tensor, form: str) -> Tensor:
     """What was stored -> float32, of the same shape."""
-    return stored.float() * (LOWEST / LEVELS) if form == "log_probabilities" else stored.float()
+    values = stored.float()
+    # in place: the loader would spend its time on fresh memory
+    return values.mul_(1 / LEVELS).square_().mul_(LOWEST) if form == "log_probabilities" else values
 
 
 def crop_checksum(pixel_values: Tensor) -> int:
@@ -87,7 +91,12 @@ class TeacherCache:
 
         Raises:
             CheckpointError: not written, or damaged.
+            KdamValueError: more views than there are.
         """
+        if view >= self.views:
+            raise KdamValueError(
+                f"{self.folder} holds {self.views} views, asked for view {view}; give the trainer as many."
+            )
         record = np.array(self._map(view)[index])
         if not self._intact(record):
             raise CheckpointError(
@@ -223,16 +232,12 @@ def _layout(manifest: Mapping[str, Any]) -> tuple[dict[str, tuple[int, tuple[int
     """Task name -> (offset, (C, h, w), form) within a record, and the end of the last."""
     slots, end = {}, 0
     for name, task in manifest["tasks"].items():
-        shape, form = (task["channels"], *manifest["grid"]), _form(manifest["dtype"], task["predicts_logits"])
+        shape, form = (task["channels"], *manifest["grid"]), manifest["dtype"]
+        if form == "uint8":
+            form = "log_probabilities" if task["predicts_logits"] else "fp16"
         slots[name] = (end, shape, form)
         end = _aligned(end + int(np.prod(shape)) * STORED[form].itemsize, ALIGNMENT)
     return slots, end
-
-
-def _form(dtype: str, predicts_logits: bool) -> str:
-    if dtype == "uint8":
-        return "log_probabilities" if predicts_logits else "fp16"
-    return dtype
 
 
 def _aligned(size: int, unit: int) -> int:

@@ -162,7 +162,7 @@ class MultiTaskTrainer(Trainer):
                 self.args.device,
                 self.processes,
                 progress=not self.args.disable_tqdm and self.args.process_index == 0,
-                num_proc=max(1, self.args.dataloader_num_workers),
+                num_proc=self.args.counting_processes,
             )
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         images = len(dataloader.dataset)  # type: ignore[arg-type]

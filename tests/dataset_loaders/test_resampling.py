@@ -161,14 +161,14 @@ def test_a_window_outside_the_source_is_refused_and_never_read(shift):
     taps = bilinear_taps(0, 40, 40, 40)
     outside = Taps(taps.first + shift, taps.weights)
     for pair in ((taps, outside), (outside, taps), (outside.reversed(), taps)):
-        with pytest.raises(IndexError, match="a window that ends"):
+        with pytest.raises(IndexError, match="window of rows"):
             resize_image(image, pair[1], pair[0], IDENTITY, NO_LIMITS)
     for ys, xs in (
         (all_of_it, all_of_it + shift),
         (all_of_it + shift, all_of_it),
         (all_of_it, all_of_it[::-1] + shift),
     ):
-        with pytest.raises(IndexError, match="a window that ends"):
+        with pytest.raises(IndexError, match="window of rows"):
             resize_label(image, ys, xs)
 
 
@@ -177,3 +177,19 @@ def test_a_window_outside_the_source_is_refused_and_never_read(shift):
 def test_ids_are_counted(size):
     label = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     assert count_ids(label).tolist() == [int((label == k).sum()) for k in range(256)]
+
+
+@pytest.mark.usefixtures("_numba")
+@pytest.mark.parametrize("size", [(40, 50), (41, 50), (40, 57), (43, 52)])
+def test_a_larger_result_holds_the_smaller_one_at_its_top_left(size):
+    taps = bilinear_taps(3, 21.3, 40, 40), bilinear_taps(0, 40, 50, 40)
+    ys, xs = nearest_indices(3, 21.3, 40), nearest_indices(0, 40, 50)
+    found = resize_image(random_image(), *taps, IDENTITY, NO_LIMITS, size)
+    expected = np.zeros((3, *size), np.float32)
+    expected[:, :40, :50] = resize_image(random_image(), *taps, IDENTITY, NO_LIMITS)
+    np.testing.assert_array_equal(found, expected)
+    for kind in KINDS:
+        small, found = resize_label(random_label(kind), ys, xs), resize_label(random_label(kind), ys, xs, size, 7)
+        expected = np.full((*size, *small.shape[2:]), 7, small.dtype)
+        expected[:40, :50] = small
+        np.testing.assert_array_equal(found, expected)
