@@ -25,10 +25,10 @@ import torch
 from dataset_loaders import DenseDataset, EvalTransform
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.image_processing_kdam import upsample
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import Task, with_options
+from kdam_hf.tasks.base import as_map
 from kdam_hf.training import (
     DataArguments,
     KdamTrainingArguments,
@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     ratio = latency_ratio(models[next(iter(students))], models["teacher"], held_out)
     summary = {"teacher": teacher} | {method: over_seeds(runs) for method, runs in students.items()}
     write_json(root / "results.json", summary)
-    report = table(summary, held_out.tasks, ratio, data, len(args.seeds))
+    tasks = with_options(held_out.tasks, data.task_options or ())
+    report = table(summary, tasks, ratio, data, len(args.seeds))
     (root / "results.md").write_text(report)
     print("\n" + report + f"\nWritten to {root}: contact_sheet.png, results.json, results.md")
 
@@ -112,6 +113,10 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
         if different:
             raise CheckpointError(
                 f"{folder} holds a run with other {', '.join(different)}; run make clean or choose another --output_dir."
+            )
+        if "protocol" not in found["meta"]:
+            raise CheckpointError(
+                f"{folder} was scored by an earlier version, with other metrics; run make clean or choose another --output_dir."
             )
         teachers = found["meta"].get("teacher", [])
         if [weights_hash(name) for name in teachers] != found["meta"].get("teacher_sha256", []):
@@ -165,10 +170,7 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
 
 def decoded(task: Task, prediction: torch.Tensor, height: int, width: int) -> np.ndarray:
     """A stride-4 prediction (1, C, h, w) as a raw map of the image's size."""
-    values = task.decode(upsample(prediction.float(), (height, width)))[0].numpy()
-    if values.ndim == 2:
-        return values
-    return values[0] if len(values) == 1 else values.transpose(1, 2, 0)
+    return as_map(task.decode(prediction, (height, width))[0])
 
 
 @torch.inference_mode()

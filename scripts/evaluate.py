@@ -1,47 +1,153 @@
-"""Score a model on a split of a dataset.
+"""Score a model, or maps on disk that any model predicted, on a split of a dataset.
 
-    python scripts/evaluate.py --model outputs/demo/cs --rooms_height 144 --rooms_width 192 --output results.json
-    python scripts/evaluate.py --model outputs/own --dataset folder --data_dir DIR --split val --output results.json
+    python scripts/evaluate.py --model outputs/demo/cs --rooms_height 144 --rooms_width 192 --output outputs/results.json
+    python scripts/evaluate.py --model outputs/own --dataset folder --data_dir DIR --save_predictions MAPS --plots PLOTS
+    python scripts/evaluate.py --predictions MAPS --dataset folder --data_dir DIR --protocol atrc
+    python scripts/evaluate.py --model outputs/own --dataset folder --data_dir DIR --single_task semseg.json edge.json
 
-Images are scored at their own size on their labelled pixels. Writes a flat results.json and prints it.
+Images are scored at their own size on their labelled pixels. Writes a flat results.json, and results.md beside it; the
+layout of maps on disk, protocols and definitions stand in docs/metrics.md.
 """
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from dataset_loaders import Collator, EvalTransform, TransformedDataset
-from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command, write_results
-from kdam_hf.training.runs import describe_run, open_split
+from dataset_loaders import Collator, DenseDataset, EvalTransform, SubsetDataset, TransformedDataset, read_ids
+from kdam_hf.errors import KdamValueError
+from kdam_hf.metrics import Metric
+from kdam_hf.tasks import Task, with_boundaries, with_options
+from kdam_hf.training import SourceArguments, load_model, parse_recipe, run_command, write_results
+from kdam_hf.training.evaluation import predict_maps
+from kdam_hf.training.prediction_files import StoredPredictions, save_maps
+from kdam_hf.training.report import results_table
+from kdam_hf.training.runs import describe_data, describe_run, open_split
+from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
 from kdam_hf.training.teacher import check_tasks_agree
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass
 class EvaluationArguments:
-    """Which model and split, and where the numbers go."""
+    """What is scored, how, and where the numbers go."""
 
-    model: str = field(metadata={"help": "folder or hub id"})
-    split: str = field(default="val", metadata={"help": "split to score"})
-    output: str = field(default="results.json", metadata={"help": "file to write"})
-    batch_size: int = field(default=4, metadata={"help": "images per batch"})
-    num_workers: int = field(default=0, metadata={"help": "worker processes that read images"})
+    model: str | None = _option(None, "folder or hub id of a model")
+    predictions: str | None = _option(None, "folder of maps on disk to score in place of a model's")
+    split: str = _option("val", "split to score")
+    ids: str | None = _option(None, "file with the ids to score, one a line; the whole split by default")
+    protocol: str = _option("ours", "ours, or that of other code: atrc, invpt, mtl_pytorch, all_thresholds")
+    boundaries: str | None = _option(
+        None, "protocol of odsF: nyud, pascal, bsds, or none; that of the dataset by default"
+    )
+    single_task: list[str] | None = _option(None, "results.json of single-task models, for delta_m")
+    save_predictions: str | None = _option(None, "new folder for the predicted maps")
+    plots: str | None = _option(None, "folder for figures")
+    output: str = _option("results.json", "file to write; its table gets the same name with .md")
+    batch_size: int = _option(4, "images per batch of the model")
+    num_workers: int = _option(0, "worker processes that read images")
+    num_proc: int | None = _option(None, "processes that count; all cores, half of them beside a model on the CPU")
 
 
 def main(argv: list[str] | None = None) -> None:
     data, args, _ = parse_recipe((SourceArguments, EvaluationArguments), argv, __doc__)
-    model = load_model(args.model)
-    data.tasks = data.tasks or model.config.task_names
-    source = open_split(data, args.split)
-    check_tasks_agree(model.config.tasks, [task.spec() for task in source.tasks], "the model", "the data")
-    dataset = TransformedDataset(source, EvalTransform(source.tasks, model.config.image_mean, model.config.image_std))
-    batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(source.tasks))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    metrics = evaluate_model(model.to(device), batches, source.tasks, device)
-    write_results(args.output, metrics, describe_run(model, dataset, args.model, data, args.split))
-    for name, value in metrics.items():
-        print(f"{name:28} {value:10.4f}")
-    print(f"{len(dataset)} images; written to {args.output}")
+    check_arguments(args)
+    model = load_model(args.model) if args.model else None
+    if model is not None:
+        data.tasks = data.tasks or model.config.task_names
+    source: DenseDataset = open_split(data, args.split)
+    if args.ids:
+        source = SubsetDataset(source, read_ids(Path(args.ids)))
+    tasks = with_boundaries(with_options(source.tasks, data.task_options or ()), args.boundaries)
+    metrics = make_metrics(tasks, args.protocol)
+
+    maps: Iterable[ImageMaps]
+    if model is not None:
+        check_tasks_agree(model.config.tasks, [task.spec() for task in tasks], "the model", "the data")
+        transform = EvalTransform(tasks, model.config.image_mean, model.config.image_std)
+        dataset = TransformedDataset(source, transform)
+        batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(tasks))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        num_proc = share_cores(args.num_proc, on_cpu=device == "cpu")
+        maps = predict_maps(model.to(device), batches, tasks, device)
+        if args.save_predictions:
+            maps = save_maps(maps, args.save_predictions, tasks, source.ids)
+        meta = describe_run(model, dataset, args.model, data, tasks, args.protocol)
+    else:
+        num_proc = share_cores(args.num_proc, on_cpu=False)
+        stored = StoredPredictions(args.predictions, source, tasks)
+        reader = DataLoader(stored, batch_size=None, num_workers=args.num_workers, collate_fn=as_it_is)
+        maps = tqdm(reader, desc="Scoring", unit="image", leave=False)
+        meta = {"predictions": args.predictions, **describe_data(source, data, tasks, args.protocol)}
+    meta |= {"ids": args.ids, "ids_sha256": source.digest if isinstance(source, SubsetDataset) else None}
+    references = single_task_references(args.single_task, tasks, meta) if args.single_task else {}
+    count_maps(maps, metrics, num_proc)
+
+    results = flat_values(metrics)
+    if references:
+        results["delta_m"] = gain_over(results, references, tasks)
+        meta["single_task"] = {name: path for name, (path, _) in references.items()}
+    write_results(args.output, results, meta)
+    table = results_table(results, meta, tasks)
+    Path(args.output).with_suffix(".md").write_text(table, "utf-8")
+    print("\n" + table)
+    if args.plots:
+        draw(metrics, results, tasks, args.plots, Path(args.model or args.predictions).name)
+    print(f"Written to {args.output}")
+
+
+def check_arguments(args: EvaluationArguments) -> None:
+    """Refuse what cannot be meant, before minutes of work."""
+    if (args.model is None) == (args.predictions is None):
+        raise KdamValueError(
+            f"model={args.model}, predictions={args.predictions}; expected one of them: --model FOLDER_OR_HUB_ID to run a "
+            "model, or --predictions DIR to score maps on disk."
+        )
+    if args.predictions and args.save_predictions:
+        raise KdamValueError("save_predictions goes with --model: the maps of --predictions are on disk already.")
+    if Path(args.output).suffix != ".json":
+        raise KdamValueError(f"output is {args.output}; expected a file name that ends in .json.")
+    if args.plots:
+        try:
+            import kdam_hf.plots  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise KdamValueError(str(error)) from error
+
+
+def share_cores(num_proc: int | None, on_cpu: bool) -> int:
+    """How many processes count; a model on the CPU gets the cores that are left, or it would wait for its threads."""
+    cores = os.cpu_count() or 1
+    if num_proc is None:
+        num_proc = min(cores, max(2, cores // 2)) if on_cpu else cores
+    if on_cpu and num_proc > 1:
+        torch.set_num_threads(max(1, cores - num_proc))
+    return num_proc
+
+
+def as_it_is(one: ImageMaps) -> ImageMaps:
+    return one
+
+
+def draw(
+    metrics: Mapping[str, Metric], results: Mapping[str, float], tasks: Sequence[Task], folder: str, model: str
+) -> None:
+    """A PNG for each task that has a figure and a labelled pixel."""
+    from kdam_hf.plots import save_png
+
+    for task in tasks:
+        value = results[f"{task.name}/{task.primary_metric}"]
+        figure = task.figure(metrics[task.name], model) if value == value else None  # NaN: nothing to show
+        if figure is not None:
+            save_png(figure, Path(folder) / f"{task.name}.png")
+            print(f"{folder}/{task.name}.png")
 
 
 if __name__ == "__main__":

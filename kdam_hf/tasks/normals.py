@@ -36,6 +36,7 @@ class Normals(Task):
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
     higher_is_better: ClassVar[bool] = False
+    stored_as: ClassVar[str] = ".npy"
 
     @property
     def channels(self) -> int:

@@ -1,6 +1,6 @@
 """Scores a model image by image at full resolution, in constant memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,12 +9,11 @@ from tqdm import tqdm
 
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
-from kdam_hf.image_processing_kdam import upsample
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task
+from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics, sum_over
 
 
-@torch.inference_mode()
 def evaluate_model(
     model: KdamPreTrainedModel,
     batches: Iterable[dict],
@@ -22,6 +21,7 @@ def evaluate_model(
     device: torch.device | str = "cpu",
     processes: Processes = LOCAL,
     progress: bool = True,
+    num_proc: int = 1,
 ) -> dict[str, float]:
     """Metrics of every task over all batches of all processes.
 
@@ -34,6 +34,7 @@ def evaluate_model(
         device: where the model is.
         processes: those that share the split.
         progress: show a progress bar.
+        num_proc: processes that count beside this one while the model runs; 1 counts here.
 
     Returns:
         Flat dict `task/metric` -> value.
@@ -41,28 +42,54 @@ def evaluate_model(
     Raises:
         KdamValueError: the split is empty.
     """
-    metrics = {task.name: task.metric() for task in tasks}
-    images = torch.zeros((), dtype=torch.int64)
+    metrics = make_metrics(tasks)
+    images = count_maps(predict_maps(model, batches, tasks, device, progress), metrics, num_proc)
+    if processes.sum(torch.tensor(images, device=device)) == 0:
+        raise KdamValueError("nothing to evaluate: the split holds no image.")
+    sum_over(metrics, processes, device)
+    return flat_values(metrics)
+
+
+@torch.inference_mode()
+def predict_maps(
+    model: KdamPreTrainedModel,
+    batches: Iterable[dict],
+    tasks: Sequence[Task],
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Iterator[ImageMaps]:
+    """Run the model and decode its predictions at the size of each image.
+
+    Args:
+        model: in any mode; it runs in evaluation mode and is left as it was.
+        batches: dicts of the collator.
+        tasks: the tasks to decode.
+        device: where the model is.
+        progress: show a progress bar.
+
+    Raises:
+        KdamValueError: a prediction is not finite.
+    """
     was_training = model.training
     model.eval()
-    for batch in tqdm(batches, desc="Evaluating", unit="batch", disable=not progress, leave=False):
-        for part in _equal_sizes(batch):
-            predictions = model(part["pixel_values"].to(device), part["pixel_mask"].to(device)).predictions
-            _refuse_non_finite(predictions, part["index"])
-            for k in range(len(part["index"])):
-                for task in tasks:
-                    full = upsample(predictions[task.name][k : k + 1].float(), part["pixel_mask"].shape[-2:])
-                    metrics[task.name].update(task.decode(full)[0].cpu(), part["labels"][task.name][k])
-        images += len(batch["index"])
-    model.train(was_training)
-    if processes.sum(images.to(device)) == 0:
-        raise KdamValueError("nothing to evaluate: the split holds no image.")
-    results: dict[str, float] = {}
-    for name, metric in metrics.items():
-        for key, value in metric.state.items():
-            metric.state[key] = processes.sum(value.to(device)).cpu()
-        results |= {f"{name}/{key}": value for key, value in metric.compute().items()}
-    return results
+    try:
+        for batch in tqdm(batches, desc="Evaluating", unit="batch", disable=not progress, leave=False):
+            for part in _equal_sizes(batch):
+                predictions = model(part["pixel_values"].to(device), part["pixel_mask"].to(device)).predictions
+                _refuse_non_finite(predictions, part["index"])
+                for k, index in enumerate(part["index"].tolist()):
+                    yield ImageMaps(
+                        index,
+                        {task.name: _decoded(task, predictions[task.name][k : k + 1], part) for task in tasks},
+                        {task.name: part["labels"][task.name][k] for task in tasks},
+                        {task.name: f"{task.name} of image {index}" for task in tasks},
+                    )
+    finally:
+        model.train(was_training)
+
+
+def _decoded(task: Task, prediction: Tensor, part: dict[str, Any]) -> Tensor:
+    return task.decode(prediction, part["pixel_mask"].shape[-2:])[0].cpu()
 
 
 def _equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
-"""What a run leaves behind: facts about the model and a flat results.json."""
+"""What a run leaves behind: facts about the model, a flat results.json and a table of it."""
 
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdam_hf.metrics import PROTOCOLS
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.tasks import Task
 
 PACKAGES = ("kdam-hf", "torch", "transformers", "accelerate", "datasets", "numpy", "pillow")
 
@@ -58,6 +61,37 @@ def _cpuinfo() -> list[str]:
 def write_results(path: str | Path, metrics: Mapping[str, float], meta: Mapping[str, Any]) -> None:
     """Write `{"semseg/miou": ..., ..., "meta": {...}}`, complete or not at all."""
     write_json(path, {**metrics, "meta": {**meta, "versions": versions()}})
+
+
+def results_table(metrics: Mapping[str, float], meta: Mapping[str, Any], tasks: Sequence[Task]) -> str:
+    """Markdown: every value, those that papers report first in bold, and what was scored under which settings.
+
+    Args:
+        metrics: `task/metric` -> value; entries without a task come last.
+        meta: facts of the score, as in results.json.
+        tasks: in the order of the rows.
+    """
+    better = {f"{task.name}/{task.primary_metric}": "↑" if task.higher_is_better else "↓" for task in tasks}
+    lines = ["| task | metric | value |", "| --- | --- | --- |"]
+    for key, value in metrics.items():
+        task, _, name = key.rpartition("/")
+        number = "–" if math.isnan(value) else f"{value:.3f}"
+        first = f"**{name}** {better[key]} | **{number}**" if key in better else f"{name} | {number}"
+        lines.append(f"| {task or 'all'} | {first} |")
+    protocol = PROTOCOLS[meta["protocol"]]
+    settings = [f"{name} `{meta[name]}`" for name in ("protocol", "boundaries") if name in meta]
+    whose = f"model `{meta['model']}`" if "model" in meta else f"predictions in `{meta['predictions']}`"
+    listed = f", those of `{meta['ids']}`" if meta.get("ids") else ""
+    lines += [
+        "",
+        f"{whose[0].upper()}{whose[1:]}; {meta['images']} images of {meta['data']} {meta['split']}{listed}; "
+        f"{', '.join(settings)}. {meta['hardware']}, {meta['date']}.",
+    ]
+    if protocol.name != "ours":
+        lines.append(f"Protocol `{protocol.name}`: {protocol.differs} (against `ours`). Source: {protocol.source}.")
+    for task, path in meta.get("single_task", {}).items():
+        lines.append(f"Reference of delta_m for {task}: `{path}`.")
+    return "\n".join(lines) + "\n"
 
 
 def write_json(path: str | Path, content: Any) -> None:

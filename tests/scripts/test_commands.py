@@ -124,7 +124,7 @@ def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(tree, teac
         scores,
     )
     keys, results = flat_keys(scores)
-    assert {"semseg/miou", "depth/rmse", "normals/mean_angle", "edge/maxf"} <= keys
+    assert {"semseg/miou", "depth/rmse", "normals/mean_angle", "edge/odsf", "edge/maxf"} <= keys
     assert results["meta"]["images"] == 3
     trained = flat_keys(student / "results.json")[1]
     assert {k: trained[k] for k in keys} == pytest.approx({k: results[k] for k in keys}, rel=1e-4)
@@ -220,11 +220,14 @@ def test_comparison_leaves_models_table_sheet_and_results_and_is_reused(tmp_path
             "saliency/maxf",
             "depth/rmse",
             "normals/mean_angle",
+            "edge/odsf",
             "edge/maxf",
             "meta",
         } <= set(result)
     assert Image.open(tmp_path / "out" / "contact_sheet.png").width > 5 * 56
-    assert "SYNTHETIC" in (tmp_path / "out" / "results.md").read_text()
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "SYNTHETIC" in table
+    assert "edge/odsf ↑" in table
     again = run("compare.py", *arguments)
     assert again.stdout.count("reused") == 3
     other = run("compare.py", *arguments, "--max_steps", "2", check=False)

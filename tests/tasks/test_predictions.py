@@ -29,7 +29,7 @@ def test_a_stored_prediction_comes_back_within_the_precision_of_its_file(all_tas
     for task in all_tasks:
         values = predicted(task)
         stored = task.prediction_to_file(as_map(values))
-        assert stored.dtype == (np.uint8 if task.stored_as == ".png" else stored.dtype), task.name
+        assert (stored.dtype == np.uint8) == (task.stored_as == ".png"), task.name
         assert stored.shape[:2] == SIZE
         read = task.prediction_from_file(stored, "file")
         assert (read.shape, read.dtype) == (values.shape, values.dtype), task.name

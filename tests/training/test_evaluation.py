@@ -54,6 +54,13 @@ def test_the_image_processor_gives_the_maps_that_are_scored(kit):
     assert seen == pytest.approx(scored, rel=1e-4, nan_ok=True)
 
 
+def test_processes_that_count_change_no_score(kit):
+    model = kit.model("teacher")
+    alone, beside = (evaluate_model(model, batches(kit, 2), kit.tasks, progress=False, num_proc=n) for n in (1, 2))
+    assert beside == pytest.approx(alone, rel=1e-12)
+    assert kit.args(dataloader_num_workers=3).counting_processes == 1  # the model needs the cores
+
+
 def test_the_model_is_left_in_its_mode(kit):
     for mode in (True, False):
         model = kit.model().train(mode)

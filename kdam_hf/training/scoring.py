@@ -1,0 +1,199 @@
+"""Decoded maps into metrics, in this process or in several, and results from metrics.
+
+Unusual here: a process that counts sends back sums, not values, so the numbers do not depend on how many there are.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdam_hf.distributed import Processes
+from kdam_hf.errors import KdamValueError
+from kdam_hf.metrics import Metric, delta_m, under_protocol
+from kdam_hf.tasks import Task
+
+Arrays = dict[str, NDArray[Any]]
+# facts of a score that must agree with those of the score it is held against
+CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
+
+
+@dataclass(frozen=True)
+class ImageMaps:
+    """What was predicted for one image, and what is true.
+
+    Args:
+        index: of the image in the split.
+        predictions: per task, as `Task.decode` gives it for one image, on the CPU.
+        labels: per task, as `Task.to_tensor` gives it.
+        sources: per task where the prediction comes from, for error messages.
+    """
+
+    index: int
+    predictions: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    sources: dict[str, str]
+
+
+def make_metrics(tasks: Sequence[Task], protocol: str = "ours") -> dict[str, Metric]:
+    """An empty metric per task.
+
+    Raises:
+        KdamValueError: unknown protocol.
+    """
+    return {task.name: under_protocol(task.metric(), protocol) for task in tasks}
+
+
+def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_proc: int = 1) -> int:
+    """Add images to the metrics.
+
+    Args:
+        maps: a few are held at a time, so a generator needs little memory.
+        metrics: by task name; the maps hold more tasks or the same.
+        num_proc: processes that count while this one goes on taking maps; 1 counts here.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        KdamValueError: num_proc < 1, or a metric refuses a map; names where the prediction comes from.
+    """
+    if num_proc < 1:
+        raise KdamValueError(f"num_proc is {num_proc}: expected the number of processes that count, at least 1.")
+    images = 0
+    if num_proc == 1:
+        for one in maps:
+            _update(metrics, one)
+            images += 1
+        return images
+    empty = {name: metric.with_settings() for name, metric in metrics.items()}
+    with ProcessPoolExecutor(num_proc, initializer=_begin, initargs=(empty,)) as pool:
+        under_way: deque[Future[dict[str, Arrays]]] = deque()
+        for one in maps:
+            under_way.append(pool.submit(_count, one.index, _arrays(one.predictions), _arrays(one.labels), one.sources))
+            images += 1
+            if len(under_way) == 2 * num_proc:
+                _merge(metrics, under_way.popleft().result())
+        for future in under_way:
+            _merge(metrics, future.result())
+    return images
+
+
+def sum_over(metrics: Mapping[str, Metric], processes: Processes, device: torch.device | str) -> None:
+    """Make the metrics of every process those of all processes; `device` is where they can talk."""
+    for metric in metrics.values():
+        for key, value in metric.state.items():
+            metric.state[key] = processes.sum(value.to(device)).cpu()
+
+
+def flat_values(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """`task/metric` -> value."""
+    return {f"{name}/{key}": value for name, metric in metrics.items() for key, value in metric.compute().items()}
+
+
+def conditions(tasks: Sequence[Task], protocol: str = "ours") -> dict[str, str]:
+    """Under which settings the tasks are scored, as plain data for results."""
+    return {"protocol": protocol, **{key: value for task in tasks for key, value in task.scoring().items()}}
+
+
+def single_task_references(
+    files: Sequence[str | Path], tasks: Sequence[Task], meta: Mapping[str, Any]
+) -> dict[str, tuple[str, float]]:
+    """For each task the file that holds its primary metric, and the value there.
+
+    Args:
+        files: results.json of single-task models, which together hold each primary metric once.
+        tasks: those that count.
+        meta: facts of the score that is held against them, as they are written.
+
+    Raises:
+        KdamValueError: a file is not readable or was scored under other conditions, or a task is in none or two of them.
+    """
+    found = {str(path): _read_results(path) for path in files}
+    references = {}
+    for task in tasks:
+        key = f"{task.name}/{task.primary_metric}"
+        holders = [path for path, content in found.items() if key in content]
+        if len(holders) != 1:
+            raise KdamValueError(
+                f"single_task: {key} is in {len(holders)} of {', '.join(found)}; expected one. Give one results.json per task, "
+                "of a model that evaluate.py scored on it, or choose --tasks."
+            )
+        path, content = holders[0], found[holders[0]]
+        theirs = content.get("meta", {})
+        for name in CONDITIONS:
+            if name in theirs and name in meta and theirs[name] != meta[name]:
+                raise KdamValueError(
+                    f"{path}: scored with {name} {theirs[name]}, here {meta[name]}; a gain needs equal conditions. Score both "
+                    "with evaluate.py and the same options."
+                )
+        references[task.name] = (path, float(content[key]))
+    return references
+
+
+def gain_over(
+    results: Mapping[str, float], references: Mapping[str, tuple[str, float]], tasks: Sequence[Task]
+) -> float:
+    """delta_m in percent over the primary metrics of the tasks; references as made by `single_task_references`."""
+    return delta_m(
+        (results[f"{task.name}/{task.primary_metric}"], references[task.name][1], task.higher_is_better)
+        for task in tasks
+    )
+
+
+def _read_results(path: str | Path) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise KdamValueError(f"{path}: not readable as results.json ({error}).") from error
+    if not isinstance(content, dict):
+        raise KdamValueError(f"{path}: holds no object; expected the results.json that evaluate.py writes.")
+    return content
+
+
+def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:
+    for name, metric in metrics.items():
+        try:
+            metric.update(maps.predictions[name], maps.labels[name])
+        except KdamValueError as error:
+            raise KdamValueError(f"{maps.sources[name]}: {error}") from error
+
+
+def _merge(metrics: Mapping[str, Metric], counted: Mapping[str, Arrays]) -> None:
+    for name, arrays in counted.items():
+        part = metrics[name].with_settings()
+        part.state = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        metrics[name].merge(part)
+
+
+# ---- in a process that counts -----------------------------------------------------------------------------------------
+
+_EMPTY: dict[str, Metric] = {}
+
+
+def _begin(empty: Mapping[str, Metric]) -> None:
+    torch.set_num_threads(1)
+    _EMPTY.update(empty)
+
+
+def _count(index: int, predictions: Arrays, labels: Arrays, sources: dict[str, str]) -> dict[str, Arrays]:
+    metrics = {name: metric.with_settings() for name, metric in _EMPTY.items()}
+    _update(metrics, ImageMaps(index, _tensors(predictions), _tensors(labels), sources))
+    return {name: _arrays(metric.state) for name, metric in metrics.items()}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    """Tensors would be handed over as shared memory, of which containers have little."""
+    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: Arrays) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,235 @@
+"""The command evaluate.py, held against numbers worked out by hand, and against itself by its other way in."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdam_hf import KdamStudent
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import make_task
+
+SIDE = 160  # its diagonal times 0.0075 is 1.7 pixels
+HALF = SIDE // 2
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    path = Path(__file__).parents[2] / "scripts" / "evaluate.py"
+    spec = importlib.util.spec_from_file_location("evaluate_command", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def put(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        Image.fromarray(array).save(path)
+
+
+def full(value, dtype=np.uint8):
+    return np.full((SIDE, SIDE), value, dtype)
+
+
+def tilted(degrees):
+    """Normals that lean to the right."""
+    angle = np.radians(degrees)
+    return np.broadcast_to(np.array([np.sin(angle), 0, np.cos(angle)], np.float32), (SIDE, SIDE, 3))
+
+
+def line(column, value):
+    edges = full(0)
+    edges[20:140, column] = value
+    return edges
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two images `a` and `b` and what is true of them; every task has a different label for a reason given below."""
+    root = tmp_path_factory.mktemp("data")
+    for name in "ab":
+        put(root / "images" / f"{name}.png", np.zeros((SIDE, SIDE, 3), np.uint8))
+        semseg, saliency, depth = full(0), full(0), full(2.0, np.float32)
+        semseg[:, HALF:] = 1
+        saliency[:HALF] = 1
+        depth[:HALF] = 2 * (name == "a")
+        put(root / "semseg" / f"{name}.png", semseg)
+        put(root / "saliency" / f"{name}.png", saliency)
+        put(root / "depth" / f"{name}.npy", depth)
+        put(root / "normals" / f"{name}.npy", tilted(0))
+        put(root / "edge" / f"{name}.png", line(HALF, 1))
+    tasks = {"semseg": {"class_names": ["left", "right"]}, "saliency": {}, "depth": {}, "normals": {}, "edge": {}}
+    (root / "dataset.json").write_text(json.dumps({"name": "halves", "tasks": tasks}))
+    (root / "train.txt").write_text("a\n")
+    (root / "val.txt").write_text("a\nb\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory):
+    """Maps that another system might have left: 8 and 16 bits, floats in half and double precision."""
+    root = tmp_path_factory.mktemp("maps")
+    right = full(0)
+    right[:, HALF:] = 1
+    salient = full(0)
+    salient[:HALF] = 255
+    put(root / "semseg" / "a.png", full(0))
+    put(root / "semseg" / "b.npy", right.astype(np.int64))
+    put(root / "saliency" / "a.png", salient)
+    put(root / "saliency" / "b.npy", full(0, np.float32))
+    put(root / "depth" / "a.npy", full(2.3, np.float64))
+    put(root / "depth" / "b.png", full(1500, np.uint16))
+    put(root / "normals" / "a.npy", tilted(10))
+    put(root / "normals" / "b.npy", 3 * tilted(40))
+    put(root / "edge" / "a.png", line(HALF + 1, 255))
+    put(root / "edge" / "b.npy", line(HALF + 3, 1).astype(np.float16))
+    return root
+
+
+# worked out by hand
+EXPECTED = {
+    # left: all of it found, a half of `a` too much; right: half of it found
+    "semseg/miou": 100 * (2 / 3 + 1 / 2) / 2,
+    "semseg/pixel_accuracy": 75,
+    # precision 1, recall 1/2, beta^2 = 0.3
+    "saliency/maxf": 100 * 1.3 * 0.5 / (0.3 + 0.5),
+    "saliency/mae": 0.25,
+    # `b` has a depth on its lower half only
+    "depth/rmse": ((2 * 0.3**2 + 0.5**2) / 3) ** 0.5,
+    "depth/abs_rel": (2 * 0.15 + 0.25) / 3,
+    "depth/delta1": 100 * 2 / 3,
+    "normals/mean_angle": 25,
+    "normals/within_11.25": 50,
+    # one line is 1 pixel off, within the tolerance, the other 3, beyond it
+    "edge/odsf": 50,
+    "edge/ods_precision": 50,
+    "edge/ods_recall": 50,
+    "edge/maxf": 0,
+}
+
+
+def run(evaluate, data, tmp_path, *arguments, output="r.json"):
+    own = ["--dataset", "folder", "--data_dir", data, "--num_proc", "1", "--output", tmp_path / output]
+    evaluate.main([str(argument) for argument in (*own, *arguments)])
+    return json.loads((tmp_path / output).read_text())
+
+
+def test_maps_on_disk_get_the_numbers_worked_out_by_hand(evaluate, data, predictions, tmp_path):
+    results = run(evaluate, data, tmp_path, "--predictions", predictions, "--boundaries", "bsds")
+    assert {key: results[key] for key in EXPECTED} == pytest.approx(EXPECTED, abs=1e-4)
+    meta = results["meta"]
+    assert meta["predictions"] == str(predictions)
+    assert (meta["images"], meta["protocol"], meta["boundaries"], meta["ids"]) == (2, "ours", "bsds", None)
+    table = (tmp_path / "r.md").read_text()
+    for task, value in {"semseg": "58.333", "depth": "0.379", "normals": "25.000", "edge": "50.000"}.items():
+        assert any(line.startswith(f"| {task} | **") and f"**{value}**" in line for line in table.splitlines())
+
+
+def test_only_the_listed_ids_count(evaluate, data, predictions, tmp_path):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("b\n")
+    arguments = ("--predictions", predictions, "--ids", ids, "--tasks", "semseg", "normals")
+    results = run(evaluate, data, tmp_path, *arguments)
+    assert results["semseg/miou"] == 100
+    assert results["normals/mean_angle"] == pytest.approx(40, abs=1e-4)
+    assert (results["meta"]["images"], results["meta"]["ids"]) == (1, str(ids))
+    assert not any(key.startswith(("depth", "edge")) for key in results)
+    ids.write_text("b\nc\n")
+    with pytest.raises(KdamValueError, match="1 of 2 ids are not in the split, first c"):
+        run(evaluate, data, tmp_path, *arguments)
+
+
+def test_a_protocol_changes_the_numbers_it_names_and_is_recorded(evaluate, data, predictions, tmp_path):
+    results = run(
+        evaluate, data, tmp_path, "--predictions", predictions, "--protocol", "mtl_pytorch", "--boundaries", "none"
+    )
+    # per image, beta^2 = 1: mean precision 1/2, mean recall 1/2
+    assert results["saliency/maxf"] == pytest.approx(50)
+    assert results["semseg/miou"] == pytest.approx(EXPECTED["semseg/miou"])
+    assert results["meta"]["protocol"] == "mtl_pytorch"
+    assert results["edge/maxf"] == 0
+    assert "edge/odsf" not in results
+    assert "arXiv:1904.08918" in (tmp_path / "r.md").read_text()
+
+
+def test_gain_over_single_task_results_stands_in_results_and_table(evaluate, data, predictions, tmp_path):
+    arguments = ("--predictions", predictions, "--boundaries", "bsds")
+    tasks = ("semseg", "depth")
+    files = []
+    for task in tasks:
+        run(evaluate, data, tmp_path, *arguments, "--tasks", task, output=f"{task}.json")
+        files.append(tmp_path / f"{task}.json")
+    single = json.loads(files[1].read_text())
+    single["depth/rmse"] *= 2
+    files[1].write_text(json.dumps(single))
+    results = run(evaluate, data, tmp_path, *arguments, "--tasks", *tasks, "--single_task", *files)
+    assert results["delta_m"] == pytest.approx(25)
+    assert results["meta"]["single_task"] == {"semseg": str(files[0]), "depth": str(files[1])}
+    assert "| all | delta_m | 25.000 |" in (tmp_path / "r.md").read_text()
+    with pytest.raises(KdamValueError, match="protocol ours, here atrc"):
+        run(evaluate, data, tmp_path, *arguments, "--tasks", *tasks, "--single_task", *files, "--protocol", "atrc")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    tasks = [make_task("semseg", ["left", "right"]), *map(make_task, ("saliency", "depth", "normals", "edge"))]
+    folder = tmp_path_factory.mktemp("model")
+    KdamStudent(make_config("student", "tiny-resnet", tasks)).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_saved_drawn_and_scored_again_from_disk(evaluate, data, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    maps, plots = tmp_path / "maps", tmp_path / "plots"
+    first = run(evaluate, data, tmp_path, "--model", model, "--save_predictions", maps, "--plots", plots)
+    assert first["meta"]["kind"] == "KdamStudent"
+    again = run(evaluate, data, tmp_path, "--predictions", maps, "--num_workers", "1")
+    keys = set(first) - {"meta"}
+    assert set(again) - {"meta"} == keys
+    for key in keys:
+        if key.startswith(("semseg", "depth", "normals/mean")):  # the others have thresholds that rounding steps over
+            assert again[key] == pytest.approx(first[key], abs=2e-3), key
+    assert sorted(path.name for path in plots.iterdir()) == ["depth.png", "edge.png", "normals.png", "semseg.png"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "on_cpu", "counting", "left"),
+    [
+        (1, None, True, 1, None),
+        (2, None, True, 2, 1),
+        (8, None, True, 4, 4),
+        (8, None, False, 8, None),
+        (8, 6, True, 6, 2),
+    ],
+)
+def test_a_model_on_the_cpu_is_left_some_cores(evaluate, monkeypatch, cores, given, on_cpu, counting, left):
+    threads = []
+    monkeypatch.setattr(evaluate.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(evaluate.torch, "set_num_threads", threads.append)
+    assert evaluate.share_cores(given, on_cpu) == counting
+    assert threads == ([] if left is None else [left])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected one of them"),
+        (["--model", "m", "--predictions", "p"], "expected one of them"),
+        (["--predictions", "p", "--save_predictions", "q"], "goes with --model"),
+        (["--predictions", "p", "--output", "r.md"], r"ends in \.json"),
+        (["--predictions", "p", "--protocol", "their"], "unknown protocol 'their'"),
+        (["--predictions", "p", "--boundaries", "their"], "boundaries 'their' is not known"),
+        (["--predictions", "nowhere"], "nowhere/semseg: cannot be listed"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(evaluate, data, tmp_path, arguments, message):
+    with pytest.raises((KdamValueError, DataIntegrityError), match=message):
+        run(evaluate, data, tmp_path, *arguments)
+    assert not list(tmp_path.iterdir())

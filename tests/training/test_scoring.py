@@ -1,0 +1,135 @@
+import json
+import math
+
+import pytest
+import torch
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.metrics import delta_m
+from kdam_hf.tasks import NYUD_V2, make_task
+from kdam_hf.training.report import results_table
+from kdam_hf.training.scoring import (
+    ImageMaps,
+    conditions,
+    count_maps,
+    flat_values,
+    gain_over,
+    make_metrics,
+    single_task_references,
+)
+
+META = {"protocol": "ours", "boundaries": "nyud", "data": "nyud_v2", "split": "val", "images": 2, "ids_sha256": None}
+SINGLE = {"semseg/miou": 40.0, "depth/rmse": 0.6, "normals/mean_angle": 20.0, "edge/odsf": 75.0}
+
+
+def maps(tasks, number=5, size=(24, 36)):
+    """Noise as predictions and labels, some of them invalid, one image after the other."""
+    generator = torch.Generator().manual_seed(0)
+    for index in range(number):
+        predictions, labels = {}, {}
+        for task in tasks:
+            raw = torch.randn(2, task.channels, 6, 9, generator=generator)
+            raw = raw.abs() + 0.5 if task.channels == 1 else raw
+            predictions[task.name], label = task.decode(raw, size)
+            labels[task.name] = label.round() if task.readout in ("sigmoid", "foreground") else label
+            labels[task.name][..., :3, :] = task.to_tensor(task.unlabelled(3, 36))
+        labels["saliency"] = labels["saliency"].long()
+        yield ImageMaps(index, predictions, labels, {task.name: f"{task.name} {index}" for task in tasks})
+
+
+def test_processes_count_what_one_counts_and_take_maps_as_they_are_needed(all_tasks):
+    here, there = make_metrics(all_tasks), make_metrics(all_tasks)
+    assert count_maps(maps(all_tasks), here) == count_maps(maps(all_tasks), there, num_proc=2) == 5
+    assert flat_values(there) == pytest.approx(flat_values(here), rel=1e-12)
+    for name, metric in here.items():
+        for key, value in metric.state.items():
+            if not value.is_floating_point():
+                assert value.equal(there[name].state[key]), f"{name} {key}"
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_a_refused_prediction_is_named(all_tasks, num_proc):
+    def spoilt():
+        for one in maps(all_tasks, 3):
+            if one.index == 1:
+                one.predictions["depth"][0, 10, 10] = math.nan
+            yield one
+
+    with pytest.raises(KdamValueError, match=r"depth 1: 1 predicted values .* NaN"):
+        count_maps(spoilt(), make_metrics(all_tasks), num_proc)
+
+
+def test_no_process_and_an_unknown_protocol_are_refused(all_tasks):
+    with pytest.raises(KdamValueError, match="num_proc is 0"):
+        count_maps([], make_metrics(all_tasks), num_proc=0)
+    with pytest.raises(KdamValueError, match=r"'their'.*mtl_pytorch"):
+        make_metrics(all_tasks, "their")
+
+
+def test_a_protocol_reaches_every_metric_and_the_record(all_tasks):
+    metrics = make_metrics(all_tasks, "mtl_pytorch")
+    assert metrics["semseg"].absent == metrics["human_parts"].absent == "literature"
+    assert metrics["saliency"].pooling == "image"
+    assert conditions(all_tasks, "mtl_pytorch") == {"protocol": "mtl_pytorch", "boundaries": "nyud"}
+    assert conditions(all_tasks[:3]) == {"protocol": "ours"}
+
+
+def write(path, results, **meta):
+    path.write_text(json.dumps({**results, "meta": {**META, **meta}}))
+    return path
+
+
+def single_files(folder):
+    return [write(folder / f"{key.split('/')[0]}.json", {key: value}) for key, value in SINGLE.items()]
+
+
+def test_gain_is_that_of_the_primary_metrics_over_one_file_per_task_or_one_for_all(tmp_path):
+    multi = {"semseg/miou": 44.0, "depth/rmse": 0.63, "normals/mean_angle": 19.0, "edge/odsf": 75.0, "edge/maxf": 1.0}
+    expected = 100 * (0.1 - 0.05 + 0.05 + 0) / 4
+    for files in (single_files(tmp_path), [write(tmp_path / "all.json", SINGLE)]):
+        references = single_task_references(files, NYUD_V2, META)
+        assert {name: value for name, (_, value) in references.items()} == {
+            k.split("/")[0]: v for k, v in SINGLE.items()
+        }
+        assert gain_over(multi, references, NYUD_V2) == pytest.approx(expected)
+    assert delta_m([(44, 40, True), (0.63, 0.6, False), (19, 20, False), (75, 75, True)]) == pytest.approx(expected)
+
+
+def test_references_that_are_missing_doubled_or_unreadable_are_refused(tmp_path):
+    files = single_files(tmp_path)
+    with pytest.raises(KdamValueError, match=r"edge/odsf is in 0 of"):
+        single_task_references(files[:3], NYUD_V2, META)
+    with pytest.raises(KdamValueError, match=r"semseg/miou is in 2 of"):
+        single_task_references([*files, write(tmp_path / "again.json", SINGLE)], NYUD_V2, META)
+    with pytest.raises(KdamValueError, match=r"nowhere\.json: not readable"):
+        single_task_references([tmp_path / "nowhere.json"], NYUD_V2, META)
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(KdamValueError, match=r"list\.json: holds no object"):
+        single_task_references([tmp_path / "list.json"], NYUD_V2, META)
+
+
+@pytest.mark.parametrize(
+    "other", [{"protocol": "atrc"}, {"boundaries": "bsds"}, {"images": 3}, {"ids_sha256": "ab"}, {"data": "x"}]
+)
+def test_references_under_other_conditions_are_refused(tmp_path, other):
+    file = write(tmp_path / "single.json", SINGLE, **other)
+    ((name, value),) = other.items()
+    with pytest.raises(KdamValueError, match=rf"single\.json: scored with {name} {value}, here {META[name]}"):
+        single_task_references([file], NYUD_V2, META)
+
+
+def test_the_table_marks_what_papers_report_and_says_how_it_was_scored():
+    meta = META | {"predictions": "maps", "hardware": "a machine", "date": "2026-01-01", "ids": "list.txt"}
+    results = {"semseg/miou": 12.3456, "semseg/pixel_accuracy": math.nan, "depth/rmse": 0.5, "delta_m": -1.0}
+    tasks = [make_task("semseg", ["a", "b"]), make_task("depth")]
+    table = results_table(results, meta | {"protocol": "atrc", "single_task": {"depth": "d.json"}}, tasks)
+    lines = table.splitlines()
+    assert lines[2:6] == [
+        "| semseg | **miou** ↑ | **12.346** |",
+        "| semseg | pixel_accuracy | – |",
+        "| depth | **rmse** ↓ | **0.500** |",
+        "| all | delta_m | -1.000 |",
+    ]
+    assert "Predictions in `maps`; 2 images of nyud_v2 val, those of `list.txt`; protocol `atrc`" in table
+    assert "arXiv:2104.13874" in table
+    assert "Reference of delta_m for depth: `d.json`." in table
