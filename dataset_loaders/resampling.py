@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdam_hf.metrics.compiled import HAS_NUMBA, compiled
+from kdam_hf.jit import HAS_NUMBA, compiled
 
 Floats = NDArray[np.float32]
 _BAND = 32  # rows; what is written in between stays in the cache

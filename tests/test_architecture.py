@@ -11,19 +11,21 @@ FLAT = {"configuration_kdam", "modeling_kdam", "image_processing_kdam"}
 ALLOWED = {
     "kdam_hf.errors": set(),
     "kdam_hf.distributed": set(),
+    "kdam_hf.jit": set(),
     "kdam_hf.configuration_kdam": set(),
     "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam"},
     "kdam_hf.image_processing_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam"},
-    "kdam_hf.metrics": {"kdam_hf.errors"},
+    "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.jit"},
     "kdam_hf.tasks": {
-        *("kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.plots", "kdam_hf.image_processing_kdam"),
+        *("kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.jit", "kdam_hf.metrics", "kdam_hf.plots"),
+        "kdam_hf.image_processing_kdam",
     },
     "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed"},
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
     "kdam_hf.plots": {"kdam_hf.errors"},
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
-    "dataset_loaders": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.metrics"},
+    "dataset_loaders": {"kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics"},
     "kdam_hf.training": {
         *(
             "kdam_hf",

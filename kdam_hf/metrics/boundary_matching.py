@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdam_hf.metrics.compiled import compiled
+from kdam_hf.jit import compiled
 
 Ints = NDArray[np.integer]
 Graph = tuple[Ints, Ints, Ints]

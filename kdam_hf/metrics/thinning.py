@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.compiled import HAS_NUMBA, compiled
+from kdam_hf.jit import HAS_NUMBA, compiled
 
 # row and column steps to the neighbours x1..x8: east first, then counter-clockwise; x_k is bit k - 1 of a code
 STEPS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))

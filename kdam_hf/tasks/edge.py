@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
-from kdam_hf.metrics.compiled import HAS_NUMBA
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
 from kdam_hf.tasks.base import (
@@ -98,7 +98,7 @@ class Edge(Task):
             return EdgeF()
         if not HAS_NUMBA:
             warnings.warn(
-                "odsF is counted without numba, some hundred times slower: pip install 'kdam-hf[edges]', or leave odsF out "
+                "odsF is counted without numba, some hundred times slower: pip install 'kdam-hf[fast]', or leave odsF out "
                 f"with the task option {self.name}.boundaries=none.",
                 stacklevel=2,
             )

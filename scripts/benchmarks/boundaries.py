@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.boundary_images import Scene, load_scenes
 from benchmarks.harness import spread, table
 from kdam_hf.errors import KdamValueError
+from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics import (
     BOUNDARY_PROTOCOLS,
     BoundaryCounts,
@@ -30,7 +31,6 @@ from kdam_hf.metrics import (
 )
 from kdam_hf.metrics.boundaries import precision_recall_f
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
-from kdam_hf.metrics.compiled import HAS_NUMBA
 
 NYUD_TEST_IMAGES = 654
 OPPONENT = "pyedgeeval"

@@ -31,7 +31,7 @@ from dataset_loaders import (
     resampling,
 )
 from kdam_hf.distillation.kernels import dense_loss
-from kdam_hf.metrics.compiled import HAS_NUMBA
+from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.modeling_kdam import KdamStudent
 from kdam_hf.presets import make_config
 from kdam_hf.tasks import Task

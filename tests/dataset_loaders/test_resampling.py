@@ -12,7 +12,7 @@ from dataset_loaders.resampling import (
     resize_image,
     resize_label,
 )
-from kdam_hf.metrics.compiled import HAS_NUMBA
+from kdam_hf.jit import HAS_NUMBA
 
 IDENTITY = np.eye(3, 4, dtype=np.float32)
 NO_LIMITS = np.float32([[-np.inf, np.inf]] * 3)

@@ -4,8 +4,8 @@ from scipy import ndimage
 from skimage import morphology
 
 from kdam_hf.errors import KdamValueError
+from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics import thinning
-from kdam_hf.metrics.compiled import HAS_NUMBA
 from kdam_hf.metrics.thinning import thin
 
 

@@ -52,7 +52,7 @@ def dense_loss(
     if backend not in BACKENDS:
         raise KdamValueError(
             f"backend {backend!r} is not known or not installed: choose one of {', '.join(BACKENDS)}; "
-            "compiled needs numba (pip install 'kdam-hf[edges]'), triton needs Triton"
+            "compiled needs numba (pip install 'kdam-hf[fast]'), triton needs Triton"
         )
     if mask.ndim != 3 or not tasks:
         raise KdamValueError(f"mask is {tuple(mask.shape)} for {len(tasks)} tasks: expected (B, H, W) and some task")

@@ -1,4 +1,4 @@
-"""The one place that knows about numba: loops are compiled when it is installed, and run as plain Python when not.
+"""Loops that numba compiles where it is installed, and that run as plain Python where not.
 
 Unusual here: the fallback is the same source, so both give the same numbers; plain Python takes some fifty times
 longer.
