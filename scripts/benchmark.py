@@ -3,19 +3,27 @@
     python scripts/benchmark.py data --output data_cpu.json
     python scripts/benchmark.py boundaries --output boundaries_cpu.json
     python scripts/benchmark.py boundaries --images DIR/images --edges DIR/edge --output boundaries_cpu.json
+    python scripts/benchmark.py loss --device cuda --output loss_cuda.json
+    python scripts/benchmark.py all --quick
 
 Prints tables; `--output` writes every number, the settings and the machine to a JSON file. Set OMP_NUM_THREADS=1 for
-figures per core.
+figures per core. `--quick` takes small settings wherever no other is given, to see that everything works.
 """
 
+import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 from importlib import import_module, metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from kdam_hf.training import run_command
 from kdam_hf.training.report import hardware, versions, write_json
@@ -24,8 +32,16 @@ SECTIONS = {
     "boundaries": "boundary matching beside the matcher behind published numbers",
     "checking": "checking a data set with one process and with several",
     "data": "reading and augmenting from the training cache beside the usual chain of the field",
+    "inference": "students beside their teacher: parameters, GFLOPs, latency in several forms",
+    "loss": "the dense objective beside naive CS, KL, CWD and DIST: time, peak memory, errors",
+    "step": "parts of a training step, and what each of ours saves of a plain one",
+    "teachers": "one multi-task teacher beside one single-task teacher per task",
 }
-OPTIONAL_PACKAGES = ("scipy", "numba", "scikit-image", "pyedgeeval", "opencv-python-headless")
+ALL = "all"
+OPTIONAL_PACKAGES = (
+    *("scipy", "numba", "triton", "scikit-image", "pyedgeeval", "opencv-python-headless"),
+    *("onnx", "onnxscript", "onnxruntime"),
+)
 SETTINGS = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
@@ -33,19 +49,35 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     sections = parser.add_subparsers(dest="section", required=True)
-    for name, text in SECTIONS.items():
+    for name, text in {**SECTIONS, ALL: "one after the other"}.items():
         subparser = sections.add_parser(name, help=text, formatter_class=RawDescriptionHelpFormatter)
-        if name in argv[:1]:  # the others are not imported: each may need packages of its own
+        subparser.add_argument("--output", help="JSON file to write")
+        subparser.add_argument("--quick", action="store_true", help="small settings wherever no other is given")
+        if name in argv[:1] and name != ALL:  # the others are not imported: each may need packages of its own
             section = import_module(f"benchmarks.{name}")
             subparser.description = section.__doc__
             section.add_arguments(subparser)
-        subparser.add_argument("--output", help="JSON file to write")
+            if "--quick" in argv:
+                subparser.set_defaults(**section.QUICK)
     args = parser.parse_args(argv)
     facts = {"section": args.section, "command": command(argv), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-    result = {**facts, "machine": machine(), **section.run(args)}
+    found = run_all(args.quick) if args.section == ALL else section.run(args)
     if args.output:
-        write_json(args.output, result)
+        write_json(args.output, {**facts, "machine": machine(), **found})
         print(f"written to {args.output}")
+
+
+def run_all(quick: bool) -> dict[str, Any]:
+    """Every section in a process of its own; section -> what it wrote."""
+    results = {}
+    with TemporaryDirectory() as folder:
+        for name, text in SECTIONS.items():
+            print(f"\n==== {name}: {text}\n", flush=True)
+            output = Path(folder) / f"{name}.json"
+            options = ["--output", str(output), *(["--quick"] if quick else [])]
+            subprocess.run([sys.executable, __file__, name, *options], check=True)
+            results[name] = json.loads(output.read_text())
+    return results
 
 
 def command(argv: list[str]) -> str:
@@ -60,6 +92,9 @@ def machine() -> dict[str, Any]:
         "hardware": hardware(),
         "platform": platform.machine(),
         "cores": os.cpu_count(),
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx": torch.cpu._is_amx_tile_supported(),
         "load_average": os.getloadavg(),
         "environment": {name: os.environ.get(name) for name in SETTINGS},
         "versions": versions() | installed,

@@ -36,6 +36,7 @@ from kdam_hf.modeling_kdam import KdamStudent
 from kdam_hf.presets import make_config
 from kdam_hf.tasks import Task
 
+QUICK = {"num_images": 4, "rounds": 2, "step_rounds": 1, "preset": "tiny-resnet"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FOLDERS = ("images", "segmentation", "depth", "normals", "edge")
 USUAL, DECODE = "usual chain", "usual chain, decoding alone"

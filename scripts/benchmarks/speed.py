@@ -28,8 +28,6 @@ def measure_speed(device: Device, rounds: int = 5) -> dict[str, float]:
     variants["copy"] = lambda: target.copy_(source)
     work = {"matrix": 2e-9 * SIDE**3, "convolution": 18e-9 * CHANNELS**2 * MAP[0] * MAP[1], "copy": 8e-9 * len(source)}
     timings = device.interleave(variants, rounds, repeat=10 if device.name == "cuda" else 1)
-    found = {
-        name: work[name.split()[0]] / (1e-3 * spread(timings[name][device.clock])["median"]) for name in variants
-    }
+    found = {name: work[name.split()[0]] / (1e-3 * spread(timings[name][device.clock])["median"]) for name in variants}
     print(table(["floor", "GFLOP/s, GB/s of the copy"], [[name, value] for name, value in found.items()]))
     return found

@@ -116,7 +116,7 @@ def test_a_slow_installation_says_so_and_how_to_mend_it(monkeypatch):
         Edge().metric()
         monkeypatch.setattr(edge, "HAS_NUMBA", False)
         Edge(boundaries="none").metric()
-    with pytest.warns(UserWarning, match=r"kdam-hf\[edges\].*edge.boundaries=none"):
+    with pytest.warns(UserWarning, match=r"kdam-hf\[fast\].*edge.boundaries=none"):
         Edge().metric()
 
 

@@ -1,0 +1,242 @@
+"""Step: the parts of one training step, and what a plain step costs beside ours, online, replayed and without a teacher.
+
+Unusual here: the loss is differentiated down to the student's predictions first and the student afterwards, which is what
+backpropagation does anyway; so the clock can be read between the two. Random weights; rendered rooms; the teacher's
+predictions are replayed from a real cache on disk.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import plain_step
+from benchmarks.device import Device, add_device_arguments
+from benchmarks.harness import claim, spread, table
+from benchmarks.scenes import QUICK_MODELS, add_model_arguments, make_crops, make_model, relative_error, settings_of
+from benchmarks.speed import measure_speed
+from benchmarks.targets import print_targets, target
+from dataset_loaders import Collator
+from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.distillation.kernels import dense_loss
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.tasks import NYUD_V2
+from kdam_hf.training import DistillationArguments, FrozenTeacher, KdamTrainingArguments, fill_cache, load_model
+from kdam_hf.training.arguments import use_bf16
+from kdam_hf.training.trainer import stride_mask
+
+Maps = dict[str, Tensor]
+PARTS = ("teacher", "student forward", "dense losses", "student backward", "optimizer")
+PLAIN, PLAIN_ALONE = "plain, online", "plain, no teacher"
+ONLINE, ONLINE_FULL = "ours, online", "ours, online, full resolution"
+CACHED, CACHED_FULL = "ours, cached", "ours, cached, full resolution"
+ALONE = "ours, no teacher"
+QUICK = {**QUICK_MODELS, "student": "tiny-resnet"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Options of this section."""
+    parser.add_argument("--student", default="resnet18", help="preset of the student")
+    add_model_arguments(parser)
+    parser.add_argument("--temperature", type=float, default=8.0)
+    parser.add_argument("--beta", type=float, default=0.5)
+    add_device_arguments(parser, rounds=5)
+
+
+def run(args: Namespace) -> dict[str, Any]:
+    """Measure and print; what is returned holds every number that is printed."""
+    device = Device.of(args)
+    bf16 = use_bf16("auto", use_cpu=args.device == "cpu")
+    print(
+        f"{args.student} student, {args.teacher} teacher, {args.batch_size} x {args.height} x {args.width}, "
+        f"{', '.join(task.name for task in NYUD_V2)}; ours in {'bf16' if bf16 else 'fp32'}, {args.rounds} rounds, "
+        f"{device.name}, threads: {args.threads}, {device.clock}\n"
+    )
+    with TemporaryDirectory() as folder, device.used():
+        speed = measure_speed(device)
+        variants = make_variants(args, bf16, Path(folder))
+        agreement = losses(variants)
+        parts: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+        timings = device.interleave(
+            {name: partial(timed, variant, device, parts[name]) for name, variant in variants.items()}, args.rounds
+        )
+    parts = {name: rounds[1:] for name, rounds in parts.items()}
+    print_parts(timings, parts, device)
+    gains = {name: device.ratio(timings, PLAIN, name) for name in timings if name != PLAIN}
+    for name, gain in gains.items():
+        print(claim(f"time of a plain online step over {name}", gain))
+    found = [
+        target("plain online step / ours online", gains[ONLINE], at_least=2.6),
+        target("plain online step / ours online, full resolution", gains[ONLINE_FULL], at_least=2.6),
+        target("plain online step / ours cached", gains[CACHED], at_least=6),
+        target("ours cached / ours without a teacher", device.ratio(timings, CACHED, ALONE), at_most=1.05),
+        target("the same at full resolution", device.ratio(timings, CACHED_FULL, ALONE), at_most=1.05),
+    ]
+    print_targets(found, args.quick)
+    return {"settings": settings_of(args), "clock": device.clock, "bf16": bf16, "speed": speed} | {
+        "losses": agreement,
+        "timings": timings,
+        "parts_ms": parts,
+        "gains": gains,
+        "targets": found,
+    }
+
+
+class Variant:
+    """A student in training, its own optimizer, and where its teacher and its loss come from.
+
+    Args:
+        student: trained from now on.
+        batch: a batch of the collator, on the device.
+        teach: -> the teacher's predictions, or None.
+        objective: student's and teacher's predictions -> loss.
+        bf16: autocast the student to bfloat16, and keep it channels-last.
+    """
+
+    def __init__(
+        self,
+        student: KdamPreTrainedModel,
+        batch: Mapping[str, Any],
+        teach: Callable[[], Maps | None],
+        objective: Callable[[Maps, Maps | None], Tensor],
+        ours: bool,
+        bf16: bool,
+    ) -> None:
+        layout = torch.channels_last if ours else torch.contiguous_format
+        self.student = student.to(memory_format=layout).train()
+        self.pixels = batch["pixel_values"].contiguous(memory_format=layout)
+        self.mask = batch["pixel_mask"]
+        self.teach, self.objective, self.bf16 = teach, objective, ours and bf16
+        # the published optimizer of the field; so small a rate that every round computes on the same numbers
+        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
+
+    def predict(self) -> Maps:
+        """Stride-4 predictions of the student, float32."""
+        with torch.autocast(self.pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.student(self.pixels, self.mask).predictions
+
+
+def timed(variant: Variant, device: Device, rounds: list[dict[str, float]]) -> None:
+    """One step; appends the milliseconds of its parts to `rounds`."""
+    times: dict[str, float] = {}
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        start = device.now()
+        yield
+        times[name] = device.now() - start
+
+    with part("teacher"):
+        taught = variant.teach()
+    with part("student forward"):
+        predictions = variant.predict()
+    with part("dense losses"):
+        leaves = {name: x.detach().requires_grad_() for name, x in predictions.items()}
+        variant.objective(leaves, taught).backward()
+    with part("student backward"):
+        torch.autograd.backward(list(predictions.values()), [x.grad for x in leaves.values()])
+    with part("optimizer"):
+        variant.optimizer.step()
+        variant.optimizer.zero_grad()
+    rounds.append(times)
+
+
+def make_variants(args: Namespace, bf16: bool, folder: Path) -> dict[str, Variant]:
+    """All rungs of the ladder, from one set of weights and one batch."""
+    crops = make_crops(args)
+    batch = on_device(Collator(NYUD_V2)([crops[0, index] for index in range(len(crops))]), args.device)
+    labels, mask = batch["labels"], batch["pixel_mask"]
+    criterion = DistillationCriterion(NYUD_V2, "cs", args.temperature, args.beta)
+    teacher = make_model("teacher", args.teacher, args).eval()
+    teacher.save_pretrained(folder / "teacher")
+    config = make_model("student", args.student, args).config
+    frozen = FrozenTeacher([load_model(str(folder / "teacher"))], config, bf16).to(args.device)
+    replay = replayed(args, folder, crops, config)
+
+    def plain(predictions: Maps, taught: Maps | None) -> Tensor:
+        settings = (labels, mask, args.temperature, criterion.scale)
+        return plain_step.objective(NYUD_V2, predictions, taught, *settings)
+
+    def full(predictions: Maps, taught: Maps) -> Tensor:
+        match = criterion.match(predictions, taught, stride_mask(mask))
+        return dense_loss(NYUD_V2, predictions, labels, mask, match).total
+
+    def stride4(predictions: Maps, taught: Maps) -> Tensor:
+        terms = criterion(predictions, taught, stride_mask(mask))
+        return alone(predictions) + torch.stack(list(terms.values())).sum()
+
+    def alone(predictions: Maps, taught: Maps | None = None) -> Tensor:
+        return dense_loss(NYUD_V2, predictions, labels, mask).total
+
+    online = partial(frozen, batch["pixel_values"], mask)
+    rungs = {
+        PLAIN: (partial(plain_step.teach, teacher, batch), plain, False),
+        PLAIN_ALONE: (lambda: None, plain, False),
+        ONLINE_FULL: (online, full, True),
+        ONLINE: (online, stride4, True),
+        CACHED_FULL: (replay, full, True),
+        CACHED: (replay, stride4, True),
+        ALONE: (lambda: None, alone, True),
+    }
+    return {
+        name: Variant(make_model("student", args.student, args), batch, teach, objective, ours, bf16)
+        for name, (teach, objective, ours) in rungs.items()
+    }
+
+
+def replayed(args: Namespace, folder: Path, crops, config) -> Callable[[], Maps]:
+    """Runs the teacher once; what is returned reads its predictions from disk, as training does."""
+    distillation = DistillationArguments(
+        teacher=[str(folder / "teacher")], teacher_cache=str(folder / "cache"), teacher_views=1
+    )
+    training = KdamTrainingArguments(
+        output_dir=str(folder),
+        use_cpu=args.device == "cpu",
+        cpu_threads=args.threads,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    cache = fill_cache(distillation, crops, NYUD_V2, config, training)
+
+    def read() -> Maps:
+        records = [cache.read(0, index)[1] for index in range(len(crops))]
+        return on_device({name: torch.stack([record[name] for record in records]) for name in records[0]}, args.device)
+
+    return read
+
+
+def on_device(x: Any, device: str) -> Any:
+    """Tensors of a dict of dicts, moved."""
+    if isinstance(x, dict):
+        return {name: on_device(value, device) for name, value in x.items()}
+    return x.to(device) if isinstance(x, Tensor) else x
+
+
+def losses(variants: Mapping[str, Variant]) -> dict[str, dict[str, float]]:
+    """Loss of each rung before any step, and how far its predictions and its teacher's are from the plain ones."""
+    found, plain, plain_taught = {}, variants[PLAIN].predict(), variants[PLAIN].teach()
+    for name, variant in variants.items():
+        predictions, taught = variant.predict(), variant.teach()
+        found[name] = {
+            "loss": float(variant.objective(predictions, taught).detach()),
+            "student_error": relative_error(predictions, plain),
+            "teacher_error": relative_error(taught, plain_taught) if taught is not None else 0.0,
+        }
+    rows = [[name, *each.values()] for name, each in found.items()]
+    print("\n" + table(["", "loss", "error of the student's predictions", "of the teacher's"], rows))
+    return found
+
+
+def print_parts(timings: Mapping[str, Any], parts: Mapping[str, list[dict[str, float]]], device: Device) -> None:
+    """Milliseconds of each step, and the share of each part in it; medians over rounds."""
+    rows = []
+    for name, rounds in parts.items():
+        shares = [spread([100 * each[part] / sum(each.values()) for each in rounds])["median"] for part in PARTS]
+        rows.append([name, device.median(timings, name), *(f"{share:.1f} %" for share in shares)])
+    print("\n" + table(["step", "ms", *PARTS], rows))
