@@ -144,7 +144,8 @@ def _canvas(
 ) -> NDArray[Any]:
     """Memory (planes, *size), set to `fill` but for the part at the top left that will be used."""
     canvas = np.empty((planes, *(size or used)), dtype)
-    canvas[:, used[0] :], canvas[:, :, used[1] :] = fill, fill
+    if canvas.shape[1:] != used:
+        canvas[:, used[0] :], canvas[:, :, used[1] :] = fill, fill
     return canvas
 
 

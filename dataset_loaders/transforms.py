@@ -284,12 +284,13 @@ def _to_tensors(
 ) -> dict[str, Any]:
     """Image and labels of one size, of which `used` rows and columns at the top left are no padding."""
     size = pixel_values.shape[1:]
-    pixel_mask = torch.ones(size, dtype=torch.bool)
-    pixel_mask[used[0] :], pixel_mask[:, used[1] :] = False, False
+    pixel_mask = np.zeros(size, np.bool_)
+    pixel_mask[: used[0], : used[1]] = True
     tensors = {}
     for task in tasks:
         tensors[task.name] = task.to_tensor(labels[task.name] if task.name in labels else task.unlabelled(*size))
-    return {"pixel_values": torch.from_numpy(pixel_values), "pixel_mask": pixel_mask, "labels": tensors, "index": index}
+    image, mask = torch.from_numpy(pixel_values), torch.from_numpy(pixel_mask)
+    return {"pixel_values": image, "pixel_mask": mask, "labels": tensors, "index": index}
 
 
 class TransformedDataset(Dataset[dict[str, Any]]):

@@ -22,6 +22,7 @@ def main():
     return module.main
 
 
+TINY_MODELS = ["--teacher", "tiny-convnext", "--height", "64", "--width", "96", "--rounds", "1"]
 TINY = {
     "data": [
         *(
@@ -42,6 +43,13 @@ TINY = {
         *("--num_images", "2", "--race_images", "1", "--race_thresholds", "0.5", "--rounds", "1", "--num_proc", "1"),
         *("--height", "40", "--width", "56"),
     ],
+    "checking": [
+        *("--num_images", "4", "--image_height", "24", "--image_width", "32", "--rounds", "1"),
+    ],
+    "loss": [*("--batch_size", "1", "--classes", "5", "--height", "32", "--width", "40", "--rounds", "1")],
+    "step": [*TINY_MODELS, "--student", "tiny-resnet"],
+    "teachers": TINY_MODELS,
+    "inference": [*TINY_MODELS, "--students", "tiny-resnet"],
 }
 
 
@@ -50,7 +58,7 @@ def test_a_section_runs_and_writes_its_numbers(main, section, tmp_path, capsys):
     main([section, *TINY[section], "--output", str(tmp_path / "out.json")])
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["section"] == section
-    assert result["command"].startswith(f"python scripts/benchmark.py {section} --num_images 2")
+    assert result["command"].startswith(f"python scripts/benchmark.py {section} {' '.join(TINY[section][:2])}")
     assert {"hardware", "environment", "versions", "load_average"} <= set(result["machine"])
     assert result["date"]
     assert result["settings"]["seed"] == 0
