@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_loaders import Collator, EpochSampler
 from kdam_hf.distillation import DistillationCriterion
-from kdam_hf.distillation.kernels import DenseLoss, Match, dense_loss
+from kdam_hf.distillation.kernels import DenseLoss, Match, dense_loss, match_loss
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.image_processing_kdam import STRIDE
@@ -221,6 +221,10 @@ class DistillationTrainer(MultiTaskTrainer):
         if self.criterion.resolution == "full":
             return self._dense_loss(predictions, inputs, self.criterion.match(predictions, taught, valid))
         supervised = super().objective(predictions, inputs)
+        if self.criterion.method == "cs":
+            settings = self.criterion.match(predictions, taught, valid)
+            total, terms = match_loss(self.tasks, predictions, settings, valid, self.processes)
+            return DenseLoss(supervised.total + total, supervised.terms | terms)
         match = self.criterion(predictions, taught, valid, self.processes)
         total = supervised.total + torch.stack(list(match.values())).sum()
         return DenseLoss(total, supervised.terms | {name: term.detach() for name, term in match.items()})

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdam_hf.distillation.kernels import BACKENDS, Match, banded, dense_loss
+from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.distillation.kernels import BACKENDS, Match, banded, dense_loss, match_loss
 from kdam_hf.distillation.kernels.bands import add_transposed, bands, upsampled
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import NYUD_V2, make_task
@@ -223,6 +224,26 @@ def test_maps_that_do_not_fit_are_refused_with_both_shapes(spoil, says):
     spoil(case)
     with pytest.raises(KdamValueError, match=says):
         case.run("auto")
+
+
+@pytest.mark.parametrize("backend", ["auto", *BANDED])
+@pytest.mark.parametrize("inter", ["concat", "per_task", "off"])
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_match_on_maps_as_they_are_agrees_with_the_criterion_in_float64(backend, inter, padded):
+    case = Case(size=(32, 40))
+    valid = case.mask[:, ::4, ::4] if padded else torch.ones(3, 8, 10, dtype=torch.bool)
+    criterion = DistillationCriterion(case.tasks, temperature=4.0, inter=inter)
+    exact = {name: x.clone().requires_grad_() for name, x in case.student.items()}
+    expected = criterion(exact, case.teacher, valid)
+    torch.stack(list(expected.values())).sum().backward()
+    student = {name: x.float().requires_grad_() for name, x in case.student.items()}
+    match = criterion.match(student, {name: x.float() for name, x in case.teacher.items()}, valid)
+    total, terms = match_loss(case.tasks, student, match, valid, backend=backend)
+    total.backward()
+    assert_agrees(
+        (total, terms, {name: x.grad for name, x in student.items()}),
+        (torch.stack(list(expected.values())).sum(), expected, {name: x.grad for name, x in exact.items()}),
+    )
 
 
 def test_an_unknown_backend_is_refused():

@@ -7,7 +7,7 @@ stays one file. The intra-task match needs three sums per class over the whole b
 Shapes: as in `objective` and `rows`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from kdam_hf.distillation.cauchy_schwarz import at_least_float32
 from kdam_hf.distillation.kernels import rows as plain_rows
 from kdam_hf.distillation.kernels.bands import Band, add_transposed, bands, upsampled
-from kdam_hf.distillation.kernels.objective import DenseLoss, Match, Problem
+from kdam_hf.distillation.kernels.objective import DenseLoss, DenseTask, Match, Problem
 from kdam_hf.distillation.kernels.rows import Columns, Rows, column_log_sums, columns_of, exact_columns_of
 from kdam_hf.distributed import Processes
 
@@ -63,6 +63,47 @@ class _Banded(torch.autograd.Function):
         return None, None, None, *(gradient * upstream[0].to(gradient.dtype) for gradient in ctx.saved_tensors)
 
 
+def matched(problem: Problem, student: Mapping[str, Tensor], match: Match, engine: RowEngine = plain_rows) -> DenseLoss:
+    """See `match_loss`."""
+    terms: dict[str, Tensor] = {}
+    total = _Matched.apply(problem, match, engine, terms, *(student[task.name] for task in problem.tasks))
+    return DenseLoss(total, terms)
+
+
+class _Matched(torch.autograd.Function):
+    """The match alone, on the maps as they are: one band that holds the whole batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, problem: Problem, match: Match, engine: RowEngine, terms: dict[str, Tensor], *predictions: Tensor
+    ) -> Tensor:
+        differentiate, processes, mask = any(ctx.needs_input_grad), problem.processes, problem.mask
+        student = [_channels_last(x).requires_grad_(differentiate) for x in predictions]
+        teacher = [_channels_last(match.teacher[task.name]) for task in problem.tasks]
+        with torch.set_grad_enabled(differentiate):
+            z = [task.distribution_logits(_without_padding(x, mask)) for task, x in _each(problem, student)]
+        t = [task.distribution_logits(_without_padding(x, mask)) for task, x in _each(problem, teacher)]
+        valid = mask.reshape(-1)
+        per_pixel = 1 / processes.mean(valid.sum().to(student[0].dtype)).clamp_min(1)
+        z_rows, t_rows = ([_rows(x.detach()) for x in side] for side in (z, t))
+        rows = Rows(z_rows, t_rows, match.temperature, None if valid.all() else valid, per_pixel)
+        columns = None
+        if match.intra:
+            columns = columns_of(engine.column_sums(rows), processes)
+            columns = columns or exact_columns_of(column_log_sums(rows), processes)
+        value, pulls = engine.match_rows(rows, match.inter, columns, processes, differentiate)
+        terms.update(_match_terms(match, value, columns))
+        if differentiate:
+            torch.autograd.backward(z, [_maps(pull.mul_(match.weight), mask) for pull in pulls])
+            gradients: list[Any] = [x.grad for x in student]
+            ctx.save_for_backward(*(g.to(x.dtype) for g, x in zip(gradients, predictions, strict=True)))
+        return torch.stack(list(terms.values())).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        return None, None, None, None, *(gradient * upstream[0].to(gradient.dtype) for gradient in ctx.saved_tensors)
+
+
 @dataclass(frozen=True)
 class _Batch:
     """A problem with its maps channels-last, in at least float32, and its bands.
@@ -95,10 +136,10 @@ class _Batch:
         return cls(problem, engine, student, teacher, parts, 1 / count)
 
     def full(self, maps: Sequence[Tensor], band: Band) -> list[Tensor]:
-        """A band of every map; padding is 1, because it may hold NaN, and a task's rule may take its logarithm."""
+        """A band of every map, without padding."""
         mask = band.of_full(self.problem.mask)
         full = [upsampled(x, band, mask.shape[2]) for x in maps]
-        return full if mask.all() else [torch.where(mask[:, None], x, 1) for x in full]
+        return [_without_padding(x, mask) for x in full]
 
     def rows(self, band: Band, student_logits: Sequence[Tensor]) -> Rows:
         """The band's pixels for the match."""
@@ -110,7 +151,7 @@ class _Batch:
 
     def logits(self, full: Sequence[Tensor]) -> list[Tensor]:
         """Distribution logits of every task."""
-        return [task.distribution_logits(x) for task, x in zip(self.problem.tasks, full, strict=True)]
+        return [task.distribution_logits(x) for task, x in _each(self.problem, full)]
 
 
 def _columns(batch: _Batch, match: Match) -> Columns:
@@ -163,11 +204,24 @@ def _sweep(batch: _Batch, columns: Columns | None, differentiate: bool) -> tuple
             for gradient, x in zip(gradients, full, strict=True):
                 add_transposed(gradient, band, x.grad)  # type: ignore[arg-type]
     terms = {f"loss_{task.name}": value for task, value in zip(problem.tasks, supervised, strict=True)}
-    if match is not None and match.inter != "off":
-        terms["kd_inter_task"] = match.weight * inter
-    if match is not None and columns is not None:
+    return terms | (_match_terms(match, inter, columns) if match is not None else {}), gradients
+
+
+def _match_terms(match: Match, inter: Tensor, columns: Columns | None) -> dict[str, Tensor]:
+    terms = {"kd_inter_task": match.weight * inter} if match.inter != "off" else {}
+    if columns is not None:
         terms["kd_intra_task"] = match.weight * columns.divergence().to(inter.dtype)
-    return terms, gradients
+    return terms
+
+
+def _each(problem: Problem, maps: Sequence[Tensor]) -> Iterator[tuple[DenseTask, Tensor]]:
+    """Tasks with their maps."""
+    return zip(problem.tasks, maps, strict=True)
+
+
+def _without_padding(x_BChw: Tensor, mask_Bhw: Tensor) -> Tensor:
+    """Padding is 1, because it may hold NaN, and a task's rule may take its logarithm."""
+    return x_BChw if mask_Bhw.all() else torch.where(mask_Bhw[:, None], x_BChw, 1)
 
 
 def _channels_last(x_BChw: Tensor) -> Tensor:

@@ -1,25 +1,26 @@
 """Checks the inputs once and hands them to a backend."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdam_hf.distillation.kernels.banded import banded
+from kdam_hf.distillation.kernels import rows
+from kdam_hf.distillation.kernels.banded import banded, matched
 from kdam_hf.distillation.kernels.objective import STRIDE, DenseLoss, DenseTask, Match, Problem
-from kdam_hf.distillation.kernels.reference import reference
+from kdam_hf.distillation.kernels.reference import reference, reference_match
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 
-_BACKENDS: dict[str, Callable[[Problem, Mapping[str, Tensor]], DenseLoss]] = {"reference": reference, "banded": banded}
+_ENGINES: dict[str, Any] = {"banded": rows}
 for _name, _module in (("compiled", "compiled"), ("triton", "triton_rows")):
     # numba and triton are extras
     with suppress(ImportError):
-        _BACKENDS[_name] = partial(banded, engine=import_module(f"kdam_hf.distillation.kernels.{_module}"))
-BACKENDS = ("auto", *_BACKENDS)
+        _ENGINES[_name] = import_module(f"kdam_hf.distillation.kernels.{_module}")
+BACKENDS = ("auto", "reference", *_ENGINES)
 """What is there: "auto", "reference", "banded", "compiled" with numba, "triton" with Triton."""
 
 
@@ -49,11 +50,6 @@ def dense_loss(
     Raises:
         KdamValueError: an unknown backend, a missing task, or shapes that do not fit.
     """
-    if backend not in BACKENDS:
-        raise KdamValueError(
-            f"backend {backend!r} is not known or not installed: choose one of {', '.join(BACKENDS)}; "
-            "compiled needs numba (pip install 'kdam-hf[fast]'), triton needs Triton"
-        )
     if mask.ndim != 3 or not tasks:
         raise KdamValueError(f"mask is {tuple(mask.shape)} for {len(tasks)} tasks: expected (B, H, W) and some task")
     size = [-(-side // STRIDE) for side in mask.shape[1:]]
@@ -71,14 +67,53 @@ def dense_loss(
                 f"{match.teacher[task.name].shape[1]}; build both models with the same classes"
             )
     problem = Problem(tasks, labels, mask, match, processes)
-    return _BACKENDS[_fastest(problem, student) if backend == "auto" else backend](problem, student)
+    name = _chosen(backend, student, match)
+    return reference(problem, student) if name == "reference" else banded(problem, student, _ENGINES[name])
 
 
-def _fastest(problem: Problem, student: Mapping[str, Tensor]) -> str:
+def match_loss(
+    tasks: Sequence[DenseTask],
+    student: Mapping[str, Tensor],
+    match: Match,
+    valid: Tensor,
+    processes: Processes = LOCAL,
+    backend: str = "auto",
+) -> DenseLoss:
+    """The CS match alone, on the maps as they are.
+
+    Args:
+        tasks: in canonical order.
+        student: task name -> predictions (B, C, h, w), floating.
+        match: with the teacher, of the same sizes.
+        valid: (B, h, w) bool, False on padding.
+        processes: those that share the batch; averaged over them, the value is that of the global batch.
+        backend: one of `BACKENDS`.
+
+    Returns:
+        The loss and its parts `kd_inter_task` and `kd_intra_task`, types as of `dense_loss`.
+
+    Raises:
+        KdamValueError: an unknown backend. Tasks and shapes are those that `DistillationCriterion.match` has checked.
+    """
+    problem = Problem(tasks, {}, valid, match, processes)
+    name = _chosen(backend, student, match)
+    if name == "reference":
+        return reference_match(problem, student, match)
+    return matched(problem, student, match, _ENGINES[name])
+
+
+def _chosen(backend: str, student: Mapping[str, Tensor], match: Match | None) -> str:
     """The kernels take single precision or less; on the CPU finite logits alone (see `compiled`)."""
-    maps = [*student.values(), *(problem.match.teacher.values() if problem.match is not None else [])]
-    if problem.match is None or any(x.dtype == torch.float64 for x in maps):
+    if backend not in BACKENDS:
+        raise KdamValueError(
+            f"backend {backend!r} is not known or not installed: choose one of {', '.join(BACKENDS)}; "
+            "compiled needs numba (pip install 'kdam-hf[fast]'), triton needs Triton"
+        )
+    if backend != "auto":
+        return backend
+    maps = [*student.values(), *(match.teacher.values() if match is not None else [])]
+    if match is None or any(x.dtype == torch.float64 for x in maps):
         return "banded"
-    if problem.mask.is_cuda:
-        return "triton" if "triton" in _BACKENDS else "banded"
-    return "compiled" if "compiled" in _BACKENDS and all(bool(x.isfinite().all()) for x in maps) else "banded"
+    if maps[0].is_cuda:
+        return "triton" if "triton" in _ENGINES else "banded"
+    return "compiled" if "compiled" in _ENGINES and all(bool(x.isfinite().all()) for x in maps) else "banded"
