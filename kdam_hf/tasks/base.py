@@ -275,6 +275,14 @@ def expect_2d(array: Label, task: Task, where: str) -> Label:
     return array
 
 
+def float_tensor(array: Label) -> Tensor:
+    """float32, contiguous; without a copy of what is so already and may be written to."""
+    array = np.ascontiguousarray(array, np.float32)
+    # a mirrored row of one pixel counts as contiguous, and keeps its negative stride
+    kept = array.flags.writeable and min(array.strides) >= 0
+    return torch.from_numpy(array if kept else array.copy())
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """In float32, or in float64 if it is float64: sums over pixels in half precision are far off."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

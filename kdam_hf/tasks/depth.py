@@ -14,7 +14,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
-from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, per_valid_pixel
+from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, float_tensor, per_valid_pixel
 from kdam_hf.tasks.colors import NEAR_TO_FAR, ramp
 
 
@@ -137,7 +137,7 @@ class Depth(Task):
 
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (1, H, W)."""
-        return torch.from_numpy(label.astype(np.float32, order="C"))[None]
+        return float_tensor(label)[None]
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Yellow near, violet far, on a log scale between `nearest` and `farthest`; black where invalid."""

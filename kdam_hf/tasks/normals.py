@@ -15,7 +15,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
-from kdam_hf.tasks.base import Label, Task, at_least_float32, per_valid_pixel
+from kdam_hf.tasks.base import Label, Task, at_least_float32, float_tensor, per_valid_pixel
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Normals(Task):
 
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (3, H, W)."""
-        return torch.from_numpy(label.transpose(2, 0, 1).astype(np.float32, order="C"))
+        return float_tensor(label.transpose(2, 0, 1))
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """(n + 1) / 2 as RGB; black where invalid."""
