@@ -34,6 +34,7 @@ from kdam_hf.metrics.boundary_nms import suppress_non_maxima
 
 NYUD_TEST_IMAGES = 654
 OPPONENT = "pyedgeeval"
+QUICK = {"num_images": 4, "race_images": 2, "race_thresholds": [0.2, 0.5], "rounds": 2}
 DIFFERENCES = ("f_difference", "theirs_mirrored")
 RACES = {"one annotator, 0.011 of the diagonal": (1, 0.011), "five annotators, 0.0075 of the diagonal": (5, 0.0075)}
 

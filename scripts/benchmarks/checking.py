@@ -14,6 +14,8 @@ from benchmarks.harness import claim, interleave, ratio, spread, table
 from dataset_loaders import open_dataset
 from dataset_loaders.inspection import inspect_split
 
+QUICK = {"num_images": 100, "rounds": 2}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Options of this section."""

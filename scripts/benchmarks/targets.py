@@ -17,17 +17,18 @@ def target(
 
 
 def print_targets(targets: Sequence[dict[str, Any]], quick: bool) -> None:
-    """One line each."""
+    """One line each. With `quick` there is no verdict: targets are stated for the full settings."""
+    for each in targets if quick else []:
+        each["met"] = None
+    verdicts = {True: "met", False: "not met", None: "no verdict with --quick"}
     rows = [
         [
             each["what"],
             each["median"],
             f"{each['min']:.3g} to {each['max']:.3g}",
             f"<= {each['at_most']:g}" if "at_most" in each else f">= {each['at_least']:g}",
-            "met" if each["met"] else "not met",
+            verdicts[each["met"]],
         ]
         for each in targets
     ]
     print("\n" + table(["target", "median", "rounds", "wanted", ""], rows))
-    if quick:
-        print("Targets are stated for the full settings; with --quick they are no verdict.")
