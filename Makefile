@@ -17,7 +17,7 @@ help:  ## show the targets
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,fast,plots,tracking]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,fast,plots,tracking,export,demo]'
 	touch $(READY)
 
 demo: $(READY)  ## train a teacher, distil students, compare them (synthetic rooms)
