@@ -12,6 +12,8 @@ from dataset_loaders.sample import DenseDataset, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamError
 from kdam_hf.tasks import LabelStatistics, Task
 
+FACTS_PER_MESSAGE = 16
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -161,22 +163,28 @@ def examine(
     Raises:
         KdamError: a process that reads was killed.
     """
+    # Handing over a sample costs as much as checking a small one, so facts travel in bundles and payloads one by one.
+    size = FACTS_PER_MESSAGE if make is None and num_proc > 1 else 1
     # A DataLoader keeps the order, bounds what waits in memory and notices a killed worker.
-    loader: DataLoader[Seen] = DataLoader(
+    loader: DataLoader[list[Seen]] = DataLoader(
         _Examined(dataset, make),
         batch_size=None,
-        sampler=indices,
+        sampler=[indices[k : k + size] for k in range(0, len(indices), size)],  # type: ignore[arg-type]
         num_workers=num_proc if num_proc > 1 else 0,
         collate_fn=_unchanged,
         prefetch_factor=8 if num_proc > 1 else None,
     )
     done = len(dataset) - len(indices)
-    bar = tqdm(loader, f"{verb} {dataset.split}", len(dataset), initial=done, unit="image", disable=not progress)
     last = "the first sample"
     try:
-        for seen in bar:
-            last = f"sample {seen.id!r}"
-            yield seen
+        with tqdm(
+            None, f"{verb} {dataset.split}", len(dataset), initial=done, unit="image", disable=not progress
+        ) as bar:
+            for bundle in loader:
+                for seen in bundle:
+                    last = f"sample {seen.id!r}"
+                    yield seen
+                bar.update(len(bundle))
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -190,14 +198,17 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-class _Examined(Dataset[Seen]):
+class _Examined(Dataset[list[Seen]]):
     def __init__(self, dataset: DenseDataset, make: Callable[[Sample], Any] | None) -> None:
         self.dataset, self.make = dataset, make
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Seen:
+    def __getitem__(self, indices: Sequence[int]) -> list[Seen]:
+        return [self._look(index) for index in indices]
+
+    def _look(self, index: int) -> Seen:
         ids = getattr(self.dataset, "ids", None)
         try:
             sample = check_sample(self.dataset[index], self.dataset.tasks)
