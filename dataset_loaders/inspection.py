@@ -169,7 +169,7 @@ def examine(
     loader: DataLoader[list[Seen]] = DataLoader(
         _Examined(dataset, make),
         batch_size=None,
-        sampler=[indices[k : k + size] for k in range(0, len(indices), size)],  # type: ignore[arg-type]
+        sampler=[indices[k : k + size] for k in range(0, len(indices), size)],
         num_workers=num_proc if num_proc > 1 else 0,
         collate_fn=_unchanged,
         prefetch_factor=8 if num_proc > 1 else None,

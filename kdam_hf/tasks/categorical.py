@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -25,6 +24,7 @@ from kdam_hf.tasks.base import (
     probability_to_file,
 )
 from kdam_hf.tasks.colors import categorical_palette, ramp
+from kdam_hf.tasks.cross_entropy import cross_entropy_sum
 
 IGNORE_INDEX = 255
 
@@ -76,11 +76,7 @@ class Categorical(Task):
         target = label.masked_fill(~mask, IGNORE_INDEX).reshape(-1)
         # rows of classes: no copy for a channels-last map, where a softmax over channels would first make one
         logits = at_least_float32(prediction.movedim(1, -1).reshape(-1, self.channels))
-        per_class = weights.ndim > 0
-        total = F.cross_entropy(
-            logits, target, weights.to(logits) if per_class else None, ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-        return total if per_class else total * weights
+        return cross_entropy_sum(logits, target, weights.expand(self.channels), IGNORE_INDEX)
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """The class logits themselves."""

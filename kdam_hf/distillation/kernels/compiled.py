@@ -6,8 +6,6 @@ Not-a-number would not survive the compiler's liberties: give finite logits.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numba
@@ -18,26 +16,11 @@ from torch import Tensor
 from kdam_hf.distillation.kernels import rows as plain
 from kdam_hf.distillation.kernels.rows import SMALLEST, Columns, Rows, column_share
 from kdam_hf.distributed import Processes
+from kdam_hf.jit_softmax import exp_below_zero, in_threads
 
 _LIBERTIES = {"reassoc", "contract", "arcp", "nsz", "nnan", "ninf"}
 _f = np.float32
 _BLOCK = 64  # rows whose sums are kept in float32 before they go to float64
-
-
-@numba.njit(fastmath=_LIBERTIES, inline="always")
-def _exp(x: Any) -> Any:
-    """e^x for x <= 0 in float32; 2^k times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' coefficients)."""
-    x = max(x, _f(-87.0))
-    k = np.floor(x * _f(1.44269504) + _f(0.5))
-    r = x - k * _f(0.693359375) + k * _f(2.12194440e-4)
-    y = _f(1.9875691500e-4)
-    y = y * r + _f(1.3981999507e-3)
-    y = y * r + _f(8.3334519073e-3)
-    y = y * r + _f(4.1665795894e-2)
-    y = y * r + _f(1.6666665459e-1)
-    y = y * r + _f(5.0000001201e-1)
-    y = y * r * r + r + _f(1)
-    return y * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @numba.njit(fastmath=_LIBERTIES, inline="always")
@@ -48,7 +31,7 @@ def _softmax(z: Any, scale: Any, p: Any) -> None:
         peak = max(peak, z[c])
     total = _f(0)
     for c in range(len(z)):
-        p[c] = _exp((z[c] - peak) * scale)
+        p[c] = exp_below_zero((z[c] - peak) * scale)
         total += p[c]
     total = _f(1) / total
     for c in range(len(z)):
@@ -136,7 +119,7 @@ def _match(
 def column_sums(rows: Rows) -> list[Tensor]:
     """See `rows.column_sums`."""
     z, t, starts = _side_by_side(rows)
-    parts = _in_threads(
+    parts = in_threads(
         len(z),
         lambda begin, end: _filled(
             np.zeros((3, z.shape[1])),
@@ -160,7 +143,7 @@ def match_rows(
     if columns is not None:
         scales[:] = np.concatenate([_scales(x, len(rows.z), processes) for x in columns.log_sums], 1)
     gradient = np.empty_like(z)
-    parts = _in_threads(
+    parts = in_threads(
         len(z),
         lambda begin, end: _filled(
             np.zeros(2),
@@ -210,17 +193,3 @@ def _valid(rows: Rows) -> np.ndarray:
 def _filled(array: np.ndarray, fill: Callable[[np.ndarray], None]) -> np.ndarray:
     fill(array)
     return array
-
-
-def _in_threads(count: int, work: Callable[[int, int], np.ndarray]) -> list[np.ndarray]:
-    """`work` on shares of `count` rows, one per thread of torch."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return [work(0, count)]
-    ends = np.linspace(0, count, threads + 1).astype(int)
-    return list(_pool(threads).map(work, ends[:-1], ends[1:]))
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
