@@ -9,10 +9,10 @@ export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint compare clean distclean help
+.PHONY: demo test test-browser lint compare clean distclean help
 
 help:  ## show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,11 @@ compare: $(READY)  ## all methods over three seeds (synthetic rooms; about half 
 
 test: $(READY)  ## run the test suite
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-browser: $(READY)  ## the demo page in a headless Chromium (apt-get install chromium); SCREENSHOT=FILE MODEL=DIR TEACHER=DIR keep a picture
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 SCREENSHOT='$(SCREENSHOT)' MODEL='$(MODEL)' TEACHER='$(TEACHER)' \
+		$(BIN)/python -m pytest tests/browser
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ target that is renamed when it is complete.
 """
 
 import gzip
+import hashlib
 import io
 import json
 import logging
@@ -57,6 +58,7 @@ def extract(
     max_members: int = MAX_MEMBERS,
     max_bytes: int = MAX_BYTES,
     max_ratio: float = MAX_RATIO,
+    sha256: str | None = None,
     progress: bool = True,
 ) -> Path:
     """Unpack an archive into the folder `into`, or take the folder as it is when it was made from this archive.
@@ -70,6 +72,7 @@ def extract(
         max_members: limit on files and folders.
         max_bytes: limit on what the archive unpacks to, bytes.
         max_ratio: limit on bytes unpacked for one packed, for archives that unpack to more than `RATIO_FLOOR`.
+        sha256: of the archive, as its publisher states it, in hexadecimal; compared before anything is parsed.
         progress: show bars, by bytes.
 
     Returns:
@@ -77,12 +80,15 @@ def extract(
 
     Raises:
         DataIntegrityError: the archive is missing, damaged, too large, or has a member that could harm; names it.
+            Or its bytes are others than those of `sha256`.
         KdamValueError: no archive by its name, `into` holds something else, or the disk is too small.
     """
     source, target = Path(path), Path(into).absolute()
     if not is_archive(source):
         raise KdamValueError(f"{source}: no archive by its name; expected one of {', '.join(SUFFIXES)}.")
     stamp = _stamp_of(source)
+    if sha256 is not None:
+        _compare(source, sha256)
     if not _holds(target, stamp):
         archive = _Archive(source, min(max_bytes, max(RATIO_FLOOR, int(max_ratio * stamp["bytes"]))))
         with tqdm(total=stamp["bytes"], desc=f"checking {source.name}", disable=not progress, **_BYTES) as bar:
@@ -93,6 +99,16 @@ def extract(
             if not _holds(target, stamp):  # otherwise another process was faster
                 _build(archive, members, target, stamp, progress)
     return _top(target)
+
+
+def _compare(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256.strip().lower():
+        raise DataIntegrityError(
+            f"{path}: SHA-256 is {found}; expected {sha256}. It is incomplete, altered or another version; nothing was opened. "
+            "Get the file again."
+        )
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,10 @@
-"""Rows of `builders`, from the Hub or from Parquet on disk, as a dense dataset: what others published trains as it is."""
+"""Rows of `builders`, from the Hub or from Parquet on disk, as a dense dataset: what others published trains as it is.
+
+Images are decoded here, from the bytes in the row: `datasets` would open any format of any size, and follow a path or URL.
+"""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset_loaders.sample import Sample, check_id
+from dataset_loaders.sample import MAX_PIXELS, Sample, check_id, reading
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
 
@@ -30,7 +34,8 @@ class HubDataset:
     """
 
     def __init__(self, source: str, split: str, tasks: Sequence[str] | None = None) -> None:
-        from datasets import load_dataset  # takes over a second to import
+        from datasets import Image as ImageColumn  # takes over a second to import
+        from datasets import load_dataset
 
         try:
             splits = load_dataset(str(source))
@@ -48,6 +53,10 @@ class HubDataset:
         self.origin = f"{source}: {len(self._rows)} rows of split {names[split]}"
         self.version = self._rows._fingerprint
         self.tasks = select_tasks(_tasks_of(self._rows.features, source), tasks)
+        for name in ("image", *(task.name for task in self.tasks)):
+            if not isinstance(self._rows.features[name], ImageColumn):
+                raise DataIntegrityError(f"{source}: column {name} is {self._rows.features[name]}; expected images.")
+            self._rows = self._rows.cast_column(name, ImageColumn(decode=False))
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -61,16 +70,29 @@ class HubDataset:
         """Row `index`.
 
         Raises:
-            DataIntegrityError: a label out of range; names the row.
+            DataIntegrityError: no image, one of another format or too large, or a label out of range; names the row.
         """
         row = self._rows[index]
         where = f"{self.name} {self.split} row {index} ({row['id']})"
         labels = {
-            task.name: task.from_file(_pixels(row[task.name]), _OPTIONS.get(task.name, {}), where)
+            task.name: task.from_file(_pixels(_decoded(row[task.name], where)), _OPTIONS.get(task.name, {}), where)
             for task in self.tasks
             if row[task.name] is not None
         }
-        return {"id": str(row["id"]), "image": np.array(row["image"].convert("RGB")), "labels": labels}
+        return {"id": str(row["id"]), "image": np.array(_decoded(row["image"], where).convert("RGB")), "labels": labels}
+
+
+def _decoded(cell: Mapping[str, Any] | None, where: str) -> Image.Image:
+    """The picture in a cell, by its bytes alone."""
+    if not cell or not cell["bytes"]:
+        raise DataIntegrityError(
+            f"{where}: {cell}; expected the bytes of an image in the row. Write it with the builders."
+        )
+    with reading(Path(where), "PNG or JPEG"), Image.open(BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise DataIntegrityError(f"{where}: {image.width}x{image.height} pixels; expected at most {MAX_PIXELS}.")
+        image.load()
+        return image
 
 
 def _pixels(image: Image.Image) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""MATLAB files: version 5 through SciPy, version 7.3 (HDF5) through h5py.
+"""MATLAB files: version 5 through SciPy, in a process beside; version 7.3 (HDF5) through h5py.
 
 A `.mat` that was cut right after its header opens without an error and holds nothing, so every key is asked for by name.
 """
@@ -10,30 +10,35 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
+from dataset_loaders.mat_process import parse
 from dataset_loaders.sample import reading
 from kdam_hf.errors import DataIntegrityError
+
+MAX_BYTES = 500 * 2**20
+"""Of a file of version 5; a map of 50 million pixels in double precision takes less."""
 
 
 def read_mat(path: Path, key: str) -> NDArray[Any]:
     """The variable `key` of a version 5 `.mat`, as SciPy shapes it: numbers at least 2-D, structs as records.
 
     Raises:
-        DataIntegrityError: missing, truncated, of version 7.3, or without the key; names the keys that are there.
+        DataIntegrityError: missing, truncated, of version 7.3, without the key (names those that are there), or such that its
+            parser dies, hangs or asks for more memory than a map takes.
     """
+    if h5py.is_hdf5(path):
+        raise DataIntegrityError(
+            f"{path}: MATLAB version 7.3 (HDF5); expected version 5. Save it with `save -v7` in MATLAB."
+        )
     with reading(path, "MATLAB file of version 5"):
-        try:
-            with path.open("rb") as file:  # given a name, SciPy hides why it cannot be opened
-                content = loadmat(file)
-        except NotImplementedError as error:
-            raise DataIntegrityError(
-                f"{path}: MATLAB version 7.3 (HDF5); expected version 5. Save it with `save -v7` in MATLAB."
-            ) from error
-    if key not in content:
-        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing (cut after its header?)"
-        raise DataIntegrityError(f"{path}: holds {found}; expected the variable {key!r}. Replace the file.")
-    return content[key]
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataIntegrityError(f"{path}: {size} bytes; expected at most {MAX_BYTES}.")
+        found = parse(path.read_bytes(), key)
+    if isinstance(found, list):
+        names = ", ".join(found) or "nothing (cut after its header?)"
+        raise DataIntegrityError(f"{path}: holds {names}; expected the variable {key!r}. Replace the file.")
+    return found
 
 
 def read_mat_map(path: Path, key: str) -> NDArray[Any]:

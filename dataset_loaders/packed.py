@@ -62,6 +62,8 @@ class PackedDataset:
                     "Pack again into another folder."
                 )
         self.origin = f"{self.name}: prepared in {path}"
+        if index.get("notes") is not None:  # earlier versions did not keep them
+            self.notes = tuple(index["notes"])
         self._samples = index["samples"]
         self._map: NDArray[np.uint8] | None = None
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -120,7 +120,7 @@ def _build(
                 f"{dataset.name} {dataset.split}: {problems} of {len(dataset)} samples are not usable; nothing was put at "
                 f"{target}. Correct or remove them and run again: the good samples are kept."
             )
-        journal.finish(fingerprint)
+        journal.finish(fingerprint, getattr(dataset, "notes", None))
     if target.exists():  # an empty folder
         target.rmdir()
     building.rename(target)
@@ -235,12 +235,19 @@ class _Journal:
         self.entries[seen.index] = entry
         self._end += len(record.data)
 
-    def finish(self, fingerprint: Mapping[str, Any]) -> None:
-        """Write the index and bring everything to the disk."""
+    def finish(self, fingerprint: Mapping[str, Any], notes: Sequence[str] | None) -> None:
+        """Write the index, with what a user should know of the labels, and bring everything to the disk."""
         os.fsync(self._data.fileno())
         samples = [self.entries[index] for index in sorted(self.entries)]
         with (self.folder / INDEX_FILE).open("w", encoding="utf-8") as file:
-            json.dump({"format": FORMAT, "bytes": self._end, "fingerprint": fingerprint, "samples": samples}, file)
+            index = {
+                "format": FORMAT,
+                "bytes": self._end,
+                "fingerprint": fingerprint,
+                "notes": notes,
+                "samples": samples,
+            }
+            json.dump(index, file)
             file.flush()
             os.fsync(file.fileno())
         (self.folder / _JOURNAL).unlink()

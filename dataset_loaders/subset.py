@@ -29,6 +29,8 @@ class SubsetDataset:
             )
         self.name, self.split, self.tasks, self.ids = dataset.name, dataset.split, dataset.tasks, tuple(ids)
         self.checked = getattr(dataset, "checked", False)
+        if hasattr(dataset, "notes"):
+            self.notes = dataset.notes
         self._dataset = dataset
         self._indices = [index_of[sample_id] for sample_id in ids]
 

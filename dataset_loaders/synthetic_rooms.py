@@ -67,6 +67,7 @@ class SyntheticRooms:
     """
 
     name = "synthetic_rooms"
+    notes = ("SYNTHETIC: images and labels are rendered together, so every label is exact and none is derived",)
     version = 1
     """Rises whenever a seed gives other scenes or labels; a training cache of older ones is then refused."""
 

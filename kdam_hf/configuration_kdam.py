@@ -2,8 +2,12 @@
 
 What a published model needs of its tasks travels here as plain data, so that these flat `*_kdam.py` files load alone from
 the Hub. Tasks are a list, never a dict: config JSON is written with sorted keys, and their order fixes the order of heads.
+A key that is not known is an error, also one of the backbone: the library would keep it, and some of its own name code.
 """
 
+import math
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -12,7 +16,51 @@ from transformers.configuration_utils import SubConfigSpec
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
-TASK_KEYS = {"name", "kind", "channels", "activation", "readout", "class_names"}
+TASK_KEYS = {"name": str, "kind": str, "channels": int, "activation": str, "readout": str, "class_names": list}
+# What the library itself writes to config.json or sets while it loads, whatever its version.
+LIBRARY_KEYS = {
+    *("_commit_hash", "_name_or_path", "architectures", "attn_implementation", "auto_map", "chunk_size_feed_forward"),
+    *(
+        "custom_pipelines",
+        "dtype",
+        "experts_implementation",
+        "id2label",
+        "is_encoder_decoder",
+        "label2id",
+        "model_type",
+    ),
+    *("name_or_path", "num_labels", "output_attentions", "output_hidden_states", "problem_type", "return_dict"),
+    *("torch_dtype", "transformers_version"),
+    "use_cache",  # set by Trainer
+}
+# A backbone is never code of a repository.
+BACKBONE_LIBRARY_KEYS = LIBRARY_KEYS - {"auto_map", "custom_pipelines"}
+DTYPES = ("None", "float64", "float32", "float16", "bfloat16")
+
+
+def backbone_keys(config_class: type[PreTrainedConfig]) -> set[str]:
+    """Keys that `backbone_config` may have for a class of the library."""
+    return {*config_class().to_dict(), *config_class.attribute_map, *BACKBONE_LIBRARY_KEYS}
+
+
+def refuse_unknown(given: Iterable[str], known: set[str], where: str) -> None:
+    """Raise ValueError with the keys that are not known."""
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(
+            f"{where} has unknown keys {', '.join(unknown)}; expected some of {', '.join(sorted(known - LIBRARY_KEYS))}. "
+            "Correct them, or use the versions of kdam-hf and transformers that wrote the file."
+        )
+
+
+def refuse_kernels(config: dict[str, Any], where: str) -> None:
+    """Raise ValueError when a config asks for an implementation that lies in a repository: that is code."""
+    for key in ("attn_implementation", "experts_implementation"):
+        if "/" in str(config.get(key)):
+            raise ValueError(
+                f"{where} asks for {key} {config[key]!r}, code of a repository; expected one that the library has, such as "
+                "sdpa or eager. If you trust it, load the model without and call model.set_attn_implementation."
+            )
 
 
 class KdamConfig(PreTrainedConfig):
@@ -49,17 +97,43 @@ class KdamConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the ImageNet statistics and no task at all."""
+        """Refuse unknown keys; fill in the ImageNet statistics and no task at all."""
+        refuse_unknown(kwargs, LIBRARY_KEYS | {field.name for field in fields(self)}, self.model_type)
+        refuse_kernels(kwargs, self.model_type)
+        for dtype in (self.dtype, kwargs.get("torch_dtype")):
+            if str(dtype).removeprefix("torch.") not in DTYPES:
+                raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
         self.tasks = [] if self.tasks is None else self.tasks
         self.image_mean = IMAGENET_MEAN if self.image_mean is None else self.image_mean
         self.image_std = IMAGENET_STD if self.image_std is None else self.image_std
+        backbone = (
+            self.backbone_config.to_dict()
+            if isinstance(self.backbone_config, PreTrainedConfig)
+            else self.backbone_config
+        )
         super().__post_init__(**kwargs)
+        if isinstance(backbone, dict):
+            refuse_unknown(backbone, backbone_keys(type(self.backbone_config)), "backbone_config")
+            refuse_kernels(backbone, "backbone_config")
+
+    def validate_normalisation(self) -> None:
+        """Three finite means and three positive standard deviations."""
+        for name, values in (("image_mean", self.image_mean or []), ("image_std", self.image_std or [])):
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "image_std" and min(values) <= 0):
+                raise ValueError(f"{name}={values}; expected three finite numbers, positive for image_std.")
 
     def validate_tasks(self) -> None:
-        """Every task entry is complete and names are unique."""
+        """Every task entry is complete and of the right types, names are unique and could be part of a file name."""
         for task in self.tasks or []:
-            if set(task) != TASK_KEYS:
+            if set(task) != set(TASK_KEYS):
                 raise ValueError(f"task entry has keys {sorted(task)}; expected {sorted(TASK_KEYS)} (see Task.spec()).")
+            for key, kind in TASK_KEYS.items():
+                if type(task[key]) is not kind:
+                    raise ValueError(f"task {task['name']!r}: {key} is {task[key]!r}; expected {kind.__name__}.")
+            if not task["name"].isidentifier() or task["channels"] < 1:
+                raise ValueError(
+                    f"task {task['name']!r} with {task['channels']} channels; expected letters, digits and _, and at least 1."
+                )
         names = self.task_names
         if len(set(names)) != len(names):
             raise ValueError(f"tasks {names} are not unique.")

@@ -23,3 +23,19 @@ class CheckpointError(KdamError, RuntimeError):
 
 class NonFiniteLossError(KdamError, ArithmeticError):
     """A loss became NaN or infinite; raised before the optimizer step, so the weights are still good."""
+
+
+class OutOfMemoryError(KdamError, RuntimeError):
+    """The memory of the device does not hold one step; nothing was made smaller behind your back."""
+
+
+class DataWorkerError(KdamError, RuntimeError):
+    """A process that loads data died, or did not deliver within dataloader_timeout."""
+
+
+class HubError(KdamError, RuntimeError):
+    """The Hub refused a repository or an upload, or could not be reached."""
+
+
+class ExportError(KdamError, RuntimeError):
+    """A model cannot be written in another format, or what was written does not compute what the model does."""

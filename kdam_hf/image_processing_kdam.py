@@ -5,7 +5,7 @@ with its batch on the right and at the bottom. `post_process` undoes all of it, 
 PIL and torch only; torchvision is not needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,29 @@ def decode(prediction: Tensor, size: Sequence[int], readout: str) -> Tensor:
         band = upsample(prediction[:, :, first : top + rows + 1], (start + STRIDE * rows, size[1]))
         bands.append(read_out(band[:, :, start:], readout))
     return torch.cat(bands, -2)[..., : size[0], :].contiguous()
+
+
+def enlarged(prediction: Tensor, inside: tuple[int, int], target: tuple[int, int]) -> Iterator[Tensor]:
+    """A prediction at the size of its photo, in bands of rows: dozens of classes at the size of a camera fill the memory.
+
+    Args:
+        prediction: (B, C, h, w) at stride 4 of what the model saw.
+        inside: (height, width) the model saw.
+        target: (height, width) of the photo.
+
+    Yields:
+        float32 (B, C, rows, W), top to bottom; bilinear, pixel centres kept.
+    """
+    wide = F.interpolate(upsample(prediction.float(), inside), (inside[0], target[1]), mode="bilinear")
+    centres = (torch.arange(target[0], dtype=torch.float64) + 0.5) * (inside[0] / target[0]) - 0.5
+    centres = centres.clamp(0, inside[0] - 1)
+    above = centres.long()
+    below = (above + 1).clamp(max=inside[0] - 1)
+    weight = (centres - above).to(wide)[:, None]
+    above, below = above.to(wide.device), below.to(wide.device)
+    rows = max(1, CACHED // (prediction.shape[:2].numel() * target[1]))
+    for band in (slice(top, top + rows) for top in range(0, target[0], rows)):
+        yield torch.lerp(wide[:, :, above[band]], wide[:, :, below[band]], weight[band])
 
 
 class KdamImageProcessor(BaseImageProcessor):
@@ -169,9 +192,8 @@ class KdamImageProcessor(BaseImageProcessor):
                 if inside == target:
                     value = decode(prediction, target, task["readout"])[0]
                 else:
-                    full = upsample(prediction.float(), inside)
-                    full = F.interpolate(full, size=target, mode="bilinear", align_corners=False)
-                    value = read_out(full, task["readout"])[0]
+                    bands = [read_out(band, task["readout"]) for band in enlarged(prediction, inside, target)]
+                    value = torch.cat(bands, -2)[0]
                 maps[task["name"]] = value[0] if value.ndim == 3 and value.shape[0] == 1 else value
             results.append(maps)
         return results

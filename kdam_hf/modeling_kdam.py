@@ -7,22 +7,25 @@ trainer's business.
 Shape suffixes: B batch, T tasks, C/D channels, H W pixels, h w a stride-4 or coarser grid, N tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoBackbone, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
 from .configuration_kdam import KdamConfig, KdamStudentConfig, KdamTeacherConfig
 
 SIZE_DIVISOR = 32
 STRIDE = 4
 NEAREST = 0.1
+WEIGHTS = "model.safetensors"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 def positive(x: Tensor) -> Tensor:
@@ -248,6 +251,52 @@ class TeacherDecoder(nn.Module):
         return outputs
 
 
+def find_weights(name: Any, **options: Any) -> str:
+    """The path of `model.safetensors` in a folder or Hub repository.
+
+    Raises:
+        OSError: no such folder or repository.
+        ValueError: it holds no such file; pickles and lists of shards, which can name any file, are not looked at.
+    """
+    path = cached_file(str(name), WEIGHTS, _raise_exceptions_for_missing_entries=False, **options)
+    if path is None:
+        raise ValueError(
+            f"{name}: no {WEIGHTS}; expected all weights in this one file, never in a pickle (.bin, .pt). If you trust the "
+            "repository, convert it with save_pretrained."
+        )
+    return path
+
+
+def refuse_incomplete(name: Any, info: Mapping[str, Any]) -> None:
+    """Raise ValueError when the library's loading info tells of weights that did not fit the model."""
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(map(str, info[problem]))
+        if keys:
+            raise ValueError(
+                f"{name}: {len(keys)} {problem.replace('_', ' ')}: {', '.join(keys[:5])}{' ...' if keys[5:] else ''}; expected "
+                "exactly the weights of this architecture. The file is not a complete model of its config; save it again."
+            )
+
+
+def refuse_non_finite(name: Any, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError with the weights that hold NaN or infinity; quantised and offloaded ones are not looked at."""
+    broken = [
+        key
+        for key, value in weights.items()
+        if type(value) in (Tensor, nn.Parameter)
+        and value.is_floating_point()
+        and not value.is_meta
+        and value.numel()
+        # extremes pass NaN on, and are found faster than every value is tested
+        and not torch.stack(value.detach().aminmax()).isfinite().all()
+    ]
+    if broken:
+        raise ValueError(
+            f"{name}: {len(broken)} weights are not finite: {', '.join(broken[:5])}{' ...' if broken[5:] else ''}. The "
+            "training that saved them had diverged; use an earlier checkpoint."
+        )
+
+
 class KdamPreTrainedModel(PreTrainedModel):
     """Weights, saving and the common forward pass of teacher and student."""
 
@@ -279,6 +328,38 @@ class KdamPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, CrossTaskAttention):
             init.normal_(module.task_embedding, std=self.config.initializer_range)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """Load a model as it was saved, completely or not at all.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id with `config.json` and `model.safetensors`.
+            args: as of the library.
+            output_loading_info: return the library's record of the keys too.
+            kwargs: as of the library.
+
+        Raises:
+            OSError: nothing there.
+            ValueError: no or unreadable safetensors; weights that are missing, left over, of another shape or not finite; a
+                config that cannot be meant. The library would warn and go on with random weights, or load a pickle.
+        """
+        name = pretrained_model_name_or_path
+        if name is not None:
+            find_weights(name, **{key: kwargs[key] for key in HUB_OPTIONS if key in kwargs})
+        # weights of another shape are let through here to be named below
+        always = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        try:
+            model, info = super().from_pretrained(name, *args, **(kwargs | always))
+        except SafetensorError as error:
+            raise ValueError(
+                f"{name}: {WEIGHTS} cannot be read ({error}): cut short, or no safetensors. Get the file again."
+            ) from error
+        refuse_incomplete(name, info)
+        refuse_non_finite(name, model.state_dict())
+        return (model, info) if output_loading_info else model
 
     def get_input_embeddings(self) -> None:
         """There is none; asked for by quantisation."""
@@ -318,7 +399,8 @@ class KdamPreTrainedModel(PreTrainedModel):
         maps = self.encoder(F.pad(pixel_values, pad))
         size = ((H + pad[3]) // STRIDE, (W + pad[1]) // STRIDE)
         raw = self.decoder(maps, size, mask)
-        h, w = -(-H // STRIDE), -(-W // STRIDE)
+        # not -(-H // STRIDE): ONNX divides towards zero
+        h, w = (H + STRIDE - 1) // STRIDE, (W + STRIDE - 1) // STRIDE
         predictions = {name: ACTIVATIONS[self.activations[name]](y[..., :h, :w].float()) for name, y in raw.items()}
         return KdamOutput(predictions=predictions)
 

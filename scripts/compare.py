@@ -12,6 +12,7 @@ teacher, students), results.json and results.md.
 import argparse
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -38,8 +39,10 @@ from kdam_hf.training import (
     run_command,
 )
 from kdam_hf.training.arguments import DistillationArguments
+from kdam_hf.training.identity import differences
 from kdam_hf.training.report import hardware, write_json
-from kdam_hf.training.runs import open_split, same_run, weights_hash
+from kdam_hf.training.runs import open_split, weights_hash
+from kdam_hf.training.signals import end_with_parent
 from kdam_hf.visualization import contact_sheet, legend_picture
 
 SCRIPTS = Path(__file__).parent
@@ -84,6 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
     ratio = latency_ratio(models[next(iter(students))], models["teacher"], held_out)
     summary = {"teacher": teacher} | {method: over_seeds(runs) for method, runs in students.items()}
+    for method in students:  # all have the architecture that was timed
+        summary[method]["meta"]["latency_over_teacher"] = round(ratio, 3)
     write_json(root / "results.json", summary)
     tasks = with_options(held_out.tasks, data.task_options or ())
     report = table(summary, tasks, ratio, data, len(args.seeds))
@@ -109,10 +114,11 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
     if results.exists():
         found = json.loads(results.read_text())
         groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-        different = same_run(parse_recipe(groups, arguments)[-1], found["meta"]["recipe"])
+        different = differences(found["meta"]["recipe"], parse_recipe(groups, arguments)[-1])
         if different:
             raise CheckpointError(
-                f"{folder} holds a run with other {', '.join(different)}; run make clean or choose another --output_dir."
+                f"{folder} holds a run with other settings: {'; '.join(different)}. Run make clean or choose another "
+                "--output_dir."
             )
         if "protocol" not in found["meta"]:
             raise CheckpointError(
@@ -125,7 +131,11 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
         return found
     arguments += ["--resume_from_checkpoint", "last"]
     print(f"\naccelerate launch scripts/{script} {' '.join(arguments)}", flush=True)
-    finished = subprocess.run([sys.executable, *LAUNCH, str(SCRIPTS / script), *arguments], check=False)
+    finished = subprocess.run(
+        [sys.executable, *LAUNCH, str(SCRIPTS / script), *arguments],
+        check=False,
+        preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # killed, this script leaves no training behind
+    )
     if finished.returncode:
         raise KdamError(
             f"{script} ended with code {finished.returncode}; see its message above. Run the same command again to continue."

@@ -8,6 +8,8 @@ cs (KDAM), kl, dist, cwd, and none for the same student without a teacher. With 
 teacher is run once over K fixed crops of each image and replayed from DIR. Writes what train.py writes.
 """
 
+from pathlib import Path
+
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import (
@@ -25,7 +27,10 @@ from kdam_hf.training import (
     run_command,
 )
 from kdam_hf.training.arguments import use_bf16
-from kdam_hf.training.runs import weights_hash
+from kdam_hf.training.teacher_manifest import teacher_hash
+
+# settings of the match that results.json keeps, typed or not
+IN_FORCE = ("temperature", "beta", "inter", "intra", "kd_resolution", "scale_by_temperature_squared", "teacher_views")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,8 +60,10 @@ def main(argv: list[str] | None = None) -> None:
             bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
             teacher = load_teacher(distillation, run.model.config, bf16)
         facts |= {
-            "teacher": distillation.teacher,
-            "teacher_sha256": [weights_hash(name) for name in distillation.teacher],
+            # a folder by its full path, which cannot be taken for an id on the Hub
+            "teacher": [str(Path(name).resolve()) if Path(name).exists() else name for name in distillation.teacher],
+            "distillation": {key: getattr(distillation, key) for key in IN_FORCE},
+            "teacher_sha256": [teacher_hash(name) for name in distillation.teacher],
         }
     trainer = DistillationTrainer(
         run.model,

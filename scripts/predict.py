@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from dataset_loaders import read_image
-from kdam_hf import KdamImageProcessor
+from kdam_hf import KdamImageProcessor, MultiTaskDensePredictionPipeline
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import task_from_spec
 from kdam_hf.training import load_model, parse_recipe, run_command
@@ -41,26 +40,22 @@ def main(argv: list[str] | None = None) -> None:
     for path in args.images:
         if not Path(path).is_file():
             raise DataIntegrityError(f"{path}: no such photo; give existing JPEG or PNG files.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(args.model).to(device).eval()
+    model = load_model(args.model)
     processor = KdamImageProcessor.from_model_config(model.config)
+    pipe = MultiTaskDensePredictionPipeline(
+        model, image_processor=processor, device="cuda" if torch.cuda.is_available() else "cpu", return_pictures=True
+    )
     tasks = [task_from_spec(spec) for spec in model.config.tasks]
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, path in zip(names, tqdm(args.images, desc="Predicting", unit="photo"), strict=True):
         photo = read_image(path)
-        with torch.inference_mode():
-            outputs = model(**processor(photo).to(device))
-        maps = processor.post_process(outputs, [photo.shape[:2]])[0]
         row = [shrunk(photo)]
-        for task in tasks:
-            values = maps[task.name].cpu().numpy()
-            values = values.transpose(1, 2, 0) if values.ndim == 3 else values
-            picture = task.render(values)
-            np.save(output / f"{name}_{task.name}.npy", values)
-            Image.fromarray(picture).save(output / f"{name}_{task.name}.png")
-            row.append(shrunk(picture))
+        for task_name, result in pipe(photo).items():
+            np.save(output / f"{name}_{task_name}.npy", result["values"])
+            result["picture"].save(output / f"{name}_{task_name}.png")
+            row.append(shrunk(np.array(result["picture"])))
         rows.append(row)
     height, width = rows[0][0].shape[:2]
     rows.append([None, *(legend_picture(task.legend(), height, width) for task in tasks)])

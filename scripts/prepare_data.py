@@ -34,6 +34,7 @@ class PreparationArguments:
     splits: list[str] = field(default_factory=lambda: ["train", "val"], metadata={"help": "splits to prepare"})
     check_only: bool = field(default=False, metadata={"help": "check and report, write no cache"})
     num_proc: int = field(default=os.cpu_count() or 1, metadata={"help": "processes that read"})
+    sha256: str | None = field(default=None, metadata={"help": "of an archive in data_dir, as its publisher states it"})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     output = check_arguments(data, args)
     if output is not None and is_archive(data.data_dir):
         archive = Path(data.data_dir)
-        data.data_dir = str(extract(archive, output / "unpacked" / archive.name.split(".")[0]))
+        unpacked = output / "unpacked" / archive.name.split(".")[0]
+        data.data_dir = str(extract(archive, unpacked, sha256=args.sha256))
     contents = [prepare_split(data, args, split) for split in args.splits]
     problems = sum(len(content["problems"]) for content in contents)
     if output is not None:
@@ -60,6 +62,8 @@ def check_arguments(data: SourceArguments, args: PreparationArguments) -> Path |
             f"dataset={data.dataset}, data_dir={data.data_dir}, cache_dir={data.cache_dir}; expected --dataset, one of "
             f"{', '.join(DATASETS)}, --data_dir, where it is, and --output_dir, where to; not --cache_dir."
         )
+    if args.sha256 is not None and not is_archive(data.data_dir):
+        raise KdamValueError(f"sha256 is that of an archive, and data_dir {data.data_dir} is none; leave it out.")
     if args.output_dir is None:
         if args.check_only and not is_archive(data.data_dir):
             return None

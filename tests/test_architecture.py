@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLAT = {"configuration_kdam", "modeling_kdam", "image_processing_kdam"}
+FLAT = {
+    "configuration_kdam",
+    "modeling_kdam",
+    "image_processing_kdam",
+    "photos_kdam",
+    "rendering_kdam",
+    "pipeline_kdam",
+}
 # room -> rooms of this project it may import
 ALLOWED = {
     "kdam_hf.errors": set(),
@@ -16,21 +23,45 @@ ALLOWED = {
     "kdam_hf.configuration_kdam": set(),
     "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam"},
     "kdam_hf.image_processing_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam"},
+    "kdam_hf.photos_kdam": set(),
+    "kdam_hf.rendering_kdam": set(),
+    "kdam_hf.pipeline_kdam": {
+        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.rendering_kdam"),
+    },
     "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.jit"},
     "kdam_hf.tasks": {
-        *("kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.jit", "kdam_hf.metrics", "kdam_hf.plots"),
-        "kdam_hf.jit_softmax",
-        "kdam_hf.image_processing_kdam",
+        *(
+            "kdam_hf.errors",
+            "kdam_hf.distributed",
+            "kdam_hf.jit",
+            "kdam_hf.jit_softmax",
+            "kdam_hf.metrics",
+            "kdam_hf.plots",
+        ),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.rendering_kdam"),
     },
     "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.jit_softmax"},
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
     "kdam_hf.plots": {"kdam_hf.errors"},
+    "kdam_hf.demo": {
+        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.training", "kdam_hf.modeling_kdam", "kdam_hf.pipeline_kdam"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.rendering_kdam"),
+    },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
     "dataset_loaders": {"kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics"},
+    "kdam_hf.hub": {
+        *("kdam_hf", "kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.presets"),
+        *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
+        "kdam_hf.pipeline_kdam",
+    },
+    "kdam_hf.export": {
+        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
+    },
     "kdam_hf.training": {
         *(
             "kdam_hf",
+            "kdam_hf.hub",
             "kdam_hf.errors",
             "kdam_hf.distributed",
             "kdam_hf.metrics",
@@ -45,7 +76,10 @@ ALLOWED = {
             "dataset_loaders",
         ),
     },
-    "kdam_hf": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"},
+    "kdam_hf": {
+        *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
+        "kdam_hf.pipeline_kdam",
+    },
 }
 
 

@@ -46,6 +46,8 @@ class Task(ABC):
     """Whether a training crop must not be filled by one class of this task."""
     unit: ClassVar[str] = ""
     """Of the values of a regression task, e.g. m."""
+    hub_task: ClassVar[str] = "image-segmentation"
+    """The task of the Hub that comes closest, for the metadata of a published model."""
     file_options: ClassVar[dict[str, type]] = {}
     """What `dataset.json` may say of this task's label files, with types."""
     stored_as: ClassVar[str] = ".png"

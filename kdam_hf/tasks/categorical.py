@@ -14,6 +14,7 @@ from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
+from kdam_hf.rendering_kdam import SALIENCY_STOPS, categorical_palette, class_colors, saliency_colors
 from kdam_hf.tasks.base import (
     Label,
     Task,
@@ -23,7 +24,6 @@ from kdam_hf.tasks.base import (
     probability_from_file,
     probability_to_file,
 )
-from kdam_hf.tasks.colors import categorical_palette, ramp
 from kdam_hf.tasks.cross_entropy import cross_entropy_sum
 
 IGNORE_INDEX = 255
@@ -143,9 +143,7 @@ class Categorical(Task):
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """One colour per class, black where ignored."""
-        table = np.zeros((256, 3), np.uint8)
-        table[: self.channels] = categorical_palette(self.channels)
-        return table[values.astype(np.uint8)]
+        return class_colors(values, self.channels)
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Class names."""
@@ -216,10 +214,8 @@ class Saliency(Categorical):
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Black to yellow by probability; ignored pixels grey."""
-        rgb = ramp(np.clip(values.astype(np.float32), 0, 1), (10, 10, 30), (255, 210, 60))
-        rgb[values == IGNORE_INDEX] = 90
-        return rgb
+        return saliency_colors(values)
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Probability of being salient."""
-        return [("0", (10, 10, 30)), ("1", (255, 210, 60))]
+        return [("0", SALIENCY_STOPS[0]), ("1", SALIENCY_STOPS[1])]

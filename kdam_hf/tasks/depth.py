@@ -14,8 +14,8 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
+from kdam_hf.rendering_kdam import FARTHEST, NEAR_TO_FAR, NEAREST, depth_colors
 from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, float_tensor, per_valid_pixel
-from kdam_hf.tasks.colors import NEAR_TO_FAR, ramp
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Depth(Task):
     """
 
     name: str = "depth"
-    nearest: float = 0.7
-    farthest: float = 10.0
+    nearest: float = NEAREST
+    farthest: float = FARTHEST
     bins: int = 40
 
     kind: ClassVar[str] = "depth"
@@ -38,6 +38,7 @@ class Depth(Task):
     primary_metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "m"
+    hub_task: ClassVar[str] = "depth-estimation"
     stored_as: ClassVar[str] = ".npy"
     file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
 
@@ -141,10 +142,7 @@ class Depth(Task):
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Yellow near, violet far, on a log scale between `nearest` and `farthest`; black where invalid."""
-        share = np.log(np.maximum(values, 1e-3) / self.nearest) / math.log(self.farthest / self.nearest)
-        rgb = ramp(np.clip(share, 0, 1), *NEAR_TO_FAR)
-        rgb[values <= 0] = 0
-        return rgb
+        return depth_colors(values, self.nearest, self.farthest)
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Metres at the colour stops."""

@@ -18,6 +18,7 @@ from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
+from kdam_hf.rendering_kdam import EDGE_STOPS, edge_colors
 from kdam_hf.tasks.base import (
     Label,
     Task,
@@ -27,7 +28,6 @@ from kdam_hf.tasks.base import (
     probability_from_file,
     probability_to_file,
 )
-from kdam_hf.tasks.colors import ramp
 
 IGNORE_INDEX = 255
 BOUNDARIES = (*BOUNDARY_PROTOCOLS, "none")
@@ -169,10 +169,8 @@ class Edge(Task):
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """White background, dark edges; ignored pixels grey."""
-        rgb = ramp(np.clip(values.astype(np.float32), 0, 1), (255, 255, 255), (20, 20, 40))
-        rgb[values == IGNORE_INDEX] = 160
-        return rgb
+        return edge_colors(values)
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Probability of an edge."""
-        return [("0", (255, 255, 255)), ("1", (20, 20, 40))]
+        return [("0", EDGE_STOPS[0]), ("1", EDGE_STOPS[1])]

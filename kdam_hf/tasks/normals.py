@@ -15,6 +15,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
+from kdam_hf.rendering_kdam import normal_colors
 from kdam_hf.tasks.base import Label, Task, at_least_float32, float_tensor, per_valid_pixel
 
 
@@ -33,6 +34,7 @@ class Normals(Task):
     kappa: float = 32.0
 
     kind: ClassVar[str] = "normals"
+    hub_task: ClassVar[str] = "image-to-image"
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
     higher_is_better: ClassVar[bool] = False
@@ -126,13 +128,11 @@ class Normals(Task):
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """(n + 1) / 2 as RGB; black where invalid."""
-        rgb = np.clip((values + 1) * 127.5, 0, 255).round().astype(np.uint8)
-        rgb[(values == 0).all(-1)] = 0
-        return rgb
+        return normal_colors(values)
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Colours of the axes."""
-        return [("right", (255, 128, 128)), ("up", (128, 255, 128)), ("to camera", (128, 128, 255))]
+        return [("x, right", (255, 128, 128)), ("y, up", (128, 255, 128)), ("z, to camera", (128, 128, 255))]
 
 
 def _vectors(array: Label, where: str) -> NDArray[np.float32]:

@@ -8,9 +8,12 @@ import torch
 from transformers import TrainingArguments
 
 from kdam_hf.errors import KdamValueError
+from kdam_hf.hub import check_repo_id
 
 PRECISIONS = ("auto", "bf16", "fp32")
 CACHE_DTYPES = ("fp16", "uint8", "fp32")
+# Others would publish optimizer state, which is a pickle.
+HUB_STRATEGIES = ("end", "every_save")
 
 
 def _field(default: Any, text: str) -> Any:
@@ -150,9 +153,15 @@ class KdamTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
     dataloader_num_workers: int = _field(0, "worker processes that load data, and count in evaluation on a GPU")
+    dataloader_timeout: float = _field(600.0, "seconds to wait for a batch of the workers before it is an error")
+    push_to_hub: bool = _field(False, "publish the model in hub_model_id as scripts/publish.py does")
+    hub_model_id: str | None = _field(None, "org/name of the repository on the Hub; created if need be")
+    hub_strategy: str = _field("end", "publish at the end, or at every_save: with every checkpoint, too")
 
     def __post_init__(self) -> None:
         """Fill in what depends on other fields."""
+        if self.full_determinism:  # before anything asks the device: cuBLAS reads it once
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
@@ -163,6 +172,7 @@ class KdamTrainingArguments(TrainingArguments):
                 f"precision={self.precision!r}, bf16={base.bf16}, fp16={base.fp16}; "
                 "expected precision: auto, bf16 or fp32, and neither bf16 nor fp16."
             )
+        _check_hub(base)
         self.use_cpu = base.use_cpu or not torch.accelerator.is_available()
         self.bf16 = use_bf16(self.precision, self.use_cpu)
         self.dataloader_persistent_workers = base.dataloader_persistent_workers or self.dataloader_num_workers > 0
@@ -177,6 +187,18 @@ class KdamTrainingArguments(TrainingArguments):
     def counting_processes(self) -> int:
         """Processes that count in evaluation; on the CPU the model would have to share its cores with them."""
         return 1 if self.device.type == "cpu" else max(1, self.dataloader_num_workers)
+
+
+def _check_hub(args: Any) -> None:
+    """Refuse a repository that cannot be, before anything is trained for it."""
+    _check_choice("hub_strategy", str(getattr(args.hub_strategy, "value", args.hub_strategy)), HUB_STRATEGIES)
+    if args.push_to_hub:
+        check_repo_id(args.hub_model_id or "")
+    if args.hub_revision is not None:
+        raise KdamValueError(
+            f"hub_revision is {args.hub_revision!r}: pushing to another branch is not supported; leave it out, and name a "
+            "state by a tag with scripts/publish.py --revision."
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

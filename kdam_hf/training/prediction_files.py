@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dataset_loaders import DenseDataset, check_sample, read_array
+from dataset_loaders import DenseDataset, check_id, check_sample, read_array
 from dataset_loaders.files import list_folder
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import Task
@@ -34,7 +34,10 @@ def save_maps(
 
     Raises:
         KdamValueError: the folder holds something: labels, or predictions of another model that would be mixed up.
+        DataIntegrityError: an id that could leave the folder.
     """
+    for sample_id in ids:
+        check_id(sample_id)
     root = Path(folder)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise KdamValueError(f"{root}: exists and is not an empty folder; choose another one for predictions.")

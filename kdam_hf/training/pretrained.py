@@ -7,13 +7,15 @@ behind with no more than a warning. Here anything missing is an error.
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from kdam_hf import KdamStudent, KdamTeacher
+from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
 from kdam_hf.errors import BackboneWeightsError, CheckpointError
-from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.modeling_kdam import KdamPreTrainedModel, find_weights
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
 FRESH = ("hidden_states_norms.",)
@@ -26,12 +28,10 @@ def read_backbone_config(name_or_path: str, out_indices: list[int]) -> dict[str,
         name_or_path: hub id or local folder.
         out_indices: the four stages (pyramids) or layers (ViTs) to hand out.
     """
-    config = _backbone_config(name_or_path, out_indices).to_dict()
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in ("id2label", "label2id", "architectures", "_name_or_path")
-    }
+    config = _backbone_config(name_or_path, out_indices)
+    # classification heads are not kept, nor what an older library wrote and this one does not know
+    kept = backbone_keys(type(config)) - {"id2label", "label2id", "architectures", "_name_or_path"}
+    return {key: value for key, value in config.to_dict().items() if key in kept}
 
 
 def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None:
@@ -53,13 +53,12 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
             "choose the preset that fits."
         )
     try:
+        find_weights(name_or_path)
         loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
             name_or_path, config=config, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, SafetensorError) as error:
-        raise BackboneWeightsError(
-            f"{name_or_path}: the weights cannot be read: {str(error).splitlines()[0]}"
-        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BackboneWeightsError(f"{name_or_path}: the weights cannot be read: {first_line(error)}") from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(FRESH))
     source, target = loaded.state_dict(), backbone.state_dict()
     absent = sorted(set(target) - set(source))
@@ -85,10 +84,12 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
 
 def _backbone_config(name_or_path: str, out_indices: list[int]) -> Any:
     try:
-        config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices)
-    except (OSError, ValueError) as error:
+        facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        refuse_kernels(facts, f"{name_or_path}: config.json")
+        config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise BackboneWeightsError(
-            f"no backbone at {name_or_path!r}: {str(error).splitlines()[0]} "
+            f"no backbone at {name_or_path!r}: {first_line(error)} "
             "Give the hub id or folder of a checkpoint with config.json and model.safetensors."
         ) from error
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
@@ -99,31 +100,33 @@ def _backbone_config(name_or_path: str, out_indices: list[int]) -> Any:
 
 
 def load_model(name_or_path: str) -> KdamPreTrainedModel:
-    """A saved KDAM teacher or student with all of its weights.
+    """A saved KDAM teacher or student with all of its weights; code of its repository is never run.
 
     Raises:
-        CheckpointError: nothing there, another kind of model, or weights missing or left over.
+        CheckpointError: nothing there, another kind of model, a config that cannot be meant, no safetensors, or weights that
+            are missing, left over, of another shape or not finite.
     """
-    classes = {cls.config_class.model_type: cls for cls in (KdamTeacher, KdamStudent)}
+    classes: dict[str, type[KdamPreTrainedModel]] = {c.config_class.model_type: c for c in (KdamTeacher, KdamStudent)}
     try:
-        config = AutoConfig.from_pretrained(name_or_path)
+        facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"no model at {name_or_path!r}: {str(error).splitlines()[0]} "
+            f"no model at {name_or_path!r}: {first_line(error)} "
             "Give a folder that train.py or distill.py wrote, or a hub id."
         ) from error
-    if config.model_type not in classes:
-        raise CheckpointError(f"{name_or_path} is a {config.model_type}; expected {' or '.join(classes)}.")
+    kind = facts.get("model_type")
+    if kind not in classes:
+        raise CheckpointError(f"{name_or_path} is a {kind}; expected {' or '.join(classes)}.")
     try:
-        model, info = classes[config.model_type].from_pretrained(
-            name_or_path, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{name_or_path}: the weights cannot be read: {str(error).splitlines()[0]}") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:
-            raise CheckpointError(
-                f"{name_or_path}: {problem.replace('_', ' ')} {sorted(map(str, info[problem]))[:5]}; "
-                "the file is not a complete model."
-            )
-    return model
+        config = classes[kind].config_class.from_dict(facts)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise CheckpointError(f"{name_or_path}: config.json cannot be used: {' '.join(str(error).split())}") from error
+    try:
+        return classes[kind].from_pretrained(name_or_path, config=config)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{name_or_path}: the weights cannot be used: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the advice that libraries add."""
+    return (str(error) or type(error).__name__).splitlines()[0]

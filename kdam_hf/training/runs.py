@@ -1,9 +1,9 @@
 """The two halves that every training script shares: prepare data and model, then train, save, score and report."""
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,19 +29,15 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.tasks import Task, with_options
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
+from kdam_hf.training.checkpointing import exclusive, list_checkpoints
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.pretrained import load_backbone_weights, load_model, read_backbone_config
 from kdam_hf.training.report import describe_model, hardware, write_json, write_results
 from kdam_hf.training.scoring import conditions
+from kdam_hf.training.signals import follow_launcher
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
-# Keys that say where and how a run is carried out, not what it computes.
-INCIDENTAL = {
-    *("output_dir", "cache_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "logging_steps"),
-    *("dataloader_num_workers", "cpu_threads", "save_steps", "save_total_limit"),
-    *("teacher_cache", "teacher_batch_size"),
-}
 
 
 @dataclass
@@ -62,16 +58,20 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
         data: which images.
         model: which model.
         args: training arguments; `output_dir` must be set.
-        settings: the keys that recipe and command line set; kept in `recipe.json` and compared on resume.
+        settings: the keys that recipe and command line set; kept in `recipe.json` for readers.
 
     Raises:
         KdamValueError: unknown role or preset, or no output_dir.
-        CheckpointError: output_dir belongs to a run with other settings.
+        CheckpointError: output_dir holds the checkpoints of a run that is not to be resumed.
     """
     if args.output_dir is None or model.role not in MODELS:
         raise KdamValueError(
             f"output_dir={args.output_dir}, role={model.role!r}; expected a folder and one of {', '.join(MODELS)}."
         )
+    settings = {
+        key: value for key, value in settings.items() if key != "hub_token"
+    }  # a secret, and these are published
+    follow_launcher()
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
         train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
@@ -166,7 +166,9 @@ def source_options(data: SourceArguments) -> dict[str, Any]:
 
 
 def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: Any) -> dict[str, float]:
-    """Train (or resume), save model and image processor, score the held-out split, write results.json.
+    """Train (or resume), save model and image processor, score the held-out split, write results.json, publish if asked.
+
+    Interrupted anywhere, it does what is left when called again: results.json is written last.
 
     Args:
         trainer: built on `run`.
@@ -178,42 +180,42 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
         The flat metrics.
     """
     args = trainer.args
-    output = Path(args.output_dir)
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint == "last":
-        checkpoint = newest_checkpoint(output)
-    if trainer.is_world_process_zero():
+    output, main = Path(args.output_dir or ""), args.process_index == 0
+    if main:
         kind = type(run.model).__name__
         print(f"{kind}: {len(run.train_dataset)} training images, processes: {args.world_size}, bf16: {args.bf16}")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(args.output_dir)
-    if trainer.is_world_process_zero():
-        KdamImageProcessor.from_model_config(run.model.config).save_pretrained(output)
-    trainer.accelerator.wait_for_everyone()
-    # what is scored is what was saved, in float32
-    saved = load_model(str(output)).to(args.device)
-    progress = trainer.is_world_process_zero() and not args.disable_tqdm
-    metrics = evaluate_model(
-        saved,
-        trainer.get_eval_dataloader(),
-        run.tasks,
-        args.device,
-        trainer.processes,
-        progress=progress,
-        num_proc=args.counting_processes,
-    )
-    if trainer.is_world_process_zero():
-        meta = {
-            **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
-            "train_images": len(run.train_dataset),
-            "seed": args.seed,
-            "steps": trainer.state.global_step,
-            "world_size": args.world_size,
-            "bf16": args.bf16,
-            **facts,
-            "recipe": run.settings,
-        }
-        write_results(output / "results.json", metrics, meta)
+    with exclusive(output) if main else nullcontext():
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+        trainer.save_model(args.output_dir)
+        if main:
+            KdamImageProcessor.from_model_config(run.model.config).save_pretrained(output)
+        trainer.accelerator.wait_for_everyone()
+        # what is scored is what was saved, in float32
+        saved = load_model(str(output)).to(args.device)
+        with trainer.explained_failures():
+            metrics = evaluate_model(
+                saved,
+                trainer.get_eval_dataloader(),
+                run.tasks,
+                args.device,
+                trainer.processes,
+                progress=main and not args.disable_tqdm,
+                num_proc=args.counting_processes,
+            )
+        if main:
+            meta = {
+                **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
+                "train_images": len(run.train_dataset),
+                "seed": args.seed,
+                "steps": trainer.state.global_step,
+                "world_size": args.world_size,
+                "bf16": args.bf16,
+                **facts,
+                "recipe": run.settings,
+            }
+            write_results(output / "results.json", metrics, meta)
+            if args.push_to_hub:
+                print(f"Published: {trainer.push_to_hub()}")
     return metrics
 
 
@@ -229,6 +231,7 @@ def describe_run(
     height, width = dataset[0]["pixel_values"].shape[-2:]
     return {
         "model": name,
+        "weights_sha256": weights_hash(name),
         "kind": type(model).__name__,
         **describe_data(dataset.dataset, data, tasks, protocol),
         **describe_model(model, height, width),
@@ -241,6 +244,7 @@ def describe_data(
     """Facts every results.json states of the images and of how they were scored, where and when."""
     return {
         "data": dataset.name,
+        "notes": list(dataset.notes) if hasattr(dataset, "notes") else None,
         "data_dir": data.data_dir,
         "split": dataset.split,
         "images": len(dataset),
@@ -250,48 +254,22 @@ def describe_data(
     }
 
 
-def newest_checkpoint(output: Path) -> str | None:
-    """The checkpoint with the most steps that was written to its end; None when there is none."""
-    complete = [
-        folder
-        for folder in output.glob("checkpoint-*")
-        if all(
-            (folder / name).exists()
-            for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
-        )
-    ]
-    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]))) if complete else None
-
-
 def weights_hash(folder: str) -> str | None:
     """SHA-256 of a local model's weights, to tell two teachers at one path apart; None for a hub id."""
     path = Path(folder) / "model.safetensors"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def same_run(settings: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Keys in which two runs differ in what they compute."""
-    keys = (set(settings) | set(other)) - INCIDENTAL
-    return sorted(key for key in keys if settings.get(key) != other.get(key))
-
-
 def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
-    """Record the settings in output_dir, or refuse to continue a run that had others."""
+    """Refuse to mix with an earlier run; keep what was typed when this one began."""
     record = output / "recipe.json"
-    mine = {**settings, "world_size": args.world_size}
-    if args.resume_from_checkpoint is None and newest_checkpoint(output):
+    if args.resume_from_checkpoint is None and list_checkpoints(output):
         raise CheckpointError(
             f"{output} holds checkpoints of an earlier run; continue it with --resume_from_checkpoint last, "
             "remove the folder, or choose another output_dir."
         )
-    if args.resume_from_checkpoint is not None and record.exists():
-        different = same_run(mine, json.loads(record.read_text()))
-        if different:
-            raise CheckpointError(
-                f"{output} holds a run with other {', '.join(different)}; remove the folder or choose another output_dir."
-            )
-    if args.process_index == 0:
-        write_json(record, mine)
+    if args.process_index == 0 and not (list_checkpoints(output) and record.exists()):
+        write_json(record, {**settings, "world_size": args.world_size})
 
 
 def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, ...]) -> KdamConfig:

@@ -14,26 +14,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_loaders import Collator, EpochSampler
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.distillation.kernels import DenseLoss, Match, dense_loss, match_loss
-from kdam_hf.distributed import Processes
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.image_processing_kdam import STRIDE
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.hub_trainer import PublishingTrainer
+from kdam_hf.training.identity import describe_objective, tensors_hash
+from kdam_hf.training.loading import sample_name
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import TaughtDataset
 
 Batch = Mapping[str, Any]
+# fields of the criterion that are part of the objective
+_MATCH = ("temperature", "beta", "inter", "intra", "resolution", "scale_by_temperature_squared")
 
 
-class MultiTaskTrainer(Trainer):
+class MultiTaskTrainer(PublishingTrainer):
     """Trains a teacher, a baseline or a single-task model on the weighted sum of its tasks' supervised losses.
 
     Args:
@@ -42,7 +46,7 @@ class MultiTaskTrainer(Trainer):
         tasks: the tasks of the model, in its order.
         train_dataset: yields training samples for keys (epoch, index).
         eval_dataset: yields full-size samples.
-        kwargs: passed to `Trainer`.
+        kwargs: passed to `PublishingTrainer`.
 
     Raises:
         KdamValueError: tasks differ from the model's, or fewer images than one batch.
@@ -70,6 +74,7 @@ class MultiTaskTrainer(Trainer):
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._summed_steps = 0
         self._seen: list[Tensor] = []
+        self._shape: torch.Size | None = None
         if train_dataset is not None:
             _check_length(train_dataset, args)
         if args.world_size > 1:
@@ -78,8 +83,18 @@ class MultiTaskTrainer(Trainer):
         if args.channels_last:
             model.to(memory_format=torch.channels_last)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
-        self.processes = Processes(args.world_size)
+        model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
         self.add_callback(_Watch(self))
+
+    def describe(self) -> dict[str, Any]:
+        """What this run computes, flat and as plain data."""
+        return describe_objective(self.args, self.model.config, self.tasks, self.train_dataset)
+
+    def batch_shape(self) -> str:
+        """Number and size of the images in work, for messages."""
+        if self._shape is None:
+            return "before the first batch"
+        return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
 
     # ---- losses -----------------------------------------------------------------------------------------------------
 
@@ -100,10 +115,15 @@ class MultiTaskTrainer(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
         """Sum of the loss terms; keeps their values for the next log line."""
+        self._shape = inputs["pixel_values"].shape
+        self._refuse_non_finite_images(inputs)
         layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
         outputs = model(inputs["pixel_values"].contiguous(memory_format=layout), inputs["pixel_mask"])
         with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
-            loss, terms = self.objective(outputs.predictions, inputs)
+            try:
+                loss, terms = self.objective(outputs.predictions, inputs)
+            except KdamValueError as error:  # of the teacher's predictions
+                raise KdamValueError(f"{self._where(inputs['index'])}: {error}") from error
         self._refuse_non_finite(terms, inputs)
         self._seen.append(inputs["index"])
         for name, term in terms.items():
@@ -111,13 +131,26 @@ class MultiTaskTrainer(Trainer):
         self._summed_steps += 1
         return (loss, outputs) if return_outputs else loss
 
+    def _where(self, indices: Tensor) -> str:
+        """Step and samples, in words."""
+        samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
+        return f"step {self.state.global_step}, {samples}"
+
+    def _refuse_non_finite_images(self, inputs: Batch) -> None:
+        """Before the model sees them: batch norms would keep what they saw."""
+        images = inputs["pixel_values"]
+        if not torch.stack(images.aminmax()).isfinite().all():
+            bad = inputs["index"][~images.isfinite().flatten(1).all(1)]
+            raise NonFiniteLossError(
+                f"{self._where(bad)}: pixel_values is not finite; nothing was updated. Check these samples and the transform."
+            )
+
     def _refuse_non_finite(self, terms: Mapping[str, Tensor], inputs: Batch) -> None:
         values = torch.stack(list(terms.values()))
         if not values.isfinite().all():
             bad = [name for name, value in zip(terms, values.tolist(), strict=True) if not _finite(value)]
             raise NonFiniteLossError(
-                f"step {self.state.global_step}: {', '.join(bad)} is not finite for samples "
-                f"{inputs['index'].tolist()}; nothing was updated. "
+                f"{self._where(inputs['index'])}: {', '.join(bad)} is not finite; nothing was updated. "
                 "Check these samples, lower learning_rate, or set precision: fp32."
             )
 
@@ -130,6 +163,18 @@ class MultiTaskTrainer(Trainer):
             self._summed_steps = 0
         super().log(logs, start_time)
 
+    def running_sums(self) -> dict[str, Any]:
+        """With the loss terms, one by one."""
+        terms = {name: value.item() for name, value in self._sums.items()}
+        return super().running_sums() | {"terms": terms, "summed_steps": self._summed_steps}
+
+    def restore_sums(self, sums: dict[str, Any]) -> None:
+        """With the loss terms, one by one."""
+        super().restore_sums(sums)
+        self._summed_steps = sums["summed_steps"]
+        for name, value in sums["terms"].items():
+            self._sums[name] += value
+
     # ---- data -------------------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
@@ -137,24 +182,13 @@ class MultiTaskTrainer(Trainer):
         self._sampler = EpochSampler(len(dataset), data_seed(self.args), self.views)
         return self._sampler
 
-    def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
-        """This process's strided share of the split; uneven shares are fine, nothing is repeated."""
-        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        return DataLoader(
-            dataset,
-            batch_size=self.args.per_device_eval_batch_size,
-            sampler=range(self.args.process_index, len(dataset), self.args.world_size),
-            num_workers=self.args.dataloader_num_workers,
-            collate_fn=self.data_collator,
-        )
-
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Stream the split through the tasks' metrics; the keys are `eval_<task>/<metric>`."""
-        with self.compute_loss_context_manager():
+        with self.compute_loss_context_manager(), self.explained_failures():
             metrics = evaluate_model(
                 self.accelerator.unwrap_model(self.model),
                 dataloader,
@@ -207,6 +241,17 @@ class DistillationTrainer(MultiTaskTrainer):
         self.criterion, self.views = criterion, views
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
 
+    def describe(self) -> dict[str, Any]:
+        """With the match and who is matched, known by weights, not by name."""
+        match = {name: getattr(self.criterion, name) for name in _MATCH} if self.criterion.method != "none" else {}
+        facts = super().describe() | {"distillation.method": self.criterion.method, "distillation.views": self.views}
+        if self.teacher is not None:
+            match |= {"teacher_sha256": tensors_hash(self.teacher.models), "teacher_bf16": self.teacher.bf16}
+        elif isinstance(self.train_dataset, TaughtDataset):
+            taught = self.train_dataset.cache.manifest
+            match |= {"teacher_sha256": " ".join(taught["teacher"]), "teacher_cache_dtype": taught["dtype"]}
+        return facts | {f"distillation.{name}": value for name, value in match.items()}
+
     @property
     def matching_batch(self) -> int:
         """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
@@ -257,8 +302,8 @@ class _Watch(TrainerCallback):
         samples, self.trainer._seen = self.trainer._seen, []
         if not torch.nn.utils.get_total_norm(gradients).isfinite():
             raise NonFiniteLossError(
-                f"step {state.global_step}: the gradient is not finite for samples {torch.cat(samples).tolist()}; "
-                "nothing was updated. Check these samples, lower learning_rate, or set precision: fp32."
+                f"{self.trainer._where(torch.cat(samples))}: the gradient is not finite; nothing was updated. "
+                "Check these samples, lower learning_rate, or set precision: fp32."
             )
 
 

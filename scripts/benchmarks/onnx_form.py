@@ -1,91 +1,37 @@
 """A model in ONNX Runtime on the CPU: in float32, and with its products and convolutions quantised to eight bits.
 
-Unusual here: it is calibrated on the very images it is timed on, which is the kindest case for its error. Activations are
-unsigned and weights signed, for which x86 has instructions; additions stay in float32, some tasks' last one cancels.
+Unusual here: it is calibrated on the very images it is timed on, which is the kindest case for its error.
 """
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable
+from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx, trace
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-
-def missing_packages() -> list[str]:
-    """What would have to be installed."""
-    return [name for name in PACKAGES if find_spec(name) is None]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without advice on things that are as they should be, such as that torchvision is missing."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(before)
-
-
-class Flat(nn.Module):
-    """Predictions as a tuple, in the order of the model's tasks."""
-
-    def __init__(self, model: KdamPreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> (B, C, H / 4, W / 4) of each task."""
-        return tuple(self.model(pixel_values).predictions.values())
+__all__ = ["missing_packages", "onnx_forms"]
 
 
 def onnx_forms(
     model: KdamPreTrainedModel, pixels: Tensor, path: str, threads: int
 ) -> dict[str, Callable[[Tensor], dict[str, Tensor]]]:
-    """Exports the model; the forms take pixels (B, 3, H, W) float32 of the same shape.
+    """Exports the model; the forms take pixels (B, 3, H, W) float32 of the same size.
 
     Args:
         model: in evaluation mode.
-        pixels: to export and calibrate with.
+        pixels: to calibrate with.
         path: where files go, without an end.
         threads: of the runtime.
     """
-    import onnxruntime
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    height, width = pixels.shape[-2:]
+    plain, int8 = Path(f"{path}.onnx"), Path(f"{path}.int8.onnx")
+    save_onnx(trace(model, (height, width)), plain, model)
+    quantize(plain, int8, pixels.numpy())
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = [{"pixel_values": image.numpy()[None]} for image in pixels]
-
-        def get_next(self):
-            return self.left.pop() if self.left else None
-
-    plain, prepared, int8 = f"{path}.onnx", f"{path}.prepared.onnx", f"{path}.int8.onnx"
-    with quiet(), torch.inference_mode(False), torch.no_grad():
-        options = {"input_names": ["pixel_values"], "external_data": False, "dynamo": True, "verbose": False}
-        torch.onnx.export(Flat(model).eval(), (pixels.clone(),), plain, **options)
-        quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # every shape is fixed
-        options = {"op_types_to_quantize": ["Conv", "MatMul", "Gemm"], "activation_type": QuantType.QUInt8}
-        quantize_static(prepared, int8, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, **options)
-
-    def form(file: str) -> Callable[[Tensor], dict[str, Tensor]]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-        def call(x: Tensor) -> dict[str, Tensor]:
-            found = session.run(None, {"pixel_values": x.numpy()})
-            return {name: torch.from_numpy(y) for name, y in zip(model.config.task_names, found, strict=True)}
-
-        return call
+    def form(file: Path) -> Callable[[Tensor], dict[str, Tensor]]:
+        session = OnnxModel(file, threads)
+        return lambda x: session(x).predictions
 
     return {"ONNX fp32": form(plain), "ONNX int8": form(int8)}

@@ -163,6 +163,7 @@ BAD_NAMES = {
 }
 
 
+@pytest.mark.fault(24, 34)
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
 @pytest.mark.parametrize("name", BAD_NAMES, ids=range(len(BAD_NAMES)))
 def test_a_name_that_could_leave_the_folder_refuses_the_archive(home, kind, name):
@@ -174,6 +175,7 @@ def test_a_name_that_could_leave_the_folder_refuses_the_archive(home, kind, name
     refused(path, home, f"member .*{BAD_NAMES[name]}.*expected files and folders only.*Nothing was written")
 
 
+@pytest.mark.fault(24)
 def test_a_target_whose_name_begins_alike_is_out_of_reach(home):
     sibling = into(home).with_name("data-other")
     sibling.mkdir(parents=True)
@@ -184,6 +186,7 @@ def test_a_target_whose_name_begins_alike_is_out_of_reach(home):
     assert not into(home).exists()
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
@@ -202,6 +205,7 @@ def test_a_tar_member_that_is_no_file_refuses_the_archive(home, bad, match):
     refused(tar_of(home / "data.tgz", [*good, bad]), home, f"member 'x' is .*{match}")
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     ("mode", "match"),
     [(stat.S_IFLNK, "symbolic link"), (stat.S_IFIFO, "FIFO"), (stat.S_IFCHR, "character"), (stat.S_IFBLK, "block")],
@@ -235,6 +239,7 @@ CLASHES = {
 }
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
 @pytest.mark.parametrize("names", CLASHES.values(), ids=CLASHES)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -253,6 +258,7 @@ def test_a_folder_may_be_listed_again(home):
     assert read_back(target) == {"x": b"1", "y": b""}
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
 def test_a_bomb_is_refused(home, kind):
     path = archive_of(home, kind, {"x": bytes(200 * 2**20)})
@@ -268,6 +274,7 @@ def test_small_files_may_shrink_as_much_as_they_like(home, kind):
     assert read_back(extract(path, into(home), progress=False)) == {k[5:]: v for k, v in zeros.items()}
 
 
+@pytest.mark.fault(24)
 def test_the_caps_can_be_set(home):
     path = archive_of(home, "tgz", TREE)
     refused(path, home, "unpack to more than 1000,", max_bytes=1000)
@@ -294,6 +301,7 @@ def test_a_zip_member_that_is_not_as_large_as_promised_is_refused(home, promised
     refused(forged_zip(home / "data.zip", bytes(1_234_567), promised), home, "member 'x'|damaged")
 
 
+@pytest.mark.fault(24)
 def test_more_than_was_promised_is_never_written(tmp_path):
     member = archives._Member("x", "file", 10)
     with pytest.raises(DataIntegrityError, match="'x' unpacks to more bytes; expected 10"):
@@ -326,6 +334,7 @@ def test_data_hidden_behind_the_end_of_a_tar_is_refused(home):
     refused(path, home, "damaged or cut short")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_archive_that_was_cut_short_anywhere_is_refused(home, kind):
     path = archive_of(home, kind, TREE)
@@ -343,6 +352,7 @@ def test_a_tar_cut_between_two_members_is_refused(home):
     refused(path, home, "cut short at byte 1024")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
 def test_a_flipped_bit_in_packed_data_is_refused(home, kind):
     noise = os.urandom(100_000)
@@ -423,6 +433,7 @@ def _extract_and_die(path, target):
     extract(path, target, progress=False)
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
 def test_a_killed_extraction_is_not_taken_for_complete_and_the_next_one_succeeds(home, kind):
     path = archive_of(home, kind, TREE)

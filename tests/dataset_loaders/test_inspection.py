@@ -144,6 +144,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(("layout", "file", "fault", "says"), FAULTS)
 def test_a_spoilt_file_is_named_and_is_one_problem_among_good_samples(copy, layout, file, fault, says):
     root, truth = copy(layout)
@@ -192,6 +193,7 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("layout", "file"), [("B", "depth/{}.npy"), ("D", "val/image/{}.npy"), ("folder", "normals/{}.npy")]
 )
@@ -212,6 +214,7 @@ def test_nothing_is_ever_unpickled(copy, tmp_path, layout, file, form):
     assert not canary.exists()
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("layout", ["A", "B", "C", "folder", "pascal"])
 def test_an_id_without_file_is_an_error_and_one_problem(copy, layout):
     root, _ = copy(layout)

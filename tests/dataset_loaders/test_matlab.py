@@ -49,6 +49,7 @@ def test_maps_come_back_with_their_values_and_types(mat):
     assert read_mat(mat, "record")[0, 0]["b"] == 2
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("key", ["cube", "text", "complex", "record"])
 def test_what_is_no_map_of_numbers_is_refused(mat, key):
     with pytest.raises(DataIntegrityError, match=rf"labels\.mat: '{key}' is .*; expected numbers \(H, W\)"):
@@ -62,6 +63,7 @@ def test_a_missing_key_is_named_with_those_that_are_there(mat):
         read_mat(mat, "LabelMap")
 
 
+@pytest.mark.fault(26)
 def test_a_file_cut_after_its_header_is_not_taken_for_an_empty_one(mat):
     trees.cut_after_mat_header(mat)
     assert not [key for key in scipy.io.loadmat(mat) if not key.startswith("__")]
@@ -69,6 +71,7 @@ def test_a_file_cut_after_its_header_is_not_taken_for_an_empty_one(mat):
         read_mat(mat, "ids")
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("keep", [0.0, 0.05, 0.3, 0.6, 0.95])
 def test_a_file_cut_anywhere_is_named(mat, keep):
     trees.truncate(mat, keep)
@@ -76,6 +79,7 @@ def test_a_file_cut_anywhere_is_named(mat, keep):
         read_mat_map(mat, "record" if keep > 0.9 else "ids")
 
 
+@pytest.mark.fault(26)
 def test_random_bytes_are_never_more_than_a_data_error(mat):
     rng = np.random.default_rng(0)
     content = mat.read_bytes()
@@ -113,6 +117,7 @@ def test_hdf5_arrays_are_found_and_missing_ones_named(hdf5):
         open_hdf5(hdf5, ["images"])
 
 
+@pytest.mark.fault(21)
 def test_class_ids_stored_as_floats_become_integers():
     ids = class_ids(np.array([[-1.0, 0.0, 12.0]], np.float32), "f.npy")
     assert ids.dtype.kind == "i"
@@ -121,6 +126,7 @@ def test_class_ids_stored_as_floats_become_integers():
     assert class_ids(whole, "f.npy") is whole
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 39.999])
 def test_fractions_and_nan_are_no_class_ids(value):
     with pytest.raises(DataIntegrityError, match=r"f\.npy: class ids with fractions or NaN; expected whole numbers"):

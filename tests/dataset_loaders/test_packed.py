@@ -7,8 +7,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
+import trees
 
-from dataset_loaders import PackedDataset, check_sample, pack
+from dataset_loaders import PackedDataset, check_sample, open_dataset, pack
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
 from kdam_hf.tasks import make_task
@@ -270,6 +271,7 @@ def test_a_folder_with_other_contents_is_left_alone(tmp_path):
     assert (tmp_path / "p" / "thesis.tex").read_text() == "mine"
 
 
+@pytest.mark.fault(31)
 def test_an_empty_dataset_is_refused(tmp_path):
     with pytest.raises(KdamValueError, match="empty"):
         packed(tmp_path / "p", Random(0))
@@ -302,3 +304,11 @@ def test_it_reads_the_same_in_another_process(tmp_path):
     assert len(pickle.dumps(data)) < 10_000
     with ProcessPoolExecutor(1) as pool:
         assert pool.submit(_edge_sum, data, 1).result() == _edge_sum(data, 1)
+
+
+def test_what_a_user_should_know_of_the_labels_survives_packing(tmp_path):
+    trees.write_tree("pascal", tmp_path / "data")
+    source = open_dataset("pascal_context", "val", tmp_path / "data")
+    packed = pack(source, tmp_path / "packed")
+    assert packed.notes == PackedDataset(tmp_path / "packed").notes == source.notes
+    assert any("distilled" in note for note in packed.notes)

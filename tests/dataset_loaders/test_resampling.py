@@ -91,6 +91,7 @@ def test_a_whole_image_is_resized_as_by_pillow(scale):
     assert np.abs(resize_image(image, *taps, IDENTITY, NO_LIMITS).transpose(1, 2, 0) - theirs).max() <= 1
 
 
+@pytest.mark.fault(21)
 @pytest.mark.usefixtures("_numba")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("start", "extent", "count"), WINDOWS)

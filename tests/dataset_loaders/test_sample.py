@@ -35,6 +35,7 @@ def test_a_partial_label_passes():
     check_sample(sample, TASKS)
 
 
+@pytest.mark.fault(16, 20, 22)
 @pytest.mark.parametrize(
     ("task", "label", "says"),
     [
@@ -65,6 +66,7 @@ def test_an_image_of_another_form_is_refused(image):
         check_sample({"id": "0001", "image": image, "labels": {}}, TASKS)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("sample_id", ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "x\0y"])
 def test_an_id_that_could_leave_its_folder_is_refused(sample_id):
     with pytest.raises(DataIntegrityError, match="sample id"):
@@ -96,6 +98,7 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
 
 
+@pytest.mark.fault(23)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [7_500, 12_000, 40_000])
 def test_too_many_pixels_are_refused_from_the_header_alone(tmp_path, side):
@@ -104,6 +107,7 @@ def test_too_many_pixels_are_refused_from_the_header_alone(tmp_path, side):
         read_image(tmp_path / "bomb.png")
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("keep", [0, 8, 30, 0.5, 0.95])
 def test_a_truncated_image_is_refused_with_its_path(tmp_path, suffix, keep):
@@ -115,6 +119,7 @@ def test_a_truncated_image_is_refused_with_its_path(tmp_path, suffix, keep):
         read_image(path)
 
 
+@pytest.mark.fault(23)
 def test_other_formats_are_refused_whatever_their_name(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "x.bmp")
     (tmp_path / "x.bmp").rename(tmp_path / "x.png")
@@ -131,6 +136,7 @@ def test_a_16_bit_photo_is_refused(tmp_path):
         read_image(tmp_path / "x.png")
 
 
+@pytest.mark.fault(21)
 def test_palette_ids_are_kept_exactly(tmp_path):
     ids = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
     image = Image.fromarray(ids).convert("P")
@@ -140,6 +146,7 @@ def test_palette_ids_are_kept_exactly(tmp_path):
     np.testing.assert_array_equal(read_array(tmp_path / "x.png"), ids)
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_grey_ids_are_kept_exactly_at_every_bit_depth(tmp_path, bits):
     ids = np.random.default_rng(0).integers(0, 2**bits, (3, 8), dtype=np.uint8)
@@ -154,6 +161,7 @@ def test_grey_ids_are_kept_exactly_at_every_bit_depth(tmp_path, bits):
     np.testing.assert_array_equal(read_array(tmp_path / "x.png"), ids)
 
 
+@pytest.mark.fault(21)
 def test_16_bit_depth_keeps_its_millimetres(tmp_path):
     millimetres = np.array([[0, 1, 700], [9_999, 40_000, 65_535]], np.uint16)
     Image.fromarray(millimetres).save(tmp_path / "x.png")

@@ -197,6 +197,7 @@ def test_normals_stay_unit_vectors():
     assert torch.allclose(length, torch.ones_like(length), atol=1e-5)
 
 
+@pytest.mark.fault(17)
 def test_padding_is_zero_masked_and_invalid_for_every_task():
     transform = TrainTransform(TASKS, (100, 120), (0.4, 0.5, 0.6), (0.2, 0.2, 0.2), scale=(0.5, 0.5))
     view = transform(sample_of(60, 80), 0, 0)
@@ -385,6 +386,7 @@ def test_a_key_is_an_index_or_an_epoch_and_an_index():
     assert same(data[2], transform(sample_of(40, 50), 0, 2))
 
 
+@pytest.mark.fault(22)
 def test_a_bad_sample_stops_with_its_index_and_is_never_replaced():
     class Broken(Samples):
         def __getitem__(self, index):

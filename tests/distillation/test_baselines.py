@@ -134,6 +134,7 @@ def test_padding_has_exactly_zero_gradient_and_its_nan_does_no_harm(baseline):
         assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.fault(17)
 @every_baseline
 def test_no_valid_pixel_gives_zero_with_a_gradient_path(baseline):
     student = with_grad(random_maps(0))

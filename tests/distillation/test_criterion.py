@@ -133,6 +133,7 @@ def test_padding_has_zero_gradient_through_a_tasks_own_function(method, filler):
         assert torch.isfinite(x.grad).all()
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_no_valid_pixel_gives_zero_with_a_gradient_path(method):
     student = predictions(0, grad=True)
@@ -165,6 +166,7 @@ def test_half_precision_and_autocast_are_computed_in_float32(method):
         assert term.item() == expected[name].item()
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_non_finite_teacher_is_refused_with_the_task_named(value):
     teacher = predictions(1)
@@ -190,6 +192,7 @@ def test_unusable_settings_are_refused(settings, message):
         DistillationCriterion(**{"tasks": TASKS, **settings})
 
 
+@pytest.mark.fault(15, 20)
 def test_inputs_that_do_not_fit_are_refused_with_what_was_given():
     student, teacher, valid = predictions(0), predictions(1), some_valid()
     criterion = DistillationCriterion(TASKS)

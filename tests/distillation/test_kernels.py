@@ -132,6 +132,7 @@ def test_equal_predictions_match_without_gradient(backend):
         assert terms[f"loss_{name}"] == pytest.approx(alone[f"loss_{name}"].item())
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("backend", BANDED)
 def test_padding_has_no_gradient_and_no_say_whatever_stands_there(backend):
     case, other = Case(size=(32, 40)), Case(size=(32, 40))
@@ -147,6 +148,7 @@ def test_padding_has_no_gradient_and_no_say_whatever_stands_there(backend):
         torch.testing.assert_close(gradient[:, :, :6], first[2][name][:, :, :6])
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("backend", BANDED)
 def test_without_a_valid_pixel_the_loss_is_zero_with_a_gradient_path(backend):
     case = Case()
@@ -154,6 +156,26 @@ def test_without_a_valid_pixel_the_loss_is_zero_with_a_gradient_path(backend):
     total, _, gradients = case.run(backend)
     assert total == 0
     assert all(gradient.abs().max() == 0 for gradient in gradients.values())
+
+
+@pytest.mark.fault(17)
+@pytest.mark.parametrize("backend", ["reference", *BANDED])
+@pytest.mark.parametrize("blank", TASKS, ids=lambda task: task.name)
+def test_a_task_without_a_label_adds_nothing_and_leaves_the_others_alone(backend, blank):
+    whole, without = Case(), Case()
+    unlabelled = blank.to_tensor(blank.unlabelled(*without.mask.shape[1:]))
+    without.labels[blank.name] = unlabelled.expand(without.labels[blank.name].shape).clone()
+    (_, terms, gradients), (total, found, others) = whole.run(backend), without.run(backend)
+    assert found[f"loss_{blank.name}"] == 0
+    assert terms[f"loss_{blank.name}"] > 0
+    assert total.item() == pytest.approx(sum(term.item() for term in found.values()))
+    for task in TASKS:
+        if task is not blank:
+            assert found[f"loss_{task.name}"] == terms[f"loss_{task.name}"]
+            assert torch.equal(others[task.name], gradients[task.name])
+    assert (found["kd_inter_task"], found["kd_intra_task"]) == (terms["kd_inter_task"], terms["kd_intra_task"])
+    supervised = without.run(backend, matched=False)[2][blank.name]
+    assert supervised.abs().max() == 0, "zero, through a gradient path"
 
 
 @pytest.mark.parametrize("backend", BANDED)
@@ -210,6 +232,7 @@ def test_the_transpose_of_upsampling_is_its_gradient():
     torch.testing.assert_close(found, x.grad)
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

@@ -123,6 +123,7 @@ def test_gradcheck(match):
     assert torch.autograd.gradcheck(loss, tuple(logits.requires_grad_() for logits in student.values()))
 
 
+@pytest.mark.fault(18)
 @every_match
 def test_padding_has_exactly_zero_gradient_and_its_nan_does_no_harm(match):
     student, teacher, valid = random_maps(0), random_maps(1), random_valid()
@@ -165,6 +166,7 @@ def test_class_absent_from_the_batch_is_finite_and_exact(match, low):
     assert all(torch.isfinite(logits.grad).all() for logits in student.values())
 
 
+@pytest.mark.fault(17)
 @every_match
 def test_no_valid_pixel_gives_zero_with_a_gradient_path(match):
     student = with_grad(random_maps(0))
@@ -174,6 +176,7 @@ def test_no_valid_pixel_gives_zero_with_a_gradient_path(match):
     assert all((logits.grad == 0).all() for logits in student.values())
 
 
+@pytest.mark.fault(20)
 def test_unusable_input_is_refused_with_both_shapes():
     student, teacher, valid = random_maps(0), random_maps(1), random_valid()
     with pytest.raises(KdamValueError, match="mode 'rows'"):

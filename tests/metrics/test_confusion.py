@@ -20,6 +20,7 @@ def reference(prediction, label, num_classes, absent):
     return {"miou": 100 * np.mean(ious), "pixel_accuracy": 100 * np.mean(prediction == label)}
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("absent", ["present", "literature"])
 @pytest.mark.parametrize("present", [7, 4])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
@@ -38,6 +39,7 @@ def test_rows_are_labels_and_columns_predictions():
     assert counts.tolist() == [[0, 1], [0, 1]]
 
 
+@pytest.mark.fault(19)
 def test_class_only_predicted_counts_as_zero_in_both_modes():
     for absent in ("present", "literature"):
         metric = MeanIoU(2, absent=absent)
@@ -59,6 +61,7 @@ def test_ids_out_of_range_are_refused(prediction, label, message):
         MeanIoU(2).update(torch.full((2, 2), prediction), torch.full((2, 2), label))
 
 
+@pytest.mark.fault(19)
 def test_class_iou_names_the_absent_class_by_nan():
     metric = MeanIoU(3)
     metric.update(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 255]]))

@@ -124,6 +124,7 @@ def test_state_is_additive_and_of_constant_size(make, data, invalid):
     assert all(dtype in (torch.int64, torch.float64) for _, dtype in before.values())
 
 
+@pytest.mark.fault(17)
 @every_metric
 def test_no_valid_pixel_gives_nan_and_changes_nothing(make, data, invalid):
     prediction, label = data()
@@ -142,6 +143,7 @@ def test_no_image_and_no_pixel_change_nothing(make, data, invalid):
     assert all(not value.any() for value in metric.state.values())
 
 
+@pytest.mark.fault(12, 18)
 @pytest.mark.parametrize(("make", "data", "invalid"), [case for name, case in CASES.items() if "miou" not in name])
 def test_nan_on_ignored_pixels_does_no_harm_and_on_valid_pixels_is_refused(make, data, invalid):
     prediction, label = data()
@@ -155,6 +157,7 @@ def test_nan_on_ignored_pixels_does_no_harm_and_on_valid_pixels_is_refused(make,
             make().update(spoilt, label)
 
 
+@pytest.mark.fault(20)
 @every_metric
 def test_shapes_that_would_broadcast_are_refused_with_both(make, data, invalid):
     prediction, label = data()

@@ -37,6 +37,7 @@ def test_every_backbone_predicts_every_task_at_stride_4_for_any_size(role, prese
     assert torch.allclose(predictions["normals"].norm(dim=1), torch.ones(()), atol=1e-5)
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("preset", TINY)
 @pytest.mark.parametrize("role", ROLES)
 def test_saved_models_come_back_through_automodel_with_the_same_keys_and_outputs(role, preset, all_tasks, tmp_path):
@@ -166,6 +167,7 @@ def test_incomplete_task_entries_and_repeated_names_are_refused(all_tasks):
         KdamTeacherConfig(decoder_channels=30, attention_heads=4)
 
 
+@pytest.mark.fault(20)
 def test_images_of_a_wrong_shape_are_refused(all_tasks):
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
         build("student", "tiny-resnet", all_tasks)(torch.zeros(1, 1, 8, 8))
@@ -178,7 +180,8 @@ def test_importing_the_package_registers_the_models_without_the_heavy_parts(all_
     code = f"""
 import sys, json
 import kdam_hf
-heavy = [m for m in ("evaluate", "datasets", "transformers.trainer", "transformers.pipelines") if m in sys.modules]
+heavy = ("evaluate", "datasets", "transformers.trainer", "transformers.pipelines.text_generation")
+heavy = [name for name in heavy if name in sys.modules]
 from transformers import AutoConfig, AutoModel, AutoImageProcessor
 names = [type(c.from_pretrained({str(tmp_path)!r})).__name__ for c in (AutoConfig, AutoModel, AutoImageProcessor)]
 print(json.dumps([heavy, names]))

@@ -456,6 +456,16 @@ def test_what_is_missing_from_the_command_line_is_named(good, tmp_path):
         prepare("A", root, tmp_path, "--check-olny")
     with pytest.raises(KdamValueError, match=r"is no folder; give the root of the dataset"):
         prepare("A", tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(KdamValueError, match="sha256 is that of an archive"):
+        prepare("A", root, tmp_path / "out", "--sha256", "ab" * 32)
+
+
+@pytest.mark.fault(25)
+def test_an_archive_of_another_checksum_is_refused_and_nothing_is_unpacked(good, tmp_path):
+    archive = trees.make_archive(good("A")[0], tmp_path / "set.tgz")
+    with pytest.raises(DataIntegrityError, match=r"set\.tgz: SHA-256 is .*expected abab"):
+        prepare("A", archive, tmp_path / "out", "--sha256", "ab" * 32)
+    assert not (tmp_path / "out" / "unpacked").exists()
 
 
 def test_check_only_may_be_written_with_a_hyphen(good, tmp_path):

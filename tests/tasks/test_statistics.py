@@ -177,6 +177,7 @@ def test_first_id_and_ignore_index_say_what_the_ids_of_a_file_mean():
         assert found.tolist() == [expected], options
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     ("options", "wrong", "says"),
     [

@@ -85,6 +85,7 @@ def test_losses_agree_with_their_definitions(all_tasks):
         ), task.name
 
 
+@pytest.mark.fault(17)
 def test_a_batch_without_any_label_gives_zero_loss_and_zero_gradient(all_tasks):
     for task in all_tasks:
         prediction, label, mask = batch(task, np.random.default_rng(0), invalid=True)
@@ -94,6 +95,7 @@ def test_a_batch_without_any_label_gives_zero_loss_and_zero_gradient(all_tasks):
         assert prediction.grad.abs().sum() == 0, task.name
 
 
+@pytest.mark.fault(18)
 def test_padding_and_nan_under_the_mask_have_no_gradient(all_tasks):
     for task in all_tasks:
         prediction, label, mask = batch(task, np.random.default_rng(1))
@@ -104,6 +106,36 @@ def test_padding_and_nan_under_the_mask_have_no_gradient(all_tasks):
         task.loss(prediction, label, mask).backward()
         assert prediction.grad[:, :, 3:].abs().sum() == 0, task.name
         assert prediction.grad.isfinite().all(), task.name
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_prediction_that_is_not_finite_where_nothing_is_labelled_does_no_harm(all_tasks, value):
+    """Depth has holes: what stands there must not reach a sum, not even times zero, nor a gradient."""
+    for task in all_tasks:
+        prediction, label, mask = batch(task, np.random.default_rng(1))
+        blank = task.to_tensor(task.unlabelled(H, W))
+        label[..., :2, :] = blank[..., :2, :]
+        clean = task.loss(prediction, label, mask)
+        spoilt = prediction.detach().clone()
+        spoilt[:, :, :2] = value
+        spoilt.requires_grad_()
+        loss = task.loss(spoilt, label, mask)
+        loss.backward()
+        assert loss.item() == clean.item(), task.name
+        assert spoilt.grad.isfinite().all(), task.name
+        assert spoilt.grad[:, :, :2].abs().sum() == 0, task.name
+
+
+@pytest.mark.fault(18)
+def test_a_depth_that_is_not_a_number_is_a_hole():
+    task = Depth()
+    prediction = torch.ones(1, 1, 2, 2, requires_grad=True)
+    label = torch.tensor([[[[float("nan"), 2.0], [0.0, -1.0]]]])
+    loss = task.loss(prediction, label, torch.ones(1, 2, 2, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 1
+    assert prediction.grad.flatten().tolist() == [0, -1, 0, 0]
 
 
 def test_every_task_has_a_proper_distribution_per_pixel(all_tasks):
@@ -191,6 +223,7 @@ def test_files_in_the_usual_encodings_become_raw_labels():
     )
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
@@ -211,6 +244,7 @@ def test_a_wrong_label_file_is_named_with_what_was_expected(name, array, message
         task.from_file(array, {}, "some/file.png")
 
 
+@pytest.mark.fault(20)
 def test_shapes_that_would_only_broadcast_are_refused(all_tasks):
     for task in all_tasks:
         prediction, label, mask = batch(task, np.random.default_rng(0))

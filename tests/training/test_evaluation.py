@@ -68,6 +68,7 @@ def test_the_model_is_left_in_its_mode(kit):
         assert model.training is mode
 
 
+@pytest.mark.fault(12)
 def test_predictions_that_are_not_finite_are_an_error_not_a_score(kit):
     model = kit.model()
     with torch.no_grad():
@@ -76,6 +77,7 @@ def test_predictions_that_are_not_finite_are_an_error_not_a_score(kit):
         evaluate_model(model, batches(kit, 2), kit.tasks, progress=False)
 
 
+@pytest.mark.fault(31)
 def test_an_empty_split_is_an_error(kit):
     with pytest.raises(KdamValueError, match="holds no image"):
         evaluate_model(kit.model(), [], kit.tasks, progress=False)

@@ -62,6 +62,7 @@ def test_files_lie_where_labels_would(kit, rooms, saved):
     assert names == sorted(f"{task}/{sample_id}.{end}" for task, end in ends.items() for sample_id in rooms.ids)
 
 
+@pytest.mark.fault(34)
 def test_a_folder_that_holds_something_is_not_written_to(kit, rooms, saved, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises(KdamValueError, match="not an empty folder"):
@@ -93,6 +94,7 @@ def test_a_map_of_another_size_or_kind_is_named_and_never_resized(kit, rooms, sa
         StoredPredictions(folder, rooms, kit.tasks)[0]
 
 
+@pytest.mark.fault(12)
 def test_a_value_that_cannot_be_scored_is_named_with_its_file(kit, rooms, saved):
     folder = saved
     Image.fromarray(np.full((40, 56), 77, np.uint8)).save(folder / "semseg" / f"{rooms.ids[2]}.png")

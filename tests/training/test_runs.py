@@ -4,7 +4,7 @@ import pytest
 
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, finish, prepare
-from kdam_hf.training.runs import newest_checkpoint, weights_hash
+from kdam_hf.training.runs import weights_hash
 
 SETTINGS = {"max_steps": 2, "seed": 0}
 
@@ -42,17 +42,22 @@ def test_a_folder_with_checkpoints_is_neither_overwritten_nor_adopted(kit):
     go(kit)
     with pytest.raises(CheckpointError, match="checkpoints of an earlier run"):
         go(kit)
-    with pytest.raises(CheckpointError, match="other max_steps"):
-        go(kit, {**SETTINGS, "max_steps": 3}, resume_from_checkpoint="last")
+    with pytest.raises(CheckpointError, match=r"max_steps 2 -> 3"):
+        go(kit, max_steps=3, resume_from_checkpoint="last")
 
 
-def test_a_half_written_checkpoint_is_passed_over(kit):
+def test_resuming_keeps_what_was_typed_when_the_run_began(kit):
     go(kit)
-    half = kit.root / "run" / "checkpoint-99"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"")
-    assert newest_checkpoint(kit.root / "run").endswith("checkpoint-2")
-    assert newest_checkpoint(kit.root / "elsewhere") is None
+    go(kit, {**SETTINGS, "report_to": "tensorboard"}, resume_from_checkpoint="last")
+    assert json.loads((kit.root / "run" / "recipe.json").read_text()) == {**SETTINGS, "world_size": 1}
+
+
+def test_a_run_killed_after_its_last_checkpoint_scores_the_same_model_again(kit):
+    metrics = go(kit)
+    output = kit.root / "run"
+    (output / "results.json").unlink()
+    (output / "model.safetensors").write_bytes((output / "model.safetensors").read_bytes()[:1000])
+    assert go(kit, resume_from_checkpoint="last") == metrics
 
 
 def test_two_models_have_two_hashes(kit):

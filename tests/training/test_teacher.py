@@ -7,6 +7,7 @@ from kdam_hf.tasks import make_task
 from kdam_hf.training import FrozenTeacher
 
 
+@pytest.mark.fault(15)
 def test_images_are_converted_to_the_teachers_normalisation(kit):
     student = kit.model().config
     teacher = kit.model("teacher", image_mean=[0.1, 0.2, 0.3], image_std=[0.3, 0.2, 0.1]).eval()
@@ -24,6 +25,7 @@ def test_images_are_converted_to_the_teachers_normalisation(kit):
         torch.testing.assert_close(taught[name], value, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.fault(14)
 def test_the_teacher_stays_frozen_whatever_is_asked(kit):
     teacher = FrozenTeacher([kit.model("teacher")], kit.model().config)
     teacher.train()
@@ -48,6 +50,7 @@ def test_single_task_teachers_together_teach_what_each_predicts(kit):
         )
 
 
+@pytest.mark.fault(15)
 def test_tasks_and_channels_must_agree(kit):
     student = kit.model().config
     with pytest.raises(KdamValueError, match="has the task human_parts but the teacher only knows semseg"):

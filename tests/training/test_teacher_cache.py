@@ -131,14 +131,20 @@ def test_eight_bits_halve_class_logits_and_leave_other_tasks_in_fp16(kit, teache
         settings(kit, teacher, teacher_cache_dtype="uint8", method="cwd")
 
 
-@pytest.mark.parametrize(("value", "message"), [(7e4, r"up to 65504; use .* fp32"), (float("nan"), "finite")])
-def test_what_fp16_cannot_hold_stops_with_task_and_sample(kit, teacher, value, message):
+@pytest.mark.fault(13)
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [(7e4, "fp16", r"up to \d.*up to 65504; use .* fp32"), (3e38, "fp32", r"up to inf.*Check its weights")],
+)
+def test_what_cannot_be_stored_stops_with_task_and_sample(kit, teacher, value, dtype, message):
     model = load_model(teacher)
     with torch.no_grad():
         model.decoder.heads["edge"][1].bias.fill_(value)
+        model.decoder.heads["edge"][1].weight.fill_(value)  # finite, but sums of the largest are not
     model.save_pretrained(kit.root / "large")
-    with pytest.raises(KdamValueError, match=rf"edge: .* sample 0 in view 0.*{message}"):
-        fill(kit, str(kit.root / "large"))
+    with pytest.raises(KdamValueError, match=rf"edge: the teacher predicts {message}") as caught:
+        fill(kit, str(kit.root / "large"), teacher_cache_dtype=dtype)
+    assert "for sample 0 in view 0" in str(caught.value)
 
 
 def test_the_files_have_the_size_that_was_announced(kit, teacher, capsys):

@@ -4,7 +4,6 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
@@ -50,16 +49,6 @@ def test_every_method_trains_and_logs_its_terms_by_name(kit, method):
     assert line["loss"] == pytest.approx(sum(line[k] for k in supervised | terms), rel=1e-3)
 
 
-def test_beta_zero_equals_none_step_for_step(kit):
-    runs = []
-    for method, beta in (("none", 0.5), ("cs", 0.0)):
-        trainer = distiller(kit, method, beta=beta)
-        trainer.train()
-        runs.append((weights(trainer), [line.get("loss") for line in trainer.state.log_history]))
-    assert runs[0][1] == runs[1][1]
-    assert identical(runs[0][0], runs[1][0])
-
-
 def test_distillation_changes_the_student(kit):
     none, cs = distiller(kit, "none"), distiller(kit, "cs")
     none.train()
@@ -67,6 +56,7 @@ def test_distillation_changes_the_student(kit):
     assert not identical(weights(none), weights(cs))
 
 
+@pytest.mark.fault(14)
 def test_the_teacher_is_neither_trained_nor_saved(kit):
     teacher = FrozenTeacher([kit.model("teacher", seed=1)], kit.model().config)
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
@@ -91,83 +81,6 @@ def test_a_method_and_a_teacher_go_together(kit):
         distiller(kit, "none", teacher=FrozenTeacher([kit.model("teacher")], kit.model().config))
 
 
-@pytest.mark.parametrize(
-    "preset", ["tiny-swin", "tiny-dinov2", "tiny-convnext", "tiny-resnet", "tiny-dinov3", "tiny-pvt-v2", "tiny-swinv2"]
-)
-def test_resuming_in_the_middle_of_an_epoch_gives_the_same_weights(kit, preset):
-    """4 steps == 2 + 2, with augmentation, for backbones whose checkpoints have converted keys and for the others."""
-
-    def run(name, steps, resume=None):
-        torch.manual_seed(0)
-        args = kit.args(name, max_steps=4, save_strategy="steps", save_steps=2, optim="adamw_torch")
-        trainer = MultiTaskTrainer(kit.model(preset=preset), args, kit.tasks, kit.train_data())
-        if steps < 4:
-            trainer.add_callback(_StopAt(steps))
-        trainer.train(resume_from_checkpoint=resume)
-        return weights(trainer)
-
-    whole = run("whole", 4)
-    run("half", 2)
-    resumed = run("half", 4, resume=str(kit.root / "half" / "checkpoint-2"))
-    assert identical(whole, resumed)
-
-
-class _StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step >= self.step
-
-
-def test_resuming_in_a_later_epoch_draws_the_augmentation_of_that_epoch(kit):
-    def run(name, resume=None):
-        args = kit.args(name, max_steps=7, save_strategy="steps", save_steps=5)
-        trainer = MultiTaskTrainer(kit.model(), args, kit.tasks, kit.train_data())
-        trainer.train(resume_from_checkpoint=resume)
-        return weights(trainer)
-
-    assert identical(run("whole"), run("again", resume=str(kit.root / "whole" / "checkpoint-5")))
-
-
-def test_the_number_of_workers_changes_nothing(kit):
-    runs = []
-    for workers in (0, 2):
-        trainer = distiller(kit, "none", dataloader_num_workers=workers, max_steps=5)
-        trainer.train()
-        runs.append(weights(trainer))
-    assert identical(*runs)
-
-
-def test_gradient_accumulation_averages_micro_batches(kit):
-    """2 micro-batches of 2 == 1 batch of 4 for losses over equally many pixels; batch norm off."""
-    grads = []
-    for micro, steps in ((4, 1), (2, 2)):
-        model = kit.model(preset="tiny-convnext")
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = 0.0
-                module.train = lambda mode=True, m=module: torch.nn.Module.train(m, False)
-        args = kit.args(
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=steps,
-            max_steps=1,
-            learning_rate=1.0,
-            max_grad_norm=0,
-            weight_decay=0,
-        )
-        before = {k: v.clone() for k, v in model.state_dict().items()}
-        task = [t for t in kit.tasks if t.name == "normals"]
-        rooms = kit.train_data(scale=(1.0, 1.0))
-        trainer = MultiTaskTrainer(model, args, kit.tasks, rooms)
-        trainer.tasks = tuple(task)
-        trainer.train()
-        after = trainer.model.state_dict()
-        grads.append({k: after[k] - before[k] for k in after if after[k].is_floating_point()})
-    for key, value in grads[0].items():
-        torch.testing.assert_close(value, grads[1][key], rtol=1e-3, atol=1e-6)
-
-
 def test_evaluation_streams_flat_metrics_for_every_task(kit):
     trainer = distiller(kit, "none")
     metrics = trainer.evaluate()
@@ -184,18 +97,22 @@ def test_evaluation_does_not_depend_on_the_batch_size(kit):
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
 
 
+@pytest.mark.fault(10)
 def test_a_non_finite_loss_stops_before_the_weights_and_names_the_samples(kit):
     trainer = distiller(kit, "none")
     with torch.no_grad():
         trainer.model.decoder.heads["depth"][1].bias.fill_(float("nan"))
     before = weights(trainer)
-    with pytest.raises(NonFiniteLossError, match=r"step 0: loss_depth is not finite for samples \[\d"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 0, sample 'train-\d+' \(index \d\), .*: loss_depth is not finite"
+    ):
         trainer.train()
     after = weights(trainer)
     trained = [k for k, _ in trainer.model.named_parameters()]
     assert all(torch.equal(before[k].nan_to_num(), after[k].nan_to_num()) for k in trained)
 
 
+@pytest.mark.fault(15, 31)
 def test_too_few_images_and_foreign_tasks_are_refused(kit):
     with pytest.raises(KdamValueError, match="8 training images are fewer than one batch of 9"):
         MultiTaskTrainer(kit.model(), kit.args(per_device_train_batch_size=9), kit.tasks, kit.train_data())
@@ -203,6 +120,7 @@ def test_too_few_images_and_foreign_tasks_are_refused(kit):
         MultiTaskTrainer(kit.model(), kit.args(), kit.tasks[::-1], kit.train_data())
 
 
+@pytest.mark.fault(17)
 def test_cells_with_padding_are_left_out_of_the_match():
     mask = torch.ones(1, 10, 9, dtype=torch.bool)
     mask[:, 6:] = False
@@ -239,13 +157,23 @@ def test_compiled_models_give_the_same_losses(kit):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("precision", [{"fp16": True}, {"bf16": True}, {"precision": "fp16"}])
+def test_there_is_no_half_precision_whose_overflows_would_have_to_be_skipped(kit, precision):
+    with pytest.raises(KdamValueError, match="expected precision: auto, bf16 or fp32"):
+        kit.args(**precision)
+
+
+@pytest.mark.fault(10, 11)
 def test_a_non_finite_gradient_stops_before_the_weights(kit):
     """A finite loss can have an infinite gradient; clipping would spread it over all weights."""
     trainer = distiller(kit, "none")
     parameter = trainer.model.decoder.project[0].weight
     parameter.register_hook(lambda grad: grad * float("inf"))
     before = weights(trainer)
-    with pytest.raises(NonFiniteLossError, match=r"step 0: the gradient is not finite for samples \[\d"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 0, sample 'train-\d+' \(index \d\), .*: the gradient is not finite"
+    ):
         trainer.train()
     trained = [k for k, _ in trainer.model.named_parameters()]
     assert all(torch.equal(before[k], weights(trainer)[k]) for k in trained)

@@ -1,0 +1,158 @@
+"""One commit on the Hub, and what to do when it fails.
+
+Whatever the client raises becomes one `HubError` that names the repository, the cause and the remedy. Nothing becomes
+visible before the commit, so every failure may be answered by running the same command again; weights that arrived
+before are not sent twice.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from kdam_hf.errors import HubError, KdamValueError
+from kdam_hf.hub.repository import Files
+
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_repo_id(repo_id: str) -> str:
+    """`repo_id` itself, if it has the form `org/name`.
+
+    Raises:
+        KdamValueError: another form.
+    """
+    try:
+        validate_repo_id(repo_id)
+        well_formed = repo_id.count("/") == 1
+    except HFValidationError:
+        well_formed = False
+    if not well_formed:
+        raise KdamValueError(
+            f"repo_id {repo_id!r}; expected org/name or user/name of letters, digits, '-', '_' and '.', such as "
+            "my-org/kdam-student."
+        )
+    return repo_id
+
+
+def check_tag(tag: str | None) -> None:
+    """Refuse what is no name of a tag.
+
+    Raises:
+        KdamValueError: other characters.
+    """
+    if tag is not None and not TAG.fullmatch(tag):
+        raise KdamValueError(f"revision {tag!r}; expected a name of letters, digits, '.', '_' and '-', such as v1.")
+
+
+def open_repository(repo_id: str, private: bool = False, token: str | None = None) -> None:
+    """Create the repository unless it is there.
+
+    Args:
+        repo_id: `org/name`.
+        private: only its owners may see it; a repository that is there already must be so.
+        token: with the right to write; by default the one of this machine.
+
+    Raises:
+        HubError: refused, unreachable, or public although private was asked for.
+    """
+    api = HfApi(token=token)
+    with explained(repo_id):
+        # None leaves it to the organisation, whose default may be private
+        api.create_repo(repo_id, private=private or None, exist_ok=True)
+        seen = api.model_info(repo_id).private if private else True
+    if not seen:
+        raise HubError(
+            f"{repo_id} exists and is public, but it shall be private; nothing was uploaded. Make it private in its settings "
+            "on the Hub, or choose another name."
+        )
+
+
+def upload(
+    repo_id: str,
+    files: Files,
+    message: str,
+    tag: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Put all files into the repository by one commit.
+
+    Args:
+        repo_id: of an existing repository.
+        files: path in it -> content or file.
+        message: of the commit.
+        tag: name for this state; it must be new.
+        token: with the right to write; by default the one of this machine.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        HubError: refused, unreachable or interrupted.
+        KdamValueError: a tag that is not a name.
+    """
+    check_tag(tag)
+    api = HfApi(token=token)
+    with explained(repo_id):
+        tags = {ref.name for ref in api.list_repo_refs(repo_id).tags} if tag else set()
+        if tag in tags:
+            raise HubError(f"{repo_id} has a tag {tag} already, and a tag does not move; choose another --revision.")
+        operations = [CommitOperationAdd(name, _source(content)) for name, content in files.items()]
+        commit: CommitInfo = api.create_commit(repo_id, operations, commit_message=message)
+        if tag is not None:
+            api.create_tag(repo_id, tag=tag, revision=commit.oid)
+    return str(commit.commit_url)
+
+
+@contextmanager
+def explained(repo_id: str) -> Iterator[None]:
+    """Turn the client's errors into a `HubError` with the remedy."""
+    try:
+        yield
+    except (HubError, KdamValueError):
+        raise
+    except Exception as error:  # the client raises RuntimeError, ValueError, OSError and those of its HTTP library
+        raise HubError(f"{repo_id}: {_remedy(error)}") from error
+
+
+def _source(content: bytes | Path) -> bytes | str:
+    return content if isinstance(content, bytes) else str(content)
+
+
+def _remedy(error: Exception) -> str:
+    """What happened, and what to do."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)  # type: ignore[arg-type]
+    first = (str(error).strip().splitlines() or ["no more is known"])[0].rstrip(".")
+    if any(isinstance(e, OfflineModeIsEnabled) for e in chain):
+        return "the Hub is switched off by HF_HUB_OFFLINE; unset it to publish, or use --dry_run DIR."
+    if any(isinstance(e, LocalTokenNotFoundError) for e in chain):
+        return "no token on this machine; log in with `hf auth login`, or set HF_TOKEN to one with the right to write."
+    status = next((e.response.status_code for e in chain if isinstance(e, HfHubHTTPError)), None)
+    if status == 401:
+        return (
+            "the token is missing or not valid (401); log in with `hf auth login`, or set HF_TOKEN to one with the right to "
+            "write."
+        )
+    if status == 403:
+        return "the token may not write there (403); ask for the role, use a token with the right to write, or another repo_id."
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
+        return "no such repository, or this token may not see it (404); check the spelling, or create it first."
+    if "metadata" in first.lower():
+        return f"the Hub refuses the card's metadata: {' '.join(str(error).split())}. Give a --license it knows."
+    where = f" ({status})" if status else ""
+    return (
+        f"the Hub could not be reached or the upload was interrupted{where}: {type(chain[-1]).__name__}: {first}. Check the "
+        "network and run the same command again; nothing is visible before the commit, and what has arrived is not sent twice."
+    )

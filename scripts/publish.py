@@ -1,0 +1,70 @@
+"""Publish a trained model on the Hub: card, weights, processor, code, results and picture in one commit.
+
+    python scripts/publish.py --model outputs/demo/cs --repo_id org/kdam-student --private --revision v1
+    python scripts/publish.py --model outputs/demo/cs --repo_id org/kdam-student --dry_run outputs/to_publish
+
+Log in first (`hf auth login`), or set HF_TOKEN. `--dry_run` writes the repository to a folder and uploads nothing;
+`--card_only` writes nothing but the card and its picture. Paths of this machine and pickles are never published.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.hub import make_publication, publish, write_repository
+from kdam_hf.training import load_model, parse_recipe, run_command
+
+
+@dataclass
+class PublishingArguments:
+    """What is published, where, and what stands beside it on the card."""
+
+    model: str = field(metadata={"help": "folder that train.py or distill.py wrote"})
+    repo_id: str = field(metadata={"help": "org/name or user/name on the Hub; created if need be"})
+    private: bool = field(default=False, metadata={"help": "only owners may see the repository"})
+    revision: str | None = field(default=None, metadata={"help": "also name this state by a new tag, e.g. v1"})
+    license: str = field(
+        default="unknown",
+        metadata={"help": "of the weights, as the Hub names it, e.g. cc-by-nc-4.0; it depends on the training data"},
+    )
+    allow_no_results: bool = field(default=False, metadata={"help": "publish without results.json"})
+    teacher_results: str | None = field(
+        default=None, metadata={"help": "results.json of the teacher; by default that in the teacher's own folder"}
+    )
+    baseline_results: str | None = field(
+        default=None,
+        metadata={"help": "results.json of the student without teacher; by default that of a folder 'none' beside it"},
+    )
+    picture: str | None = field(
+        default=None,
+        metadata={
+            "help": "PNG or JPEG for the card; by default contact_sheet.png in the folder or above it; none for none"
+        },
+    )
+    dry_run: str | None = field(default=None, metadata={"help": "write the repository to this folder instead"})
+    card_only: str | None = field(default=None, metadata={"help": "write card and picture to this folder instead"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, _ = parse_recipe((PublishingArguments,), argv, __doc__)
+    if not Path(args.model).is_dir():
+        raise KdamValueError(f"--model {args.model}: no such folder; give one that train.py or distill.py wrote.")
+    load_model(args.model)  # refuses what is not a complete model
+    teacher, baseline, picture = (
+        None if path is None else Path(path) for path in (args.teacher_results, args.baseline_results, args.picture)
+    )
+    ready = make_publication(args.model, args.repo_id, args.license, args.allow_no_results, teacher, baseline, picture)
+    if args.card_only is not None:
+        write_repository(
+            {k: v for k, v in ready.files.items() if k in ("README.md", "sample.png")}, Path(args.card_only)
+        )
+        print(f"Card written to {args.card_only}")
+    elif args.dry_run is not None:
+        write_repository(ready.files, Path(args.dry_run))
+        print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")
+    else:
+        print(f"Published: {publish(ready, args.private, args.revision)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,130 @@
+"""Run an exported model on a photo with numpy, onnxruntime and Pillow alone; neither torch nor kdam_hf is needed.
+
+    python scripts/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
+
+An example to copy from: the folder of `scripts/export.py` holds all that is needed. Writes, per task, the map at the photo's
+own size (.npy: class ids, probabilities, metres or unit vectors) and a picture of it.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--model", required=True, help="folder that scripts/export.py --format onnx wrote")
+    parser.add_argument("--image", required=True, help="photo")
+    parser.add_argument("--output_dir", required=True, help="folder to write to")
+    parser.add_argument("--int8", action="store_true", help="run the quantised form")
+    args = parser.parse_args()
+    facts, session = load(Path(args.model), args.int8)
+    photo = read_photo(args.image)
+    pixels, inside = prepare(photo, facts)
+    predictions = session.run([task["name"] for task in facts["tasks"]], {facts["input"]["name"]: pixels})
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    for task, prediction in zip(facts["tasks"], predictions, strict=True):
+        values = read_out(at_photo(prediction[0], inside, (photo.height, photo.width), facts), task["readout"])
+        path = output / f"{Path(args.image).stem}_{task['name']}"
+        np.save(f"{path}.npy", values)
+        Image.fromarray(draw(values, task)).save(f"{path}.png")
+        print(f"{path}.npy, .png: {task['readout']} {values.shape} {values.dtype}")
+
+
+def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
+    """The description and the session of an exported model."""
+    try:
+        facts = json.loads((folder / "kdam.json").read_text("utf-8"))
+        file = folder / (facts["int8"]["file"] if int8 else facts["file"])
+    except (OSError, ValueError) as error:
+        sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that scripts/export.py wrote.")
+    except KeyError:
+        sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
+    if facts["format"] != "onnx":
+        sys.exit(f"{folder} holds a model in the format {facts['format']}; export with --format onnx.")
+    return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def read_photo(path: str) -> Image.Image:
+    """An upright RGB photo."""
+    try:
+        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        sys.exit(f"{path}: not a readable photo ({error}); give a JPEG or PNG file.")
+
+
+def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, tuple[int, int]]:
+    """Reduce a photo to what the model takes, never enlarge it, and normalise it.
+
+    Returns:
+        pixel values float32 (1, 3, H, W), and the (height, width) of the photo in them; the rest, on the right and at
+        the bottom of a graph of one size, is 0.
+    """
+    size = photo.height, photo.width
+    fixed = facts["input"]["shape"][2:] if "height" not in facts["dynamic"] else None
+    scales = [1.0, *([facts["resize"]["shortest_edge"] / min(size)] if facts["resize"] else [])]
+    scale = min(scales + [most / side for most, side in zip(fixed or (), size, strict=bool(fixed))])
+    height, width = inside = tuple(max(1, round(side * scale)) for side in size)
+    if inside != size:
+        photo = photo.resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(photo, np.float32).transpose(2, 0, 1) / 255
+    mean, std = (np.array(facts[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
+    pixels = np.zeros((1, 3, *(fixed or inside)), np.float32)
+    pixels[0, :, :height, :width] = (values - mean) / std
+    return pixels, inside
+
+
+def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], facts: dict) -> np.ndarray:
+    """Prediction (C, h, w) -> (C, H, W) of the photo: enlarged by the stride, cut to the photo, brought to its size."""
+    stride = facts["output_stride"]
+    rows, columns = (-(-side // stride) for side in inside)
+    full = bilinear(prediction[:, :rows, :columns], (stride * rows, stride * columns))[:, : inside[0], : inside[1]]
+    return full if inside == target else bilinear(full, target)
+
+
+def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(C, h, w) -> (C, *size); pixel centres kept, as in torch's `interpolate` with align_corners=False."""
+    for axis, side in zip((-2, -1), size, strict=True):
+        length = values.shape[axis]
+        centres = np.clip((np.arange(side) + 0.5) * (length / side) - 0.5, 0, length - 1)
+        before = centres.astype(int)
+        share = (centres - before).astype(np.float32).reshape((-1, 1) if axis == -2 else -1)
+        after = np.minimum(before + 1, length - 1)
+        values = values.take(before, axis) * (1 - share) + values.take(after, axis) * share
+    return values
+
+
+def read_out(values: np.ndarray, readout: str) -> np.ndarray:
+    """(C, H, W) -> class ids, probabilities or metres (H, W), or unit vectors (H, W, 3)."""
+    if readout == "argmax":
+        return values.argmax(0)
+    if readout == "foreground":
+        exponentials = np.exp(values - values.max(0))
+        return exponentials[-1] / exponentials.sum(0)
+    if readout == "sigmoid":
+        return 1 / (1 + np.exp(-values[0]))
+    if readout == "unit":
+        return (values / np.maximum(np.linalg.norm(values, axis=0), 1e-6)).transpose(1, 2, 0)
+    return values[0]
+
+
+def draw(values: np.ndarray, task: dict) -> np.ndarray:
+    """Colours (H, W, 3) uint8: one per class, the axes of vectors as RGB, otherwise those of the legend, low to high."""
+    colors = np.array([rgb for _, rgb in task["legend"]], np.float32)
+    if task["readout"] == "argmax":
+        return colors[values].astype(np.uint8)
+    if task["readout"] == "unit":
+        return np.rint((values + 1) * 127.5).astype(np.uint8)
+    low, high = (values.min(), values.max()) if task["readout"] == "none" else (0, 1)
+    place = (values - low) / max(high - low, 1e-6) * (len(colors) - 1)
+    return np.stack([np.interp(place, range(len(colors)), channel) for channel in colors.T], -1).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The demo page, served by scripts/demo.py and opened in Debian's Chromium. Nothing is installed from here."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
+from kdam_hf import KdamImageProcessor, KdamStudent, KdamTeacher
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import NYUD_V2, make_task
+
+ROOT = Path(__file__).parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Folders of student and teacher: the trained ones of MODEL and TEACHER, or small ones that have learned nothing."""
+    given = [os.environ.get(name) for name in ("MODEL", "TEACHER")]
+    if all(given):
+        return given
+    if any(given):
+        pytest.exit("the tests compare two models: give both MODEL and TEACHER, or neither.", returncode=1)
+    tasks = (make_task("semseg", CLASS_NAMES), make_task("human_parts"), make_task("saliency"), *NYUD_V2[1:])
+    folders = []
+    for kind, cls in (("student", KdamStudent), ("teacher", KdamTeacher)):
+        torch.manual_seed(len(folders))
+        model = cls(make_config(kind, "tiny-resnet", tasks, image_size=[96, 128]))
+        folders.append(str(tmp_path_factory.mktemp(kind)))
+        model.save_pretrained(folders[-1])
+        KdamImageProcessor.from_model_config(model.config).save_pretrained(folders[-1])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory):
+    """Two rendered rooms as files."""
+    folder, rooms = tmp_path_factory.mktemp("rooms"), SyntheticRooms("val", height=384, width=512)
+    for index in (11, 18):
+        Image.fromarray(rooms[index]["image"]).save(folder / f"room_{index}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def address(models):
+    """Of the served page."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, ROOT / "scripts" / "demo.py", "--model", models[0], "--teacher", models[1]]
+    server = subprocess.Popen(
+        [*map(str, command), "--port", str(port)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        for _ in range(240):
+            if server.poll() is not None:
+                pytest.fail(f"the page stopped:\n{server.stdout.read()[-3000:]}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.exit(f"no browser found (looked for {', '.join(BROWSERS)}): apt-get install chromium", returncode=1)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, freshly loaded; the test fails if it asked another host for anything, or if a script failed."""
+    page, faults = browser.new_page(viewport={"width": 1440, "height": 1000}), []
+    page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+    page.on("request", lambda r: r.url.startswith((address, "data:", "blob:")) or faults.append(f"asked for {r.url}"))
+    page.goto(address)
+    page.wait_for_selector("#results .kdam-note")
+    yield page
+    page.close()
+    assert not faults

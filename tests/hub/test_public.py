@@ -1,0 +1,38 @@
+"""What may leave the machine."""
+
+import pytest
+
+from kdam_hf.hub.public import is_public_name, public
+
+
+@pytest.mark.parametrize("text", ["/home/me/x", "~/x", "./x", "../x", "C:\\data", "C:/data", "\\\\host\\x"])
+@pytest.mark.parametrize("form", ["{}", "split={}", "edges from {}, thinned", '["{}"]'])
+def test_a_path_is_dropped_wherever_it_stands(text, form):
+    assert public({"note": form.format(text), "kept": 1}) == {"kept": 1}
+    assert public({"list": [form.format(text), "kept"]}) == {"list": ["kept"]}
+
+
+@pytest.mark.parametrize(
+    "text", ["n = 2 v / 255 - 1", "km/h", "train", "a:b", "org/name", "1e-3", "https://a.b/c", "and/or"]
+)
+def test_ordinary_text_stays(text):
+    assert public({"note": text}) == {"note": text}
+
+
+def test_keys_that_name_places_keep_ids_of_the_hub_only(tmp_path, monkeypatch):
+    (tmp_path / "outputs" / "teacher").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = public({"teacher": ["outputs/teacher", "org/teacher"], "data_dir": "data", "backbone_weights": "preset"})
+    assert found == {"teacher": ["org/teacher"], "backbone_weights": "preset"}
+    assert public({"teacher": ["outputs/teacher"]}) == {}
+    assert public({"single_task": {"depth": "runs/a/results.json"}}) == {"single_task": {}}
+
+
+def test_secrets_go_and_everything_else_is_kept_as_it_is():
+    data = {"a": None, "b": [1, None, {"token": "x", "c": 2.5}], "hub_token": "hf_x", "d": True, "e": []}
+    assert public(data) == {"a": None, "b": [1, None, {"c": 2.5}], "d": True, "e": []}
+
+
+def test_a_name_of_the_hub_is_org_and_name():
+    assert is_public_name("org/name")
+    assert not any(is_public_name(text) for text in ("name", "org/a/b", "org/..", "", "a b/c"))

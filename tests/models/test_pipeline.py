@@ -1,0 +1,291 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from transformers import pipeline
+
+from dataset_loaders.synthetic_rooms import SyntheticRooms
+from kdam_hf import KdamImageProcessor, KdamStudent, MultiTaskDensePredictionPipeline
+from kdam_hf.image_processing_kdam import enlarged, upsample
+from kdam_hf.pipeline_kdam import average
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import NYUD_V2, make_task, task_from_spec
+
+TASK = "multi-task-dense-prediction"
+SIZES = [(37, 51), (80, 52), (37, 51), (61, 97)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved student of every kind of task whose heads disagree with themselves on mirrored photos."""
+    tasks = (
+        make_task("semseg", ["wall", "floor", "chair"]),
+        make_task("human_parts"),
+        make_task("saliency"),
+        *NYUD_V2[1:],
+    )
+    torch.manual_seed(0)
+    model = KdamStudent(make_config("student", "tiny-resnet", tasks, image_size=[48, 64])).eval()
+    with torch.no_grad():
+        for head in model.decoder.heads.values():
+            head[-1].weight.mul_(20)
+    path = tmp_path_factory.mktemp("student")
+    model.save_pretrained(path)
+    KdamImageProcessor.from_model_config(model.config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipe(folder):
+    return pipeline(TASK, model=str(folder))
+
+
+@pytest.fixture(scope="module")
+def photos():
+    room = Image.fromarray(SyntheticRooms("val", num_images=1, height=80, width=100)[0]["image"])
+    return [room.resize((width, height)) for height, width in SIZES]
+
+
+def assert_same(results, expected, atol=0.0):
+    assert results.keys() == expected.keys()
+    for name, result in results.items():
+        assert result.keys() == expected[name].keys()
+        for key in result:
+            given, wanted = np.asarray(result[key]), np.asarray(expected[name][key])
+            assert given.dtype == wanted.dtype
+            np.testing.assert_allclose(given, wanted, rtol=0, atol=atol, err_msg=f"{name} {key}")
+
+
+def mirror(values):
+    values = values[:, ::-1]
+    return values * np.array([-1, 1, 1], values.dtype) if values.ndim == 3 else values
+
+
+def test_the_registered_task_builds_our_class_with_the_models_own_processor(pipe):
+    assert type(pipe) is MultiTaskDensePredictionPipeline
+    assert pipe.image_processor.size == {"shortest_edge": 48}
+
+
+@pytest.mark.parametrize("k", range(2))
+def test_values_are_those_of_model_and_processor(pipe, photos, k):
+    inputs = pipe.image_processor(photos[k])
+    with torch.no_grad():
+        outputs = pipe.model(**inputs)
+    (maps,) = pipe.image_processor.post_process(outputs, inputs["original_sizes"])
+    results = pipe(photos[k])
+    assert results.keys() == maps.keys()
+    for name, values in maps.items():
+        wanted = values.numpy() if values.ndim == 2 else values.numpy().transpose(1, 2, 0)
+        np.testing.assert_array_equal(results[name]["values"], wanted)
+        assert results[name]["values"].shape[:2] == SIZES[k]
+        assert results[name].keys() == {"values"}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_photos_of_mixed_sizes_in_batches_give_what_each_gives_alone(pipe, photos, flip):
+    alone = [pipe(photo, flip=flip) for photo in photos]
+    for batch_size in (1, 3, 4):
+        together = pipe(photos, batch_size=batch_size, flip=flip)
+        streamed = list(pipe((photo for photo in photos), batch_size=batch_size, flip=flip))
+        assert len(together) == len(streamed) == len(photos)
+        for one, first, second in zip(alone, together, streamed, strict=True):
+            assert_same(first, one, atol=1e-4)
+            assert_same(second, first)
+
+
+def test_a_prediction_averaged_over_the_mirror_commutes_with_mirroring(pipe, photos):
+    photo = photos[0]
+    plain, averaged = pipe(photo), pipe(photo, flip=True)
+    again = pipe(ImageOps.mirror(photo), flip=True)
+    for name, result in averaged.items():
+        np.testing.assert_allclose(mirror(again[name]["values"]), result["values"], rtol=0, atol=1e-5, err_msg=name)
+        assert (plain[name]["values"] != result["values"]).any(), f"{name}: averaging changed nothing"
+
+
+def test_averaging_takes_probabilities_metres_and_unit_vectors(pipe, photos):
+    """Against the two single predictions, combined here in float64."""
+    photo = photos[1]
+    one = pipe(photo, return_probabilities=True)
+    two = pipe(ImageOps.mirror(photo), return_probabilities=True)
+    both = pipe(photo, return_probabilities=True, flip=True)
+    for name in ("semseg", "human_parts", "saliency"):
+        mean = (one[name]["probabilities"].astype(np.float64) + two[name]["probabilities"][:, ::-1]) / 2
+        np.testing.assert_allclose(both[name]["probabilities"], mean, atol=1e-5)
+    for name in ("depth", "edge", "saliency"):
+        mean = (one[name]["values"].astype(np.float64) + two[name]["values"][:, ::-1]) / 2
+        np.testing.assert_allclose(both[name]["values"], mean, atol=1e-4)
+    total = one["normals"]["values"].astype(np.float64) + mirror(two["normals"]["values"])
+    total /= np.linalg.norm(total, axis=-1, keepdims=True)
+    np.testing.assert_allclose(both["normals"]["values"], total, atol=1e-4)
+
+
+def test_probabilities_sum_to_one_and_belong_to_the_values(pipe, photos):
+    plain, results = pipe(photos[3]), pipe(photos[3], return_probabilities=True)
+    assert {name for name in results if "probabilities" in results[name]} == {"semseg", "human_parts", "saliency"}
+    for name, result in results.items():
+        np.testing.assert_allclose(result["values"], plain[name]["values"], atol=1e-5)
+    for name, classes in (("semseg", 3), ("human_parts", 7), ("saliency", 2)):
+        probabilities = results[name]["probabilities"]
+        assert probabilities.shape == (*SIZES[3], classes)
+        np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(results["semseg"]["probabilities"].argmax(-1), results["semseg"]["values"])
+    np.testing.assert_array_equal(results["saliency"]["probabilities"][..., 1], results["saliency"]["values"])
+
+
+def test_pictures_are_those_of_the_tasks(pipe, photos):
+    results = pipe(photos[0], return_pictures=True)
+    for spec in pipe.model.config.tasks:
+        result = results[spec["name"]]
+        np.testing.assert_array_equal(np.asarray(result["picture"]), task_from_spec(spec).render(result["values"]))
+
+
+@pytest.mark.parametrize("readout", ["argmax", "foreground", "sigmoid", "unit", "none"])
+def test_bands_of_rows_are_one_interpolation(readout):
+    channels = {"argmax": 5, "foreground": 2, "unit": 3}.get(readout, 1)
+    prediction = torch.randn(1, channels, 9, 12, generator=torch.Generator().manual_seed(1))
+    seen, size = (35, 46), (421, 553)
+    whole = torch.nn.functional.interpolate(upsample(prediction, seen), size, mode="bilinear")
+    torch.testing.assert_close(torch.cat(list(enlarged(prediction, seen, size)), 2), whole, rtol=0, atol=1e-5)
+    values = average([prediction], seen, size, readout, keep=False)["values"]
+    assert values.shape[:2] == size
+
+
+def test_paths_arrays_and_urls_give_the_same_values_as_the_picture(pipe, photos, tmp_path):
+    photo = photos[0]
+    photo.save(tmp_path / "a photo.png")
+    expected = pipe(photo)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for given in (
+            str(tmp_path / "a photo.png"),
+            tmp_path / "a photo.png",
+            np.asarray(photo),
+            f"{url}/a%20photo.png",
+        ):
+            assert_same(pipe(given), expected)
+        with pytest.raises(ValueError, match="not a readable photo"):
+            pipe(f"{url}/missing.png")
+        server.shutdown()
+    with pytest.raises(ValueError, match="could not be fetched"):
+        pipe(f"{url}/a%20photo.png", timeout=2)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
+def test_the_smallest_and_the_thinnest_photos_work(pipe, size):
+    for result in pipe(Image.new("RGB", size, "red"), flip=True).values():
+        assert result["values"].shape[:2] == size[::-1]
+        assert np.isfinite(result["values"]).all()
+
+
+def test_a_photo_turned_by_its_camera_comes_out_upright(pipe, photos, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photos[0].save(tmp_path / "turned.jpg", exif=exif)
+    assert pipe(str(tmp_path / "turned.jpg"))["depth"]["values"].shape == SIZES[0][::-1]
+
+
+def bad_inputs(tmp_path):
+    """What was given, and what the error must say."""
+    (tmp_path / "notes.png").write_text("no photo at all")
+    (tmp_path / "empty.jpg").touch()
+    room = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    room.save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
+    Image.new("L", (20_000, 20)).save(tmp_path / "long.png")
+    Image.new("1", (9_000, 9_000)).save(tmp_path / "large.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    return [
+        (tmp_path / "notes.png", "not a readable photo"),
+        (tmp_path / "empty.jpg", "not a readable photo"),
+        (tmp_path / "cut.jpg", "not a readable photo"),
+        (tmp_path / "long.png", "20000x20 pixels"),
+        (tmp_path / "large.png", "9000x9000 pixels; expected at most 50,000,000"),
+        (tmp_path / "bomb.png", "too large"),
+        (tmp_path / "deep.png", "8 bits"),
+        (tmp_path / "missing.png", "no such photo"),
+        (tmp_path, "not a readable photo"),
+        ("", "no such photo"),
+        (np.zeros((4, 4, 3)), "float64 array"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+        (7, "int given"),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bad_input_is_refused_with_what_was_expected_and_the_next_photo_works(pipe, photos, tmp_path):
+    for given, message in bad_inputs(tmp_path):
+        with pytest.raises(ValueError, match=message):
+            pipe(given)
+    assert pipe(photos[0])["depth"]["values"].shape == SIZES[0]
+
+
+def test_unknown_settings_are_refused(pipe, photos):
+    with pytest.raises(TypeError, match="flipped"):
+        pipe(photos[0], flipped=True)
+
+
+def test_the_installed_code_runs_a_published_model_without_asking(pipe, photos, folder, tmp_path):
+    code = f"""
+import builtins
+builtins.input = None
+import kdam_hf
+from transformers import pipeline
+pipeline({TASK!r}, model={str(folder)!r}).save_pretrained({str(tmp_path)!r})
+pipe = pipeline({TASK!r}, model={str(tmp_path)!r}, pipeline_class=kdam_hf.MultiTaskDensePredictionPipeline)
+print(type(pipe.model).__module__, type(pipe.image_processor).__module__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"]
+
+
+def test_a_saved_pipeline_loads_alone_as_remote_code_and_can_be_saved_again(pipe, photos, folder, tmp_path):
+    """Where kdam_hf is not installed; both generations give what the pipeline gives here."""
+    save = f"""
+import kdam_hf
+from transformers import pipeline
+pipeline({TASK!r}, model={str(folder)!r}).save_pretrained({str(tmp_path / "first")!r})
+"""
+    subprocess.run([sys.executable, "-c", save], check=True, capture_output=True)
+    assert json.loads((tmp_path / "first" / "config.json").read_text())["custom_pipelines"].keys() == {TASK}
+    photos[1].save(tmp_path / "photo.png")
+    alone = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("kdam_hf", "dataset_loaders"):
+            raise ImportError(name + " is not installed")
+sys.meta_path.insert(0, Absent())
+import numpy as np
+from transformers import pipeline
+for folder, following in (("first", "second"), ("second", "third")):
+    pipe = pipeline({TASK!r}, model={str(tmp_path)!r} + "/" + folder, trust_remote_code=True)
+    results = pipe({str(tmp_path / "photo.png")!r}, return_pictures=True, flip=True)
+    arrays = {{f"{{name}} {{key}}": np.asarray(x) for name, result in results.items() for key, x in result.items()}}
+    np.savez({str(tmp_path)!r} + "/" + folder, **arrays)
+    pipe.save_pretrained({str(tmp_path)!r} + "/" + following)
+"""
+    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=env, cwd=Path(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = pipe(photos[1], return_pictures=True, flip=True)
+    for generation in ("first", "second"):
+        with np.load(tmp_path / f"{generation}.npz") as arrays:
+            results = {name: {key: arrays[f"{name} {key}"] for key in ("values", "picture")} for name in expected}
+        assert_same(results, expected, atol=1e-5)

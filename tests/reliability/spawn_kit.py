@@ -1,0 +1,29 @@
+"""Several processes on one machine that share a global batch, for tests."""
+
+import os
+import socket
+
+import torch
+import torch.multiprocessing as mp
+
+
+def spawn(work, world, root):
+    """Run `work(rank, root)` in `world` processes.
+
+    Args:
+        work: a function of a module.
+        world: number of processes.
+        root: handed to every one.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_start, args=(work, world, port, root), nprocs=world)
+
+
+def _start(rank, work, world, port, root):
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    work(rank, root)
+    torch.distributed.destroy_process_group()

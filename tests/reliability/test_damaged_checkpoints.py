@@ -1,0 +1,134 @@
+"""Rows 3 and 4: a checkpoint that is not as it was written is passed over by name, and refused when asked for."""
+
+import json
+import os
+
+import pytest
+import torch
+from conftest_kit import Kit
+from fault_kit import DAMAGES, copy_tree
+
+from kdam_hf.errors import CheckpointError
+from kdam_hf.training import MultiTaskTrainer
+from kdam_hf.training.checkpointing import MANIFEST, newest_sealed, rotate, verify
+from kdam_hf.training.identity import tensors_hash
+
+FILES = (
+    *("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "running_sums.json"),
+    *("trainer_state.json", "training_args.json"),
+)
+
+
+def trainer_in(root, name="run", **options):
+    kit = Kit(root)
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3} | options
+    return MultiTaskTrainer(kit.model(), kit.args(name, **options), kit.tasks, kit.train_data())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("damage")
+    trainer = trainer_in(root)
+    trainer.train()
+    return root / "run", tensors_hash(trainer.model)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return copy_tree(trained[0], tmp_path / "run")
+
+
+def test_a_checkpoint_holds_all_that_decides_how_training_goes_on_and_no_pickled_arguments(trained):
+    manifest = verify(trained[0] / "checkpoint-3")
+    assert set(manifest["files"]) == set(FILES)
+    assert manifest["step"] == 3
+    assert not list(trained[0].rglob("training_args.bin"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+@pytest.mark.fault(3, 4)
+def test_a_damaged_checkpoint_is_passed_over_and_its_bad_file_named(run, name, damage, capsys):
+    DAMAGES[damage](run / "checkpoint-3" / name)
+    assert newest_sealed(run)[0] == run / "checkpoint-2"
+    printed = capsys.readouterr().out
+    assert printed.startswith("skipped")
+    assert f"checkpoint-3/{name}: " in printed
+    with pytest.raises(CheckpointError, match=f"checkpoint-3/{name}: "):
+        verify(run / "checkpoint-3")
+
+
+@pytest.mark.parametrize("field", ["step", "objective", "files"])
+@pytest.mark.fault(3)
+def test_a_manifest_whose_content_was_changed_is_no_seal(run, field):
+    path = run / "checkpoint-3" / MANIFEST
+    content = json.loads(path.read_text())
+    content[field] = {}
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="its own checksum does not fit"):
+        verify(run / "checkpoint-3")
+
+
+@pytest.mark.fault(3)
+def test_after_damage_training_ends_in_the_same_weights(trained, run):
+    DAMAGES["flipped"](run / "checkpoint-3" / "optimizer.pt")
+    again = trainer_in(run.parent)
+    again.train(resume_from_checkpoint="last")
+    assert tensors_hash(again.model) == trained[1]
+    verify(run / "checkpoint-3")  # replaced by a good one
+
+
+@pytest.mark.fault(3)
+def test_a_damaged_checkpoint_that_was_asked_for_is_an_error_and_nothing_is_loaded(run):
+    DAMAGES["flipped"](run / "checkpoint-2" / "model.safetensors")
+    trainer = trainer_in(run.parent)
+    before = tensors_hash(trainer.model)
+    with pytest.raises(CheckpointError, match=r"checkpoint-2/model\.safetensors: SHA-256"):
+        trainer.train(resume_from_checkpoint=str(run / "checkpoint-2"))
+    assert tensors_hash(trainer.model) == before
+    with pytest.raises(CheckpointError, match=r"elsewhere/manifest\.json: No such file"):
+        trainer.train(resume_from_checkpoint=str(run.parent / "elsewhere"))
+
+
+@pytest.mark.fault(3)
+def test_checkpoints_that_are_all_damaged_are_not_taken_for_none(run):
+    for folder in run.glob("checkpoint-*"):
+        DAMAGES["missing"](folder / MANIFEST)
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
+        trainer_in(run.parent).train(resume_from_checkpoint="last")
+
+
+@pytest.mark.fault(27)
+def test_a_pickle_that_was_added_to_a_checkpoint_is_refused_unread(run):
+    canary = run.parent / "canary"
+
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(canary),)
+
+    torch.save(Malicious(), run / "checkpoint-3" / "optimizer.bin")
+    with pytest.raises(CheckpointError, match=r"optimizer\.bin: not listed"):
+        trainer_in(run.parent).train(resume_from_checkpoint=str(run / "checkpoint-3"))
+    assert not canary.exists()
+
+
+@pytest.mark.fault(4)
+def test_a_checkpoint_without_optimizer_state_is_no_place_to_go_on_from(tmp_path):
+    trainer_in(tmp_path, save_only_model=True).train()
+    with pytest.raises(CheckpointError, match=r"without optimizer\.pt, rng_state\.pth"):
+        trainer_in(tmp_path).train(resume_from_checkpoint="last")
+
+
+@pytest.mark.fault(2)
+def test_rotation_counts_only_sealed_checkpoints_and_never_takes_the_last_one(run):
+    (run / "checkpoint-99").mkdir()
+    DAMAGES["missing"](run / "checkpoint-2" / MANIFEST)
+    rotate(run, 1, [run / "checkpoint-3"])
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3", "checkpoint-99"]
+
+
+@pytest.mark.fault(2)
+def test_the_checkpoint_just_sealed_is_kept_before_older_ones_of_more_steps(run):
+    """As after resuming an earlier checkpoint than the newest."""
+    rotate(run, 1, [run / "checkpoint-2"])
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-2"]

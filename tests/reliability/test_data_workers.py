@@ -1,0 +1,139 @@
+"""Rows 29 and 30: workers that die, raise or hang, and memory that does not suffice."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+from conftest_kit import Kit
+
+from kdam_hf.errors import DataIntegrityError, DataWorkerError, OutOfMemoryError
+from kdam_hf.training import MultiTaskTrainer
+from kdam_hf.training.checkpointing import newest_sealed
+
+BAD = 5
+
+
+class Faulty:
+    """Rooms of which one does something bad when a worker reads it."""
+
+    def __init__(self, rooms, fault):
+        self.rooms, self.fault = rooms, fault
+        self.name, self.split, self.tasks, self.ids = rooms.name, rooms.split, rooms.tasks, rooms.ids
+
+    def __len__(self):
+        return len(self.rooms)
+
+    def __getitem__(self, index):
+        if index == BAD:
+            self.fault()
+        return self.rooms[index]
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hanging():
+    time.sleep(600)
+
+
+def raising():
+    raise KeyError("no such band")
+
+
+def trainer_with(root, fault, **options):
+    kit = Kit(root)
+    kit.rooms = Faulty(kit.rooms, fault)
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4} | options
+    return MultiTaskTrainer(kit.model(), kit.args(**options), kit.tasks, kit.train_data(), kit.train_data())
+
+
+def living_children():
+    return [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+@pytest.fixture
+def name(tmp_path):
+    return repr(Kit(tmp_path).rooms.ids[BAD])
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize(
+    ("fault", "message"), [(killed, "exited unexpectedly|killed by signal"), (hanging, "timed out")]
+)
+@pytest.mark.fault(29)
+def test_a_worker_that_dies_or_hangs_names_its_sample_and_leaves_nobody(tmp_path, name, fault, message):
+    trainer = trainer_with(tmp_path, fault, dataloader_num_workers=2, dataloader_timeout=2.0)
+    start = time.monotonic()
+    with pytest.raises(DataWorkerError, match=message) as raised:
+        trainer.train()
+    assert f"Reading: sample {name} (index {BAD})" in str(raised.value)
+    assert time.monotonic() - start < 30
+    assert not living_children()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.reliability)])
+@pytest.mark.fault(29)
+def test_an_exception_of_a_sample_names_the_sample(tmp_path, name, workers):
+    trainer = trainer_with(tmp_path, raising, dataloader_num_workers=workers)
+    with pytest.raises(DataIntegrityError, match=rf"sample {name} \(index {BAD}\) could not be read \(KeyError"):
+        trainer.train()
+    assert not living_children()
+
+
+@pytest.mark.reliability
+@pytest.mark.fault(29)
+def test_a_worker_that_hangs_in_evaluation_is_given_up_too(tmp_path, name):
+    trainer = trainer_with(tmp_path, hanging, dataloader_num_workers=1, dataloader_timeout=2.0)
+    with pytest.raises(DataWorkerError, match=name):
+        trainer.evaluate()
+    assert not living_children()
+
+
+@pytest.mark.fault(29)
+def test_workers_have_a_timeout_by_default(tmp_path):
+    trainer = trainer_with(tmp_path, killed, dataloader_num_workers=1)
+    assert trainer.get_train_dataloader().timeout == trainer.get_eval_dataloader().timeout == 600
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+    ids=["allocator", "driver", "cpu", "python"],
+)
+@pytest.mark.fault(30)
+def test_out_of_memory_says_batch_size_and_remedy_and_costs_no_checkpoint(tmp_path, error):
+    trainer = trainer_with(tmp_path, raising, max_steps=2, seed=0)
+    trainer.train_dataset.dataset.fault = lambda: None
+    step = trainer.training_step
+
+    def exhausted(model, inputs, *args):
+        if trainer.state.global_step == 1:
+            raise error
+        return step(model, inputs, *args)
+
+    trainer.training_step = exhausted
+    with pytest.raises(OutOfMemoryError, match=r"step 1, 2 images of 32x48 pixels.*per_device_train_batch_size"):
+        trainer.train()
+    assert newest_sealed(tmp_path / "run")[1]["step"] == 1
+
+
+def test_other_runtime_errors_pass_unchanged(tmp_path):
+    trainer = trainer_with(tmp_path, lambda: None)
+    error = RuntimeError("something else")
+
+    def broken(*args):
+        raise error
+
+    trainer.training_step = broken
+    with pytest.raises(RuntimeError) as raised:
+        trainer.train()
+    assert raised.value is error

@@ -1,0 +1,114 @@
+"""Rows 6 and 7: interrupted after any step, training ends in the same weights, the same log and the same metrics.
+
+8 images in batches of 2 make 4 steps an epoch; log lines lie between checkpoints.
+"""
+
+import pytest
+import torch
+from conftest_kit import MEAN, STD, Kit
+from fault_kit import untimed
+
+from kdam_hf import KdamStudent
+from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.presets import PRESETS, make_config
+from kdam_hf.training import DistillationTrainer, FrozenTeacher
+from kdam_hf.training.checkpointing import verify
+from kdam_hf.training.identity import tensors_hash
+
+TINY = sorted(name for name in PRESETS if name.startswith("tiny-"))
+STEPS = 6
+DROPOUTS = ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
+
+
+def trainer_in(root, preset="tiny-swin", distilled=False, **options):
+    kit = Kit(root)
+    model = random_student(kit, preset)
+    options = {
+        **{"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "logging_steps": 4},
+        **{"max_steps": STEPS, "optim": "adamw_torch", "learning_rate": 1e-3, "eval_strategy": "no"},
+        **options,
+    }
+    teacher = FrozenTeacher([kit.model("teacher", seed=1)], model.config) if distilled else None
+    criterion = DistillationCriterion(kit.tasks, method="cs" if distilled else "none")
+    data = kit.train_data()
+    return DistillationTrainer(
+        model, kit.args(**options), kit.tasks, data, kit.eval_data(), teacher=teacher, criterion=criterion
+    )
+
+
+def random_student(kit, preset):
+    """With dropout and stochastic depth turned up, in backbones that have any."""
+    config = make_config("student", preset, kit.tasks, image_mean=MEAN, image_std=STD)
+    for name in DROPOUTS:
+        if hasattr(config.backbone_config, name):
+            setattr(config.backbone_config, name, 0.3)
+    torch.manual_seed(0)
+    return KdamStudent(config)
+
+
+def outcome(trainer):
+    return tensors_hash(trainer.model), untimed(trainer)
+
+
+def assert_exact(root, steps=range(1, STEPS), **options):
+    whole = trainer_in(root, **options)
+    whole.train()
+    expected = outcome(whole)
+    assert whole.state.global_step == whole.state.max_steps
+    for step in steps:
+        resumed = trainer_in(root, **options)
+        torch.rand(step)  # whatever state the process is in
+        resumed.train(resume_from_checkpoint=str(root / "run" / f"checkpoint-{step}"))
+        assert outcome(resumed) == expected, f"interrupted after step {step}"
+    return whole
+
+
+@pytest.mark.parametrize("preset", TINY)
+def test_training_draws_random_numbers_that_a_resume_must_get_right(tmp_path, preset):
+    model = random_student(Kit(tmp_path), preset).train()
+    before = torch.get_rng_state()
+    model(torch.ones(2, 3, 32, 48))
+    assert torch.equal(before, torch.get_rng_state()) == (preset == "tiny-resnet")  # which has no dropout
+
+
+@pytest.mark.parametrize("preset", TINY)
+@pytest.mark.fault(6)
+def test_every_backbone_goes_on_exactly_in_the_middle_and_at_the_end_of_an_epoch(tmp_path, preset):
+    assert_exact(tmp_path, (2, 4), preset=preset, max_steps=5, save_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        (range(1, STEPS), {"distilled": True}),
+        (range(1, 4), {"gradient_accumulation_steps": 2, "max_steps": 4, "max_grad_norm": 1.0}),
+        ((2, 5), {"eval_strategy": "steps", "eval_steps": 3}),
+        ((3,), {"precision": "bf16"}),
+    ],
+    ids=["distilled", "accumulated", "evaluated", "bf16"],
+)
+@pytest.mark.fault(6)
+def test_after_any_step_the_rest_is_the_same(tmp_path, steps, options):
+    """Weights, log lines, and the metrics among them."""
+    assert_exact(tmp_path, steps, **options)
+
+
+@pytest.mark.reliability
+@pytest.mark.fault(6)
+def test_with_two_workers_the_rest_is_the_same(tmp_path):
+    whole = assert_exact(tmp_path, (1, 4), dataloader_num_workers=2)
+    alone = trainer_in(tmp_path / "alone", dataloader_num_workers=0)
+    alone.train()
+    assert outcome(alone) == outcome(whole)
+
+
+@pytest.mark.fault(7)
+def test_a_finished_run_takes_no_further_step(tmp_path):
+    whole = trainer_in(tmp_path)
+    whole.train()
+    before = verify(tmp_path / "run" / f"checkpoint-{STEPS}")
+    again = trainer_in(tmp_path)
+    again.train(resume_from_checkpoint="last")
+    assert again.state.global_step == STEPS
+    assert tensors_hash(again.model) == tensors_hash(whole.model)
+    assert verify(tmp_path / "run" / f"checkpoint-{STEPS}") == before

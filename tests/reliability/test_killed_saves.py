@@ -1,0 +1,134 @@
+"""Rows 1, 2 and 5: killed, or out of disk, at every file operation of a save and of the rotation after it."""
+
+import os
+import resource
+import signal
+
+import pytest
+from conftest_kit import Kit
+from fault_kit import WRITES, copy_tree, disk_full, fault_at, in_child, killed, untimed
+from kill_test import kill_run
+
+from kdam_hf.errors import CheckpointError
+from kdam_hf.training import MultiTaskTrainer
+from kdam_hf.training.checkpointing import clean, list_checkpoints, newest_sealed, verify
+from kdam_hf.training.identity import tensors_hash
+
+FULL = 77
+
+
+class Fork:
+    """Replaces the save of step 2 by copies of it in forked children, each with another fault and its own folder."""
+
+    def __init__(self, trainer, root):
+        self.trainer, self.root, self.save = trainer, root, trainer._save_checkpoint
+        trainer._save_checkpoint = self
+
+    def __call__(self, model, trial):
+        if self.trainer.state.global_step == 2:
+            self.every_fault(lambda: self.save(model, trial))
+        self.save(model, trial)
+
+    def every_fault(self, save):
+        for kind, code in (("killed", -signal.SIGKILL), ("full", FULL)):
+            status, k = code, 0
+            while status == code:
+                k += 1
+                folder = copy_tree(self.root / "run", self.root / kind / str(k))
+                status = in_child(lambda folder=folder, kind=kind, k=k: self.faulty(save, folder, kind, k))
+            assert status == 0, f"{kind} at operation {k}"
+            assert k > 20, "the operations of a save were not seen"
+        for size in (1_000, 100_000):
+            folder = copy_tree(self.root / "run", self.root / "limited" / str(size))
+            assert in_child(lambda folder=folder, size=size: self.limited(save, folder, size)) == FULL
+
+    def faulty(self, save, folder, kind, k):
+        self.trainer.args.output_dir = str(folder)
+        if kind == "killed":
+            fault_at(k, killed)
+            save()
+            return
+        fault_at(k, disk_full, WRITES, lasting=True)
+        expect_disk_full(save)
+
+    def limited(self, save, folder, size):
+        """No file may be larger, which real writes of torch and safetensors meet half way."""
+        self.trainer.args.output_dir = str(folder)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        expect_disk_full(save)
+
+
+def expect_disk_full(save):
+    """End with FULL after a CheckpointError that says so, with another code after any other, with 0 after none."""
+    try:
+        save()
+    except CheckpointError as error:
+        text = str(error)
+        written = ".checkpoint-2.partial" in text and "bytes are free" in text
+        os._exit(FULL if written or "checkpoint-1: could not be deleted" in text else 1)
+
+
+def trainer_in(root, name, **options):
+    kit = Kit(root)
+    options = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1, "max_steps": 3} | options
+    data = kit.train_data()
+    return MultiTaskTrainer(kit.model(), kit.args(name, **options), kit.tasks, data)
+
+
+@pytest.fixture(scope="module")
+def saves(tmp_path_factory):
+    root = tmp_path_factory.mktemp("saves")
+    trainer = trainer_in(root, "run")
+    Fork(trainer, root)
+    trainer.train()
+    return root, tensors_hash(trainer.model), untimed(trainer)
+
+
+def steps(folder):
+    return [verify(path)["step"] for path in list_checkpoints(folder)]
+
+
+@pytest.mark.reliability
+@pytest.mark.fault(1, 2)
+def test_killed_at_any_file_operation_of_a_save_a_run_ends_as_if_nothing_had_happened(saves):
+    root, weights, log = saves
+    seen = set()
+    for folder in sorted((root / "killed").iterdir()):
+        seen.add(tuple(steps(folder)))
+        resumed = trainer_in(root, folder.relative_to(root))
+        resumed.train(resume_from_checkpoint="last")
+        assert tensors_hash(resumed.model) == weights, folder
+        assert untimed(resumed) == log, folder
+        assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["checkpoint-3"]
+    # before the seal, between seal and rotation, after the rotation
+    assert seen == {(1,), (2, 1), (2,)}
+
+
+@pytest.mark.reliability
+@pytest.mark.fault(5)
+def test_a_full_disk_is_named_and_costs_no_earlier_checkpoint(saves):
+    root, _, _ = saves
+    cases = [*(root / "limited").iterdir(), *(root / "full").iterdir()]
+    last = max((root / "full").iterdir(), key=lambda path: int(path.name))  # met no fault any more
+    for folder in cases:
+        if folder != last:
+            assert 1 in steps(folder) or steps(folder) == [2], folder
+            assert not list(folder.glob(".checkpoint-*.partial")), folder
+
+
+@pytest.mark.reliability
+@pytest.mark.fault(1, 2)
+def test_random_kills_change_nothing(tmp_path):
+    tally = kill_run(tmp_path, kills=5, seed=1)
+    assert tally.kills == 5
+    assert len(set(tally.hashes)) == 1
+    assert min(tally.sealed) >= 1
+
+
+@pytest.mark.fault(1)
+def test_a_replaced_checkpoint_is_put_back_when_its_successor_did_not_come(saves, tmp_path):
+    folder = copy_tree(saves[0] / "run", tmp_path / "run")
+    os.rename(folder / "checkpoint-3", folder / ".checkpoint-3.replaced")
+    assert newest_sealed(folder) is None
+    clean(folder)
+    assert newest_sealed(folder)[0] == folder / "checkpoint-3"

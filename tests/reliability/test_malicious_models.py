@@ -1,0 +1,254 @@
+"""Models from strangers: nothing of theirs runs, and nothing but a complete, finite model loads."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest_kit import Kit
+from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+import kdam_hf
+from kdam_hf import KdamStudent
+from kdam_hf.errors import BackboneWeightsError, CheckpointError
+from kdam_hf.presets import PRESETS
+from kdam_hf.training import load_model
+from kdam_hf.training.pretrained import read_backbone_config
+
+
+class Payload:
+    """Writes the canary when it is unpickled."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return (open, (str(self.canary), "w"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A good student on disk; its files are read, never changed."""
+    folder = tmp_path_factory.mktemp("good") / "student"
+    Kit(folder.parent).model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of the good student."""
+    target = tmp_path / "student"
+    target.mkdir()
+    for path in saved.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def change(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def refused(folder, message):
+    """By our door, and by the library's own with the same words."""
+    with pytest.raises(CheckpointError, match=message):
+        load_model(str(folder))
+    with pytest.raises((ValueError, OSError, StrictDataclassError), match=message):
+        AutoModel.from_pretrained(str(folder))
+
+
+@pytest.mark.fault(27, 28)
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("tiny-")])
+def test_every_backbone_comes_back_with_the_same_bits(preset, kit):
+    model = kit.model("teacher", preset).eval()
+    model.save_pretrained(kit.root / "m")
+    again = load_model(str(kit.root / "m"))
+    assert not again.training
+    images = torch.randn(1, 3, 61, 83, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for name, value in model(images).predictions.items():
+            assert torch.equal(value, again(images).predictions[name])
+
+
+@pytest.mark.fault(27)
+def test_a_pickle_under_the_name_of_safetensors_is_never_unpickled(folder, tmp_path):
+    canary = tmp_path / "canary"
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(canary)))
+    refused(folder, "model.safetensors cannot be read")
+    assert not canary.exists()
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "training_args.bin"])
+def test_a_repository_of_pickles_only_is_refused_unopened(folder, tmp_path, name):
+    canary = tmp_path / "canary"
+    torch.save({"decoder.norm.weight": Payload(canary)}, folder / name)
+    (folder / "model.safetensors").unlink()
+    refused(folder, "no model.safetensors; expected all weights in this one file, never in a pickle")
+    assert not canary.exists()
+
+
+@pytest.mark.fault(27)
+def test_a_list_of_shards_cannot_lead_to_a_pickle(folder, tmp_path):
+    canary = tmp_path / "canary"
+    (folder / "model.safetensors").unlink()
+    torch.save({"decoder.norm.weight": Payload(canary)}, folder / "model.bin")
+    shards = {"metadata": {}, "weight_map": {"decoder.norm.weight": "model.bin"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    refused(folder, "no model.safetensors")
+    assert not canary.exists()
+
+
+@pytest.mark.fault(27)
+def test_the_code_of_a_repository_is_never_run_by_our_door(folder, tmp_path):
+    """Published models carry auto_map for those without the package; here it is read over."""
+    canary = tmp_path / "canary"
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')\n")
+    change(folder, auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
+    assert type(load_model(str(folder))) is KdamStudent
+    change(folder, model_type="evil")
+    with pytest.raises(CheckpointError, match="is a evil; expected kdam_teacher or kdam_student"):
+        load_model(str(folder))
+    with pytest.raises(BackboneWeightsError, match="no backbone at"):
+        read_backbone_config(str(folder), [1, 2, 3, 4])
+    assert not canary.exists()
+
+
+BACKBONE = PRESETS["tiny-resnet"].config
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"surprise": 1}, "unknown keys surprise"),
+        ({"_attn_implementation_internal": "evil/kernel"}, "unknown keys _attn_implementation_internal"),
+        ({"attn_implementation": "evil/kernel"}, "attn_implementation 'evil/kernel', code of a repository"),
+        ({"transformers_weights": "../other.safetensors"}, "unknown keys transformers_weights"),
+        ({"quantization_config": {"quant_method": "evil"}}, "unknown keys quantization_config"),
+        ({"backbone_config": BACKBONE | {"surprise": 1}}, "backbone_config has unknown keys surprise"),
+        ({"backbone_config": BACKBONE | {"auto_map": {}}}, "backbone_config has unknown keys auto_map"),
+        ({"backbone_config": BACKBONE | {"attn_implementation": "evil/kernel"}}, "code of a repository"),
+        ({"backbone_config": BACKBONE | {"_attn_implementation_internal": "evil/kernel"}}, "unknown keys _attn"),
+        ({"backbone_config": BACKBONE | {"hidden_sizes": "16"}}, "hidden_sizes"),
+        ({"decoder_channels": "16"}, "decoder_channels"),
+        ({"initializer_range": "0.3"}, "initializer_range"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "image_std.*positive"),
+        ({"image_mean": [0.5, float("nan"), 0.5]}, "image_mean.*finite"),
+        ({"dtype": "load"}, "dtype is 'load'"),
+        ({"tasks": {}}, "tasks"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_a_config_with_unknown_keys_or_wrong_types_is_refused(folder, fields, message):
+    change(folder, **fields)
+    refused(folder, message)
+
+
+@pytest.mark.fault(27, 34)
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("name", "../../etc/cron.d/x", "expected letters, digits and _"),
+        ("name", "a\0b", "expected letters, digits and _"),
+        ("channels", "5", "channels is '5'; expected int"),
+        ("channels", 0, "0 channels"),
+        ("class_names", "abc", "class_names is 'abc'; expected list"),
+    ],
+)
+def test_a_task_that_could_leave_a_folder_or_is_of_a_wrong_type_is_refused(folder, key, value, message):
+    tasks = json.loads((folder / "config.json").read_text())["tasks"]
+    tasks[0][key] = value
+    change(folder, tasks=tasks)
+    refused(folder, message)
+
+
+@pytest.mark.fault(27)
+def test_a_backbone_that_asks_for_a_kernel_of_a_repository_is_refused(folder):
+    change(folder, attn_implementation="evil/kernel")
+    with pytest.raises(BackboneWeightsError, match="code of a repository"):
+        read_backbone_config(str(folder), [1, 2, 3, 4])
+
+
+def spoil(folder, how):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    key = "decoder.norm.weight"
+    if how == "missing":
+        del weights[key]
+    elif how == "unexpected":
+        weights["decoder.more"] = torch.zeros(2)
+    elif how == "mismatched":
+        weights[key] = torch.zeros(3)
+    else:
+        weights[key][1] = float(how)
+    save_file(weights, path, {"format": "pt"})
+
+
+@pytest.mark.fault(28)
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", "1 missing keys: decoder.norm.weight"),
+        ("unexpected", "1 unexpected keys: decoder.more"),
+        ("mismatched", r"1 mismatched keys: .*decoder.norm.weight"),
+        ("nan", "1 weights are not finite: decoder.norm.weight"),
+        ("inf", "1 weights are not finite: decoder.norm.weight"),
+    ],
+)
+def test_anything_but_a_complete_finite_model_is_refused(folder, how, message):
+    spoil(folder, how)
+    refused(folder, message)
+
+
+@pytest.mark.fault(28)
+def test_statistics_of_batch_norms_are_weights_too(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["decoder.norm.running_var"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    refused(folder, "not finite: decoder.norm.running_var")
+
+
+@pytest.mark.fault(27, 28)
+@pytest.mark.parametrize("keep", [0, 5, 100, 0.5, 0.999])
+def test_weights_that_were_cut_short_are_refused(folder, keep):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    refused(folder, "model.safetensors cannot be read")
+
+
+@pytest.mark.fault(28)
+def test_remote_code_without_the_package_is_as_strict(folder, tmp_path):
+    """The flat files travel with published models and must not need the package for it."""
+    for name in ("configuration_kdam.py", "modeling_kdam.py"):
+        (folder / name).write_text((Path(kdam_hf.__file__).parent / name).read_text())
+    refs = {"AutoConfig": "configuration_kdam.KdamStudentConfig", "AutoModel": "modeling_kdam.KdamStudent"}
+    change(folder, auto_map=refs)
+    alone = f"""
+import sys
+sys.modules["kdam_hf"] = None
+from transformers import AutoModel
+load = lambda: AutoModel.from_pretrained({str(folder)!r}, trust_remote_code=True)
+print(type(load()).__name__)
+from safetensors.torch import load_file, save_file
+path = {str(folder / "model.safetensors")!r}
+weights = load_file(path)
+weights["decoder.norm.weight"][1] = float("nan")
+save_file(weights, path, {{"format": "pt"}})
+try:
+    load()
+except ValueError as error:
+    print(error)
+"""
+    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    name, message = done.stdout.splitlines()
+    assert name == "KdamStudent"
+    assert "1 weights are not finite: decoder.norm.weight" in message

@@ -1,0 +1,124 @@
+"""NaN and infinity in images, teachers and evaluation: a stop with names, never a number that looks fine."""
+
+import pytest
+import torch
+from teacher_kit import VIEWS, fill
+from torch.utils.data import DataLoader
+
+from dataset_loaders import Collator, TransformedDataset
+from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.errors import KdamValueError, NonFiniteLossError
+from kdam_hf.training import DistillationTrainer, FrozenTeacher, MultiTaskTrainer, evaluate_model
+from kdam_hf.training.teacher_cache import TaughtDataset
+
+BAD = 5
+FP16_OVERFLOW = float(torch.tensor(70000.0).half())
+
+
+class PoisonedPhotos(TransformedDataset):
+    """One value of one photo is not finite."""
+
+    value = float("nan")
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        if item["index"] == BAD:
+            item["pixel_values"][1, 3, 4] = self.value
+        return item
+
+
+class PoisonedReplay(TaughtDataset):
+    """One value of one stored prediction is not finite."""
+
+    value = float("nan")
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        if item["index"] == BAD:
+            item["teacher"]["depth"][0, 2, 3] = self.value
+        return item
+
+
+def state(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_photo_that_is_not_finite_stops_before_the_model_and_is_named_alone(kit, value):
+    photos = PoisonedPhotos(kit.rooms, kit.train_data().transform)
+    photos.value = value
+    # the whole set in one step, so that it is the first that fails
+    trainer = MultiTaskTrainer(kit.model(), kit.args(per_device_train_batch_size=8), kit.tasks, photos)
+    before = state(trainer)
+    with pytest.raises(
+        NonFiniteLossError, match=rf"^step 0, sample 'train-\d+{BAD}' \(index {BAD}\): pixel_values is not finite"
+    ):
+        trainer.train()
+    assert all(torch.equal(before[name], value) for name, value in state(trainer).items()), "buffers too"
+
+
+@pytest.mark.fault(10)
+def test_a_photo_that_is_not_finite_is_named_with_the_step_it_came_in(kit):
+    photos = PoisonedPhotos(kit.rooms, kit.train_data().transform)
+    trainer = MultiTaskTrainer(kit.model(), kit.args(max_steps=4), kit.tasks, photos)
+    with pytest.raises(NonFiniteLossError, match=rf"^step \d, sample 'train-\d+{BAD}'"):
+        trainer.train()
+    assert all(value.isfinite().all() for value in state(trainer).values() if value.is_floating_point())
+    assert all(torch.isfinite(torch.tensor(line["loss"])) for line in trainer.state.log_history if "loss" in line)
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("bad_photo", [True, False], ids=["photo", "weights"])
+def test_evaluation_raises_and_never_leaves_a_batch_out_of_the_mean(kit, bad_photo):
+    model, photos = kit.model(), PoisonedPhotos(kit.rooms, kit.eval_data().transform)
+    if not bad_photo:
+        photos.value = 0.0
+        with torch.no_grad():
+            model.decoder.heads["depth"][1].bias.fill_(float("nan"))
+    batches = DataLoader(photos, 2, collate_fn=Collator(kit.tasks))
+    with pytest.raises(KdamValueError, match=r"predictions for samples \[\d, \d\] are not finite"):
+        evaluate_model(model, batches, kit.tasks, progress=False)
+    trainer = MultiTaskTrainer(model, kit.args(), kit.tasks, kit.train_data(), photos)
+    with pytest.raises(KdamValueError, match="are not finite"):
+        trainer.evaluate()
+
+
+def distil(kit, dataset, teacher=None):
+    criterion = DistillationCriterion(kit.tasks)
+    args = kit.args(per_device_train_batch_size=8)
+    views = VIEWS if teacher is None else None
+    trainer = DistillationTrainer(
+        kit.model(), args, kit.tasks, dataset, teacher=teacher, criterion=criterion, views=views
+    )
+    before = state(trainer)
+    message = rf"^step 0, .*sample 'train-\d+{BAD}'.*teacher's prediction is not finite for depth \(\d+ pixels\)"
+    with pytest.raises(KdamValueError, match=message):
+        trainer.train()
+    trained = [name for name, _ in trainer.model.named_parameters()]
+    assert all(torch.equal(before[name], state(trainer)[name]) for name in trained)
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), FP16_OVERFLOW])
+def test_a_teacher_that_is_not_finite_stops_with_step_task_and_samples(kit, value):
+    model = kit.model("teacher", seed=1)
+    with torch.no_grad():
+        model.decoder.heads["depth"][1].bias.fill_(value)
+    distil(kit, kit.train_data(), FrozenTeacher([model], kit.model().config))
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_replayed_teacher_is_checked_as_a_running_one(kit, teacher, value):
+    replay = PoisonedReplay(kit.train_data(), fill(kit, teacher))
+    replay.value = value
+    distil(kit, replay)
+
+
+@pytest.mark.fault(13)
+def test_half_precision_of_small_range_is_not_offered(kit):
+    with pytest.raises(KdamValueError, match="fp16=True"):
+        kit.args(fp16=True)
+    with pytest.raises(KdamValueError, match="teacher_precision is 'fp16'"):
+        fill(kit, "unused", teacher_precision="fp16")

@@ -1,0 +1,98 @@
+"""Row 8: a checkpoint is only continued by a run that computes the same; the differences are listed."""
+
+import pytest
+from conftest_kit import Kit
+
+from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.errors import CheckpointError
+from kdam_hf.tasks import with_options
+from kdam_hf.training import (
+    DataArguments,
+    DistillationTrainer,
+    FrozenTeacher,
+    KdamTrainingArguments,
+    ModelArguments,
+    parse_recipe,
+)
+from kdam_hf.training.identity import INCIDENTAL, differences
+
+
+def distiller(root, teacher_seed=1, beta=0.5, options=(), model=None, crop=(32, 48), **args):
+    kit = Kit(root)
+    args = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1} | args
+    tasks = with_options(kit.tasks, options)
+    student = kit.model(**(model or {}))
+    data = kit.train_data()
+    data.transform.settings["crop"] = list(crop)
+    return DistillationTrainer(
+        student,
+        kit.args(**args),
+        tasks,
+        data,
+        teacher=FrozenTeacher([kit.model("teacher", seed=teacher_seed)], student.config),
+        criterion=DistillationCriterion(tasks, beta=beta),
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("objective")
+    distiller(root).train()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.02}, r"learning_rate 0\.01 -> 0\.02"),
+        ({"max_steps": 2}, "max_steps 1 -> 2"),
+        ({"per_device_train_batch_size": 4}, "per_device_train_batch_size 2 -> 4"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps 1 -> 2"),
+        ({"seed": 1, "optim": "adamw_torch"}, r"optim sgd -> adamw_torch; .*seed 42 -> 1"),
+        ({"lr_scheduler_kwargs": {"power": 1.0, "lr_end": 0.0}}, r"lr_scheduler_kwargs\.power 0\.9 -> 1\.0"),
+        ({"precision": "bf16"}, "bf16 False -> True"),
+        ({"beta": 0.1}, r"distillation\.beta 0\.5 -> 0\.1"),
+        ({"teacher_seed": 2}, r"distillation\.teacher_sha256 [0-9a-f]{60} -> [0-9a-f]{60}"),
+        ({"options": ["edge.loss_weight=2"]}, r"tasks\.edge\.loss_weight .* -> 2\.0"),
+        ({"model": {"decoder_channels": 24}}, r"model\.decoder_channels \d+ -> 24"),
+        ({"crop": (32, 32)}, r"data\.augmentation\.crop \[32, 48\] -> \[32, 32\]"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+@pytest.mark.fault(8)
+def test_another_objective_is_refused_with_both_values(root, change, message):
+    with pytest.raises(CheckpointError, match=message):
+        distiller(root, **change).train(resume_from_checkpoint="last")
+
+
+@pytest.mark.fault(8)
+def test_where_and_how_a_run_is_carried_out_may_change(root):
+    incidental = {
+        "logging_steps": 7,
+        "save_steps": 5,
+        "report_to": ["tensorboard"],
+        "dataloader_num_workers": 1,
+        "per_device_eval_batch_size": 1,
+        "save_total_limit": 1,
+        "dataloader_timeout": 5.0,
+        "precision": "auto" if not KdamTrainingArguments(output_dir="x", use_cpu=True).bf16 else "fp32",
+    }
+    assert set(incidental) <= INCIDENTAL
+    distiller(root, **incidental).train(resume_from_checkpoint="last")
+
+
+@pytest.mark.fault(8)
+def test_a_default_that_is_typed_out_is_no_difference():
+    groups = (DataArguments, ModelArguments, KdamTrainingArguments)
+    base = ["--output_dir", "a", "--use_cpu"]
+    settings = [
+        parse_recipe(groups, [*base, *more])[-1]
+        for more in ([], ["--learning_rate", "1e-3", "--crop_height", "448", "--logging_steps", "3"])
+    ]
+    assert differences(*settings) == []
+    assert differences(settings[0], {**settings[1], "learning_rate": 0.1}) == ["learning_rate 0.001 -> 0.1"]
+
+
+def test_a_role_always_counts():
+    """Its default depends on the script."""
+    assert differences({}, {"role": "teacher"}) == ["role None -> teacher"]

@@ -1,0 +1,164 @@
+"""Row 9: SIGTERM and SIGINT end a training with a sealed checkpoint of the step; a second one ends it at once."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fault_kit import ROOT, fork
+from kill_test import STEPS, build, train, wait
+from transformers import TrainerCallback
+
+from kdam_hf.training.checkpointing import list_checkpoints, verify
+from kdam_hf.training.signals import StopRequest
+
+pytestmark = pytest.mark.reliability
+SMALL = {
+    "preset": "tiny-resnet",
+    **{"crop_height": 32, "crop_width": 48, "rooms_train": 8, "rooms_val": 2, "rooms_height": 40, "rooms_width": 56},
+    **{"per_device_train_batch_size": 2, "disable_tqdm": "true", "logging_steps": 1000, "report_to": "none"},
+}
+
+
+def ended(pid, seconds=60):
+    """Exit status of a child, which must end in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise AssertionError(f"still running after {seconds} s")
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Visible(TrainerCallback):
+    """Leaves `step-N` in output_dir for every step begun."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        Path(args.output_dir, f"step-{state.global_step}").touch()
+
+
+def train_visibly(output, **options):
+    trainer = build(output, **options)
+    trainer.add_callback(Visible())
+    trainer.train(resume_from_checkpoint="last")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    output = tmp_path_factory.mktemp("reference")
+    return wait(fork(lambda: train(output, save_steps=100)), output)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.fault(9)
+def test_a_signal_seals_the_step_and_the_rest_is_as_if_it_had_not_come(tmp_path, reference, number, code, workers):
+    moment = random.Random(code + workers).uniform(0, 0.3)
+    options = {"save_steps": 100, "dataloader_num_workers": workers, "max_steps": STEPS}
+    pid = fork(lambda: train_visibly(tmp_path, **options))
+    wait_for((tmp_path / "step-1").exists)
+    time.sleep(moment)
+    if workers:  # as a scheduler does it: every process of the job is told
+        for worker in children(pid):
+            os.kill(worker, number)
+    os.kill(pid, number)
+    assert ended(pid) == code
+    assert not children(pid)
+    (sealed,) = list_checkpoints(tmp_path)
+    assert 0 < verify(sealed)["step"] < STEPS
+    assert wait(fork(lambda: train(tmp_path, **options)), tmp_path) == reference
+
+
+def children(pid):
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.fault(9)
+def test_a_second_signal_ends_at_once_and_saves_nothing(tmp_path):
+    def sleepy():
+        trainer = build(tmp_path)
+        trainer.training_step = lambda *args, **kwargs: ((tmp_path / "asleep").touch(), time.sleep(60))
+        trainer.train()
+
+    pid = fork(sleepy)
+    wait_for((tmp_path / "asleep").exists)
+    for _ in range(2):
+        os.kill(pid, signal.SIGTERM)
+        time.sleep(0.2)
+    assert ended(pid, seconds=5) == 143
+    assert not list_checkpoints(tmp_path)
+
+
+def test_the_echo_of_a_signal_through_a_launcher_is_not_a_second_one():
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest(echo_s=60) as stop:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert stop.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.fault(9)
+def test_a_signal_to_the_launcher_alone_reaches_the_training(tmp_path, processes):
+    """With one process `accelerate launch` dies of it and tells nobody; with two it passes it on."""
+    output = tmp_path / "run"
+    arguments = SMALL | {"max_steps": 2000, "save_steps": 5, "output_dir": output, "resume_from_checkpoint": "last"}
+    multi = ["--multi_gpu"] if processes > 1 else []
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", *multi, "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", str(processes)),
+        *(str(ROOT / "scripts" / "train.py"), "--use_cpu"),
+        *(word for key, value in arguments.items() for word in (f"--{key}", str(value))),
+    ]
+    with (tmp_path / "log").open("w") as log:
+        launcher = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        try:
+            wait_for(lambda: list_checkpoints(output) or launcher.poll() is not None)
+            trainings = children(launcher.pid)
+            assert len(trainings) == processes, (tmp_path / "log").read_text()
+            launcher.terminate()
+            launcher.wait(60)
+            wait_for(lambda: not any(os.path.exists(f"/proc/{pid}/cwd") for pid in trainings), 60)
+        finally:
+            launcher.kill()
+    text = (tmp_path / "log").read_text()
+    assert "SIGTERM: stopping after this step" in text
+    step = int(text.split("continue from step ")[1].split()[0])
+    newest = list_checkpoints(output)[0]
+    assert verify(newest)["step"] == step
+    assert json.loads((newest / "trainer_state.json").read_text())["global_step"] == step
+
+
+def test_a_process_ends_with_its_parent(tmp_path):
+    """As the training that a killed comparison had started."""
+    code = (
+        f"import os, signal, sys, time\nsys.path.append({str(ROOT / 'kdam_hf' / 'training')!r})\n"
+        "from signals import end_with_parent\n"
+        "end_with_parent(signal.SIGTERM)\n"
+        f"open({str(tmp_path / 'ready')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    )
+    pid = fork(lambda: subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT))
+    wait_for(lambda: (tmp_path / "ready").exists() and (tmp_path / "ready").read_text())
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    orphan = (tmp_path / "ready").read_text()
+    wait_for(lambda: not os.path.exists(f"/proc/{orphan}/cwd"), 10)

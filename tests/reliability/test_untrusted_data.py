@@ -1,0 +1,180 @@
+"""Data from strangers: ids, archives and published rows; and splits that hold too little."""
+
+import hashlib
+import json
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+import trees
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageColumn
+from PIL import Image
+from pyarrow.parquet import write_table
+from torch.utils.data import Subset
+
+from dataset_loaders import TransformedDataset, open_dataset
+from dataset_loaders.archives import extract
+from dataset_loaders.files import read_ids
+from dataset_loaders.folder import FolderDataset
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import make_task
+from kdam_hf.training import MultiTaskTrainer
+from kdam_hf.training.prediction_files import save_maps
+from kdam_hf.training.scoring import ImageMaps
+
+ESCAPES = ["../outside", "..", "/tmp/outside", "a/b", "a\\b", "x\0y"]
+
+
+def png(array):
+    buffer = BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# ---- labels ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Own data of 40 classes, one image, with ids 0..39 and 255."""
+    root = tmp_path / "own"
+    for name in ("images", "semseg"):
+        (root / name).mkdir(parents=True)
+    (root / "dataset.json").write_text(json.dumps({"name": "own", "tasks": {"semseg": {"num_classes": 40}}}))
+    (root / "train.txt").write_text("street-7\n")
+    Image.new("RGB", (6, 4)).save(root / "images/street-7.png")
+    Image.fromarray(np.full((4, 6), 39, np.uint8)).save(root / "semseg/street-7.png")
+    return root
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize(
+    ("suffix", "label", "says"),
+    [
+        (".png", np.full((4, 6), 40, np.uint8), r"\[40\].*0\.\.39"),
+        (".npy", np.full((4, 6), -1, np.int64), r"\[-1\].*0\.\.39"),
+        (".npy", np.full((4, 6), 2**40, np.int64), r"0\.\.39"),
+    ],
+    ids=["number of classes", "minus one", "beyond 32 bits"],
+)
+def test_an_id_out_of_range_never_reaches_a_loss_and_is_named_with_its_file(own, suffix, label, says):
+    (own / "semseg/street-7.png").unlink()
+    path = own / f"semseg/street-7{suffix}"
+    np.save(path, label) if suffix == ".npy" else Image.fromarray(label).save(path)
+    with pytest.raises(DataIntegrityError, match=rf"street-7\{suffix}.*{says}"):
+        TransformedDataset(FolderDataset(own, "train"), None)[0, 0]
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("name", [name for name in ESCAPES if "\0" not in name])
+def test_a_list_of_ids_cannot_name_files_elsewhere(tmp_path, name):
+    (tmp_path / "train.txt").write_text(f"0001\n{name}\n")
+    with pytest.raises(DataIntegrityError, match=r"train\.txt: sample id"):
+        read_ids(tmp_path / "train.txt")
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("name", ESCAPES)
+def test_predictions_are_written_below_their_folder_only(tmp_path, name):
+    task = make_task("semseg", "ab")
+    one = ImageMaps(0, {"semseg": torch.zeros(2, 2, dtype=torch.long)}, {}, {})
+    with pytest.raises(DataIntegrityError, match="sample id"):
+        list(save_maps([one], tmp_path / "deep" / "maps", [task], [name]))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_split_is_a_name_and_no_path(own, name):
+    with pytest.raises(DataIntegrityError, match="expected a plain file name"):
+        FolderDataset(own, name)
+
+
+# ---- published rows -------------------------------------------------------------------------------------------------------
+
+
+def rows(tmp_path, image, sample_id="0001"):
+    """A data set of one row as Parquet, whose image is given by its bytes or only by a path."""
+    feature = Features({"id": Value("string"), "image": ImageColumn(), "saliency": ImageColumn()})
+    label = {"bytes": png(np.zeros((4, 6), np.uint8)), "path": None}
+    row = {"id": [sample_id], "image": [image], "saliency": [label]}
+    (tmp_path / "data").mkdir()
+    table = Dataset.from_dict(row, feature).with_format("arrow")[:]  # to_parquet would open the path itself
+    write_table(table, tmp_path / "data/train-00000-of-00001.parquet")
+    return open_dataset("hub", "train", tmp_path)
+
+
+@pytest.mark.fault(22, 23)
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "expected the bytes of an image"),
+        (png(np.zeros((4, 6, 3), np.uint8))[:40], "not a readable PNG or JPEG"),
+        (b"BM" + bytes(60), "not a readable PNG or JPEG"),
+    ],
+    ids=["nothing", "truncated", "another format"],
+)
+def test_a_published_row_without_a_sound_image_is_named(tmp_path, content, says):
+    dataset = rows(tmp_path, {"bytes": content, "path": None})
+    with pytest.raises(DataIntegrityError, match=rf"train row 0 \(0001\).*{says}"):
+        dataset[0]
+
+
+@pytest.mark.fault(23)
+def test_a_published_photo_of_too_many_pixels_is_refused_by_its_header(tmp_path):
+    header = bytearray(png(np.zeros((4, 6, 3), np.uint8)))
+    header[16:24] = (8_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    with pytest.raises(DataIntegrityError, match="8000x8000 pixels; expected at most"):
+        rows(tmp_path, {"bytes": bytes(header), "path": None})[0]
+
+
+@pytest.mark.fault(34)
+def test_a_published_row_cannot_point_at_a_file_of_this_machine(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "private.png")
+    dataset = rows(tmp_path, {"bytes": None, "path": str(tmp_path / "private.png")})
+    with pytest.raises(DataIntegrityError, match="expected the bytes of an image in the row"):
+        dataset[0]
+
+
+@pytest.mark.fault(34)
+def test_a_published_id_that_could_leave_a_folder_is_refused(tmp_path):
+    dataset = rows(tmp_path, {"bytes": png(np.zeros((4, 6, 3), np.uint8)), "path": None}, "../../x")
+    with pytest.raises(DataIntegrityError, match=r"sample id '\.\./\.\./x'"):
+        TransformedDataset(dataset, None)[0, 0]
+
+
+# ---- archives -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(25)
+def test_an_altered_archive_is_refused_before_it_is_parsed(tmp_path):
+    trees.write_tree("folder", tmp_path / "data")
+    archive = trees.make_archive(tmp_path / "data", tmp_path / "data.tar.gz")
+    stated = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert extract(archive, tmp_path / "good", sha256=stated.upper(), progress=False).is_dir()
+    with archive.open("r+b") as file:  # the name of the packed file: no checksum of gzip covers it
+        file.seek(9)
+        file.write(b"\x07")
+    extract(archive, tmp_path / "unnoticed", progress=False)
+    with pytest.raises(DataIntegrityError, match=rf"data\.tar\.gz: SHA-256 is .*expected {stated}.*nothing was opened"):
+        extract(archive, tmp_path / "bad", sha256=stated, progress=False)
+    assert not (tmp_path / "bad").exists()
+    with pytest.raises(DataIntegrityError, match="SHA-256"):  # what was unpacked before is not taken for it either
+        extract(archive, tmp_path / "unnoticed", sha256=stated, progress=False)
+
+
+# ---- too little -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("images", [0, 1])
+def test_fewer_images_than_a_batch_are_refused_before_training(kit, images):
+    with pytest.raises(KdamValueError, match=rf"^{images} training images are fewer than one batch of 2 .*0 optimis"):
+        MultiTaskTrainer(kit.model(), kit.args(), kit.tasks, Subset(kit.train_data(), range(images)))

@@ -1,0 +1,219 @@
+"""The demo page without a browser; tests/browser looks at it with one."""
+
+import json
+import re
+import subprocess
+import sys
+from base64 import b64decode
+from io import BytesIO
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset_loaders.synthetic_rooms import SyntheticRooms
+from kdam_hf import KdamImageProcessor, KdamStudent, KdamTeacher
+from kdam_hf.errors import KdamError
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import NYUD_V2, make_task
+
+pytest.importorskip("gradio")
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+
+import demo
+
+from kdam_hf.demo import Exhibition, build_page, export_space, markup, serve
+from kdam_hf.demo.exhibition import interleaved_seconds
+from kdam_hf.demo.wording import Reading, wording
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def saved(folder, kind, cls, tasks):
+    torch.manual_seed(0)
+    model = cls(make_config(kind, "tiny-resnet", tasks, image_size=[48, 64]))
+    model.save_pretrained(folder)
+    KdamImageProcessor.from_model_config(model.config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A student with a class of a hostile name, and a teacher of two of its three tasks."""
+    tasks = (make_task("semseg", [HOSTILE, "floor"]), make_task("saliency"), *NYUD_V2[1:2])
+    folder = tmp_path_factory.mktemp("models")
+    student = saved(folder / "student", "student", KdamStudent, tasks)
+    return [student, saved(folder / "teacher", "teacher", KdamTeacher, tasks[:2])]
+
+
+@pytest.fixture(scope="module")
+def exhibition(models):
+    return Exhibition(*models)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "room.png"
+    Image.fromarray(SyntheticRooms("val", height=60, width=90)[0]["image"]).save(path)
+    return path
+
+
+def test_a_visit_holds_every_models_maps_size_and_time(exhibition, photo):
+    visit = exhibition.visit(photo)
+    assert [exhibit.role for exhibit in visit.exhibits] == ["Student", "Teacher"]
+    assert [task.name for task in visit.tasks] == ["semseg", "saliency", "depth"]
+    for exhibit, pipe in zip(visit.exhibits, exhibition.pipes.values(), strict=True):
+        assert exhibit.parameters == sum(p.numel() for p in pipe.model.parameters())
+        assert exhibit.milliseconds > 0
+        expected = pipe(str(photo))
+        for name, result in exhibit.results.items():
+            np.testing.assert_array_equal(result["values"], expected[name]["values"])
+    assert visit.speedup > 0
+
+
+def test_rounds_of_timing_are_interleaved_and_few_for_slow_models(monkeypatch):
+    order = []
+
+    class Slow(torch.nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, pixels):
+            order.append(self.name)
+
+    monkeypatch.setattr("kdam_hf.demo.exhibition.SECONDS", 0.0)
+    assert len(interleaved_seconds([Slow("s"), Slow("t")], [torch.zeros(1)] * 2)) == 3
+    assert order == ["s", "t"] * 3
+
+
+def test_a_large_photo_is_shown_smaller_and_a_dot_is_shown(exhibition):
+    assert max(exhibition.visit(Image.new("RGB", (900, 300))).photo.size) == 768
+    assert exhibition.visit(Image.new("RGB", (1, 1))).photo.size == (1, 1)
+
+
+def test_names_from_a_model_cannot_put_script_on_the_page(exhibition, photo):
+    html = markup.results(exhibition.visit(photo)) + markup.welcome(exhibition.tasks) + markup.problem(HOSTILE)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 2
+
+
+def test_a_task_only_one_model_has_gets_one_picture(exhibition, photo):
+    html = markup.results(exhibition.visit(photo))
+    views = {card[: card.index('"')]: card.count("kdam-picture") for card in html.split('data-task="')[1:]}
+    assert views == {"semseg": 2, "saliency": 2, "depth": 1}
+
+
+@pytest.mark.parametrize(
+    "reading", [Reading(names=["a"] * 40), Reading(scale=1000, unit="%"), Reading(scale=100, unit="m")]
+)
+def test_the_numbers_the_browser_reads_are_the_values(reading):
+    values = np.linspace(0, 39, 40).reshape(5, 8) / (1 if reading.names else 39.0)
+    channels = np.asarray(markup.packed(values, reading)).astype(int)
+    read = (256 * channels[..., 0] + channels[..., 1]) / reading.scale
+    np.testing.assert_allclose(read, values, atol=0.5 / reading.scale)
+    assert (np.asarray(markup.packed(np.full((1, 1), 1e9), reading))[0, 0, :2] == 255).all()
+
+
+def test_the_depth_map_on_the_page_is_the_predicted_one_in_centimetres(exhibition, photo):
+    card = markup.results(exhibition.visit(photo)).split('data-task="depth"')[1]
+    numbers = re.search(r'kdam-numbers" alt="" src="data:image/png;base64,([^"]+)"', card)[1]
+    channels = np.asarray(Image.open(BytesIO(b64decode(numbers)))).astype(int)
+    metres = exhibition.pipes["Student"](str(photo))["depth"]["values"]
+    np.testing.assert_allclose((256 * channels[..., 0] + channels[..., 1]) / 100, metres, atol=0.00501)
+
+
+@pytest.mark.parametrize(
+    "task", [make_task("semseg", ["a", "b"]), make_task("saliency"), *NYUD_V2[1:]], ids=lambda t: t.name
+)
+def test_every_kind_of_task_has_words_and_a_legend(task):
+    words = wording(task.spec())
+    assert words.title
+    assert words.legend == task.legend()
+
+
+@pytest.fixture(scope="module")
+def client(exhibition):
+    """The page as another program sees it, over HTTP."""
+    from gradio_client import Client
+
+    page = build_page(exhibition)
+    _, address, _ = serve(page, prevent_thread_lock=True, quiet=True)
+    yield Client(address, verbose=False)
+    page.close()
+
+
+def test_the_page_refuses_bad_files_and_keeps_serving(client, photo, tmp_path):
+    from gradio_client import handle_file
+
+    (tmp_path / "notes.png").write_text("no photo at all")
+    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:300])
+    Image.new("L", (20_000, 12)).save(tmp_path / "long.png")
+    for name, message in (("notes", "not a readable"), ("broken", "not a readable"), ("long", "20000x12 pixels")):
+        answer = client.predict(handle_file(tmp_path / f"{name}.png"), api_name="/predict")
+        assert "kdam-problem" in answer
+        assert message in answer
+        assert f"{name}.png" in answer
+        assert str(Path.home()) not in answer
+    answer = client.predict(handle_file(photo), api_name="/predict")
+    assert answer.count("kdam-picture") == 5
+    assert "Drop a photo" in client.predict(None, api_name="/predict")
+
+
+def test_the_page_reads_no_file_that_was_not_uploaded(client, photo):
+    """A caller may name any path of the server; Gradio's own check must stay in force though we read the file ourselves."""
+    call = f"{client.src.rstrip('/')}/gradio_api/call/predict"
+    data = json.dumps({"data": [{"path": str(photo), "meta": {"_type": "gradio.FileData"}}]}).encode()
+    request = Request(call, data, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=30) as response:
+        event = json.load(response)["event_id"]
+    with urlopen(f"{call}/{event}", timeout=30) as response:
+        answer = response.read().decode()
+    assert "event: error" in answer
+    assert "kdam-picture" not in answer
+
+
+def test_an_exported_space_runs_from_its_own_files(models, photo, tmp_path):
+    space = tmp_path / "space"
+    export_space(space, models, [photo])
+    code = """
+import app, kdam_hf, pathlib
+from kdam_hf.demo import Exhibition, build_page
+here = pathlib.Path.cwd()
+assert here in pathlib.Path(kdam_hf.__file__).parents, kdam_hf.__file__
+build_page(Exhibition(*(str(app.HERE / name) for name in app.MODELS)), sorted((here / "examples").iterdir()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=space, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    head = (space / "README.md").read_text().split("---")[1]
+    assert "sdk: gradio" in head
+    assert "app_file: app.py" in head
+    requirements = (space / "requirements.txt").read_text()
+    assert "transformers" in requirements
+    assert "pytest" not in requirements
+    assert not list(space.rglob("training_args.bin"))
+    with pytest.raises(KdamError, match="not empty"):
+        export_space(space, models, [photo])
+
+
+def test_a_hub_id_stays_a_hub_id_in_a_space(tmp_path, photo):
+    export_space(tmp_path / "space", ["org/student"], [photo])
+    assert "MODELS = " + json.dumps(["org/student"]) in (tmp_path / "space" / "app.py").read_text()
+    assert not (tmp_path / "space" / "models").exists()
+
+
+def test_mistakes_on_the_command_line_are_named(models, tmp_path):
+    with pytest.raises(KdamError, match="no photo there"):
+        demo.main(["--model", models[0], "--examples", str(tmp_path)])
+    with pytest.raises(KdamError, match="no model at 'nowhere'"):
+        demo.main(["--model", "nowhere"])
+
+
+def test_without_examples_rooms_are_rendered(tmp_path):
+    paths = demo.rendered_rooms(tmp_path)
+    assert len({path.read_bytes() for path in paths}) == len(paths) >= 3
+    assert Image.open(paths[0]).size == (512, 384)

@@ -1,0 +1,267 @@
+"""The command export.py, and run_onnx.py beside predict.py on the same photo."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from dataset_loaders import Collator, EvalTransform, TransformedDataset
+from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
+from kdam_hf import KdamImageProcessor, KdamStudent
+from kdam_hf.errors import CheckpointError, ExportError, KdamValueError
+from kdam_hf.image_processing_kdam import READOUTS
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import make_task
+from kdam_hf.training import evaluate_model
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TASKS = (make_task("semseg", CLASS_NAMES), make_task("saliency"), make_task("depth"), make_task("normals"))
+EDGE = make_task("edge", dataset="nyud_v2")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_command", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def command():
+    return load("export")
+
+
+@pytest.fixture(scope="module")
+def runner():
+    return load("run_onnx")
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    """A student that reduces photos to a shorter side of 48 pixels; batch norm has seen noise, so that ranges are sane."""
+    torch.manual_seed(0)
+    model = KdamStudent(make_config("student", "tiny-resnet", (*TASKS, EDGE), image_size=[48, 64])).train()
+    for _ in range(20):
+        model(torch.randn(2, 3, 64, 64))
+    folder = tmp_path_factory.mktemp("models") / "student"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """67 x 91 pixels, lying on its side as cameras leave it."""
+    image = Image.fromarray(SyntheticRooms("val", 2, height=67, width=91)[1]["image"])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path_factory.mktemp("photos") / "photo.png"
+    image.rotate(90, expand=True).save(path, exif=exif)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(command, student, tmp_path_factory):
+    """An ONNX file with its eight-bit form, calibrated and scored on synthetic rooms."""
+    output = tmp_path_factory.mktemp("exports") / "onnx"
+    rooms = ["--dataset", "synthetic_rooms", "--rooms_train", "3", "--rooms_val", "2", "--rooms_height", "48"]
+    options = ["--int8", "--calibration_images", "2", *rooms, "--rooms_width", "64"]
+    command.main(["--model", str(student), "--output", str(output), *options])
+    return output
+
+
+def test_the_folder_describes_itself(exported, capsys):
+    facts = json.loads((exported / "kdam.json").read_text())
+    assert sorted(path.name for path in exported.iterdir()) == ["kdam.json", "model.onnx", "model_int8.onnx"]
+    assert not list(exported.parent.glob(".export-*"))
+    assert facts["dynamic"] == ["batch", "height", "width"]
+    assert facts["resize"] == {"shortest_edge": 48}
+    assert facts["bytes"] == (exported / facts["file"]).stat().st_size
+    assert facts["int8"]["bytes"] == (exported / facts["int8"]["file"]).stat().st_size
+    check = facts["check"]["largest_difference"]
+    assert list(check) == [task.name for task in (*TASKS, EDGE)] == [task["name"] for task in facts["tasks"]]
+    assert all(each["relative"] < 1e-4 for each in check.values())
+
+
+def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(exported, student):
+    int8 = json.loads((exported / "kdam.json").read_text())["int8"]
+    model = KdamStudent.from_pretrained(student)
+    rooms = SyntheticRooms("val", 2, height=48, width=64, tasks=model.config.task_names)
+    data = TransformedDataset(rooms, EvalTransform(rooms.tasks, model.config.image_mean, model.config.image_std))
+    batches = [Collator(rooms.tasks)([data[k]]) for k in range(2)]
+    expected = evaluate_model(model, batches, rooms.tasks, progress=False)
+    fp32, quantized = int8["scores"]["fp32"], int8["scores"]["int8"]
+    assert fp32 == pytest.approx(expected, rel=1e-3, nan_ok=True)
+    assert fp32.keys() == quantized.keys()
+    assert fp32 != quantized
+    for key in ("depth/rmse", "normals/mean_angle"):
+        assert quantized[key] == pytest.approx(fp32[key], rel=0.2)
+    assert (int8["calibration_images"], int8["scored_on"]["images"]) == (2, 2)
+
+
+def test_numpy_alone_gives_the_maps_of_predict(exported, student, photo, tmp_path):
+    """In a process in which neither torch nor transformers nor this package can be imported."""
+    blocked = f"""
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "kdam_hf", "dataset_loaders", "onnx"):
+            raise ImportError(name + " is not installed")
+sys.meta_path.insert(0, Absent())
+sys.argv = ["run_onnx.py", "--model", {str(exported)!r}, "--image", {str(photo)!r}, "--output_dir", {str(tmp_path / "a")!r}]
+runpy.run_path({str(SCRIPTS / "run_onnx.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    load("predict").main(["--model", str(student), "--images", str(photo), "--output_dir", str(tmp_path / "b")])
+    for task in (*TASKS, EDGE):
+        ours, theirs = (np.load(tmp_path / folder / f"photo_{task.name}.npy") for folder in "ab")
+        assert ours.shape == theirs.shape
+        assert ours.shape[:2] == (67, 91)
+        assert ours.dtype == theirs.dtype
+        picture = np.asarray(Image.open(tmp_path / "a" / f"photo_{task.name}.png"))
+        assert picture.shape == (67, 91, 3)
+        assert picture.std() > 0
+        if ours.dtype == np.int64:
+            assert (ours != theirs).mean() < 1e-3  # where two classes tie
+            assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "b" / f"photo_{task.name}.png")))
+        else:
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(40, 28), (7, 9), (11, 30)])
+def test_numpy_enlarges_as_torch_does(runner, size):
+    values = np.random.default_rng(0).normal(size=(3, 10, 7)).astype(np.float32)
+    expected = F.interpolate(torch.from_numpy(values)[None], size=size, mode="bilinear", align_corners=False)[0]
+    np.testing.assert_allclose(runner.bilinear(values, size), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_numpy_reads_out_as_the_processor_does(runner, readout):
+    channels = 1 if readout in ("sigmoid", "none") else 3
+    values = 4 * np.random.default_rng(0).normal(size=(channels, 5, 6)).astype(np.float32)
+    expected = READOUTS[readout](torch.from_numpy(values)[None])[0].numpy()
+    expected = (
+        expected.transpose(1, 2, 0) if readout == "unit" else expected.squeeze(0) if expected.ndim == 3 else expected
+    )
+    np.testing.assert_allclose(runner.read_out(values, readout), expected, atol=1e-5)
+
+
+def test_numpy_prepares_a_photo_as_the_processor_does(runner, photo, student):
+    processor = KdamImageProcessor.from_model_config(KdamStudent.config_class.from_pretrained(student))
+    facts = {"image_mean": processor.image_mean, "image_std": processor.image_std, "resize": processor.size}
+    facts |= {"dynamic": ["batch", "height", "width"], "input": {"shape": ["batch", 3, "height", "width"]}}
+    opened = runner.read_photo(photo)
+    pixels, inside = runner.prepare(opened, facts)
+    expected = processor(opened)["pixel_values"].numpy()
+    assert inside == expected.shape[2:] == (48, 65)
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+
+def test_a_graph_of_one_size_gets_the_whole_photo_in_its_proportions(runner, photo):
+    facts = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resize": None, "output_stride": 4, "dynamic": ["batch"]}
+    facts["input"] = {"shape": ["batch", 3, 50, 50]}
+    pixels, inside = runner.prepare(runner.read_photo(photo), facts)
+    assert pixels.shape == (1, 3, 50, 50)
+    assert inside == (37, 50)
+    assert (pixels[:, :, 37:] == 0).all()
+    assert (pixels[:, :, :37] != 0).mean() > 0.9
+    rows = np.arange(13, dtype=np.float32)[None, :, None].repeat(13, 2)
+    full = runner.at_photo(rows, inside, (67, 91), facts)
+    assert full.shape == (1, 67, 91)
+    assert full.max() == 8.625  # where the centre of the last row of 37 lies
+
+
+def test_a_program_runs_after_loading(command, student, tmp_path):
+    command.main(["--model", str(student), "--format", "torch-export", "--output", str(tmp_path / "out")])
+    facts = json.loads((tmp_path / "out" / "kdam.json").read_text())
+    module = torch.export.load(tmp_path / "out" / facts["file"]).module()
+    pixels = torch.randn(1, 3, 45, 61)
+    with torch.no_grad():
+        expected = KdamStudent.from_pretrained(student)(pixels).predictions
+        got = module(pixels)
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value)
+    assert (facts["format"], facts["dynamic"]) == ("torch-export", ["batch", "height", "width"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--format", "tflite"], KdamValueError, "expected onnx or torch-export"),
+        (["--height", "64"], KdamValueError, "expected both"),
+        (["--height", "64", "--width", "0"], KdamValueError, "expected both"),
+        (["--int8"], KdamValueError, "int8 needs images.*--dataset folder --data_dir DIR"),
+        (["--int8", "--format", "torch-export"], KdamValueError, "goes with --format onnx"),
+        (["--calibration_images", "0"], KdamValueError, "at least 1"),
+        (["--model", "/nowhere"], CheckpointError, "/nowhere"),
+        (["--int_8"], KdamValueError, "did you mean 'int8'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_meant_is_refused_and_nothing_is_written(command, student, options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        command.main(["--model", str(student), "--output", str(tmp_path / "out"), *options])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_content_is_left_alone(command, student, tmp_path):
+    (tmp_path / "mine").write_text("text")
+    with pytest.raises(KdamValueError, match="not an empty folder"):
+        command.main(["--model", str(student), "--output", str(tmp_path)])
+    assert (tmp_path / "mine").read_text() == "text"
+
+
+def test_missing_packages_are_found_before_the_model_is_loaded(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("kdam_hf.export.packages.find_spec", lambda name: None)
+    with pytest.raises(KdamValueError, match=r"pip install 'kdam-hf\[export\]'"):
+        command.main(["--model", "/nowhere", "--output", str(tmp_path / "out")])
+
+
+def test_a_file_that_computes_something_else_is_not_left_behind(command, student, monkeypatch, tmp_path):
+    def write(model, size, file):
+        file.write_bytes(b"wrong")
+        return lambda pixels: {name: 1.01 * y for name, y in model(pixels).predictions.items()}
+
+    monkeypatch.setattr(command, "write", write)
+    with pytest.raises(ExportError, match="differs from the model"):
+        command.main(["--model", str(student), "--output", str(tmp_path / "out")])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "/nowhere"}, "no readable kdam.json"),
+        ({"image": "/nowhere.jpg"}, "not a readable photo"),
+        ({"int8": True}, "holds no int8 form"),
+    ],
+    ids=["model", "image", "int8"],
+)
+def test_the_example_says_what_is_missing(runner, exported, photo, change, message, monkeypatch, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    facts = json.loads((exported / "kdam.json").read_text())
+    del facts["int8"]
+    (plain / "kdam.json").write_text(json.dumps(facts))
+    (plain / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
+    values = {"model": plain, "image": photo, "int8": False} | change
+    arguments = [
+        "--model",
+        str(values["model"]),
+        "--image",
+        str(values["image"]),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["run_onnx.py", *arguments, *(["--int8"] if values["int8"] else [])])
+    with pytest.raises(SystemExit, match=message):
+        runner.main()
+    assert not (tmp_path / "out").exists()
