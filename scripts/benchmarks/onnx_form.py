@@ -3,9 +3,11 @@
 Unusual here: it is calibrated on the very images it is timed on, which is the kindest case for its error.
 """
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx, trace
@@ -27,6 +29,8 @@ def onnx_forms(
     """
     height, width = pixels.shape[-2:]
     plain, int8 = Path(f"{path}.onnx"), Path(f"{path}.int8.onnx")
+    with torch.inference_mode(False):
+        model = copy.deepcopy(model)  # tensors made in inference mode cannot be traced
     save_onnx(trace(model, (height, width)), plain, model)
     quantize(plain, int8, pixels.numpy())
 

@@ -116,7 +116,7 @@ def test_a_replayed_teacher_is_checked_as_a_running_one(kit, teacher, value):
     distil(kit, replay)
 
 
-@pytest.mark.fault(13)
+@pytest.mark.fault(11, 13)
 def test_half_precision_of_small_range_is_not_offered(kit):
     with pytest.raises(KdamValueError, match="fp16=True"):
         kit.args(fp16=True)
