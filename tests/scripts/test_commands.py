@@ -232,7 +232,7 @@ def test_comparison_leaves_models_table_sheet_and_results_and_is_reused(tmp_path
     assert again.stdout.count("reused") == 3
     other = run("compare.py", *arguments, "--max_steps", "2", check=False)
     assert other.returncode != 0
-    assert "other max_steps" in other.stderr
+    assert "other settings: max_steps" in other.stderr
 
 
 @pytest.mark.parametrize(
