@@ -188,9 +188,9 @@ def writing_to(folder: Path) -> Iterator[Path]:
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(
-            f"{folder}: could not be written ({str(error).splitlines()[0] or type(error).__name__}); "
-            f"{shutil.disk_usage(_existing(folder)).free:,} bytes are free there. Earlier checkpoints are intact: make "
-            "room, then run the same command with --resume_from_checkpoint last."
+            f"{folder}: could not be written ({(str(error) or type(error).__name__).splitlines()[0]}); "
+            f"without it {shutil.disk_usage(_existing(folder)).free:,} bytes are free there. Earlier checkpoints are "
+            "intact: make room, then run the same command with --resume_from_checkpoint last."
         ) from error
 
 

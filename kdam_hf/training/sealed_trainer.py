@@ -114,6 +114,8 @@ class SealedTrainer(Trainer):
         absent = sorted(set(self._required()) - set(manifest["files"]))
         if absent:
             raise CheckpointError(f"{folder} was saved without {', '.join(absent)}; training cannot go on from it.")
+        if self.args.process_index == 0:
+            print(f"continuing from {folder}", flush=True)
         return folder
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
