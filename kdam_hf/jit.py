@@ -5,6 +5,7 @@ longer.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 try:
@@ -15,16 +16,22 @@ except ImportError:
 HAS_NUMBA = numba is not None
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function of arrays and numbers, or return it as it is without numba.
+def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Compile a function of arrays and numbers, or return it as it is without numba; a decorator, with or without options.
 
     The original stays reachable as `.py_func` in both cases. Machine code is kept on disk where numba finds a folder
     it may write to (`NUMBA_CACHE_DIR`), so that only the first process compiles.
+
+    Args:
+        function: to compile.
+        options: of `numba.njit`.
     """
+    if function is None:
+        return partial(compiled, **options)
     if numba is None:
         function.py_func = function  # type: ignore[attr-defined]
         return function
     try:
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder for its cache
-        return numba.njit(function)
+        return numba.njit(**options)(function)

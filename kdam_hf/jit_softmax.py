@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdam_hf.jit import HAS_NUMBA
+from kdam_hf.jit import compiled
 
 _f = np.float32
 
 
+@compiled(fastmath={"reassoc", "contract", "arcp", "nsz"}, inline="always")
 def exp_below_zero(x: Any) -> Any:
     """e^x for x <= 0 in float32; 2^k times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' coefficients).
 
@@ -29,12 +30,6 @@ def exp_below_zero(x: Any) -> Any:
     y = y * r + _f(5.0000001201e-1)
     y = y * r * r + r + _f(1)
     return y * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-if HAS_NUMBA:
-    import numba
-
-    exp_below_zero = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, inline="always")(exp_below_zero)
 
 
 def in_threads(count: int, work: Callable[[int, int], np.ndarray]) -> list[np.ndarray]:

@@ -40,7 +40,7 @@ ALLOWED = {
         ),
         *("kdam_hf.image_processing_kdam", "kdam_hf.rendering_kdam"),
     },
-    "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.jit_softmax"},
+    "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.jit", "kdam_hf.jit_softmax"},
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
     "kdam_hf.plots": {"kdam_hf.errors"},

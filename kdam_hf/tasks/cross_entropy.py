@@ -12,43 +12,41 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kdam_hf.jit import HAS_NUMBA
+from kdam_hf.jit import HAS_NUMBA, compiled
 from kdam_hf.jit_softmax import exp_below_zero, in_threads
 
-if HAS_NUMBA:
-    import numba
 
-    # A number that is not finite must stay so, hence neither `nnan` nor `ninf`.
-    @numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True, cache=True)
-    def _weighted_rows(
-        logits: Any, target: Any, weights: Any, ignore: int, begin: int, end: int, gradient: Any, found: Any
-    ) -> None:
-        """found[0]: the weighted sum; found[1]: targets that are no class."""
-        channels = logits.shape[1]
-        value, wrong = 0.0, 0
-        for i in range(begin, end):
-            label = target[i]
-            if label == ignore or label < 0 or label >= channels:
-                wrong += label != ignore
-                for c in range(channels):
-                    gradient[i, c] = np.float32(0)
-                continue
-            peak, finite = logits[i, 0], np.float32(0)
+# A number that is not finite must stay so, hence neither `nnan` nor `ninf`.
+@compiled(fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True)
+def _weighted_rows(
+    logits: Any, target: Any, weights: Any, ignore: int, begin: int, end: int, gradient: Any, found: Any
+) -> None:
+    """found[0]: the weighted sum; found[1]: targets that are no class."""
+    channels = logits.shape[1]
+    value, wrong = 0.0, 0
+    for i in range(begin, end):
+        label = target[i]
+        if label == ignore or label < 0 or label >= channels:
+            wrong += label != ignore
             for c in range(channels):
-                peak = max(peak, logits[i, c])
-                finite += logits[i, c] * np.float32(0)
-            total = np.float32(0)
-            for c in range(channels):
-                gradient[i, c] = exp_below_zero(logits[i, c] - peak)
-                total += gradient[i, c]
-            weight = weights[label]
-            value += weight * (np.log(np.float64(total)) - (logits[i, label] - peak)) + finite
-            scale = weight / total
-            for c in range(channels):
-                gradient[i, c] *= scale
-            gradient[i, label] -= weight
-        found[0] += value
-        found[1] += wrong
+                gradient[i, c] = np.float32(0)
+            continue
+        peak, finite = logits[i, 0], np.float32(0)
+        for c in range(channels):
+            peak = max(peak, logits[i, c])
+            finite += logits[i, c] * np.float32(0)
+        total = np.float32(0)
+        for c in range(channels):
+            gradient[i, c] = exp_below_zero(logits[i, c] - peak)
+            total += gradient[i, c]
+        weight = weights[label]
+        value += weight * (np.log(np.float64(total)) - (logits[i, label] - peak)) + finite
+        scale = weight / total
+        for c in range(channels):
+            gradient[i, c] *= scale
+        gradient[i, label] -= weight
+    found[0] += value
+    found[1] += wrong
 
 
 def cross_entropy_sum(logits_NK: Tensor, target_N: Tensor, weights_K: Tensor, ignore_index: int) -> Tensor:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from absent import without
 from transformers import AutoConfig, AutoModel
 
 from kdam_hf import KdamImageProcessor, KdamStudent, KdamStudentConfig, KdamTeacher, KdamTeacherConfig
@@ -205,12 +206,7 @@ KdamImageProcessor.from_model_config(model.config).save_pretrained({str(tmp_path
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     alone = f"""
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("kdam_hf", "dataset_loaders"):
-            raise ImportError(name + " is not installed")
-sys.meta_path.insert(0, Absent())
+{without("kdam_hf", "dataset_loaders")}
 import numpy as np
 from transformers import AutoModel, AutoImageProcessor
 model = AutoModel.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from absent import without
 from PIL import Image, ImageOps
 from transformers import pipeline
 
@@ -266,12 +267,7 @@ pipeline({TASK!r}, model={str(folder)!r}).save_pretrained({str(tmp_path / "first
     assert json.loads((tmp_path / "first" / "config.json").read_text())["custom_pipelines"].keys() == {TASK}
     photos[1].save(tmp_path / "photo.png")
     alone = f"""
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("kdam_hf", "dataset_loaders"):
-            raise ImportError(name + " is not installed")
-sys.meta_path.insert(0, Absent())
+{without("kdam_hf", "dataset_loaders")}
 import numpy as np
 from transformers import pipeline
 for folder, following in (("first", "second"), ("second", "third")):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from absent import without
 from PIL import Image
 from torch.nn import functional as F
 
@@ -109,12 +110,8 @@ def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(expo
 def test_numpy_alone_gives_the_maps_of_predict(exported, student, photo, tmp_path):
     """In a process in which neither torch nor transformers nor this package can be imported."""
     blocked = f"""
-import runpy, sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "kdam_hf", "dataset_loaders", "onnx"):
-            raise ImportError(name + " is not installed")
-sys.meta_path.insert(0, Absent())
+{without("torch", "transformers", "kdam_hf", "dataset_loaders", "onnx")}
+import runpy
 sys.argv = ["run_onnx.py", "--model", {str(exported)!r}, "--image", {str(photo)!r}, "--output_dir", {str(tmp_path / "a")!r}]
 runpy.run_path({str(SCRIPTS / "run_onnx.py")!r}, run_name="__main__")
 """

@@ -1,14 +1,1 @@
-import pytest
-from conftest_kit import Kit
-
-
-@pytest.fixture
-def kit(tmp_path):
-    return Kit(tmp_path)
-
-
-@pytest.fixture
-def teacher(kit):
-    """The folder of a saved teacher."""
-    kit.model("teacher", seed=1).save_pretrained(kit.root / "teacher")
-    return str(kit.root / "teacher")
+from conftest_kit import kit, teacher  # noqa: F401

@@ -1,5 +1,6 @@
 """Tiny rooms, models and arguments that the training tests share; importable by the processes they start."""
 
+import pytest
 import torch
 
 from dataset_loaders import EvalTransform, TrainTransform, TransformedDataset, open_dataset
@@ -47,3 +48,15 @@ class Kit:
             "report_to": [],
         }
         return KdamTrainingArguments(**(defaults | kwargs))
+
+
+@pytest.fixture
+def kit(tmp_path):
+    return Kit(tmp_path)
+
+
+@pytest.fixture
+def teacher(kit):
+    """The folder of a saved teacher."""
+    kit.model("teacher", seed=1).save_pretrained(kit.root / "teacher")
+    return str(kit.root / "teacher")

@@ -8,7 +8,6 @@ Not-a-number would not survive the compiler's liberties: give finite logits.
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from kdam_hf.distillation.kernels import rows as plain
 from kdam_hf.distillation.kernels.rows import SMALLEST, Columns, Rows, column_share
 from kdam_hf.distributed import Processes
+from kdam_hf.jit import compiled
 from kdam_hf.jit_softmax import exp_below_zero, in_threads
 
 _LIBERTIES = {"reassoc", "contract", "arcp", "nsz", "nnan", "ninf"}
@@ -23,7 +23,7 @@ _f = np.float32
 _BLOCK = 64  # rows whose sums are kept in float32 before they go to float64
 
 
-@numba.njit(fastmath=_LIBERTIES, inline="always")
+@compiled(fastmath=_LIBERTIES, inline="always")
 def _softmax(z: Any, scale: Any, p: Any) -> None:
     """Softmax of z * scale into p, both (K,). Loops from zero: an index that could be negative is not vectorised."""
     peak = z[0]
@@ -38,7 +38,7 @@ def _softmax(z: Any, scale: Any, p: Any) -> None:
         p[c] *= total
 
 
-@numba.njit(fastmath=_LIBERTIES, inline="always")
+@compiled(fastmath=_LIBERTIES, inline="always")
 def _pull_back(e: Any, p: Any, scale: Any, gradient: Any) -> None:
     """(e - p sum e) * scale into gradient, all (K,)."""
     total = _f(0)
@@ -48,7 +48,7 @@ def _pull_back(e: Any, p: Any, scale: Any, gradient: Any) -> None:
         gradient[c] = (e[c] - p[c] * total) * scale
 
 
-@numba.njit(fastmath=_LIBERTIES, nogil=True, cache=True)
+@compiled(fastmath=_LIBERTIES, nogil=True)
 def _column_sums(z: Any, t: Any, valid: Any, starts: Any, scale: Any, begin: int, end: int, sums: Any) -> None:
     channels = z.shape[1]
     p, q = np.empty(channels, np.float32), np.empty(channels, np.float32)
@@ -70,7 +70,7 @@ def _column_sums(z: Any, t: Any, valid: Any, starts: Any, scale: Any, begin: int
                 sums[n, c] += part[n, c]
 
 
-@numba.njit(fastmath=_LIBERTIES, nogil=True, cache=True)
+@compiled(fastmath=_LIBERTIES, nogil=True)
 def _match(
     z: Any,
     t: Any,

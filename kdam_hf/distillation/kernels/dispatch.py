@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdam_hf.distillation.kernels import rows
+from kdam_hf.distillation.kernels import compiled, rows
 from kdam_hf.distillation.kernels.banded import banded, matched
 from kdam_hf.distillation.kernels.objective import STRIDE, DenseLoss, DenseTask, Match, Problem
 from kdam_hf.distillation.kernels.reference import reference, reference_match
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
+from kdam_hf.jit import HAS_NUMBA
 
 _ENGINES: dict[str, Any] = {"banded": rows}
-for _name, _module in (("compiled", "compiled"), ("triton", "triton_rows")):
-    # numba and triton are extras
-    with suppress(ImportError):
-        _ENGINES[_name] = import_module(f"kdam_hf.distillation.kernels.{_module}")
+# numba and triton are extras
+if HAS_NUMBA:
+    _ENGINES["compiled"] = compiled
+with suppress(ImportError):
+    _ENGINES["triton"] = import_module("kdam_hf.distillation.kernels.triton_rows")
 BACKENDS = ("auto", "reference", *_ENGINES)
 """What is there: "auto", "reference", "banded", "compiled" with numba, "triton" with Triton."""
 
