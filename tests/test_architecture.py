@@ -12,6 +12,7 @@ FLAT = {
     "image_processing_kdam",
     "photos_kdam",
     "rendering_kdam",
+    "weights_kdam",
     "pipeline_kdam",
 }
 # room -> rooms of this project it may import
@@ -21,7 +22,8 @@ ALLOWED = {
     "kdam_hf.jit": set(),
     "kdam_hf.jit_softmax": {"kdam_hf.jit"},
     "kdam_hf.configuration_kdam": set(),
-    "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam"},
+    "kdam_hf.weights_kdam": set(),
+    "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.weights_kdam"},
     "kdam_hf.image_processing_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam"},
     "kdam_hf.photos_kdam": set(),
     "kdam_hf.rendering_kdam": set(),
@@ -71,6 +73,7 @@ ALLOWED = {
         *(
             "kdam_hf.presets",
             "kdam_hf.configuration_kdam",
+            "kdam_hf.weights_kdam",
             "kdam_hf.modeling_kdam",
             "kdam_hf.image_processing_kdam",
             "dataset_loaders",

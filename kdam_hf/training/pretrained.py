@@ -15,7 +15,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
 from kdam_hf.errors import BackboneWeightsError, CheckpointError
-from kdam_hf.modeling_kdam import KdamPreTrainedModel, find_weights
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.weights_kdam import find_weights
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
 FRESH = ("hidden_states_norms.",)
