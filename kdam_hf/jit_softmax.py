@@ -1,4 +1,9 @@
-"""What the compiled loops over rows of logits share: an exponential that vectorises, and threads without the lock."""
+"""What the compiled loops over pixels share: softmaxes of a block of pixels, and threads without the interpreter's lock.
+
+Unusual here: maps are planar, so the innermost loop runs over the pixels of a block. It is as fast for two channels as for
+forty, and neither a maximum nor a sum runs across a vector. A plane is sliced before its loop: an index that could be
+negative is not vectorised.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +15,14 @@ import torch
 
 from kdam_hf.jit import compiled
 
+BLOCK = 64  # pixels: 10 KiB for 40 channels, so that student and teacher fit the first cache
+
 _f = np.float32
+# A number that is not finite must stay so, hence neither `nnan` nor `ninf`.
+_LIBERTIES = {"reassoc", "contract", "arcp", "nsz"}
 
 
-@compiled(fastmath={"reassoc", "contract", "arcp", "nsz"}, inline="always")
+@compiled(fastmath=_LIBERTIES, inline="always")
 def exp_below_zero(x: Any) -> Any:
     """e^x for x <= 0 in float32; 2^k times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' coefficients).
 
@@ -32,8 +41,37 @@ def exp_below_zero(x: Any) -> Any:
     return y * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-def in_threads(count: int, work: Callable[[int, int], np.ndarray]) -> list[np.ndarray]:
-    """`work(begin, end)` on shares of `count` rows, one per thread of torch."""
+@compiled(fastmath=_LIBERTIES, inline="always")
+def exp_block(logits: Any, begin: int, first: int, last: int, e: Any, peak: Any, total: Any, scale: Any) -> None:
+    """exp((x - peak) * scale) of a block of pixels, and what its softmax takes.
+
+    Args:
+        logits: planes (C, n), contiguous.
+        begin: the first pixel; the block has the length of `peak`.
+        first: channel of the softmax.
+        last: channel after it.
+        e: (C, pixels), channels `first` to `last` are written.
+        peak: (pixels,), the largest x.
+        total: (pixels,), the sums of the exponentials.
+        scale: one over the temperature.
+    """
+    end = begin + len(peak)
+    for i in range(len(peak)):
+        peak[i] = logits[first, begin + i]
+        total[i] = _f(0)
+    for c in range(first, last):
+        plane = logits[c, begin:end]
+        for i in range(len(peak)):
+            peak[i] = max(peak[i], plane[i])
+    for c in range(first, last):
+        plane, e_of_class = logits[c, begin:end], e[c]
+        for i in range(len(peak)):
+            e_of_class[i] = exp_below_zero((plane[i] - peak[i]) * scale)
+            total[i] += e_of_class[i]
+
+
+def in_threads(count: int, work: Callable[[int, int], Any]) -> list[Any]:
+    """`work(begin, end)` on shares of `count` things, one per thread of torch."""
     threads = torch.get_num_threads()
     if threads == 1:
         return [work(0, count)]

@@ -73,10 +73,8 @@ class Categorical(Task):
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels."""
-        target = label.masked_fill(~mask, IGNORE_INDEX).reshape(-1)
-        # rows of classes: no copy for a channels-last map, where a softmax over channels would first make one
-        logits = at_least_float32(prediction.movedim(1, -1).reshape(-1, self.channels))
-        return cross_entropy_sum(logits, target, weights.expand(self.channels), IGNORE_INDEX)
+        target = label.masked_fill(~mask, IGNORE_INDEX)
+        return cross_entropy_sum(at_least_float32(prediction), target, weights.expand(self.channels), IGNORE_INDEX)
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """The class logits themselves."""

@@ -61,7 +61,7 @@ def measure_bandwidth(settings: Settings, device: Device, rounds: int, calls: in
         [name, spread(timings[name][device.clock])["median"], achieved.get(name, "-"), _share(shares.get(name))]
         for name in kernels
     ]
-    print(f"\npure CS kernels on {len(rows.z[0])} x {rows.z[0].shape[1]} bfloat16 logits, N = {size / 2**20:.0f} MiB")
+    print(f"\npure CS kernels on {tuple(rows.z[0].shape)} bfloat16 logits, N = {size / 2**20:.0f} MiB")
     print(table(["", "ms", "GB/s of the least bytes", "of the copy's"], lines))
     targets = [
         target("CS kernels, share of the copy's bandwidth at 5 N bytes", shares[BOTH], at_least=0.7),
@@ -73,12 +73,12 @@ def measure_bandwidth(settings: Settings, device: Device, rounds: int, calls: in
 
 
 def _rows(settings: Settings) -> Rows:
-    count = settings["batch_size"] * settings["height"] * settings["width"]
+    batch, pixels = settings["batch_size"], settings["height"] * settings["width"]
     generator = torch.Generator(settings["device"]).manual_seed(settings["seed"])
-    shape = count, settings["classes"]
+    shape = batch, settings["classes"], pixels
     z = 3 * torch.randn(shape, generator=generator, device=settings["device"])
     t = z + torch.randn(shape, generator=generator, device=settings["device"])
-    per_pixel = torch.tensor(1 / count, device=settings["device"])
+    per_pixel = torch.tensor(1 / (batch * pixels), device=settings["device"])
     return Rows([z.bfloat16()], [t.bfloat16()], settings["temperature"], None, per_pixel)
 
 

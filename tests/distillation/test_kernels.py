@@ -209,10 +209,11 @@ def test_no_full_resolution_map_is_ever_allocated(backend, monkeypatch):
     assert Largest.elements < 2 * 5 * 64 * 96 / 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 9), (29, 38), (64, 4)])
 @pytest.mark.parametrize("pixels", [1, 50, 400, 10**6])
-def test_bands_cover_every_row_once_and_upsample_like_the_whole_map(size, pixels):
-    x = torch.randn(3, 2, *(-(-side // 4) for side in size), dtype=torch.float64)
+def test_bands_cover_every_row_once_and_upsample_like_the_whole_map(size, pixels, dtype):
+    x = torch.randn(3, 2, *(-(-side // 4) for side in size), dtype=dtype)
     expected = F.interpolate(x, scale_factor=4, mode="bilinear")[..., : size[0], : size[1]]
     seen = torch.zeros(3, *size)
     for band in bands(3, *size, x.shape[2], pixels):
@@ -221,15 +222,18 @@ def test_bands_cover_every_row_once_and_upsample_like_the_whole_map(size, pixels
     assert (seen == 1).all()
 
 
-def test_the_transpose_of_upsampling_is_its_gradient():
-    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
-    expected = F.interpolate(x, scale_factor=4, mode="bilinear")[..., :18, :15]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (18, 15), (20, 16)])
+@pytest.mark.parametrize("pixels", [1, 100, 10**6])
+def test_the_transpose_of_upsampling_is_its_gradient(size, pixels, dtype):
+    x = torch.randn(2, 3, *(-(-side // 4) for side in size), dtype=torch.float64, requires_grad=True)
+    expected = F.interpolate(x, scale_factor=4, mode="bilinear")[..., : size[0], : size[1]]
     weights = torch.randn_like(expected)
     (expected * weights).sum().backward()
-    found = torch.zeros_like(x).detach()
-    for band in bands(2, 18, 15, 5, 100):
-        add_transposed(found, band, band.of_full(weights))
-    torch.testing.assert_close(found, x.grad)
+    found = torch.zeros_like(x, dtype=dtype).detach()
+    for band in bands(2, *size, x.shape[2], pixels):
+        add_transposed(found, band, band.of_full(weights).to(dtype))
+    torch.testing.assert_close(found, x.grad.to(dtype))
 
 
 @pytest.mark.fault(20)

@@ -9,18 +9,21 @@ from kdam_hf.tasks.cross_entropy import cross_entropy_sum
 IGNORE = 255
 
 
-def problem(rows=200, classes=7, spread=5.0, seed=0):
+def problem(size=(13, 8), classes=7, spread=5.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    logits = spread * torch.randn(rows, classes, generator=generator)
-    target = torch.randint(0, classes, (rows,), generator=generator)
-    target[::5] = IGNORE
+    logits = spread * torch.randn(2, classes, *size, generator=generator)
+    target = torch.randint(0, classes, (2, *size), generator=generator)
+    target.view(-1)[::5] = IGNORE
     return logits.requires_grad_(), target, torch.rand(classes, generator=generator) + 0.1
 
 
 @pytest.mark.parametrize("spread", [0.1, 5.0, 300.0])
-@pytest.mark.parametrize(("rows", "classes"), [(1, 2), (200, 7), (1000, 40)])
-def test_value_and_gradient_are_those_of_torch_in_float64(rows, classes, spread):
-    logits, target, weights = problem(rows, classes, spread)
+@pytest.mark.parametrize(("size", "classes"), [((1, 1), 2), ((8, 8), 2), ((13, 8), 7), ((25, 41), 40)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_value_and_gradient_are_those_of_torch_in_float64(size, classes, spread, channels_last):
+    logits, target, weights = problem(size, classes, spread)
+    if channels_last:
+        logits = logits.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     exact = logits.detach().double().requires_grad_()
     truth = 3 * F.cross_entropy(exact, target, weights.double(), ignore_index=IGNORE, reduction="sum")
     truth.backward()
@@ -33,7 +36,7 @@ def test_value_and_gradient_are_those_of_torch_in_float64(rows, classes, spread)
 def test_the_number_of_threads_changes_no_more_than_rounding():
     values = []
     for threads in (1, 2):
-        logits, target, weights = problem(1001)
+        logits, target, weights = problem((77, 13))
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
@@ -45,14 +48,14 @@ def test_the_number_of_threads_changes_no_more_than_rounding():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_logit_that_is_not_finite_shows_in_the_loss_and_an_ignored_one_does_not(value):
-    for row, finite in ((0, True), (1, False)):
+    for column, finite in ((0, True), (1, False)):
         logits, target, weights = problem()
         with torch.no_grad():
-            logits[row, 3] = value
+            logits[0, 3, 0, column] = value
         loss = cross_entropy_sum(logits, target, weights, IGNORE)
         assert loss.isfinite().item() is finite
         loss.backward()
-        assert logits.grad[target == IGNORE].eq(0).all()
+        assert logits.grad.movedim(1, -1)[target == IGNORE].eq(0).all()
 
 
 def test_all_ignored_is_zero_with_a_gradient_path():
@@ -66,6 +69,6 @@ def test_all_ignored_is_zero_with_a_gradient_path():
 @pytest.mark.parametrize("label", [7, -1])
 def test_a_target_that_is_no_class_is_refused(label):
     logits, target, weights = problem()
-    target[3] = label
+    target[0, 0, 3] = label
     with pytest.raises(IndexError, match=r"0\.\.6"):
         cross_entropy_sum(logits, target, weights, IGNORE)

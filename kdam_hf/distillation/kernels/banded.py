@@ -78,15 +78,13 @@ class _Matched(torch.autograd.Function):
         ctx: Any, problem: Problem, match: Match, engine: RowEngine, terms: dict[str, Tensor], *predictions: Tensor
     ) -> Tensor:
         differentiate, processes, mask = any(ctx.needs_input_grad), problem.processes, problem.mask
-        student = [_channels_last(x).requires_grad_(differentiate) for x in predictions]
-        teacher = [_channels_last(match.teacher[task.name]) for task in problem.tasks]
+        student = [_planar(x).requires_grad_(differentiate) for x in predictions]
+        teacher = [_planar(match.teacher[task.name]) for task in problem.tasks]
         with torch.set_grad_enabled(differentiate):
             z = [task.distribution_logits(_without_padding(x, mask)) for task, x in _each(problem, student)]
         t = [task.distribution_logits(_without_padding(x, mask)) for task, x in _each(problem, teacher)]
-        valid = mask.reshape(-1)
-        per_pixel = 1 / processes.mean(valid.sum().to(student[0].dtype)).clamp_min(1)
-        z_rows, t_rows = ([_rows(x.detach()) for x in side] for side in (z, t))
-        rows = Rows(z_rows, t_rows, match.temperature, None if valid.all() else valid, per_pixel)
+        per_pixel = 1 / processes.mean(mask.sum().to(student[0].dtype)).clamp_min(1)
+        rows = _rows(z, t, match, mask, per_pixel)
         columns = None
         if match.intra:
             columns = columns_of(engine.column_sums(rows), processes)
@@ -94,7 +92,7 @@ class _Matched(torch.autograd.Function):
         value, pulls = engine.match_rows(rows, match.inter, columns, processes, differentiate)
         terms.update(_match_terms(match, value, columns))
         if differentiate:
-            torch.autograd.backward(z, [_maps(pull.mul_(match.weight), mask) for pull in pulls])
+            torch.autograd.backward(z, [_maps(pull, mask) for pull in pulls])
             gradients: list[Any] = [x.grad for x in student]
             ctx.save_for_backward(*(g.to(x.dtype) for g, x in zip(gradients, predictions, strict=True)))
         return torch.stack(list(terms.values())).sum()
@@ -106,7 +104,7 @@ class _Matched(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Batch:
-    """A problem with its maps channels-last, in at least float32, and its bands.
+    """A problem with its maps contiguous, in at least float32, and its bands.
 
     Args:
         problem: as given.
@@ -127,8 +125,8 @@ class _Batch:
     @classmethod
     def of(cls, problem: Problem, engine: RowEngine, predictions: Sequence[Tensor]) -> "_Batch":
         mask, match = problem.mask, problem.match
-        student = [_channels_last(x) for x in predictions]
-        teacher = [_channels_last(match.teacher[task.name]) for task in problem.tasks] if match is not None else []
+        student = [_planar(x) for x in predictions]
+        teacher = [_planar(match.teacher[task.name]) for task in problem.tasks] if match is not None else []
         pixels = PIXELS_ON_GPU if mask.is_cuda else PIXELS_ON_CPU
         count = problem.processes.mean(mask.sum().to(student[0].dtype)).clamp_min(1)
         batch, height, width = mask.shape
@@ -143,11 +141,9 @@ class _Batch:
 
     def rows(self, band: Band, student_logits: Sequence[Tensor]) -> Rows:
         """The band's pixels for the match."""
-        valid = band.of_full(self.problem.mask).reshape(-1)
-        temperature = self.problem.match.temperature  # type: ignore[union-attr]
-        teacher = self.logits(self.full(self.teacher, band))
-        z, t = ([_rows(x.detach()) for x in side] for side in (student_logits, teacher))
-        return Rows(z, t, temperature, None if valid.all() else valid, self.per_pixel)
+        teacher_logits = self.logits(self.full(self.teacher, band))
+        match, mask = self.problem.match, band.of_full(self.problem.mask)
+        return _rows(student_logits, teacher_logits, match, mask, self.per_pixel)  # type: ignore[arg-type]
 
     def logits(self, full: Sequence[Tensor]) -> list[Tensor]:
         """Distribution logits of every task."""
@@ -198,7 +194,7 @@ def _sweep(batch: _Batch, columns: Columns | None, differentiate: bool) -> tuple
             rows = batch.rows(band, logits)
             value, pulls = batch.engine.match_rows(rows, match.inter, columns, problem.processes, differentiate)
             inter = inter + value
-            roots, directions = [*roots, *logits], [*directions, *(_maps(g.mul_(match.weight), mask) for g in pulls)]
+            roots, directions = [*roots, *logits], [*directions, *(_maps(pull, mask) for pull in pulls)]
         if differentiate:
             torch.autograd.backward(roots, directions)
             for gradient, x in zip(gradients, full, strict=True):
@@ -224,15 +220,17 @@ def _without_padding(x_BChw: Tensor, mask_Bhw: Tensor) -> Tensor:
     return x_BChw if mask_Bhw.all() else torch.where(mask_Bhw[:, None], x_BChw, 1)
 
 
-def _channels_last(x_BChw: Tensor) -> Tensor:
-    return at_least_float32(x_BChw.detach()).contiguous(memory_format=torch.channels_last)
+def _planar(x_BChw: Tensor) -> Tensor:
+    return at_least_float32(x_BChw.detach()).contiguous()
 
 
-def _rows(x_bKRW: Tensor) -> Tensor:
-    """(b, K, rows, width) -> (N, K); without a copy where the map is channels-last."""
-    return x_bKRW.permute(0, 2, 3, 1).reshape(-1, x_bKRW.shape[1])
+def _rows(z: Sequence[Tensor], t: Sequence[Tensor], match: Match, mask_bRW: Tensor, per_pixel: Tensor) -> Rows:
+    """Distribution logits (b, K, rows, width) of student and teacher, for the match."""
+    student, teacher = ([x.detach().flatten(2) for x in side] for side in (z, t))
+    valid = None if mask_bRW.all() else mask_bRW.flatten(1)
+    return Rows(student, teacher, match.temperature, valid, per_pixel, match.weight)
 
 
-def _maps(x_NK: Tensor, mask_bRW: Tensor) -> Tensor:
-    """(N, K) -> (b, K, rows, width), channels-last."""
-    return x_NK.reshape(*mask_bRW.shape, -1).permute(0, 3, 1, 2)
+def _maps(x_bKn: Tensor, mask_bRW: Tensor) -> Tensor:
+    """(b, K, n) -> (b, K, rows, width)."""
+    return x_bKn.unflatten(2, mask_bRW.shape[1:])

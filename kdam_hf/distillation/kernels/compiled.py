@@ -1,11 +1,12 @@
-"""The match of a band as two compiled loops on the CPU: every logit is read once and stays in registers.
+"""The match of a band as two compiled loops on the CPU: a block of pixels stays in the first cache from logits to gradient.
 
-Unusual here: the exponential is a polynomial, so that the compiler can vectorise it (relative error below 2e-7). Rows are
+Unusual here: the exponential is a polynomial, so that the compiler can vectorise it (relative error below 2e-7). Blocks are
 split among threads without the interpreter's lock. What needs log space is left to `rows`, as is all without numba.
 Not-a-number would not survive the compiler's liberties: give finite logits.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,58 +17,42 @@ from kdam_hf.distillation.kernels import rows as plain
 from kdam_hf.distillation.kernels.rows import SMALLEST, Columns, Rows, column_share
 from kdam_hf.distributed import Processes
 from kdam_hf.jit import compiled
-from kdam_hf.jit_softmax import exp_below_zero, in_threads
+from kdam_hf.jit_softmax import BLOCK, exp_block, in_threads
 
 _LIBERTIES = {"reassoc", "contract", "arcp", "nsz", "nnan", "ninf"}
 _f = np.float32
-_BLOCK = 64  # rows whose sums are kept in float32 before they go to float64
-
-
-@compiled(fastmath=_LIBERTIES, inline="always")
-def _softmax(z: Any, scale: Any, p: Any) -> None:
-    """Softmax of z * scale into p, both (K,). Loops from zero: an index that could be negative is not vectorised."""
-    peak = z[0]
-    for c in range(len(z)):
-        peak = max(peak, z[c])
-    total = _f(0)
-    for c in range(len(z)):
-        p[c] = exp_below_zero((z[c] - peak) * scale)
-        total += p[c]
-    total = _f(1) / total
-    for c in range(len(z)):
-        p[c] *= total
-
-
-@compiled(fastmath=_LIBERTIES, inline="always")
-def _pull_back(e: Any, p: Any, scale: Any, gradient: Any) -> None:
-    """(e - p sum e) * scale into gradient, all (K,)."""
-    total = _f(0)
-    for c in range(len(e)):
-        total += e[c]
-    for c in range(len(e)):
-        gradient[c] = (e[c] - p[c] * total) * scale
 
 
 @compiled(fastmath=_LIBERTIES, nogil=True)
 def _column_sums(z: Any, t: Any, valid: Any, starts: Any, scale: Any, begin: int, end: int, sums: Any) -> None:
-    channels = z.shape[1]
-    p, q = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    part = np.zeros((3, channels), np.float32)
-    for block in range(begin, end, _BLOCK):
-        part[:] = 0
-        for i in range(block, min(block + _BLOCK, end)):
-            if valid[i]:
-                for k in range(len(starts) - 1):
-                    first, last = starts[k], starts[k + 1]
-                    _softmax(z[i, first:last], scale, p[first:last])
-                    _softmax(t[i, first:last], scale, q[first:last])
-                for c in range(channels):
-                    part[0, c] += p[c] * p[c]
-                    part[1, c] += q[c] * q[c]
-                    part[2, c] += p[c] * q[c]
-        for n in range(3):
-            for c in range(channels):
-                sums[n, c] += part[n, c]
+    """Blocks `begin` to `end` of z, t (b, K of all tasks, n); sums (3, K) float64."""
+    channels, pixels = z.shape[1:]
+    per_image = (pixels + BLOCK - 1) // BLOCK
+    e = np.empty((2, channels, BLOCK), np.float32)
+    one_over = np.empty((2, BLOCK), np.float32)
+    scratch = np.empty(BLOCK, np.float32)
+    for block in range(begin, end):
+        image, start = block // per_image, block % per_image * BLOCK
+        count = min(BLOCK, pixels - start)
+        p, q, peak, over_p, over_q = e[0], e[1], scratch[:count], one_over[0, :count], one_over[1, :count]
+        kept = valid[image, start : start + count]
+        for k in range(len(starts) - 1):
+            exp_block(z[image], start, starts[k], starts[k + 1], p, peak, over_p, scale)
+            exp_block(t[image], start, starts[k], starts[k + 1], q, peak, over_q, scale)
+            for i in range(count):
+                over_p[i] = _f(kept[i]) / over_p[i]
+                over_q[i] = _f(kept[i]) / over_q[i]
+            for c in range(starts[k], starts[k + 1]):
+                p_of_class, q_of_class = p[c], q[c]
+                pp, qq, pq = _f(0), _f(0), _f(0)
+                for i in range(count):
+                    one, other = p_of_class[i] * over_p[i], q_of_class[i] * over_q[i]
+                    pp += one * one
+                    qq += other * other
+                    pq += one * other
+                sums[0, c] += pp
+                sums[1, c] += qq
+                sums[2, c] += pq
 
 
 @compiled(fastmath=_LIBERTIES, nogil=True)
@@ -79,39 +64,68 @@ def _match(
     scale: Any,
     weight: Any,
     scales: Any,
+    factor: Any,
     begin: int,
     end: int,
     gradient: Any,
     found: Any,
 ) -> None:
-    """found[0]: sum of divergences; found[1]: rows whose <p,q> underflows. The gradient is for z."""
-    channels = z.shape[1]
-    p, q, e = (np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32))
+    """Blocks `begin` to `end`; found[0]: sum of divergences; found[1]: rows whose <p,q> underflows.
+
+    The gradient is for z, times `factor`.
+    """
+    channels, pixels = z.shape[1:]
+    per_image = (pixels + BLOCK - 1) // BLOCK
+    e = np.empty((2, channels, BLOCK), np.float32)
+    scratch = np.empty((8, BLOCK), np.float32)
     value, lost = 0.0, 0
-    for i in range(begin, end):
-        if not valid[i]:
-            for c in range(channels):
-                gradient[i, c] = _f(0)
-            continue
-        pp, qq, pq = _f(0), _f(0), _f(0)
+    for block in range(begin, end):
+        image, start = block // per_image, block % per_image * BLOCK
+        count = min(BLOCK, pixels - start)
+        p, q, peak, total = e[0], e[1], scratch[0, :count], scratch[1, :count]
+        over_p, over_q, kept = scratch[2, :count], scratch[3, :count], scratch[4, :count]
+        pp, qq, pq = scratch[5, :count], scratch[6, :count], scratch[7, :count]
+        for i in range(count):
+            kept[i] = _f(valid[image, start + i])
+            pp[i], qq[i], pq[i] = _f(0), _f(0), _f(0)
         for k in range(len(starts) - 1):
-            first, last = starts[k], starts[k + 1]
-            _softmax(z[i, first:last], scale, p[first:last])
-            _softmax(t[i, first:last], scale, q[first:last])
-        for c in range(channels):
-            pp += p[c] * p[c]
-            qq += q[c] * q[c]
-            pq += p[c] * q[c]
-        if pq < _f(SMALLEST):
-            lost += 1
-            continue
-        value += max(0.0, np.log(np.float64(pp)) + np.log(np.float64(qq)) - 2 * np.log(np.float64(pq)))
-        over_pp, over_pq = _f(2) * weight / pp, _f(2) * weight / pq
-        for c in range(channels):
-            e[c] = p[c] * (p[c] * (over_pp + scales[0, c]) - q[c] * (over_pq + scales[1, c]))
+            exp_block(z[image], start, starts[k], starts[k + 1], p, peak, over_p, scale)
+            exp_block(t[image], start, starts[k], starts[k + 1], q, peak, over_q, scale)
+            for i in range(count):
+                over_p[i] = _f(1) / over_p[i]
+                over_q[i] = _f(1) / over_q[i]
+            for c in range(starts[k], starts[k + 1]):
+                p_of_class, q_of_class = p[c], q[c]
+                for i in range(count):
+                    one, other = p_of_class[i] * over_p[i], q_of_class[i] * over_q[i]
+                    p_of_class[i], q_of_class[i] = one, other
+                    pp[i] += one * one
+                    qq[i] += other * other
+                    pq[i] += one * other
+        for i in range(count):
+            if kept[i] and pq[i] < _f(SMALLEST):
+                lost += 1
+                kept[i] = _f(0)
+            if kept[i]:
+                ratio = np.float64(pp[i]) * np.float64(qq[i]) / (np.float64(pq[i]) * np.float64(pq[i]))
+                value += max(0.0, np.log(ratio))
+                pp[i] = _f(2) * weight / pp[i]
+                pq[i] = _f(2) * weight / pq[i]
+                kept[i] = factor
         for k in range(len(starts) - 1):
-            first, last = starts[k], starts[k + 1]
-            _pull_back(e[first:last], p[first:last], scale, gradient[i, first:last])
+            for i in range(count):
+                total[i] = _f(0)
+            for c in range(starts[k], starts[k + 1]):
+                p_of_class, q_of_class, column_pp, column_pq = p[c], q[c], scales[0, c], scales[1, c]
+                for i in range(count):  # q is not needed any more: E takes its place
+                    x = p_of_class[i]
+                    x *= x * (pp[i] + column_pp) - q_of_class[i] * (pq[i] + column_pq)
+                    q_of_class[i] = x
+                    total[i] += x
+            for c in range(starts[k], starts[k + 1]):
+                p_of_class, q_of_class, pull = p[c], q[c], gradient[image, c, start : start + count]
+                for i in range(count):
+                    pull[i] = (q_of_class[i] - p_of_class[i] * total[i]) * kept[i]
     found[0] += value
     found[1] += lost
 
@@ -120,7 +134,7 @@ def column_sums(rows: Rows) -> list[Tensor]:
     """See `rows.column_sums`."""
     z, t, starts = _side_by_side(rows)
     parts = in_threads(
-        len(z),
+        _blocks(z),
         lambda begin, end: _filled(
             np.zeros((3, z.shape[1])),
             lambda sums: _column_sums(z, t, _valid(rows), starts, _f(1 / rows.temperature), begin, end, sums),
@@ -142,14 +156,13 @@ def match_rows(
     scales = np.zeros((2, z.shape[1]), np.float32)
     if columns is not None:
         scales[:] = np.concatenate([_scales(x, len(rows.z), processes) for x in columns.log_sums], 1)
+    numbers = _f(1 / rows.temperature), weight, scales, _f(rows.factor / rows.temperature)
     gradient = np.empty_like(z)
     parts = in_threads(
-        len(z),
+        _blocks(z),
         lambda begin, end: _filled(
             np.zeros(2),
-            lambda found: _match(
-                z, t, _valid(rows), starts, _f(1 / rows.temperature), weight, scales, begin, end, gradient, found
-            ),
+            lambda found: _match(z, t, _valid(rows), starts, *numbers, begin, end, gradient, found),
         ),
     )
     value, lost = np.sum(parts, 0)
@@ -166,10 +179,10 @@ def _task_by_task(
     count, value, gradients = len(rows.z), rows.per_pixel.new_zeros(()), []
     for k in range(count):
         own = None if columns is None else Columns([columns.log_sums[k]], columns.plain)
-        one = Rows([rows.z[k]], [rows.t[k]], rows.temperature, rows.valid, rows.per_pixel)
+        one = replace(rows, z=[rows.z[k]], t=[rows.t[k]], factor=rows.factor / count)
         share, pulls = match_rows(one, "concat", own, processes, differentiate)
         value = value + share / count
-        gradients += [gradient / count for gradient in pulls]
+        gradients += pulls
     return value, gradients
 
 
@@ -180,14 +193,19 @@ def _scales(log_sums_3K: Tensor, tasks: int, processes: Processes) -> np.ndarray
 
 
 def _side_by_side(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All tasks' logits (N, K of all), student's and teacher's, and where each task begins and the last ends."""
+    """All tasks' logits (b, K of all, n), student's and teacher's, and where each task begins and the last ends."""
     starts = np.cumsum([0, *(x.shape[1] for x in rows.z)])
     z, t = (side[0] if len(side) == 1 else torch.cat(list(side), 1) for side in (rows.z, rows.t))
     return z.contiguous().numpy(), t.contiguous().numpy(), starts
 
 
+def _blocks(z_bKn: np.ndarray) -> int:
+    return len(z_bKn) * -(-z_bKn.shape[2] // BLOCK)
+
+
 def _valid(rows: Rows) -> np.ndarray:
-    return np.ones(len(rows.z[0]), np.bool_) if rows.valid is None else rows.valid.numpy()
+    batch, _, pixels = rows.z[0].shape
+    return np.ones((batch, pixels), np.bool_) if rows.valid is None else rows.valid.contiguous().numpy()
 
 
 def _filled(array: np.ndarray, fill: Callable[[np.ndarray], None]) -> np.ndarray:

@@ -9,7 +9,7 @@ With a = z / T, b = t / T, P = softmax(a), Q = softmax(b) per pixel, and E = dD 
 Sums of products are plain where they keep their digits. The few that underflow, because student and teacher agree on
 nothing or a class is nowhere probable, are computed in log space.
 
-Shapes: N pixels, K channels of one task's distribution.
+Shapes: b images, K channels of one task's distribution, n pixels of each.
 """
 
 from collections.abc import Sequence
@@ -63,11 +63,12 @@ class Rows:
     """Some pixels of a batch.
 
     Args:
-        z: per task the student's distribution logits, (N, K).
+        z: per task the student's distribution logits, (b, K, n).
         t: the teacher's.
         temperature: of both.
-        valid: (N,) bool; None if all are.
+        valid: (b, n) bool; None if all are.
         per_pixel: scalar, one over the mean number of valid pixels of the processes.
+        factor: of the gradient.
     """
 
     z: Sequence[Tensor]
@@ -75,6 +76,7 @@ class Rows:
     temperature: float
     valid: Tensor | None
     per_pixel: Tensor
+    factor: float = 1.0
 
     def scaled(self) -> tuple[list[Tensor], list[Tensor]]:
         """a = z / T and b = t / T."""
@@ -88,7 +90,7 @@ def column_sums(rows: Rows) -> list[Tensor]:
         p, q = a.softmax(1), b.softmax(1)
         if rows.valid is not None:
             p, q = p * rows.valid[:, None], q * rows.valid[:, None]
-        found.append(torch.stack([(p * p).sum(0), (q * q).sum(0), (p * q).sum(0)]).double())
+        found.append(torch.stack([(x * y).sum((0, 2)) for x, y in ((p, p), (q, q), (p, q))]).double())
     return found
 
 
@@ -96,7 +98,7 @@ def column_log_sums(rows: Rows) -> list[Tensor]:
     """Logarithms of the sums of `column_sums`, without underflow; (3, K) float64."""
     found = []
     for a, b in zip(*rows.scaled(), strict=True):
-        log_p, log_q = (x.log_softmax(1) if rows.valid is None else x[rows.valid].log_softmax(1) for x in (a, b))
+        log_p, log_q = (_pixels(x.log_softmax(1), rows.valid) for x in (a, b))
         products = (2 * log_p, 2 * log_q, log_p + log_q)
         found.append(torch.stack([torch.logsumexp(x, 0) for x in products]).double())
     return found
@@ -115,25 +117,27 @@ def match_rows(
         differentiate: whether the gradient is wanted.
 
     Returns:
-        The band's share of the inter-task divergence; per task the gradient of inter + intra for `z`, (N, K).
+        The band's share of the inter-task divergence; per task the gradient of inter + intra for `z`, (b, K, n), times
+        `rows.factor`.
     """
     a, b = rows.scaled()
     p, q = ([x.softmax(1) for x in side] for side in (a, b))
     groups = row_groups(inter, len(p))
-    weight_N1 = rows.per_pixel / max(1, len(groups))
-    weight_N1 = weight_N1.expand(len(p[0]), 1) if rows.valid is None else weight_N1 * rows.valid[:, None]
+    weight = rows.per_pixel / max(1, len(groups))
+    weight_b1n = weight.expand_as(p[0][:, :1]) if rows.valid is None else weight * rows.valid[:, None]
     pulls = [_column_pull(columns, k, p, q, a, b, processes) for k in range(len(p))] if differentiate else []
     value = rows.per_pixel.new_zeros(())
     for group in groups:
-        divergence_N1, over_pp, over_pq, lost_N = _row_products([p[k] for k in group], [q[k] for k in group])
-        exact = _exact_rows([a[k][lost_N] for k in group], [b[k][lost_N] for k in group]) if lost_N.any() else None
-        if exact is not None:
-            divergence_N1[lost_N] = exact.divergence
-        value = value + (divergence_N1 * weight_N1).sum()
+        divergence_b1n, over_pp, over_pq, lost_bn = _row_products([p[k] for k in group], [q[k] for k in group])
+        exact = None
+        if lost_bn.any():
+            exact = _exact_rows(*([_pixels(side[k], lost_bn) for k in group] for side in (a, b)))
+            divergence_b1n[lost_bn[:, None]] = exact.divergence.flatten()
+        value = value + (divergence_b1n * weight_b1n).sum()
         for place, k in enumerate(group if differentiate else []):
-            e = (2 * weight_N1 * over_pp * p[k]).sub_(2 * weight_N1 * over_pq * q[k]).mul_(p[k])
+            e = (2 * weight_b1n * over_pp * p[k]).sub_(2 * weight_b1n * over_pq * q[k]).mul_(p[k])
             if exact is not None:
-                e[lost_N] = exact.elasticity[place] * weight_N1[lost_N]
+                e.movedim(1, 2)[lost_bn] = exact.elasticity[place] * _pixels(weight_b1n, lost_bn)
             pulls[k] += e
     return value, [_to_logits(e, p[k], rows) for k, e in enumerate(pulls)]
 
@@ -148,23 +152,29 @@ def column_share(channels: int, tasks: int, processes: Processes) -> float:
     return processes.size / (channels * tasks)
 
 
-def _to_logits(e_NK: Tensor, p_NK: Tensor, rows: Rows) -> Tensor:
+def _pixels(x_bKn: Tensor, chosen_bn: Tensor | None) -> Tensor:
+    """The chosen pixels, or all, as rows (N, K)."""
+    x_bnK = x_bKn.movedim(1, 2)
+    return x_bnK.flatten(0, 1) if chosen_bn is None else x_bnK[chosen_bn]
+
+
+def _to_logits(e_bKn: Tensor, p_bKn: Tensor, rows: Rows) -> Tensor:
     """(E - P sum_c E) / T, zero on padding; in place."""
     if rows.valid is not None:
-        e_NK.masked_fill_(~rows.valid[:, None], 0)  # a product would keep the infinity of a padded pixel
-    return e_NK.addcmul_(p_NK, e_NK.sum(1, keepdim=True), value=-1).div_(rows.temperature)
+        e_bKn.masked_fill_(~rows.valid[:, None], 0)  # a product would keep the infinity of a padded pixel
+    return e_bKn.addcmul_(p_bKn, e_bKn.sum(1, keepdim=True), value=-1).mul_(rows.factor / rows.temperature)
 
 
 def _row_products(p: Sequence[Tensor], q: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Divergence, 1 / <p,p> and 1 / <p,q> of rows, (N, 1), and (N,) where <p,q> underflows."""
+    """Divergence, 1 / <p,p> and 1 / <p,q> of rows, (b, 1, n), and (b, n) where <p,q> underflows."""
     pp, qq, pq = (
         torch.stack([(x * y).sum(1, keepdim=True) for x, y in zip(left, right, strict=True)]).sum(0)
         for left, right in ((p, p), (q, q), (p, q))
     )
-    lost_N1 = pq < SMALLEST
-    pq = pq.masked_fill(lost_N1, 1)
+    lost_b1n = pq < SMALLEST
+    pq = pq.masked_fill(lost_b1n, 1)
     divergence = (pp.log() + qq.log() - 2 * pq.log()).clamp_min(0)
-    return divergence, 1 / pp, 1 / pq, lost_N1.squeeze(1)
+    return divergence, 1 / pp, 1 / pq, lost_b1n.squeeze(1)
 
 
 def _column_pull(
@@ -176,11 +186,11 @@ def _column_pull(
     b: Sequence[Tensor],
     processes: Processes,
 ) -> Tensor:
-    """E of the intra-task match of task k, (N, K)."""
+    """E of the intra-task match of task k, (b, K, n)."""
     if columns is None:
         return torch.zeros_like(p[k])
     share = 2 * column_share(p[k].shape[1], len(p), processes)
-    log_pp, _, log_pq = columns.log_sums[k].to(p[k].dtype)
+    log_pp, _, log_pq = columns.log_sums[k].to(p[k].dtype)[..., None]
     if columns.plain:
         return (share * torch.exp(-log_pp) * p[k]).sub_(share * torch.exp(-log_pq) * q[k]).mul_(p[k])
     log_p, log_q = a[k].log_softmax(1), b[k].log_softmax(1)
@@ -189,7 +199,7 @@ def _column_pull(
 
 @dataclass(frozen=True)
 class _Exact:
-    """Divergence (n, 1) of rows and E per task (n, K), in log space."""
+    """Divergence (N, 1) of some rows and E per task (N, K), in log space."""
 
     divergence: Tensor
     elasticity: list[Tensor]

@@ -16,7 +16,8 @@ from kdam_hf.distillation.kernels import rows as plain
 from kdam_hf.distillation.kernels.rows import SMALLEST, Columns, Rows, column_share, row_groups
 from kdam_hf.distributed import Processes
 
-ROWS = 32  # per program
+ROWS = 64  # per program: 128 bytes of a bfloat16 plane
+WARPS = 8
 
 
 @triton.jit
@@ -28,13 +29,20 @@ def _softmax(x: Any, inside: Any) -> Any:
 
 
 @triton.jit
+def _places(row: Any, channel: Any, channels: Any, pixels: Any) -> Any:
+    """Where rows and channels lie in planes (b, K, n)."""
+    image = row // pixels
+    return (image * channels * pixels + row - image * pixels)[:, None] + channel[None, :] * pixels
+
+
+@triton.jit
 def _distributions(
-    z_pointer: Any, t_pointer: Any, row: Any, channel: Any, count: Any, channels: Any, scale: Any
+    z_pointer: Any, t_pointer: Any, row: Any, channel: Any, count: Any, channels: Any, pixels: Any, scale: Any
 ) -> Any:
     """P and Q of some rows, zero beyond the last row and channel."""
     here = channel[None, :] < channels
     inside = here & (row < count)[:, None]
-    at = row[:, None] * channels + channel[None, :]
+    at = _places(row, channel, channels, pixels)
     z = tl.load(z_pointer + at, mask=inside, other=0.0).to(tl.float32)
     t = tl.load(t_pointer + at, mask=inside, other=0.0).to(tl.float32)
     return _softmax(z * scale, here), _softmax(t * scale, here)
@@ -48,6 +56,7 @@ def _column_kernel(
     sums_pointer: Any,
     count: Any,
     channels: Any,
+    pixels: Any,
     scale: Any,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -56,7 +65,7 @@ def _column_kernel(
     program = tl.program_id(0).to(tl.int64)
     row, channel = program * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     valid = (tl.load(valid_pointer + row, mask=row < count, other=0) != 0)[:, None]
-    p, q = _distributions(z_pointer, t_pointer, row, channel, count, channels, scale)
+    p, q = _distributions(z_pointer, t_pointer, row, channel, count, channels, pixels, scale)
     p, q = tl.where(valid, p, 0.0), tl.where(valid, q, 0.0)
     target = sums_pointer + program * 3 * channels + channel
     tl.store(target, tl.sum(p * p, 0), mask=channel < channels)
@@ -71,13 +80,14 @@ def _product_kernel(
     products_pointer: Any,
     count: Any,
     channels: Any,
+    pixels: Any,
     scale: Any,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> None:
     """Adds one task's <p,p>, <q,q> and <p,q> to the products (3, N) of the rows."""
     row, channel = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
-    p, q = _distributions(z_pointer, t_pointer, row, channel, count, channels, scale)
+    p, q = _distributions(z_pointer, t_pointer, row, channel, count, channels, pixels, scale)
     target, mask = products_pointer + row, row < count
     tl.store(target, tl.load(target, mask=mask) + tl.sum(p * p, 1), mask=mask)
     tl.store(target + count, tl.load(target + count, mask=mask) + tl.sum(q * q, 1), mask=mask)
@@ -94,15 +104,17 @@ def _gradient_kernel(
     gradient_pointer: Any,
     count: Any,
     channels: Any,
+    pixels: Any,
     scale: Any,
+    factor: Any,
     smallest: Any,
     OWN_ROW: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> None:
-    """Gradient for one task's logits (N, K). With OWN_ROW the products of the rows are made here and stored, else read."""
+    """Gradient for one task's logits (b, K, n). With OWN_ROW the products of the rows are made here and stored, else read."""
     row, channel = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
-    p, q = _distributions(z_pointer, t_pointer, row, channel, count, channels, scale)
+    p, q = _distributions(z_pointer, t_pointer, row, channel, count, channels, pixels, scale)
     target, mask, here = products_pointer + row, row < count, channel < channels
     if OWN_ROW:
         pp, qq, pq = tl.sum(p * p, 1), tl.sum(q * q, 1), tl.sum(p * q, 1)
@@ -119,8 +131,8 @@ def _gradient_kernel(
     column_pp = tl.load(column_scales_pointer + channel, mask=here, other=0.0)
     column_pq = tl.load(column_scales_pointer + channels + channel, mask=here, other=0.0)
     e = p * (p * (over_pp[:, None] + column_pp[None, :]) - q * (over_pq[:, None] + column_pq[None, :]))
-    gradient = (e - p * tl.sum(e, 1)[:, None]) * scale
-    at = row[:, None] * channels + channel[None, :]
+    gradient = (e - p * tl.sum(e, 1)[:, None]) * factor
+    at = _places(row, channel, channels, pixels)
     tl.store(gradient_pointer + at, gradient, mask=mask[:, None] & here[None, :])
 
 
@@ -128,12 +140,9 @@ def column_sums(rows: Rows) -> list[Tensor]:
     """See `rows.column_sums`."""
     found = []
     for z, t in zip(*_contiguous(rows), strict=True):
-        count, channels = z.shape
-        programs = triton.cdiv(count, ROWS)
-        sums = z.new_empty(programs, 3, channels, dtype=torch.float32)
-        _column_kernel[(programs,)](
-            z, t, _valid(rows), sums, count, channels, 1 / rows.temperature, ROWS, triton.next_power_of_2(channels)
-        )
+        programs = triton.cdiv(z.shape[0] * z.shape[2], ROWS)
+        sums = z.new_empty(programs, 3, z.shape[1], dtype=torch.float32)
+        _launch(_column_kernel, z, t, _valid(rows), sums, scale=1 / rows.temperature)
         found.append(sums.sum(0, dtype=torch.float64))
     return found
 
@@ -146,12 +155,12 @@ def match_rows(
         return plain.match_rows(rows, inter, columns, processes, differentiate)
     z, t = _contiguous(rows)
     groups = row_groups(inter, len(z))
-    weight = (rows.per_pixel / max(1, len(groups))).float().expand(len(z[0])).contiguous()
+    weight = (rows.per_pixel / max(1, len(groups))).float().expand(z[0][:, 0].shape).contiguous()
     if rows.valid is not None:
         weight = weight * rows.valid
     value, gradients, lost = rows.per_pixel.new_zeros(()), [torch.empty_like(x) for x in z], weight.new_zeros(())
     for group in groups or [[k] for k in range(len(z))]:
-        products = weight.new_zeros(3, len(weight))
+        products = weight.new_zeros(3, *weight.shape)
         own_row = len(group) == 1
         if not own_row:
             for k in group:
@@ -181,15 +190,17 @@ def match_rows(
 
 
 def _launch(kernel: Any, z: Tensor, *tensors: Tensor, **numbers: Any) -> None:
-    count, channels = z.shape
-    sizes = {"BLOCK_N": ROWS, "BLOCK_K": triton.next_power_of_2(channels)}
-    kernel[(triton.cdiv(count, ROWS),)](z, *tensors, count, channels, **numbers, **sizes)
+    batch, channels, pixels = z.shape
+    sizes = {"BLOCK_N": ROWS, "BLOCK_K": triton.next_power_of_2(channels), "num_warps": WARPS}
+    rows = batch * pixels
+    kernel[(triton.cdiv(rows, ROWS),)](z, *tensors, rows, channels, pixels, **numbers, **sizes)
 
 
 def _gradient(
     z: Tensor, t: Tensor, weight: Tensor, products: Tensor, gradient: Tensor, rows: Rows, own_row: bool, scales: Tensor
 ) -> None:
-    numbers = {"scale": 1 / rows.temperature, "smallest": SMALLEST, "OWN_ROW": own_row}
+    scale = 1 / rows.temperature
+    numbers = {"scale": scale, "factor": rows.factor * scale, "smallest": SMALLEST, "OWN_ROW": own_row}
     _launch(_gradient_kernel, z, t, weight, products, scales, gradient, **numbers)
 
 
@@ -206,7 +217,5 @@ def _contiguous(rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _valid(rows: Rows) -> Tensor:
-    valid = (
-        rows.valid if rows.valid is not None else torch.ones(len(rows.z[0]), dtype=torch.bool, device=rows.z[0].device)
-    )
-    return valid.to(torch.uint8)
+    valid = torch.ones_like(rows.z[0][:, 0], dtype=torch.bool) if rows.valid is None else rows.valid
+    return valid.to(torch.uint8).contiguous()
