@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from kdam_hf.errors import KdamError
 from kdam_hf.training import run_command
 from kdam_hf.training.report import hardware, versions, write_json
 
@@ -65,18 +66,21 @@ def main(argv: list[str] | None = None) -> None:
     if args.output:
         write_json(args.output, {**facts, "machine": machine(), **found})
         print(f"written to {args.output}")
+    failed = [name for name, result in found.items() if args.section == ALL and set(result) == {"error"}]
+    if failed:
+        raise KdamError(f"{', '.join(failed)} failed, see above; the other sections are complete.")
 
 
 def run_all(quick: bool) -> dict[str, Any]:
-    """Every section in a process of its own; section -> what it wrote."""
-    results = {}
+    """Every section in a process of its own; section -> what it wrote, or under `error` how it ended."""
+    results: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
         for name, text in SECTIONS.items():
             print(f"\n==== {name}: {text}\n", flush=True)
             output = Path(folder) / f"{name}.json"
             options = ["--output", str(output), *(["--quick"] if quick else [])]
-            subprocess.run([sys.executable, __file__, name, *options], check=True)
-            results[name] = json.loads(output.read_text())
+            code = subprocess.run([sys.executable, __file__, name, *options], check=False).returncode
+            results[name] = {"error": f"ended with code {code}"} if code else json.loads(output.read_text())
     return results
 
 

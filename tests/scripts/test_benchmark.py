@@ -5,6 +5,7 @@ Those about losses and models are tested in `test_benchmark_opponents`.
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.append(str(SCRIPTS))  # not first: scripts/evaluate.py would hide the library of that name
 
 from benchmarks import harness, usual_chain  # noqa: E402
+
+from kdam_hf.errors import KdamError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,22 @@ def test_an_unknown_section_is_named(main, capsys):
     with pytest.raises(SystemExit):
         main(["speed"])
     assert "invalid choice: 'speed'" in capsys.readouterr().err
+
+
+def test_a_section_that_fails_costs_no_other_its_numbers(main, monkeypatch, tmp_path):
+    def run(command, check):
+        name, output = command[2], Path(command[command.index("--output") + 1])
+        if name == "checking":
+            return subprocess.CompletedProcess(command, 3)
+        output.write_text(json.dumps({"ratio": 2.0}))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(KdamError, match=r"^checking failed"):
+        main(["all", "--output", str(tmp_path / "out.json")])
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["checking"] == {"error": "ended with code 3"}
+    assert all(result[name] == {"ratio": 2.0} for name in main.__globals__["SECTIONS"] if name != "checking")
 
 
 def test_rounds_are_interleaved_and_the_first_is_dropped():
