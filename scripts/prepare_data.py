@@ -40,6 +40,8 @@ class PreparationArguments:
 def main(argv: list[str] | None = None) -> None:
     data, args, _ = parse_recipe((SourceArguments, PreparationArguments), argv, __doc__)
     output = check_arguments(data, args)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
     if output is not None and is_archive(data.data_dir):
         archive = Path(data.data_dir)
         unpacked = output / "unpacked" / archive.name.split(".")[0]
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check_arguments(data: SourceArguments, args: PreparationArguments) -> Path | None:
-    """The folder to write to, if any."""
+    """Refuse what cannot be meant; the folder to write to, if any, which need not be there yet."""
     if data.dataset not in DATASETS or data.data_dir is None or data.cache_dir is not None:
         raise KdamValueError(
             f"dataset={data.dataset}, data_dir={data.data_dir}, cache_dir={data.cache_dir}; expected --dataset, one of "
@@ -73,7 +75,6 @@ def check_arguments(data: SourceArguments, args: PreparationArguments) -> Path |
         raise KdamValueError(
             f"output_dir {output} lies in data_dir {source}, which is never written to; choose another."
         )
-    output.mkdir(parents=True, exist_ok=True)
     return Path(args.output_dir)
 
 

@@ -434,6 +434,13 @@ def test_an_output_folder_inside_the_data_is_refused_and_nothing_is_made(good, t
     assert snapshot(root) == before
 
 
+def test_checking_the_arguments_makes_no_folder(good, tmp_path):
+    data = SourceArguments(dataset="nyud_v2", data_dir=str(good("A")[0]))
+    output = tmp_path / "new" / "cache"
+    assert prepare_data.check_arguments(data, prepare_data.PreparationArguments(output_dir=str(output))) == output
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_missing_from_the_command_line_is_named(good, tmp_path):
     root, _ = good("A")
     with pytest.raises(KdamValueError, match="give --output_dir"):
