@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import make_publication, publish, write_repository
+from kdam_hf.hub.card import PICTURE
 from kdam_hf.training import load_model, parse_recipe, run_command
 
 
@@ -55,9 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     ready = make_publication(args.model, args.repo_id, args.license, args.allow_no_results, teacher, baseline, picture)
     if args.card_only is not None:
-        write_repository(
-            {k: v for k, v in ready.files.items() if k in ("README.md", "sample.png")}, Path(args.card_only)
-        )
+        card = {name: content for name, content in ready.files.items() if name in ("README.md", PICTURE)}
+        write_repository(card, Path(args.card_only))
         print(f"Card written to {args.card_only}")
     elif args.dry_run is not None:
         write_repository(ready.files, Path(args.dry_run))

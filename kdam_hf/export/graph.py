@@ -16,7 +16,7 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from kdam_hf.errors import ExportError, KdamValueError
 from kdam_hf.export.packages import quiet
-from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent
+from kdam_hf.modeling_kdam import STRIDE, KdamPreTrainedModel, KdamStudent
 
 INPUT = "pixel_values"
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -150,7 +150,7 @@ def _name_output_axes(path: Path, names: Sequence[str | None]) -> None:
         for axis, name in enumerate(names):
             if name is not None:
                 dim = output.type.tensor_type.shape.dim[axis]
-                dim.dim_param = name if axis == 0 else f"ceil({name} / 4)"
+                dim.dim_param = name if axis == 0 else f"ceil({name} / {STRIDE})"
     onnx.save(graph, path)
 
 

@@ -25,6 +25,7 @@ class OnnxModel:
 
     Raises:
         ExportError: no such file, or none that the runtime can load.
+        ImportError: onnxruntime is not installed; it comes with the extra `export`.
     """
 
     training = False

@@ -25,9 +25,9 @@ def require_packages() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without advice on what is meant, such as that torchvision is missing."""
+    """Without advice on what is meant, such as that torchvision is missing; what was silent before stays so."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings(action="ignore"):
             yield

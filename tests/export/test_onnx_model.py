@@ -1,5 +1,7 @@
 """An ONNX file behind the interface of a model, and its form in eight bits."""
 
+import logging
+
 import numpy as np
 import onnx
 import pytest
@@ -8,6 +10,7 @@ import torch
 from kdam_hf.errors import ExportError, KdamValueError
 from kdam_hf.export import OnnxModel, quantize, require_packages
 from kdam_hf.export.onnx_model import padded
+from kdam_hf.export.packages import quiet
 
 OPEN, FIXED = ("student", "tiny-resnet", None), ("student", "tiny-swin", (72, 104))
 
@@ -94,6 +97,18 @@ def test_a_file_that_cannot_be_quantised_says_so(photos, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(ExportError, match=r"model\.onnx"):
         quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", photos)
+
+
+def test_what_was_silent_before_stays_silent_while_others_are_hushed():
+    before = logging.root.manager.disable
+    try:
+        for given, inside in ((logging.NOTSET, logging.WARNING), (logging.CRITICAL, logging.CRITICAL)):
+            logging.disable(given)
+            with quiet():
+                assert logging.root.manager.disable == inside
+            assert logging.root.manager.disable == given
+    finally:
+        logging.disable(before)
 
 
 def test_missing_packages_are_named_with_the_extra_that_brings_them(monkeypatch):
