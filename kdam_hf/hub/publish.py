@@ -74,7 +74,7 @@ def publish(publication: Publication, private: bool = False, tag: str | None = N
         URL of the commit.
 
     Raises:
-        HubError: refused, unreachable or interrupted; says what to do.
+        HubError: refused, unreachable or interrupted, or committed but not tagged; says which, and what to do.
     """
     check_tag(tag)
     open_repository(publication.repo_id, private, token)

@@ -1,8 +1,8 @@
 """One commit on the Hub, and what to do when it fails.
 
 Whatever the client raises becomes one `HubError` that names the repository, the cause and the remedy. Nothing becomes
-visible before the commit, so every failure may be answered by running the same command again; weights that arrived
-before are not sent twice.
+visible before the commit, so a failure up to there may be answered by running the same command again; weights that arrived
+before are not sent twice. After it only the tag can fail, which is said apart.
 """
 
 import re
@@ -24,6 +24,7 @@ from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.hub.repository import Files
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+AGAIN = "run the same command again; nothing is visible before the commit, and what has arrived is not sent twice"
 
 
 def check_repo_id(repo_id: str) -> str:
@@ -98,7 +99,7 @@ def upload(
         URL of the commit.
 
     Raises:
-        HubError: refused, unreachable or interrupted.
+        HubError: refused, unreachable or interrupted; or committed, but not tagged.
         KdamValueError: a tag that is not a name.
     """
     check_tag(tag)
@@ -109,27 +110,34 @@ def upload(
             raise HubError(f"{repo_id} has a tag {tag} already, and a tag does not move; choose another --revision.")
         operations = [CommitOperationAdd(name, _source(content)) for name, content in files.items()]
         commit: CommitInfo = api.create_commit(repo_id, operations, commit_message=message)
-        if tag is not None:
+    if tag is not None:
+        alone = f"set the tag with `hf repos tag create {repo_id} {tag} --revision {commit.oid}`"
+        with explained(f"{repo_id}: committed as {commit.oid}, but the tag {tag} failed", alone):
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return str(commit.commit_url)
 
 
 @contextmanager
-def explained(repo_id: str) -> Iterator[None]:
-    """Turn the client's errors into a `HubError` with the remedy."""
+def explained(what: str, again: str = AGAIN) -> Iterator[None]:
+    """Turn the client's errors into a `HubError` with the remedy.
+
+    Args:
+        what: failed; the repository, and how far it came.
+        again: what to do once the network is back.
+    """
     try:
         yield
     except (HubError, KdamValueError):
         raise
     except Exception as error:  # the client raises RuntimeError, ValueError, OSError and those of its HTTP library
-        raise HubError(f"{repo_id}: {_remedy(error)}") from error
+        raise HubError(f"{what}: {_remedy(error, again)}") from error
 
 
 def _source(content: bytes | Path) -> bytes | str:
     return content if isinstance(content, bytes) else str(content)
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, again: str) -> str:
     """What happened, and what to do."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:
@@ -154,5 +162,5 @@ def _remedy(error: Exception) -> str:
     where = f" ({status})" if status else ""
     return (
         f"the Hub could not be reached or the upload was interrupted{where}: {type(chain[-1]).__name__}: {first}. Check the "
-        "network and run the same command again; nothing is visible before the commit, and what has arrived is not sent twice."
+        f"network and {again}."
     )

@@ -6,6 +6,7 @@ private repositories are hidden, uploads are verified, card metadata is checked;
     with HubServer() as hub:
         hub.drop_uploads = 1      # the next file breaks off half-way
         hub.unavailable = 2       # the next two commits are answered with 503
+    hub.tags_unavailable = 1  # and the next tag
 
 The client reads its settings when it is imported, so `hub.environment(folder)` is for a process that is started after that.
 """
@@ -232,6 +233,9 @@ def commit(request, kind, id, revision):
 def tag(request, kind, id, revision):
     repository = request.repository(kind, id)
     request.may_write()
+    if request.hub.tags_unavailable:
+        request.hub.tags_unavailable -= 1
+        raise Answer(503, message="try again later")
     if request.json()["tag"] in repository.tags:
         raise Answer(409, message="the tag exists")
     repository.tags[request.json()["tag"]] = repository.at(revision)[0]
@@ -308,7 +312,7 @@ class HubServer:
 
     def __init__(self):
         self.repositories, self.blobs, self.log = {}, {}, []
-        self.drop_uploads = self.unavailable = 0
+        self.drop_uploads = self.unavailable = self.tags_unavailable = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
         self._server.hub, self._server.daemon_threads = self, True
         self.url = f"http://127.0.0.1:{self._server.server_port}"

@@ -1,6 +1,7 @@
 """Publishing through the real client to a Hub on loopback: one commit, the right files, tags, private, and clear errors."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -58,6 +59,18 @@ def test_a_tag_names_the_commit_and_does_not_move(hub, publication):
     with pytest.raises(HubError, match="has a tag v1 already"):
         publish(publication, tag="v1")
     assert len(messages(hub)) == 2
+
+
+def test_a_tag_that_fails_after_the_commit_does_not_deny_the_commit(hub, publication):
+    hub.tags_unavailable = 1
+    with pytest.raises(HubError, match="but the tag v1 failed") as caught:
+        publish(publication, tag="v1")
+    repository = hub.repositories["model", ID]
+    assert len(messages(hub)) == 2
+    assert not repository.tags
+    assert f"committed as {repository.branches['main']}" in str(caught.value)
+    assert f"hf repos tag create {ID} v1 --revision {repository.branches['main']}" in str(caught.value)
+    assert not re.search("nothing is visible|same command again", str(caught.value))
 
 
 def test_a_tag_that_is_no_name_is_refused_before_any_request(hub, publication):
