@@ -24,7 +24,7 @@ from .weights_kdam import HUB_OPTIONS, WEIGHTS, find_weights, refuse_incomplete,
 
 SIZE_DIVISOR = 32
 STRIDE = 4
-NEAREST = 0.1
+SHORTEST_DEPTH = 0.1
 
 
 def positive(x: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def positive(x: Tensor) -> Tensor:
     A softplus or exponential has next to no gradient where it is near zero: a region once predicted there stays there.
     """
     metres = 1 + x
-    return metres + (metres.clamp_min(NEAREST) - metres).detach()
+    return metres + (metres.clamp_min(SHORTEST_DEPTH) - metres).detach()
 
 
 def unit(x: Tensor) -> Tensor:

@@ -4,8 +4,9 @@
 2. `cauchy_schwarz` compares two distributions in log space; it is the paper's replacement of KL.
 3. `matching` says what is compared: all tasks of one pixel (inter-task), one class over all pixels (intra-task).
 4. `baselines` holds the published opponents on the same inputs: kl, dist, cwd.
-5. `kernels` computes supervised losses and the CS match at full resolution without full-resolution maps.
-6. `criterion` checks the predictions, picks the method and weights its terms; nothing else is needed by a trainer.
+5. `kernels` computes the CS match fast, and supervised losses and match at full resolution without full-resolution maps.
+6. `criterion` checks the predictions, picks the method and weights its terms. Called, it computes them by itself, CS in plain
+   torch; a trainer has the `match` of CS computed by the kernels.
 
 A new divergence is one function and one line in `criterion._TERMS`. No function here asks which task it sees.
 """

@@ -135,7 +135,10 @@ class DistillationCriterion:
     def match(
         self, student_predictions: Mapping[str, Tensor], teacher_predictions: Mapping[str, Tensor], valid_BHW: Tensor
     ) -> Match:
-        """The same match at full resolution, for `kernels.dense_loss`; arguments and errors as of a call."""
+        """The match of "cs" as the kernels take it: for `match_loss` on these maps, for `dense_loss` on their upsampling.
+
+        Arguments and errors as of a call.
+        """
         student, teacher = self._aligned(student_predictions, teacher_predictions)
         check_maps(student, teacher, valid_BHW)
         _check_finite_teacher(teacher, valid_BHW)

@@ -17,8 +17,6 @@ HUB_STRATEGIES = ("end", "every_save")
 
 
 def _field(default: Any, text: str) -> Any:
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: default, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -177,7 +175,9 @@ class KdamTrainingArguments(TrainingArguments):
         self.bf16 = use_bf16(self.precision, self.use_cpu)
         self.dataloader_persistent_workers = base.dataloader_persistent_workers or self.dataloader_num_workers > 0
         self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
+        output_dir = self.output_dir
         super().__post_init__()
+        self.output_dir = output_dir  # which `TrainingArguments` makes up
         if self.device.type == "cpu":
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -189,7 +189,7 @@ def writing_to(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(
             f"{folder}: could not be written ({(str(error) or type(error).__name__).splitlines()[0]}); "
-            f"without it {shutil.disk_usage(_existing(folder)).free:,} bytes are free there. Earlier checkpoints are "
+            f"without it {shutil.disk_usage(existing(folder)).free:,} bytes are free there. Earlier checkpoints are "
             "intact: make room, then run the same command with --resume_from_checkpoint last."
         ) from error
 
@@ -259,5 +259,6 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -8,7 +8,7 @@ deleted by the next one; an upload that fails during the training is reported an
 import warnings
 from typing import Any
 
-from kdam_hf.errors import HubError
+from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.hub import make_publication, open_repository, upload
 from kdam_hf.training.sealed_trainer import SealedTrainer
 
@@ -54,14 +54,20 @@ class PublishingTrainer(SealedTrainer):
             blocking: always.
             token: with the right to write; by default `hub_token`, or the one of this machine.
             revision: not supported: the main branch is pushed to.
-            kwargs: not used.
+            kwargs: none are known.
 
         Returns:
             URL of the commit; None on processes other than the first.
 
         Raises:
             HubError: refused, unreachable or interrupted; the model is complete on disk.
+            KdamValueError: a revision, or an argument that is not known.
         """
+        if revision is not None or kwargs:
+            raise KdamValueError(
+                f"push_to_hub was given {dict(revision=revision, **kwargs)}; it pushes to the main branch. Name a state by a "
+                "tag with scripts/publish.py --revision."
+            )
         if not self.is_world_process_zero():
             return None
         if self.hub_model_id is None:

@@ -76,7 +76,8 @@ class WatchedDataset(Dataset[Any]):
     def busy(self) -> list[str]:
         """The samples that dead workers were reading; where none is dead, those being read now."""
         alive = {child.pid for child in multiprocessing.active_children()}
-        newest = self.pids.max(0).values.tolist() if self.pids.numel() else []
+        generations = self.pids.T.tolist()  # numbers of processes begin anew at some time: the last is not the largest
+        newest = [next((pid for pid in reversed(pids) if pid), 0) for pids in generations]
         reading = [
             (index, pid in alive) for index, pid in zip(self.reading.tolist(), newest, strict=True) if index != IDLE
         ]

@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def parse_recipe(
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(groups, description=description, allow_abbrev=False)
     parser.add_argument("--config", help="YAML recipe; every key below may stand in it")
-    known = {action.dest for action in parser._actions}
+    known = {action.dest: action.dest for action in parser._actions}
+    typed = {s.lstrip("-").replace("-", "_"): action.dest for action in parser._actions for s in action.option_strings}
     config = _config_path(arguments)
     recipe = read_recipe(config) if config else {}
     for key in recipe:
@@ -66,12 +67,13 @@ def parse_recipe(
         actions[key].required = False
     parser.set_defaults(**recipe)
     given = {a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
-    for key in given - {"help"}:
-        _refuse_unknown(key, known, "command line")
+    for key in given:
+        _refuse_unknown(key, typed, "command line")
     instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]
     settings = dict(recipe)
+    keys = {typed[key] for key in given}
     for instance in instances:
-        settings |= {key: getattr(instance, key) for key in given if key in instance.__dataclass_fields__}
+        settings |= {key: getattr(instance, key) for key in keys if key in instance.__dataclass_fields__}
     return (*instances, settings)
 
 
@@ -116,7 +118,7 @@ def _config_path(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _refuse_unknown(key: str, known: set[str], source: str) -> None:
+def _refuse_unknown(key: str, known: Mapping[str, str], source: str) -> None:
     if key not in known:
         close = difflib.get_close_matches(key, known, n=1)
         raise KdamValueError(

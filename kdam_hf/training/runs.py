@@ -64,10 +64,10 @@ def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArgume
         KdamValueError: unknown role or preset, or no output_dir.
         CheckpointError: output_dir holds the checkpoints of a run that is not to be resumed.
     """
-    if args.output_dir is None or model.role not in MODELS:
-        raise KdamValueError(
-            f"output_dir={args.output_dir}, role={model.role!r}; expected a folder and one of {', '.join(MODELS)}."
-        )
+    if args.output_dir is None:
+        raise KdamValueError("output_dir is not given: a folder for the model, its checkpoints and results.json.")
+    if model.role not in MODELS:
+        raise KdamValueError(f"role is {model.role!r}; expected one of {', '.join(MODELS)}.")
     settings = {
         key: value for key, value in settings.items() if key != "hub_token"
     }  # a secret, and these are published

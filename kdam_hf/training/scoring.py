@@ -4,9 +4,11 @@ Unusual here: a process that counts sends back sums, not values, so the numbers 
 """
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdam_hf.distributed import Processes
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import DataWorkerError, KdamValueError
 from kdam_hf.metrics import Metric, delta_m, under_protocol
 from kdam_hf.tasks import Task
+from kdam_hf.training.signals import shield_worker
 
 Arrays = dict[str, NDArray[Any]]
 # facts of a score that must agree with those of the score it is held against
@@ -65,6 +68,7 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
 
     Raises:
         KdamValueError: num_proc < 1, or a metric refuses a map; names where the prediction comes from.
+        DataWorkerError: a counting process died.
     """
     if num_proc < 1:
         raise KdamValueError(f"num_proc is {num_proc}: expected the number of processes that count, at least 1.")
@@ -75,15 +79,22 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
             images += 1
         return images
     empty = {name: metric.with_settings() for name, metric in metrics.items()}
-    with ProcessPoolExecutor(num_proc, initializer=_begin, initargs=(empty,)) as pool:
-        under_way: deque[Future[dict[str, Arrays]]] = deque()
-        for one in maps:
-            under_way.append(pool.submit(_count, one.index, _arrays(one.predictions), _arrays(one.labels), one.sources))
-            images += 1
-            if len(under_way) == 2 * num_proc:
-                _merge(metrics, under_way.popleft().result())
-        for future in under_way:
-            _merge(metrics, future.result())
+    try:
+        with ProcessPoolExecutor(num_proc, initializer=_begin, initargs=(os.getpid(), empty)) as pool:
+            under_way: deque[Future[dict[str, Arrays]]] = deque()
+            for one in maps:
+                arrays = _arrays(one.predictions), _arrays(one.labels)
+                under_way.append(pool.submit(_count, one.index, *arrays, one.sources))
+                images += 1
+                if len(under_way) == 2 * num_proc:
+                    _merge(metrics, under_way.popleft().result())
+            for future in under_way:
+                _merge(metrics, future.result())
+    except BrokenProcessPool as error:
+        raise DataWorkerError(
+            f"one of {num_proc} processes that count died after {images} images were handed out; it was killed, mostly for "
+            "lack of memory. Count with fewer."
+        ) from error
     return images
 
 
@@ -179,7 +190,8 @@ def _merge(metrics: Mapping[str, Metric], counted: Mapping[str, Arrays]) -> None
 _EMPTY: dict[str, Metric] = {}
 
 
-def _begin(empty: Mapping[str, Metric]) -> None:
+def _begin(parent: int, empty: Mapping[str, Metric]) -> None:
+    shield_worker(parent)
     torch.set_num_threads(1)
     _EMPTY.update(empty)
 

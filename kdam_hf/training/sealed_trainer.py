@@ -17,7 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
 from kdam_hf.distributed import Processes
-from kdam_hf.errors import CheckpointError
+from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.checkpointing import (
     checkpoint_folder,
@@ -47,10 +47,15 @@ class SealedTrainer(Trainer):
     _resumed_from: Path | None = None
     _facts: dict[str, Any]
     _stop: StopRequest
+    _agreed: int = 0
+    """The signal that all processes stop after; 0 for none."""
+    _saved_step: int | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, model: Any, args: KdamTrainingArguments, *more: Any, **kwargs: Any) -> None:
+        if args.output_dir is None:
+            raise KdamValueError("output_dir is not given: a folder for the model and its checkpoints.")
         self._watched: dict[str, WatchedDataset] = {}
-        super().__init__(*args, **kwargs)
+        super().__init__(model, args, *more, **kwargs)
         self.processes = Processes(self.args.world_size)
         self._stop = StopRequest()
         self.add_callback(_Stopper(self))
@@ -76,7 +81,8 @@ class SealedTrainer(Trainer):
         Raises:
             CheckpointError: the checkpoint is damaged, incomplete, or of a run with another objective; or the disk is full.
             DataWorkerError, OutOfMemoryError: as `explained_failures` has them.
-            SystemExit: 128 + signal, after a signal; the checkpoint of the last step is sealed.
+            SystemExit: 128 + signal, after a signal; the checkpoint of the last step is sealed. A signal that comes after the
+                last step of a training without checkpoints is not heeded: the weights would be lost.
         """
         output = Path(self.args.output_dir or "")
         with exclusive(output) if self.args.process_index == 0 else nullcontext():
@@ -85,19 +91,35 @@ class SealedTrainer(Trainer):
                     clean(output)
             self._facts = {"objective": self.describe(), "versions": versions()}
             self._resumed_from = self._choose(resume_from_checkpoint, output)
+            self._agreed, self._saved_step = 0, None
+            self.forget_sums()
             with StopRequest() as self._stop, self.explained_failures():
                 chosen = None if self._resumed_from is None else str(self._resumed_from)
                 result = super().train(resume_from_checkpoint=chosen, **kwargs)
-        if self._stop.received:
+                stopped_by = self.agree_on_stop()
+        step = self.state.global_step
+        if stopped_by and self._saved_step == step:
             if self.is_world_process_zero():
-                step = self.state.global_step
                 print(f"stopped; continue from step {step} with --resume_from_checkpoint {LAST}", flush=True)
-            raise SystemExit(self._stop.exit_code)
+            raise SystemExit(128 + stopped_by)
         return result
 
-    def explained_failures(self) -> AbstractContextManager[None]:
-        """While entered, failures of data workers and of memory say what was going on."""
-        return explained_failures(lambda: f"step {self.state.global_step}, {self.batch_shape()}", self._watched)
+    def agree_on_stop(self) -> int:
+        """The signal that any process was told, the same on all; 0 for none. Called by all of them."""
+        told = self._stop.received  # which a signal may change at any moment, hence never written here
+        if self.args.world_size > 1:
+            told = int(self.processes.max(torch.tensor(told, device=self.args.device)).item())
+        self._agreed = self._agreed or told
+        return self._agreed
+
+    def explained_failures(self, *names: str) -> AbstractContextManager[None]:
+        """While entered, failures of data workers and of memory say what was going on; afterwards no worker is left.
+
+        Args:
+            names: "train", "eval"; whose workers. By default those of both.
+        """
+        watched = {name: self._watched[name] for name in names if name in self._watched} if names else self._watched
+        return explained_failures(lambda: f"step {self.state.global_step}, {self.batch_shape()}", watched)
 
     def _choose(self, asked: str | bool | None, output: Path) -> Path | None:
         """The checkpoint to go on from, verified, and made by a run with the same objective."""
@@ -176,6 +198,7 @@ class SealedTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if main:
                 seal(partial, final, {"step": step, **self._facts})
+        self._saved_step = step
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(final))
         if main:
@@ -226,6 +249,15 @@ class SealedTrainer(Trainer):
         verify(Path(self.state.best_model_checkpoint))
         super()._load_best_model()
 
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """After a signal, without the clean-up of a finished training: it would delete what to continue from."""
+        best = self.state.best_model_checkpoint
+        if self._agreed:
+            self.state.best_model_checkpoint = None
+        result = super()._finalize_training(*args, **kwargs)
+        self.state.best_model_checkpoint = best
+        return result
+
     # ---- what is between two log lines ------------------------------------------------------------------------------
 
     def running_sums(self) -> dict[str, Any]:
@@ -235,6 +267,9 @@ class SealedTrainer(Trainer):
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
         }
+
+    def forget_sums(self) -> None:
+        """Drop what an earlier training of this object has left of them; `Trainer` does so with its own."""
 
     def restore_sums(self, sums: dict[str, Any]) -> None:
         """Take up what `running_sums` left."""
@@ -276,8 +311,5 @@ class _Stopper(TrainerCallback):
             self.trainer.restore_sums(json.loads((folder / self.trainer._sums_file).read_text()))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        stop = self.trainer._stop
-        if args.world_size > 1:  # all agree on the step, whoever was told
-            stop.received = int(self.trainer.processes.max(torch.tensor(stop.received, device=args.device)).item())
-        if stop.received:
+        if self.trainer.agree_on_stop():
             control.should_training_stop = control.should_save = True

@@ -34,11 +34,6 @@ class StopRequest:
         self._first = 0.0
         self._previous: dict[int, Any] = {}
 
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal, as shells report a process that died of it."""
-        return 128 + self.received
-
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in STOPPING}

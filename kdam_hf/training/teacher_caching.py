@@ -22,11 +22,12 @@ from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import DistillationArguments, KdamTrainingArguments, use_bf16
+from kdam_hf.training.checkpointing import existing
+from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
 from kdam_hf.training.report import write_json
 from kdam_hf.training.teacher import FrozenTeacher, load_teacher
 from kdam_hf.training.teacher_cache import (
     MANIFEST,
-    Key,
     TeacherCache,
     crop_checksum,
     read_manifest,
@@ -59,6 +60,7 @@ def fill_cache(
     Raises:
         CheckpointError: the folder belongs to something else, with the list of differences; or too little disk space.
         KdamValueError: no teacher, cache folder or number of views; or predictions that cannot be stored.
+        DataWorkerError, OutOfMemoryError: as `explained_failures` has them.
     """
     folder, main = Path(distillation.teacher_cache or ""), args.process_index == 0
     wanted = describe(distillation, dataset, tasks)
@@ -77,8 +79,19 @@ def fill_cache(
         if missing:
             teacher = load_teacher(distillation, student, cache.manifest["precision"] == "bf16").to(args.device)
             batch_size = distillation.teacher_batch_size or args.per_device_train_batch_size
-            loader = _loader(dataset, Collator(tasks), missing, batch_size, args)
-            with tqdm(total=len(share), initial=len(share) - len(missing), unit="crop", disable=hidden) as bar:
+            watched = WatchedDataset(dataset, args.dataloader_num_workers)
+            loader = make_loader(
+                watched,
+                args,
+                batch_sampler=[missing[k : k + batch_size] for k in range(0, len(missing), batch_size)],
+                collate_fn=Collator(tasks),
+                pin_memory=args.dataloader_pin_memory,
+            )
+            failures = explained_failures(lambda: f"filling the teacher cache {folder}", {"crops": watched})
+            with (
+                failures,
+                tqdm(total=len(share), initial=len(share) - len(missing), unit="crop", disable=hidden) as bar,
+            ):
                 bar.set_description("running the teacher")
                 _write(cache, loader, teacher, args, bar)
         PartialState().wait_for_everyone()
@@ -109,7 +122,7 @@ def start(folder: Path, wanted: Mapping[str, Any], precision: str) -> None:
     size = record_bytes(wanted) * wanted["images"]
     paths = [view_path(folder, view) for view in range(wanted["views"])]
     needed = sum(max(0, size - (path.stat().st_blocks * 512 if path.exists() else 0)) for path in paths)
-    free = shutil.disk_usage(next(parent for parent in folder.absolute().parents if parent.exists())).free
+    free = shutil.disk_usage(existing(folder)).free
     print(
         f"teacher cache {folder}: {wanted['views']} views of {wanted['images']} images, {_size(record_bytes(wanted))} each "
         f"({wanted['dtype']}): {_size(needed)} to write, {_size(free)} free",
@@ -123,18 +136,6 @@ def start(folder: Path, wanted: Mapping[str, Any], precision: str) -> None:
     for path in paths:
         with path.open("ab") as file:
             file.truncate(size)
-
-
-def _loader(
-    dataset: TransformedDataset, collator: Collator, keys: list[Key], batch_size: int, args: KdamTrainingArguments
-) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_sampler=[keys[k : k + batch_size] for k in range(0, len(keys), batch_size)],
-        num_workers=args.dataloader_num_workers,
-        collate_fn=collator,
-        pin_memory=args.dataloader_pin_memory,
-    )
 
 
 def _write(

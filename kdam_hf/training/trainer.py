@@ -168,6 +168,12 @@ class MultiTaskTrainer(PublishingTrainer):
         terms = {name: value.item() for name, value in self._sums.items()}
         return super().running_sums() | {"terms": terms, "summed_steps": self._summed_steps}
 
+    def forget_sums(self) -> None:
+        """With the loss terms, and the samples of an unfinished step."""
+        super().forget_sums()
+        self._sums.clear()
+        self._summed_steps, self._seen = 0, []
+
     def restore_sums(self, sums: dict[str, Any]) -> None:
         """With the loss terms, one by one."""
         super().restore_sums(sums)
@@ -188,7 +194,7 @@ class MultiTaskTrainer(PublishingTrainer):
         self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Stream the split through the tasks' metrics; the keys are `eval_<task>/<metric>`."""
-        with self.compute_loss_context_manager(), self.explained_failures():
+        with self.compute_loss_context_manager(), self.explained_failures("eval"):
             metrics = evaluate_model(
                 self.accelerator.unwrap_model(self.model),
                 dataloader,
@@ -213,7 +219,8 @@ class DistillationTrainer(MultiTaskTrainer):
         kwargs: of `MultiTaskTrainer`.
 
     Raises:
-        KdamValueError: a method without a teacher, or a teacher without a method.
+        KdamValueError: a method without a teacher, a teacher without a method, or two teachers; more views than are stored; a
+            criterion with tasks that this trainer does not have, or not with all of them at full resolution.
     """
 
     def __init__(
@@ -225,12 +232,16 @@ class DistillationTrainer(MultiTaskTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        taught = teacher is not None or isinstance(self.train_dataset, TaughtDataset)
+        replayed = isinstance(self.train_dataset, TaughtDataset)
+        taught = teacher is not None or replayed
         if taught != (criterion.method != "none"):
             raise KdamValueError(
                 f"method {criterion.method!r} with {'a ' if taught else 'no '}teacher; "
                 "give a teacher for cs, kl, dist and cwd, and none for method none."
             )
+        if replayed:
+            _check_replay(self.train_dataset, teacher, views)
+        self._matched = _matched_tasks(self.tasks, criterion)
         if criterion.couples_batch and self.args.gradient_accumulation_steps > 1:
             warnings.warn(
                 f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
@@ -250,6 +261,7 @@ class DistillationTrainer(MultiTaskTrainer):
         elif isinstance(self.train_dataset, TaughtDataset):
             taught = self.train_dataset.cache.manifest
             match |= {"teacher_sha256": " ".join(taught["teacher"]), "teacher_cache_dtype": taught["dtype"]}
+            match["teacher_bf16"] = taught["precision"] == "bf16"
         return facts | {f"distillation.{name}": value for name, value in match.items()}
 
     @property
@@ -268,7 +280,7 @@ class DistillationTrainer(MultiTaskTrainer):
         supervised = super().objective(predictions, inputs)
         if self.criterion.method == "cs":
             settings = self.criterion.match(predictions, taught, valid)
-            total, terms = match_loss(self.tasks, predictions, settings, valid, self.processes)
+            total, terms = match_loss(self._matched, predictions, settings, valid, self.processes)
             return DenseLoss(supervised.total + total, supervised.terms | terms)
         match = self.criterion(predictions, taught, valid, self.processes)
         total = supervised.total + torch.stack(list(match.values())).sum()
@@ -276,9 +288,34 @@ class DistillationTrainer(MultiTaskTrainer):
 
     def _taught(self, inputs: Batch) -> dict[str, Tensor]:
         """The teacher's predictions (B, C, h, w), replayed with the batch or made now, float32."""
-        if self.teacher is None or "teacher" in inputs:
-            return inputs["teacher"]
-        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
+        return inputs["teacher"] if self.teacher is None else self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
+
+
+def _check_replay(dataset: TaughtDataset, teacher: FrozenTeacher | None, views: int | None) -> None:
+    stored = dataset.cache.views
+    if teacher is not None:
+        raise KdamValueError("a teacher and a dataset with the predictions of one; give one of them.")
+    if views is None or views > stored:
+        raise KdamValueError(
+            f"views={views}, but {dataset.cache.folder} holds {stored} views of each image; give views of 1 to {stored}."
+        )
+
+
+def _matched_tasks(tasks: Sequence[Task], criterion: DistillationCriterion) -> list[Task]:
+    """Those of the criterion, which must be tasks of the trainer, settings included."""
+    names, foreign = [task.name for task in criterion.tasks], [t.name for t in criterion.tasks if t not in tasks]
+    if foreign:
+        raise KdamValueError(
+            f"the criterion matches {', '.join(foreign)}, which the trainer does not have with the same settings; make it "
+            f"from its tasks: {', '.join(task.name for task in tasks)}."
+        )
+    matched = [task for task in tasks if task.name in names]
+    if criterion.method != "none" and criterion.resolution == "full" and len(matched) < len(tasks):
+        raise KdamValueError(
+            f"resolution 'full' matches all of {', '.join(task.name for task in tasks)}, the criterion has {names}; give it "
+            "all, or use resolution 'stride4'."
+        )
+    return matched
 
 
 def stride_mask(pixel_mask: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hub_kit import ROOT
 
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.training import KdamTrainingArguments, load_model
+from kdam_hf.training.hub_trainer import PublishingTrainer
 
 sys.path.append(str(ROOT / "scripts"))
 import train as script
@@ -82,6 +84,12 @@ def test_a_wrong_token_ends_the_run_before_its_first_step(hub, tmp_path):
     with pytest.raises(HubError, match="not valid"):
         train(tmp_path / "run", "--hub_token", "forged")
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_push_to_another_branch_is_refused_when_asked_for_in_code(hub, tmp_path):
+    trainer = SimpleNamespace(is_world_process_zero=lambda: True)
+    with pytest.raises(KdamValueError, match="pushes to the main branch"):
+        PublishingTrainer.push_to_hub(trainer, revision="dev")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest_kit import MEAN, STD, Kit
 from fault_kit import untimed
+from transformers import TrainerCallback
 
 from kdam_hf import KdamStudent
 from kdam_hf.distillation import DistillationCriterion
@@ -100,6 +101,45 @@ def test_with_two_workers_the_rest_is_the_same(tmp_path):
     alone = trainer_in(tmp_path / "alone", dataloader_num_workers=0)
     alone.train()
     assert outcome(alone) == outcome(whole)
+
+
+@pytest.mark.reliability
+@pytest.mark.fault(6)
+def test_an_evaluation_leaves_the_workers_of_the_training_alone(tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 2}
+    alone = trainer_in(tmp_path / "alone", **options)
+    alone.train()
+    beside = trainer_in(tmp_path / "beside", **options, dataloader_num_workers=2, dataloader_timeout=20.0)
+    beside.train()
+    assert outcome(beside) == outcome(alone)
+
+
+@pytest.mark.fault(6)
+def test_a_second_training_of_one_trainer_logs_nothing_of_an_interrupted_first(tmp_path):
+    options = {"preset": "tiny-resnet", "logging_steps": 4, "max_steps": 4}
+    fresh = trainer_in(tmp_path / "fresh", **options)
+    fresh.train()
+    twice = trainer_in(tmp_path / "twice", **options)
+    start = {key: value.clone() for key, value in twice.model.state_dict().items()}
+    twice.add_callback(StopAt(2))
+    twice.train()
+    assert twice.state.global_step == 2
+    twice.remove_callback(StopAt)
+    twice.model.load_state_dict(start)
+    twice.optimizer = twice.lr_scheduler = None
+    twice.train()
+    terms = [key for key in fresh.state.log_history[0] if key.startswith("loss")]
+    assert len(terms) > 2
+    for key in terms:
+        assert twice.state.log_history[0][key] == pytest.approx(fresh.state.log_history[0][key]), key
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
 
 
 @pytest.mark.fault(7)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from fault_kit import ROOT, fork
@@ -73,12 +74,12 @@ def test_a_signal_seals_the_step_and_the_rest_is_as_if_it_had_not_come(tmp_path,
     pid = fork(lambda: train_visibly(tmp_path, **options))
     wait_for((tmp_path / "step-1").exists)
     time.sleep(moment)
-    if workers:  # as a scheduler does it: every process of the job is told
-        for worker in children(pid):
-            os.kill(worker, number)
-    os.kill(pid, number)
+    told = children(pid)
+    assert len(told) >= workers
+    for process in (*told, pid):  # as a scheduler does it: every process of the job
+        os.kill(process, number)
     assert ended(pid) == code
-    assert not children(pid)
+    wait_for(lambda: not any(os.path.exists(f"/proc/{child}/cwd") for child in told), 10)
     (sealed,) = list_checkpoints(tmp_path)
     assert 0 < verify(sealed)["step"] < STEPS
     assert wait(fork(lambda: train(tmp_path, **options)), tmp_path) == reference
@@ -105,12 +106,49 @@ def test_a_second_signal_ends_at_once_and_saves_nothing(tmp_path):
     assert not list_checkpoints(tmp_path)
 
 
+@pytest.mark.fault(9)
+def test_a_signal_that_comes_while_processes_agree_is_heeded_after_the_next_step(tmp_path):
+    trainer = build(tmp_path)
+    asked = []
+
+    class Told:
+        def max(self, value):
+            asked.append(value.item())
+            os.kill(os.getpid(), signal.SIGTERM)  # after this process has said that it was not told
+            return value
+
+    with StopRequest(echo_s=60) as trainer._stop, patch.object(type(trainer.args), "world_size", 2):
+        trainer.processes = Told()
+        assert trainer.agree_on_stop() == 0
+        assert trainer.agree_on_stop() == signal.SIGTERM
+    assert asked == [0, signal.SIGTERM]
+
+
+@pytest.mark.fault(9)
+def test_a_stopped_training_keeps_the_checkpoint_that_it_names_beside_the_best_one(tmp_path):
+    trainer = build(tmp_path, save_total_limit=1)
+
+    class BestIsFirst(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                state.best_global_step = 1
+                state.best_model_checkpoint = str(tmp_path / "checkpoint-1")
+            if state.global_step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.add_callback(BestIsFirst())
+    trainer.callback_handler.callbacks.reverse()  # before the one that looks for signals
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-1"]
+
+
 def test_the_echo_of_a_signal_through_a_launcher_is_not_a_second_one():
     before = signal.getsignal(signal.SIGINT)
     with StopRequest(echo_s=60) as stop:
         for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
-    assert stop.exit_code == 130
+    assert stop.received == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -1,7 +1,15 @@
 import pytest
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.training import DataArguments, DistillationArguments, KdamTrainingArguments, StudentArguments, parse_recipe
+from kdam_hf.training import (
+    DataArguments,
+    DistillationArguments,
+    KdamTrainingArguments,
+    MultiTaskTrainer,
+    StudentArguments,
+    parse_recipe,
+    prepare,
+)
 
 GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
 
@@ -22,6 +30,21 @@ def test_the_command_line_overrides_the_recipe_and_both_are_recorded(tmp_path):
     assert settings["max_steps"] == 9
     assert settings["hflip"] is False
     assert "temperature" not in settings
+
+
+def test_a_switch_is_taken_off_by_its_no_form_and_recorded_under_its_own_key(tmp_path):
+    data, _, _, _, settings = parse_recipe(GROUPS, ["--no_hflip", "--no-photometric", "--output_dir", str(tmp_path)])
+    assert (data.hflip, data.photometric) == (False, False)
+    assert (settings["hflip"], settings["photometric"]) == (False, False)
+    assert not [key for key in settings if key.startswith("no_")]
+
+
+def test_a_folder_that_was_not_given_is_asked_for(kit):
+    data, model, _, args, settings = parse_recipe(GROUPS, ["--use_cpu", "--cpu_threads", "1"])
+    with pytest.raises(KdamValueError, match="output_dir is not given"):
+        prepare(data, model, args, settings)
+    with pytest.raises(KdamValueError, match="output_dir is not given"):
+        MultiTaskTrainer(kit.model(), args, kit.tasks, kit.train_data())
 
 
 def test_defaults_are_the_protocol_of_the_field(tmp_path):

@@ -1,12 +1,15 @@
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
 
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import DataWorkerError, KdamValueError
 from kdam_hf.metrics import delta_m
 from kdam_hf.tasks import NYUD_V2, make_task
+from kdam_hf.training import scoring
 from kdam_hf.training.report import results_table
 from kdam_hf.training.scoring import (
     ImageMaps,
@@ -57,6 +60,12 @@ def test_a_refused_prediction_is_named(all_tasks, num_proc):
 
     with pytest.raises(KdamValueError, match=r"depth 1: 1 predicted values .* NaN"):
         count_maps(spoilt(), make_metrics(all_tasks), num_proc)
+
+
+def test_a_counting_process_that_is_killed_is_an_error_that_says_so(all_tasks, monkeypatch):
+    monkeypatch.setattr(scoring, "_update", lambda metrics, one: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataWorkerError, match="one of 2 processes that count died"):
+        count_maps(maps(all_tasks), make_metrics(all_tasks), num_proc=2)
 
 
 def test_no_process_and_an_unknown_protocol_are_refused(all_tasks):

@@ -12,6 +12,7 @@ from dataset_loaders import Collator, EpochSampler
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.training import DistillationTrainer, TaughtDataset, load_model
+from kdam_hf.training.identity import differences
 from kdam_hf.training.teacher_cache import decode, encode
 
 
@@ -165,9 +166,28 @@ def test_a_cache_and_a_method_go_together(kit, teacher):
         train(kit, "none", cache=fill(kit, teacher), method="none")
 
 
-def test_a_trainer_of_more_views_than_the_cache_holds_is_stopped(kit, teacher):
+def test_a_trainer_is_refused_more_views_than_the_cache_holds_or_a_second_teacher(kit, teacher):
+    cache = fill(kit, teacher, teacher_views=1)
+    with pytest.raises(KdamValueError, match=r"views=2, but .* holds 1 views"):
+        train(kit, "run", cache=cache)
+    with pytest.raises(KdamValueError, match="a teacher and a dataset with the predictions of one"):
+        train(kit, "run", cache=cache, online=online_teacher(kit, teacher, "fp32"))
     with pytest.raises(KdamValueError, match="1 views, asked for view 1"):
-        train(kit, "run", cache=fill(kit, teacher, teacher_views=1))
+        cache.read(1, 0)
+
+
+def test_a_replay_is_another_objective_when_the_teacher_ran_in_another_precision(kit, teacher):
+    said = []
+    for name, precision in (("a", "fp32"), ("b", "bf16")):
+        cache = fill(kit, teacher, teacher_cache=str(kit.root / name), teacher_precision=precision)
+        criterion = DistillationCriterion(kit.tasks, method="cs", beta=0.5)
+        data = TaughtDataset(kit.train_data(), cache)
+        said.append(
+            DistillationTrainer(
+                kit.model(), kit.args("run"), kit.tasks, data, criterion=criterion, views=VIEWS
+            ).describe()
+        )
+    assert differences(*said) == ["distillation.teacher_bf16 False -> True"]
 
 
 def test_the_reader_goes_to_worker_processes_closed_and_opens_there(kit, teacher):

@@ -4,13 +4,15 @@ import errno
 import json
 import os
 import shutil
+import signal
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from teacher_kit import VIEWS, content, fill, settings
 
 from dataset_loaders import TransformedDataset
-from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.errors import CheckpointError, DataWorkerError, KdamValueError
 from kdam_hf.training import TeacherCache, teacher_caching
 
 
@@ -60,6 +62,31 @@ def test_a_full_disk_is_found_before_anything_is_written(kit, teacher, monkeypat
     monkeypatch.setattr(teacher_caching.shutil, "disk_usage", lambda path: free)
     refused(kit, teacher, str(kit.root / "cache"), "needs", "0.00 MB are free")
     assert not (kit.root / "cache").exists()
+
+
+def test_the_space_that_counts_is_that_of_the_folder_where_it_is_there_already(kit, teacher, monkeypatch):
+    asked = []
+    usage = shutil.disk_usage
+    monkeypatch.setattr("shutil.disk_usage", lambda path: (asked.append(Path(path)), usage(path))[1])
+    (kit.root / "cache").mkdir()
+    fill(kit, teacher)
+    assert asked == [kit.root / "cache"]
+
+
+@pytest.mark.reliability
+@pytest.mark.fault(29)
+def test_a_worker_that_dies_while_the_cache_is_filled_names_its_sample(kit, teacher, monkeypatch):
+    data = kit.train_data()
+    name, read = data.dataset.ids[3], type(data).__getitem__
+
+    def dying(self, key):
+        if key[1] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, key)
+
+    monkeypatch.setattr(type(data), "__getitem__", dying)
+    with pytest.raises(DataWorkerError, match=rf"filling the teacher cache .*Reading: .*{name}"):
+        fill(kit, teacher, args=kit.args(dataloader_num_workers=1))
 
 
 def test_a_disk_that_fills_up_on_the_way_leaves_a_cache_to_go_on_with(kit, teacher, counted, monkeypatch):

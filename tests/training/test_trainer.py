@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,6 +80,26 @@ def test_a_method_and_a_teacher_go_together(kit):
         )
     with pytest.raises(KdamValueError, match="a teacher"):
         distiller(kit, "none", teacher=FrozenTeacher([kit.model("teacher")], kit.model().config))
+
+
+@pytest.mark.parametrize("method", ["cs", "kl"])
+def test_a_criterion_may_match_some_of_the_tasks_and_none_that_the_trainer_does_not_have(kit, method):
+    def distilling(tasks, **options):
+        teacher = FrozenTeacher([kit.model("teacher", seed=1).eval()], kit.model().config)
+        criterion = DistillationCriterion(tasks, method=method, **options)
+        return DistillationTrainer(
+            kit.model(), kit.args(), kit.tasks, kit.train_data(), teacher=teacher, criterion=criterion
+        )
+
+    some = distilling([task for task in kit.tasks if task.name in ("semseg", "depth")])
+    some.train()
+    assert any(key.startswith("kd_") for key in some.state.log_history[0])
+    other = [replace(task, loss_weight=7.0) if task.name == "depth" else task for task in kit.tasks]
+    with pytest.raises(KdamValueError, match="matches depth, which the trainer does not have with the same settings"):
+        distilling(other)
+    if method == "cs":
+        with pytest.raises(KdamValueError, match="resolution 'full' matches all of"):
+            distilling(kit.tasks[:1], resolution="full")
 
 
 def test_evaluation_streams_flat_metrics_for_every_task(kit):
