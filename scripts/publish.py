@@ -39,7 +39,7 @@ class PublishingArguments:
     picture: str | None = field(
         default=None,
         metadata={
-            "help": "PNG or JPEG for the card; by default contact_sheet.png in the folder or above it; none for none"
+            "help": "PNG or JPEG for the card; by default the sheet of compare.py, if this run is on it; none for none"
         },
     )
     dry_run: str | None = field(default=None, metadata={"help": "write the repository to this folder instead"})

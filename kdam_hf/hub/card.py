@@ -31,13 +31,12 @@ def make_card(record: Record, repo_id: str, license: str = UNKNOWN, progress: st
     """
     tasks = facts.tasks_of(record)
     keys = facts.primary_keys(record, tasks)
-    distilled = record.meta.get("method", (record.settings or {}).get("method", "none")) != "none"
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string(TEMPLATE.read_text()).render(
         card_data=card_data(record, repo_id, license, tasks).to_yaml(),
         name=repo_id.split("/")[-1],
         repo_id=repo_id,
-        role=_role(record, distilled),
+        role=_role(record),
         synthetic=is_synthetic(record),
         progress=progress,
         picture=PICTURE if record.picture else None,
@@ -52,7 +51,7 @@ def make_card(record: Record, repo_id: str, license: str = UNKNOWN, progress: st
         training=facts.training_lines(record),
         log=facts.log_table(record),
         distillation=facts.distillation_lines(record),
-        limits=facts.limit_lines(record, distilled),
+        limits=facts.limit_lines(record),
         licence=_licence(license),
         weights_sha256=record.weights_sha256,
         provenance=_provenance(record),
@@ -78,7 +77,7 @@ def card_data(record: Record, repo_id: str, license: str, tasks: tuple[Task, ...
         if key.split("/")[0] in rooms and math.isfinite(value)
     ]
     tags = ["kdam", "multi-task-learning", "dense-prediction", *rooms]
-    tags += ["knowledge-distillation"] if meta.get("method", "none") != "none" else []
+    tags += ["knowledge-distillation"] if record.distilled else []
     return ModelCardData(
         license=license,
         library_name="transformers",
@@ -96,9 +95,12 @@ def is_synthetic(record: Record) -> bool:
     return "synthetic_rooms" in (record.meta.get("data"), (record.settings or {}).get("dataset"))
 
 
-def _role(record: Record, distilled: bool) -> str:
+def _role(record: Record) -> str:
     kind = "teacher (strong decoder)" if record.config.model_type.endswith("teacher") else "student (light decoder)"
-    return f"KDAM {kind}, {'distilled from a teacher' if distilled else 'trained on labels alone'},"
+    how = {None: "of unrecorded training", "none": "trained on labels alone"}.get(
+        record.method, "distilled from a teacher"
+    )
+    return f"KDAM {kind}, {how},"
 
 
 def _licence(license: str) -> str:

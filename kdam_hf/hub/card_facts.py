@@ -163,9 +163,9 @@ def log_table(record: Record) -> dict[str, Any] | None:
 def distillation_lines(record: Record) -> list[str]:
     """Who taught, and how the match was made."""
     meta, settings = record.meta, record.settings or {}
-    method = meta.get("method", settings.get("method"))
+    method = record.method
     if method is None:
-        return ["None recorded: this model was trained on labels alone." if record.results else "Not recorded."]
+        return ["Not recorded."]
     if method == "none":
         return ["None: this model was trained on labels alone."]
     names = [name for name in meta.get("teacher", []) if is_public_name(name)]
@@ -180,7 +180,9 @@ def distillation_lines(record: Record) -> list[str]:
             else "; hash of its weights not recorded"
         )
         + ".",
-        f"Method: `{method}`" + (" (KDAM, the Cauchy-Schwarz divergence)." if method == "cs" else "."),
+        "Method: not recorded."
+        if method == "unknown"
+        else f"Method: `{method}`" + (" (KDAM, the Cauchy-Schwarz divergence)." if method == "cs" else "."),
     ]
     for key, text in (
         ("temperature", "temperature T"),
@@ -203,14 +205,14 @@ def distillation_lines(record: Record) -> list[str]:
     return lines
 
 
-def limit_lines(record: Record, distilled: bool) -> list[str]:
+def limit_lines(record: Record) -> list[str]:
     """What the numbers leave open."""
     lines = []
     if "seed" in record.meta:
         lines.append(f"One run, seed {record.meta['seed']}: the spread over seeds is not known from it.")
-    if distilled and record.teacher is None:
+    if record.distilled and record.teacher is None:
         lines.append("The scores of its teacher were not at hand when this card was written.")
-    if distilled and record.baseline is None:
+    if record.distilled and record.baseline is None:
         lines.append(
             "No student trained alike without a teacher stands beside it: what distillation added is not shown."
         )

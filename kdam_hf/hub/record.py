@@ -5,7 +5,7 @@ All of it is read from the model's folder and its neighbours; what is not there 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,20 @@ class Record:
         """`task/metric` -> value."""
         return values(self.results)
 
+    @property
+    def method(self) -> str | None:
+        """Of distillation; `none` for labels alone, `unknown` for a teacher matched nobody says how, None if nothing tells."""
+        settings = self.settings or {}
+        recorded: str | None = self.meta.get("method", settings.get("method"))
+        if recorded is None and self.settings is not None:
+            return "unknown" if settings.get("teacher") else "none"
+        return recorded
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it is known to have had a teacher."""
+        return self.method not in (None, "none")
+
 
 def read_record(
     folder: Path,
@@ -73,31 +87,30 @@ def read_record(
         teacher_results: results.json of its teacher; by default that of the folder the model learned from.
         baseline_results: results.json of the student without a teacher; by default that of a neighbouring folder `none`,
             as compare.py leaves them.
-        picture: a contact sheet; by default that in the folder or above it; `NO_PICTURE` for none.
+        picture: a contact sheet; by default that of the comparison above the folder which this run belongs to;
+            `NO_PICTURE` for none.
 
     Raises:
-        CheckpointError: no model, or results of other weights.
+        CheckpointError: no model, a file that does not hold what its name says, or results of other weights.
         KdamValueError: a file given is missing, or holds scores that cannot stand beside these.
     """
     config = read_config(folder)
     weights = sha256(folder / WEIGHTS)
-    results = _read(folder / RESULTS)
-    settings = _read((folder.parent if folder.name.startswith("checkpoint-") else folder) / "recipe.json")
+    results = _own_results(folder)
+    settings = _object((folder.parent if folder.name.startswith("checkpoint-") else folder) / "recipe.json")
     if settings is None and results:
         settings = results["meta"].get("recipe")
-    record = Record(folder, config, weights, results, settings, _log(folder), picture=_picture(folder, picture))
+    record = Record(folder, config, weights, results, settings, _log(folder))
     if results is None:
-        return record
+        return replace(record, picture=_picture(None, picture))
     _check_own(record)
-    return Record(
-        **(
-            vars(record)
-            | {
-                "teacher": _teacher(record, teacher_results),
-                "baseline": _baseline(record, baseline_results),
-                "latency_over_teacher": _latency(record),
-            }
-        )
+    compared = _comparison(record)
+    return replace(
+        record,
+        teacher=_teacher(record, teacher_results),
+        baseline=_baseline(record, baseline_results),
+        latency_over_teacher=(compared or {}).get("meta", {}).get("latency_over_teacher"),
+        picture=_picture(folder.parent / SHEET if compared else None, picture),
     )
 
 
@@ -107,7 +120,7 @@ def read_config(folder: Path) -> KdamConfig:
     Raises:
         CheckpointError: config.json or model.safetensors is missing, or it is another kind of model.
     """
-    content = _read(folder / "config.json")
+    content = _object(folder / "config.json")
     if content is None or not (folder / WEIGHTS).is_file():
         raise CheckpointError(
             f"{folder}: no config.json with {WEIGHTS} beside it; expected a folder that train.py or distill.py wrote."
@@ -138,19 +151,33 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path} is not valid JSON ({error}); write it again, or remove it.") from error
 
 
+def _object(path: Path) -> dict[str, Any] | None:
+    content = _read(path)
+    if content is not None and not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; write it again, or remove it.")
+    return content
+
+
+def _own_results(folder: Path) -> Results | None:
+    results, where = _object(folder / RESULTS), folder / RESULTS
+    if results is not None and not isinstance(results.get("meta"), dict):
+        raise CheckpointError(
+            f"{where} holds no 'meta'; write it again with scripts/evaluate.py --model {folder} --output {where}."
+        )
+    return results
+
+
 def _given(path: Path) -> Results:
     results = _read(path)
-    if not isinstance(results, dict) or "meta" not in results:
+    if not isinstance(results, dict) or not isinstance(results.get("meta"), dict):
         raise KdamValueError(f"{path}: no results there; give the results.json of train.py, distill.py or evaluate.py.")
     return results
 
 
 def _check_own(record: Record) -> None:
     """Scores of another model, or of these weights before they changed, would be a lie on the card."""
-    results, where = record.results, record.folder / RESULTS
-    if not isinstance(results, dict) or not isinstance(results.get("meta"), dict):
-        raise CheckpointError(f"{where} holds no 'meta'; write it again with scripts/evaluate.py --output {where}.")
-    tasks = {key.split("/")[0] for key in values(results) if "/" in key}
+    where = record.folder / RESULTS
+    tasks = {key.split("/")[0] for key in record.scores if "/" in key}
     scored = record.meta.get("weights_sha256") or record.weights_sha256
     if scored != record.weights_sha256 or not tasks <= set(record.config.task_names):
         raise CheckpointError(
@@ -163,7 +190,7 @@ def _log(folder: Path) -> list[dict[str, Any]] | None:
     """The log lines of the training: of the folder, or of its newest checkpoint."""
     checkpoints = [path for path in folder.glob("checkpoint-*/trainer_state.json") if _step(path) is not None]
     for path in [folder / "trainer_state.json", *sorted(checkpoints, key=_step, reverse=True)]:
-        state = _read(path)
+        state = _object(path)
         if state is not None:
             history: list[dict[str, Any]] = state.get("log_history", [])
             return history
@@ -175,7 +202,8 @@ def _step(path: Path) -> Any:
     return int(number) if number.isdigit() else None
 
 
-def _picture(folder: Path, given: Path | None) -> Path | None:
+def _picture(sheet: Path | None, given: Path | None) -> Path | None:
+    """The picture given, or the sheet of the comparison; any other lying about may show what nobody meant to publish."""
     if given == NO_PICTURE:
         return None
     if given is not None:
@@ -184,7 +212,7 @@ def _picture(folder: Path, given: Path | None) -> Path | None:
                 f"{given}: no such picture; give a PNG or JPEG, such as one of predict.py or compare.py, or none."
             )
         return given
-    return next((p for p in (folder / SHEET, folder.parent / SHEET) if p.is_file()), None)
+    return sheet if sheet is not None and sheet.is_file() else None
 
 
 def _teacher(record: Record, given: Path | None) -> Results | None:
@@ -204,7 +232,7 @@ def _baseline(record: Record, given: Path | None) -> Results | None:
     """Scores of the same student without a teacher, from the file given or from a neighbour."""
     if given is not None:
         return _comparable(record, given, (*SAME_SCORE, "kind", "parameters"))
-    if record.meta.get("method", "none") == "none":
+    if not record.distilled:
         return None
     for name in ("none", f"none-seed{record.meta.get('seed')}"):
         path = record.folder.parent / name / RESULTS
@@ -229,14 +257,13 @@ def _comparable(record: Record, path: Path, keys: tuple[str, ...], optional: boo
     )
 
 
-def _latency(record: Record) -> float | None:
-    """What compare.py measured and left above the model's folder, if this very run is among those it compared."""
+def _comparison(record: Record) -> Results | None:
+    """What compare.py left of this very run above the model's folder; None if it is not among those compared."""
     summary = _read(record.folder.parent / RESULTS)
     for entry in summary.values() if isinstance(summary, dict) else ():
         if not isinstance(entry, dict):
             continue
         runs = [values(run) for run in (entry, *entry.get("runs", ()))]
         if any(json.dumps(run) == json.dumps(record.scores) for run in runs):  # as text: NaN is NaN there
-            ratio: float | None = entry.get("meta", {}).get("latency_over_teacher")
-            return ratio
+            return entry
     return None

@@ -48,7 +48,7 @@ def write_json(path, content):
 
 
 def make_student(folder):
-    """A student distilled from the teacher beside it, as distill.py leaves one, with random weights."""
+    """A student distilled from the teacher beside it, as compare.py leaves one, with random weights."""
     torch.manual_seed(0)
     model = KdamStudent(make_config("student", "tiny-resnet", NYUD_V2, image_size=[40, 56])).eval()
     model.save_pretrained(folder)
@@ -59,6 +59,7 @@ def make_student(folder):
     facts = {"method": "cs", "teacher": [str(teacher)], "teacher_sha256": [sha256(teacher / "model.safetensors")]}
     facts |= {"model": str(folder), "weights_sha256": sha256(folder / "model.safetensors"), "matching_batch": 8}
     write_json(folder / "results.json", results_of(**facts))
+    write_json(folder.parent / "results.json", {folder.name: results_of(**facts)})
     recipe = {
         "dataset": "nyud_v2",
         "data_dir": "/home/alice/NYUDv2",
@@ -74,7 +75,7 @@ def make_student(folder):
     )
     for name in ("training_args.bin", "checkpoint-3/optimizer.pt", "notes.txt"):
         (folder / name).write_bytes(b"\x80\x04pickle")
-    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(folder / "contact_sheet.png")
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(folder.parent / "contact_sheet.png")
     return folder
 
 

@@ -179,13 +179,62 @@ def test_tables_of_the_card_have_as_many_cells_as_headers(own):
         assert rows
 
 
-def test_results_without_their_facts_are_refused(own):
-    write_json(own / "results.json", {"semseg/miou": 1.0})
-    with pytest.raises(CheckpointError, match="holds no 'meta'"):
+@pytest.mark.parametrize("recipe", [True, False])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"semseg/miou": 1.0}, r"holds no 'meta'.*evaluate\.py --model"),
+        ({"semseg/miou": 1.0, "meta": []}, "holds no 'meta'"),
+        ([1.0], "holds a list, not an object"),
+    ],
+)
+def test_results_without_their_facts_are_refused(own, recipe, content, message):
+    if not recipe:
+        (own / "recipe.json").unlink()
+    write_json(own / "results.json", content)
+    with pytest.raises(CheckpointError, match=message):
         read_record(own)
+
+
+def test_a_file_that_is_no_json_is_named(own):
     (own / "results.json").write_text("{")
     with pytest.raises(CheckpointError, match="not valid JSON"):
         read_record(own)
+
+
+def test_no_sheet_but_that_of_its_own_comparison_goes_on_the_card(own):
+    sheet = own.parent / "contact_sheet.png"
+    (own / "contact_sheet.png").write_bytes(sheet.read_bytes())  # of somebody's photos, by predict.py
+    assert read_record(own).picture == sheet
+    assert read_record(own, picture=own / "contact_sheet.png").picture == own / "contact_sheet.png"
+    compared = json.loads((own.parent / "results.json").read_text())
+    compared["cs"]["semseg/miou"] += 1
+    write_json(own.parent / "results.json", compared)
+    assert read_record(own).picture is None, "that comparison was of other runs"
+    (own.parent / "results.json").unlink()
+    assert read_record(own).picture is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "settings", "role", "told"),
+    [
+        ("cs", {"method": "cs"}, "distilled from a teacher", "Method: `cs`"),
+        ("none", {"method": "none"}, "trained on labels alone", "None: this model was trained on labels alone."),
+        (None, {"method": "kl"}, "distilled from a teacher", "Method: `kl`."),
+        (None, {"teacher": ["org/teacher"]}, "distilled from a teacher", "Method: not recorded."),
+        (None, {}, "trained on labels alone", "None: this model was trained on labels alone."),
+        (None, None, "of unrecorded training", "## Distillation\n\n- Not recorded."),
+    ],
+)
+def test_whether_it_was_distilled_is_answered_alike_all_over_the_card(own, recorded, settings, role, told):
+    changed(own, method=recorded, recipe=settings)
+    (own / "recipe.json").unlink()
+    text = card_of(own)
+    distilled = role == "distilled from a teacher"
+    assert role in text
+    assert told in text
+    assert ("- knowledge-distillation\n" in text) == distilled
+    assert ("No student trained alike without a teacher" in text) == distilled
 
 
 def test_a_picture_loses_what_its_file_says_of_the_place_it_was_taken(own, tmp_path):
