@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,28 +45,33 @@ def list_checkpoints(output: Path) -> list[Path]:
 def seal(folder: Path, final: Path, facts: Mapping[str, Any]) -> None:
     """Sync and hash what a folder holds, add the manifest, and rename the folder into place.
 
+    The files are synced by a thread while they are hashed, which mostly takes longer.
+
     Args:
         folder: as written; on the file system of `final`.
         final: where it belongs. What stands there is replaced.
         facts: what the checkpoint is, as plain data.
     """
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    paths, files = sorted(path for path in folder.rglob("*") if path.is_file()), {}
+    with ThreadPoolExecutor(1) as beside:
+        syncs = [beside.submit(_sync, path) for path in paths]
+        for path in paths:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+        for sync in syncs:
+            sync.result()
     content = json.loads(json.dumps({"format": FORMAT, **facts, "files": files}))
     with (folder / MANIFEST).open("w") as file:
         json.dump(content | {"seal": _digest(content)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     for directory in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
-        _sync_folder(directory)
+        _sync(directory)
     if final.exists():
         os.rename(final, final.with_name(f".{final.name}.replaced"))
     os.rename(folder, final)
-    _sync_folder(final.parent)
+    _sync(final.parent)
     _discard(final.with_name(f".{final.name}.replaced"))
 
 
@@ -165,10 +171,9 @@ def move_files(folder: Path, target: Path) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(path)
         os.replace(path, target / path.name)
-    _sync_folder(target)
+    _sync(target)
     _discard(folder)
 
 
@@ -245,9 +250,9 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make names durable: a rename is only on disk once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file durable, or the names in a folder: a rename is only on disk once its folder is."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
