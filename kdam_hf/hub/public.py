@@ -1,7 +1,11 @@
 """What may leave the machine: records of a run without the places where it was carried out.
 
-Two rules. Keys that name a place lose any value that is not an id on the Hub; elsewhere, any text that starts or holds
-an absolute path is left out. Secrets are left out by their keys.
+Records follow two rules. Keys that name a place lose any value that is not an id on the Hub; elsewhere, any text is left
+out that holds a path from the root, from home, or from `.` or `..`, at its start or behind a blank or a sign, or an address
+`file:`. A bare `a/b` under other keys stays, as it may be a unit or a metric. Secrets are left out by their keys.
+
+The configuration of a model follows another: it holds names that users chose, a class `/m/01g317` among them, and must stay
+whole. Only what it was loaded from is left out.
 """
 
 import re
@@ -11,13 +15,14 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+ORIGIN = "_name_or_path"
 SECRETS = {"hub_token", "token"}
 PLACES = {
     *("model", "data_dir", "teacher", "backbone_weights", "output_dir", "cache_dir", "teacher_cache", "single_task"),
-    *("resume_from_checkpoint", "logging_dir", "predictions", "ids", "_name_or_path"),
+    *("resume_from_checkpoint", "logging_dir", "predictions", "ids", ORIGIN),
 }
-# /home/me, ~/x, C:\x, \\host\x, ./x and ../x, alone or behind a sign as in NAME=/home/me
-_PATH = re.compile(r"(?:^|[\s=:,'\"(])(?:/(?=\w)|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)")
+# /home/me, ~/x, C:\x, \\host\x, ./x and ../x, alone or behind a sign as in NAME=/home/me; file:/x and file:///x
+_PATH = re.compile(r"""(?:^|[\s=:;,|&@'"`(\[{<>])(?:/(?=\w)|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)|\bfile:/""", re.IGNORECASE)
 _WORDS = {"preset", "none"}
 
 
@@ -42,6 +47,19 @@ def public(value: Any, key: str = "") -> Any:
     if isinstance(value, str) and (_PATH.search(value) or (key in PLACES and not is_public_name(value))):
         return None
     return value
+
+
+def public_config(value: Any) -> Any:
+    """A copy of a config.json without the folders, at any depth, that it was loaded from; nothing else is changed.
+
+    Args:
+        value: dicts, lists, texts, numbers.
+    """
+    if isinstance(value, dict):
+        return {
+            name: public_config(item) for name, item in value.items() if name != ORIGIN or is_public_name(str(item))
+        }
+    return [public_config(item) for item in value] if isinstance(value, list) else value
 
 
 def is_public_name(text: str) -> bool:

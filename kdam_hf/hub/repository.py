@@ -16,7 +16,7 @@ from PIL import Image
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub.card import PICTURE
-from kdam_hf.hub.public import public
+from kdam_hf.hub.public import public, public_config
 from kdam_hf.hub.record import RESULTS, WEIGHTS, Record
 from kdam_hf.hub.remote_code import code_files, with_model_code, with_processor_code
 from kdam_hf.image_processing_kdam import KdamImageProcessor
@@ -36,7 +36,7 @@ def repository_files(record: Record, card: ModelCard) -> dict[str, bytes | Path]
     files: dict[str, bytes | Path] = {
         "README.md": str(card).encode(),
         WEIGHTS: record.folder / WEIGHTS,
-        "config.json": _json(with_model_code(public(config))),
+        "config.json": _json(with_model_code(public_config(config))),
         "preprocessor_config.json": _json(with_processor_code(processor)),
         **code_files(),
     }

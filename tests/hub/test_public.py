@@ -2,18 +2,32 @@
 
 import pytest
 
-from kdam_hf.hub.public import is_public_name, public
+from kdam_hf.hub.public import is_public_name, public, public_config
 
 
 @pytest.mark.parametrize("text", ["/home/me/x", "~/x", "./x", "../x", "C:\\data", "C:/data", "\\\\host\\x"])
-@pytest.mark.parametrize("form", ["{}", "split={}", "edges from {}, thinned", '["{}"]'])
+@pytest.mark.parametrize("form", ["{}", "split={}", "edges from {}, thinned", '["{}"]', "[{}]", "<{}>", "a;{}", "`{}`"])
 def test_a_path_is_dropped_wherever_it_stands(text, form):
     assert public({"note": form.format(text), "kept": 1}) == {"kept": 1}
     assert public({"list": [form.format(text), "kept"]}) == {"list": ["kept"]}
 
 
+@pytest.mark.parametrize("text", ["file:///home/me", "file:/home/me", "from file://host/x", "FILE:///home/me"])
+def test_an_address_of_a_file_is_dropped(text):
+    assert public({"note": text, "kept": "profile"}) == {"kept": "profile"}
+
+
+def test_a_configuration_loses_the_folders_it_was_loaded_from_and_no_name(tmp_path, monkeypatch):
+    (tmp_path / "outputs" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    tasks = [{"name": "semseg", "class_names": ["/m/01g317", "~other", "C:/x", "file:/x", "a"], "weights": None}]
+    kept = {"tasks": tasks, "model": "./x", "_name_or_path": "org/name"}
+    inner = [{"_name_or_path": "/home/me/resnet"}, {"_name_or_path": "outputs/x"}, {"_name_or_path": ""}]
+    assert public_config(kept | {"backbone_config": {"a": inner}}) == kept | {"backbone_config": {"a": [{}, {}, {}]}}
+
+
 @pytest.mark.parametrize(
-    "text", ["n = 2 v / 255 - 1", "km/h", "train", "a:b", "org/name", "1e-3", "https://a.b/c", "and/or"]
+    "text", ["n = 2 v / 255 - 1", "km/h", "train", "a:b", "org/name", "1e-3", "https://a.b/c", "and/or", "[m/s]"]
 )
 def test_ordinary_text_stays(text):
     assert public({"note": text}) == {"note": text}

@@ -9,8 +9,11 @@ from hub_kit import ROOT
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from kdam_hf import KdamStudent
 from kdam_hf.errors import CheckpointError, HubError, KdamValueError
 from kdam_hf.hub import make_publication, publish
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import make_task
 
 sys.path.append(str(ROOT / "scripts"))
 import publish as script
@@ -43,6 +46,14 @@ def test_no_place_and_no_secret_of_this_machine_is_published(student, publicatio
         text = content if isinstance(content, bytes) else content.read_bytes()
         for private in ("alice", "hf_secret", str(student.parent)):
             assert private.encode() not in text, f"{name} holds {private}"
+
+
+def test_class_names_that_look_like_paths_arrive_with_the_model(tmp_path):
+    tasks = (make_task("semseg", ["/m/01g317", "~other", "floor"]),)
+    KdamStudent(make_config("student", "tiny-resnet", tasks)).save_pretrained(tmp_path)
+    config = json.loads(make_publication(tmp_path, ID, allow_no_results=True).files["config.json"])
+    assert config["tasks"][0]["class_names"] == ["/m/01g317", "~other", "floor"]
+    assert config["tasks"][0]["channels"] == 3
 
 
 def test_publishing_again_is_another_commit_on_top(hub, publication):
