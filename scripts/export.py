@@ -36,6 +36,7 @@ from kdam_hf.export import (
     save_program,
     trace,
 )
+from kdam_hf.hub.public import public
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task, with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
         facts |= {"model": args.model, "bytes": file.stat().st_size}
         if args.int8:
             facts["int8"] = make_int8(model, data, args, file)
-        write_json(Path(folder) / DESCRIPTION, facts | {"versions": versions()})
+        write_json(Path(folder) / DESCRIPTION, portable(facts) | {"versions": versions()})
         output.mkdir(exist_ok=True)
         for path in Path(folder).iterdir():
             shutil.move(path, output / path.name)
@@ -152,6 +153,11 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
         "primary_metrics": primary_metrics(tasks),
         "scored_on": describe_data(held_out, data, tasks),
     }
+
+
+def portable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts without the places of this machine; tasks are kept whole, as names of classes may look like places."""
+    return public(facts) | {"tasks": facts["tasks"]}
 
 
 def primary_metrics(tasks: Sequence[Task]) -> dict[str, str]:

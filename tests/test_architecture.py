@@ -47,7 +47,8 @@ ALLOWED = {
     "kdam_hf.visualization": set(),
     "kdam_hf.plots": {"kdam_hf.errors"},
     "kdam_hf.demo": {
-        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.training", "kdam_hf.modeling_kdam", "kdam_hf.pipeline_kdam"),
+        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.training", "kdam_hf.hub", "kdam_hf.modeling_kdam"),
+        "kdam_hf.pipeline_kdam",
         *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.rendering_kdam"),
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},

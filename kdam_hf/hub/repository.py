@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import ModelCard
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub.card import PICTURE
@@ -48,7 +48,7 @@ def repository_files(record: Record, card: ModelCard) -> dict[str, bytes | Path]
         if content is not None:
             files[name] = _json(public(content))
     if record.picture is not None:
-        files[PICTURE] = _picture(record.picture)
+        files[PICTURE] = bare_picture(record.picture)
     return files
 
 
@@ -69,13 +69,23 @@ def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _picture(path: Path) -> bytes:
-    """The picture as a PNG of nothing but pixels: a photo's metadata may say where it was taken."""
+def bare_picture(path: Path, largest: int | None = None) -> bytes:
+    """A picture as an upright PNG of nothing but pixels: a photo's metadata may say where it was taken.
+
+    Args:
+        path: a PNG, JPEG or WebP.
+        largest: pixels its longer side may have; a larger one is reduced.
+
+    Raises:
+        KdamValueError: not such a picture.
+    """
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            pixels = Image.fromarray(np.asarray(image.convert("RGB")))
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            pixels = Image.fromarray(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise KdamValueError(f"{path} is not a readable PNG or JPEG ({error}); give another picture.") from error
+        raise KdamValueError(f"{path} is not a readable PNG, JPEG or WebP ({error}); give another picture.") from error
+    if largest is not None:
+        pixels.thumbnail((largest, largest))
     buffer = io.BytesIO()
     pixels.save(buffer, "PNG")
     return buffer.getvalue()

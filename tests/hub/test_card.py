@@ -2,6 +2,7 @@
 
 import json
 import re
+from io import BytesIO
 
 import pytest
 import yaml
@@ -9,9 +10,10 @@ from card_rules import problems_of_card
 from hub_kit import make_student, results_of, write_json
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import EvalResult
+from PIL import Image
 
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.hub import make_card, read_record
+from kdam_hf.hub import make_card, make_publication, read_record
 from kdam_hf.hub.record import NO_PICTURE, sha256
 
 
@@ -238,20 +240,18 @@ def test_whether_it_was_distilled_is_answered_alike_all_over_the_card(own, recor
 
 
 def test_a_picture_loses_what_its_file_says_of_the_place_it_was_taken(own, tmp_path):
-    from PIL import Image
-
-    from kdam_hf.hub import make_publication
-
     exif = Image.Exif()
     exif[0x010E] = "taken at home by alice"
+    exif[0x0112] = 6  # lies on its side
     Image.new("RGB", (8, 6), (10, 200, 30)).save(tmp_path / "photo.jpg", exif=exif)
     assert b"alice" in (tmp_path / "photo.jpg").read_bytes()
     ready = make_publication(own, "org/x", picture=tmp_path / "photo.jpg")
     assert b"alice" not in ready.files["sample.png"]
+    assert Image.open(BytesIO(ready.files["sample.png"])).size == (6, 8), "the side it lies on was metadata, too"
     bare = make_publication(own, "org/x", picture=NO_PICTURE)
     assert "sample.png" not in bare.files
     assert b"sample.png" not in bare.files["README.md"]
-    with pytest.raises(KdamValueError, match="not a readable PNG or JPEG"):
+    with pytest.raises(KdamValueError, match="not a readable PNG, JPEG or WebP"):
         make_publication(own, "org/x", picture=own / "config.json")
     with pytest.raises(KdamValueError, match="no such picture"):
         make_publication(own, "org/x", picture=own / "missing.png")

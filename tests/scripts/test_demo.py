@@ -200,6 +200,46 @@ build_page(Exhibition(*(str(app.HERE / name) for name in app.MODELS)), sorted((h
         export_space(space, models, [photo])
 
 
+def test_an_exported_space_holds_no_place_of_this_machine(models, tmp_path):
+    folder = tmp_path / "student"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):  # what is shown needs no other file
+        (folder / name).write_bytes((Path(models[0]) / name).read_bytes())
+    config = json.loads((folder / "config.json").read_text()) | {"_name_or_path": "/home/alice/student"}
+    config["tasks"][0]["class_names"] = ["/m/01g317", "~other"]
+    (folder / "config.json").write_text(json.dumps(config))
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home by alice"
+    exif[0x0112] = 6  # lies on its side
+    photos = [tmp_path / f"alice.{suffix}" for suffix in ("jpg", "png", "webp")]
+    for path in photos:
+        Image.new("RGB", (1024, 512), (10, 200, 30)).save(path, exif=exif)
+        assert b"alice" in path.read_bytes()
+    space = tmp_path / "space"
+    export_space(space, [str(folder)], photos)
+    copied = [path for path in space.rglob("*") if path.is_file() and path.relative_to(space).parts[0] != "kdam_hf"]
+    assert not [path for path in copied if b"alice" in path.read_bytes() or "alice" in path.name]
+    assert [Image.open(path).size for path in (space / "examples").iterdir()] == [(384, 768)] * 3
+    found = json.loads((space / "models" / "student" / "config.json").read_text())
+    assert found["tasks"] == config["tasks"]
+    assert Exhibition(str(space / "models" / "student")).tasks[0].reading.names == ("/m/01g317", "~other")
+    assert "license:" not in (space / "README.md").read_text(), "nobody stated one for the weights"
+
+
+@pytest.mark.parametrize("fault", ["weights", "id", "photo"])
+def test_a_space_that_cannot_be_complete_is_not_begun(models, photo, tmp_path, fault):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((Path(models[0]) / "config.json").read_bytes())
+    (broken / "photo.png").write_bytes(photo.read_bytes()[:300])
+    student = {"weights": str(broken), "id": "nowhere"}.get(fault, models[0])
+    with pytest.raises(
+        KdamError, match={"weights": "model.safetensors", "id": "'nowhere'", "photo": "photo.png"}[fault]
+    ):
+        export_space(tmp_path / "space", [student], [broken / "photo.png" if fault == "photo" else photo])
+    assert not (tmp_path / "space").exists()
+
+
 def test_a_hub_id_stays_a_hub_id_in_a_space(tmp_path, photo):
     export_space(tmp_path / "space", ["org/student"], [photo])
     assert "MODELS = " + json.dumps(["org/student"]) in (tmp_path / "space" / "app.py").read_text()

@@ -91,6 +91,17 @@ def test_the_folder_describes_itself(exported, capsys):
     assert all(each["relative"] < 1e-4 for each in check.values())
 
 
+def test_the_description_names_no_place_of_this_machine(command, exported, student):
+    text = (exported / "kdam.json").read_text()
+    assert str(student.parent) not in text
+    tasks = [{"name": "semseg", "class_names": ["/m/01g317", "~other"]}]
+    scored = {"data": "own", "data_dir": "/home/alice/own", "notes": ["edges from /home/alice/x", "thinned"], "images": 2}
+    facts = {"model": str(student), "tasks": tasks, "bytes": 3, "int8": {"scored_on": scored}}
+    kept = {"data": "own", "notes": ["thinned"], "images": 2}
+    assert command.portable(facts) == {"tasks": tasks, "bytes": 3, "int8": {"scored_on": kept}}
+    assert command.portable(facts | {"model": "org/student"})["model"] == "org/student"
+
+
 def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(exported, student):
     int8 = json.loads((exported / "kdam.json").read_text())["int8"]
     model = KdamStudent.from_pretrained(student)
