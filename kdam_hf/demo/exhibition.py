@@ -17,6 +17,7 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import MultiTaskDensePredictionPipeline
 from kdam_hf.training import load_model
+from kdam_hf.training.teacher import check_tasks_agree
 
 LARGEST = 768
 ROUNDS, SECONDS = 9, 3.0
@@ -67,12 +68,14 @@ class Exhibition:
 
     Raises:
         CheckpointError: no complete model there.
+        KdamValueError: a task that both have is of another kind, number of channels or classes.
     """
 
     def __init__(self, student: str, teacher: str | None = None) -> None:
         places = {"Student": student, "Teacher": teacher} if teacher else {"Model": student}
         self.names = {role: Path(place).name if Path(place).is_dir() else place for role, place in places.items()}
         self.pipes = {role: _pipe(load_model(place)) for role, place in places.items()}
+        _check_shared_tasks(*(pipe.model.config.tasks for pipe in self.pipes.values()))
         specs = {spec["name"]: spec for pipe in reversed(self.pipes.values()) for spec in pipe.model.config.tasks}
         order = [spec["name"] for pipe in self.pipes.values() for spec in pipe.model.config.tasks]
         self.tasks = [wording(specs[name]) for name in dict.fromkeys(order)]
@@ -100,6 +103,12 @@ class Exhibition:
         ]
         speedup = statistics.median(teacher / student for student, teacher in seconds) if len(exhibits) == 2 else None
         return Visit(image, self.tasks, exhibits, speedup)
+
+
+def _check_shared_tasks(student: Sequence[dict[str, Any]], teacher: Sequence[dict[str, Any]] = ()) -> None:
+    """One legend and one list of names is shown for both, so what they share must mean the same."""
+    names = {spec["name"] for spec in teacher}
+    check_tasks_agree(teacher, [spec for spec in student if spec["name"] in names], "the teacher", "the student")
 
 
 def _pipe(model: KdamPreTrainedModel) -> MultiTaskDensePredictionPipeline:

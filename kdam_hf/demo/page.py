@@ -15,6 +15,7 @@ import gradio as gr
 
 from kdam_hf.demo import markup
 from kdam_hf.demo.exhibition import Exhibition
+from kdam_hf.photos_kdam import open_photo
 
 TITLE = "One photo, every map"
 BLEND = "(share) => document.documentElement.style.setProperty('--kdam-blend', share / 100)"
@@ -30,9 +31,10 @@ def build_page(exhibition: Exhibition, examples: Sequence[Path] = ()) -> gr.Bloc
         if path is None:
             return welcome
         try:
-            return markup.results(exhibition.visit(path))
+            image = open_photo(path)
         except ValueError as error:
             return markup.problem(str(error).replace(path, Path(path).name))
+        return markup.results(exhibition.visit(image))  # whatever fails here is no fault of the photo
 
     with gr.Blocks(title=f"kdam-hf: {TITLE}") as page:
         gr.Markdown(_introduction(exhibition), elem_classes="kdam-title")

@@ -108,6 +108,22 @@ def test_a_task_only_one_model_has_gets_one_picture(exhibition, photo):
     assert views == {"semseg": 2, "saliency": 2, "depth": 1}
 
 
+@pytest.mark.parametrize("classes", [[HOSTILE, "floor", "lamp"], ["floor", HOSTILE]], ids=["count", "order"])
+def test_a_teacher_of_other_classes_is_not_shown_under_the_students_names(models, tmp_path, classes):
+    teacher = saved(tmp_path / "teacher", "teacher", KdamTeacher, [make_task("semseg", classes)])
+    with pytest.raises(KdamError, match=r"semseg: the teacher has .* they must be the same"):
+        Exhibition(models[0], teacher)
+
+
+def test_a_fault_of_a_model_is_not_blamed_on_the_photo(exhibition, photo, monkeypatch, tmp_path):
+    look = next(f.fn for f in build_page(exhibition).fns.values() if f.api_name == "predict")
+    monkeypatch.setattr(exhibition, "visit", lambda image: int("a fault of a model"))
+    with pytest.raises(ValueError, match="a fault of a model"):
+        look(str(photo))
+    (tmp_path / "notes.png").write_text("no photo at all")
+    assert "kdam-problem" in look(str(tmp_path / "notes.png"))
+
+
 @pytest.mark.parametrize(
     "reading", [Reading(names=["a"] * 40), Reading(scale=1000, unit="%"), Reading(scale=100, unit="m")]
 )
