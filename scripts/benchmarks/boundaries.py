@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.boundary_images import Scene, load_scenes
-from benchmarks.harness import spread, table
+from benchmarks.harness import settings_of, spread, table
 from kdam_hf.errors import KdamValueError
 from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics import (
@@ -67,10 +67,8 @@ def run(args: Namespace) -> dict[str, Any]:
         print(f"{OPPONENT} is not installed: ours is timed alone (pip install '.[bench]' adds it)")
     raced = scenes[: args.race_images]
     races = {name: race(name, raced, opponent, args, *case) for name, case in RACES.items()}
-    left_out = ("images", "edges", "output", "section")
-    settings = {name: value for name, value in vars(args).items() if name not in left_out}
     return {
-        "settings": {**settings, "source": source, "images_found": len(scenes)},
+        "settings": {**settings_of(args, "images", "edges"), "source": source, "images_found": len(scenes)},
         "numba": HAS_NUMBA,
         "opponent": OPPONENT if opponent else None,
         "full_protocol": full,

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.data import write_tree
-from benchmarks.harness import claim, interleave, ratio, spread, table
+from benchmarks.harness import claim, interleave, ratio, settings_of, spread, table
 from dataset_loaders import open_dataset
 from dataset_loaders.inspection import inspect_split
 
@@ -44,5 +44,4 @@ def run(args: Namespace) -> dict[str, Any]:
     print(f"\n{len(dataset)} samples checked, {args.rounds} rounds")
     print(table(["", "ms per sample (wall)"], [[name, spread(t["wall_ms"])["median"]] for name, t in timings.items()]))
     print(claim(f"images/s, {args.num_proc} processes over one", gain))
-    settings = {name: value for name, value in vars(args).items() if name not in ("data_dir", "output")}
-    return {"settings": settings, "timings": timings, "ratio_wall": gain}
+    return {"settings": settings_of(args, "data_dir"), "timings": timings, "ratio_wall": gain}

@@ -6,7 +6,6 @@ noise, which decode faster than measured ones.
 """
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -18,12 +17,11 @@ import torch
 from PIL import Image
 
 from benchmarks import usual_chain
-from benchmarks.harness import Work, claim, interleave, one_thread, ratio, spread, table
+from benchmarks.harness import Work, claim, interleave, one_thread, ratio, settings_of, spread, table
 from dataset_loaders import (
     Collator,
-    DenseDataset,
     PackedDataset,
-    Sample,
+    SubsetDataset,
     TrainTransform,
     TransformedDataset,
     open_dataset,
@@ -64,11 +62,11 @@ def run(args: Namespace) -> dict[str, Any]:
     """Measure and print; what is returned holds every number that is printed."""
     with one_thread(), TemporaryDirectory() as folder:
         tree = Path(args.data_dir) if args.data_dir else write_tree(Path(folder) / "NYUDv2", args)
-        dataset = Subset(open_dataset("nyud_v2", "train", data_dir=tree, layout="atrc"), args.num_images)
-        packed = pack(dataset, Path(folder) / "cache", progress=False)
+        whole = open_dataset("nyud_v2", "train", data_dir=tree, layout="atrc")
+        packed = pack(SubsetDataset(whole, whole.ids[: args.num_images]), Path(folder) / "cache", progress=False)
         ids = [packed[index]["id"] for index in range(len(packed))]
         return {
-            "settings": {name: value for name, value in vars(args).items() if name not in ("data_dir", "output")},
+            "settings": settings_of(args, "data_dir"),
             "source": "files of --data_dir" if args.data_dir else "rendered rooms",
             "opencv": usual_chain.cv2 is not None,
             "numba": HAS_NUMBA,
@@ -109,23 +107,6 @@ def write_tree(root: Path, args: Namespace) -> Path:
 def kib_per_file(folder: Path, ids: list[str]) -> float:
     """Mean size of the files of these ids."""
     return mean(path.stat().st_size / 1024 for sample_id in ids for path in folder.glob(f"{sample_id}.*"))
-
-
-@dataclass
-class Subset:
-    """The first samples of a dataset."""
-
-    dataset: DenseDataset
-    length: int
-
-    def __post_init__(self) -> None:
-        self.name, self.split, self.tasks = self.dataset.name, self.dataset.split, self.dataset.tasks
-
-    def __len__(self) -> int:
-        return min(self.length, len(self.dataset))
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[index]
 
 
 # ---- measurements -------------------------------------------------------------------------------------------------------

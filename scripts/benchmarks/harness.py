@@ -5,9 +5,11 @@ than wall time, and moves all variants of a round alike; so ratios are taken wit
 """
 
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -65,6 +67,11 @@ def spread(values: Sequence[float]) -> Spread:
 def ratio(timings: Timings, over: str, under: str, clock: str = "cpu_ms") -> Spread:
     """Time of `over` divided by the time of `under`, round by round."""
     return spread([a / b for a, b in zip(timings[over][clock], timings[under][clock], strict=True)])
+
+
+def settings_of(args: Namespace, *more: str) -> dict[str, Any]:
+    """All options but those that say where results go, and `more`."""
+    return {name: value for name, value in vars(args).items() if name not in ("output", "section", *more)}
 
 
 def claim(what: str, of: Spread) -> str:

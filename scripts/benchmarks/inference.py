@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.device import Device, add_device_arguments
-from benchmarks.harness import claim, spread, table
+from benchmarks.harness import claim, settings_of, spread, table
 from benchmarks.onnx_form import missing_packages, onnx_forms
-from benchmarks.scenes import QUICK_MODELS, add_model_arguments, make_crops, make_model, relative_error, settings_of
+from benchmarks.scenes import QUICK_MODELS, add_model_arguments, make_crops, make_model, relative_error
 from benchmarks.speed import measure_speed
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.training import describe_model

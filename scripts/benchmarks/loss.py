@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.bandwidth import measure_bandwidth
 from benchmarks.device import Device, add_device_arguments
-from benchmarks.harness import claim, table
+from benchmarks.harness import claim, settings_of, table
 from benchmarks.loss_variants import DIST, NAIVE, OURS, backends, differentiate, make_problem, our_loss, variants
 from benchmarks.targets import print_targets, target
 
@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> dict[str, Any]:
     """Measure and print; what is returned holds every number that is printed."""
     device = Device.of(args)
-    settings = {name: value for name, value in vars(args).items() if name not in ("output", "section", "quick")}
+    settings = settings_of(args, "quick")
     print(
         f"{args.batch_size} x {args.classes} x {args.height} x {args.width}, T = {args.temperature:g}, "
         f"{args.rounds} rounds, {device.name}, threads: {args.threads}, {device.clock}"

@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,8 +62,3 @@ def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> flo
         float((found[name] - x).detach().double().norm() / x.detach().double().norm().clamp_min(1e-30))
         for name, x in expected.items()
     )
-
-
-def settings_of(args: Namespace) -> dict[str, Any]:
-    """All options but those that say where results go."""
-    return {name: value for name, value in vars(args).items() if name not in ("output", "section")}

@@ -19,8 +19,8 @@ from transformers.utils import logging
 
 from benchmarks import plain_step
 from benchmarks.device import Device, add_device_arguments
-from benchmarks.harness import Timings, claim, spread, table
-from benchmarks.scenes import QUICK_MODELS, add_model_arguments, make_crops, make_model, relative_error, settings_of
+from benchmarks.harness import Timings, claim, settings_of, spread, table
+from benchmarks.scenes import QUICK_MODELS, add_model_arguments, make_crops, make_model, relative_error
 from benchmarks.speed import measure_speed
 from benchmarks.targets import print_targets, target
 from dataset_loaders import Collator, TransformedDataset
@@ -121,7 +121,8 @@ class Variant:
         batch: a batch of the collator, on the device.
         teach: -> the teacher's predictions, or None.
         objective: student's and teacher's predictions -> loss.
-        bf16: autocast the student to bfloat16, and keep it channels-last.
+        ours: keep the student channels-last, as our trainer does; otherwise contiguous and float32.
+        bf16: autocast the student to bfloat16, if it is `ours`.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from benchmarks.device import Device, add_device_arguments
-from benchmarks.harness import claim, table
-from benchmarks.scenes import QUICK_MODELS, add_model_arguments, make_crops, make_model, settings_of
+from benchmarks.harness import claim, settings_of, table
+from benchmarks.scenes import QUICK_MODELS, add_model_arguments, make_crops, make_model
 from benchmarks.targets import print_targets, target
 from dataset_loaders import Collator
 from kdam_hf.presets import make_config

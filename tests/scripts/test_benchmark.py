@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,9 @@ def test_colours_survive_the_way_to_hsv_and_back(opencv, monkeypatch):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.float32)
     back = usual_chain.from_hsv(usual_chain.to_hsv(image))
     assert np.abs(back - image).max() < (0.01 if opencv else 8)  # Pillow rounds hue and saturation to bytes
+
+
+def test_settings_are_all_options_but_the_places_and_those_named():
+    args = Namespace(seed=3, rounds=2, quick=True, data_dir="private", output="out.json", section="data")
+    assert harness.settings_of(args) == {"seed": 3, "rounds": 2, "quick": True, "data_dir": "private"}
+    assert harness.settings_of(args, "data_dir", "quick") == {"seed": 3, "rounds": 2}
