@@ -44,9 +44,9 @@ def normals_from_depth(
 ) -> NDArray[np.float32]:
     """Normals of planes fitted around each pixel.
 
-    On a plane the inverse depth is linear in pixel coordinates, 1/z = a u + b v + c, and the normal is proportional to
-    (a fx, -b fy, -(c + a cx + b cy)). The line is fitted by least squares to the pixels of a square window whose depth
-    is near that of its centre, so that a fit does not cross a depth edge.
+    On a plane the inverse depth is linear in pixel coordinates, 1/z = a u + b v + c, and the normal that faces the camera
+    is proportional to (-a fx, b fy, c + a cx + b cy). The plane is fitted by least squares to the pixels of a square window
+    whose depth is near that of its centre, so that a fit does not cross a depth edge.
 
     Args:
         depth: (H, W), metres along the optical axis; 0 where invalid.
@@ -89,7 +89,7 @@ def normals_from_depth(
     return np.where(valid[..., None], normal / np.maximum(length, 1e-12), 0).astype(np.float32)
 
 
-def segment_borders(segments: NDArray[np.int64]) -> NDArray[np.uint8]:
+def segment_borders(segments: NDArray[np.integer]) -> NDArray[np.uint8]:
     """1 where the right or the lower neighbour belongs to another segment; (H, W) uint8 in {0, 1}."""
     border = np.zeros(segments.shape, np.uint8)
     border[:, :-1] |= segments[:, :-1] != segments[:, 1:]

@@ -8,10 +8,12 @@ them apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from dataset_loaders.geometry import segment_borders
 from dataset_loaders.rooms.layout import random_scene
 from dataset_loaders.rooms.raycast import cast_primitives, cast_room, pixel_grid, world_rays
 from dataset_loaders.rooms.scene import CLASS_NAMES, FACES, PART_NAMES, ROOM_SURFACES, Scene
@@ -23,6 +25,8 @@ from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks
 __all__ = ["CLASS_NAMES", "PART_NAMES", "SyntheticRooms"]
 
 IGNORE = 255
+RENDERER = 1
+"""Rises whenever a seed gives other scenes or labels."""
 DEFAULT_SIZES = {"train": 2000, "val": 200}
 _SPLIT_NUMBERS = {"train": 0, "val": 1}
 _TASK_CLASSES = {"semseg": CLASS_NAMES, "human_parts": PART_NAMES}
@@ -68,8 +72,6 @@ class SyntheticRooms:
 
     name = "synthetic_rooms"
     notes = ("SYNTHETIC: images and labels are rendered together, so every label is exact and none is derived",)
-    version = 1
-    """Rises whenever a seed gives other scenes or labels; a training cache of older ones is then refused."""
 
     def __init__(
         self,
@@ -97,6 +99,11 @@ class SyntheticRooms:
         self.seed = seed
 
     @property
+    def version(self) -> str:
+        """All that what `index` shows depends on; a training cache of another one is refused."""
+        return f"renderer {RENDERER}, {self.height}x{self.width} pixels, seed {self.seed}"
+
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Of the images, in order."""
         return tuple(f"{self.split}-{index:07d}" for index in range(self.num_images))
@@ -162,13 +169,6 @@ def _labels(
         "saliency": saliency,
         "depth": depth,
         "normals": np.ascontiguousarray(in_camera.T).reshape(*depth.shape, 3),
-        "edge": _instance_edges(instance),
+        "edge": segment_borders(instance),
     }
     return labels, instance
-
-
-def _instance_edges(instance: np.ndarray) -> np.ndarray:
-    edge = np.zeros(instance.shape, dtype=np.uint8)
-    edge[:, :-1] |= instance[:, :-1] != instance[:, 1:]
-    edge[:-1] |= instance[:-1] != instance[1:]
-    return edge

@@ -70,6 +70,14 @@ def test_a_plane_has_its_normal_at_every_pixel(slant, tilt):
     assert degrees(found[valid], normal).max() < 0.1
 
 
+def test_the_normal_is_what_the_docstring_says_of_the_inverse_depth():
+    a, b, c = 2e-3, -1e-3, 0.5
+    v, u = np.mgrid[:H, :W].astype(np.float64)
+    expected = np.array([-a * CAMERA.fx, b * CAMERA.fy, c + a * CAMERA.cx + b * CAMERA.cy])
+    found = normals_from_depth((1 / (a * u + b * v + c)).astype(np.float32), CAMERA)
+    assert degrees(found, expected / np.linalg.norm(expected)).max() < 0.1
+
+
 def test_the_result_does_not_depend_on_the_unit_of_the_depth():
     depth = plane_depth((0.6, 0, 0.8), 2.0, CAMERA).astype(np.float32)
     np.testing.assert_allclose(normals_from_depth(depth * 1000, CAMERA), normals_from_depth(depth, CAMERA), atol=1e-5)

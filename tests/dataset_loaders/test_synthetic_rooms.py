@@ -277,3 +277,12 @@ def test_dice_stay_in_range():
     draws = {dice.integer(2, 4) for _ in range(200)}
     assert draws == {2, 3, 4}
     assert all(-1.0 <= dice.uniform(-1.0, 1.0) < 1.0 for _ in range(200))
+
+
+def test_the_version_tells_apart_all_that_a_sample_depends_on():
+    def version(**options):
+        return SyntheticRooms(**{"height": 6, "width": 8, **options}).version
+
+    others = [version(seed=1), version(height=8, width=6), version(width=9)]
+    assert len({version(), *others}) == 4
+    assert version() == version(num_images=3) == version(split="val")
