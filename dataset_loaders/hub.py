@@ -4,13 +4,14 @@ Images are decoded here, from the bytes in the row: `datasets` would open any fo
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dataset_loaders.sample import MAX_PIXELS, Sample, check_id, reading
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -58,7 +59,7 @@ class HubDataset:
                 raise DataIntegrityError(f"{source}: column {name} is {self._rows.features[name]}; expected images.")
             self._rows = self._rows.cast_column(name, ImageColumn(decode=False))
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Of the rows, in order."""
         return tuple(str(sample_id) for sample_id in self._rows["id"])
@@ -79,7 +80,7 @@ class HubDataset:
             for task in self.tasks
             if row[task.name] is not None
         }
-        return {"id": str(row["id"]), "image": np.array(_decoded(row["image"], where).convert("RGB")), "labels": labels}
+        return {"id": str(row["id"]), "image": _photo(row["image"], where), "labels": labels}
 
 
 def _decoded(cell: Mapping[str, Any] | None, where: str) -> Image.Image:
@@ -93,6 +94,13 @@ def _decoded(cell: Mapping[str, Any] | None, where: str) -> Image.Image:
             raise DataIntegrityError(f"{where}: {image.width}x{image.height} pixels; expected at most {MAX_PIXELS}.")
         image.load()
         return image
+
+
+def _photo(cell: Mapping[str, Any] | None, where: str) -> NDArray[np.uint8]:
+    """The photo in a cell, upright: its bytes are those of the camera, its labels lie on the upright grid."""
+    image = _decoded(cell, where)
+    with reading(Path(where), "PNG or JPEG"):
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _pixels(image: Image.Image) -> NDArray[Any]:
