@@ -209,11 +209,11 @@ class _Examined(Dataset[list[Seen]]):
         return [self._look(index) for index in indices]
 
     def _look(self, index: int) -> Seen:
-        ids = getattr(self.dataset, "ids", None)
         try:
             sample = check_sample(self.dataset[index], self.dataset.tasks)
             payload = None if self.make is None else self.make(sample)
         except DataIntegrityError as error:
+            ids = getattr(self.dataset, "ids", None)
             return Seen(index, str(index) if ids is None else ids[index], problem=str(error))
         height, width = sample["image"].shape[:2]
         statistics = {

@@ -7,6 +7,7 @@ its raw form: uint8 maps as they are; float32 (H, W), metres, as uint16 millimet
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class PackedDataset:
         self._samples = index["samples"]
         self._map: NDArray[np.uint8] | None = None
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Of the samples, in order."""
         return tuple(entry["id"] for entry in self._samples)

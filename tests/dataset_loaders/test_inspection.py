@@ -12,7 +12,7 @@ import scipy.io
 import trees
 
 from dataset_loaders import check_sample, open_dataset
-from dataset_loaders.inspection import SplitReport, inspect_split
+from dataset_loaders.inspection import SplitReport, examine, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamError
 from kdam_hf.tasks import make_task
 
@@ -370,6 +370,24 @@ def test_labels_that_break_the_contract_are_problems_too():
         problems, ["edge label is float32", "has 2x4 pixels, its image 1x4", "-1 m"], strict=True
     ):
         assert words in problem
+
+
+def test_ids_are_asked_for_only_where_a_sample_could_not_be_read():
+    class Listed(Stub):
+        asked = 0
+
+        @property
+        def ids(self):
+            self.asked += 1
+            return [f"sample-{k}" for k in range(len(self))]
+
+    def broken():
+        raise DataIntegrityError("cut off")
+
+    data = Listed(sample, sample, broken, sample)
+    seen = list(examine(data, range(4), progress=False))
+    assert [each.problem for each in seen] == [None, None, "cut off", None]
+    assert (seen[2].id, data.asked) == ("sample-2", 1)
 
 
 def test_a_programming_error_is_no_data_problem():

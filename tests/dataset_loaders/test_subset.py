@@ -19,6 +19,7 @@ def test_every_dataset_knows_the_ids_of_its_samples(rooms, tmp_path):
     packed = pack(rooms, tmp_path / "packed", progress=False)
     for dataset in (rooms, packed, SubsetDataset(rooms, rooms.ids[2:])):
         assert list(dataset.ids) == ids_of_samples(dataset)
+        assert dataset.ids is dataset.ids
 
 
 @pytest.mark.parametrize(
