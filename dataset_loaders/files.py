@@ -5,7 +5,7 @@ Everything that can be known without opening a file is known when the dataset is
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -195,22 +195,33 @@ class FileDataset:
         return found
 
     def stamp(self, index: int) -> str:
-        """Changes with a sample's id, the names and sizes of its files, and the settings."""
-        sample_id = self.ids[index]
-        facts = [self._settings, sample_id]
-        for folder in self.folders:
-            path = folder.files.get(sample_id)
-            size = path.stat().st_size if path is not None and path.exists() else -1
-            facts.append(f"{folder.path.name}/{path and path.name}:{size}")
-        return _digest(facts)
+        """Changes with a sample's id, the settings, and the names, sizes and times of its files: with any edit of them."""
+        return digest(self._facts(index, timed=True))
 
     @cached_property
     def version(self) -> str:
-        """Changes with the samples' stamps."""
-        return _digest(self.stamp(index) for index in range(len(self)))
+        """Changes with the ids, the settings, and the names and sizes of the files: the same for a copy of them."""
+        return digest(digest(self._facts(index, timed=False)) for index in range(len(self)))
+
+    def _facts(self, index: int, timed: bool) -> Iterator[str]:
+        sample_id = self.ids[index]
+        yield from (self._settings, sample_id)
+        for folder in self.folders:
+            yield f"{folder.path.name}/{file_facts(folder.files.get(sample_id), timed)}"
 
 
-def _digest(lines: Iterable[str]) -> str:
+def file_facts(path: Path | None, timed: bool = True) -> str:
+    """Name, size and, if `timed`, time of the last change: labels that are made again often keep their size."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:  # to be reported when it is read
+        found = None
+    name, size = None if path is None else path.name, -1 if found is None else found.st_size
+    return f"{name}:{size}" + (f":{found.st_mtime_ns}" if timed and found is not None else "")
+
+
+def digest(lines: Iterable[str]) -> str:
+    """16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

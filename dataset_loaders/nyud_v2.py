@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.files import FileDataset, Read, ReadLabel, list_folder, read_ids
+from dataset_loaders.files import FileDataset, Read, ReadLabel, digest, file_facts, list_folder, read_ids
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat_map
 from dataset_loaders.nyud_v2_official import METRIC_DEPTH, OfficialNyud
@@ -163,10 +163,6 @@ def _complete(dataset: FileDataset, strict: bool) -> FileDataset:
 # ---- 13 classes: MTAN's arrays, and the same as Parquet ---------------------------------------------------------------
 
 
-def _coarse_ids(array: NDArray[Any], where: str) -> NDArray[Any]:
-    return class_ids(array, where)
-
-
 def _coarse_depth(array: NDArray[Any], where: str) -> NDArray[Any]:
     return array.reshape(array.shape[:2]) if array.ndim == 3 and array.shape[2] == 1 else array
 
@@ -176,7 +172,7 @@ def _as_it_is(array: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 _COARSE: dict[str, tuple[str, Callable[[NDArray[Any], str], NDArray[Any]], dict[str, Any]]] = {
-    "semseg": ("label", _coarse_ids, {"ignore_index": -1}),
+    "semseg": ("label", class_ids, {"ignore_index": -1}),
     "depth": ("depth", _coarse_depth, METRIC_DEPTH["depth"]),
     "normals": ("normal", _as_it_is, {}),
 }
@@ -270,9 +266,14 @@ class CoarseParquet:
         self.ids = tuple(map(str, range(len(rows))))
         self.notes = count_notes(SPLITS, split, len(rows))
         self.version = "-".join(str(path.stat().st_size) for path in files)
+        self._stamp = digest([self.version, *map(file_facts, files)])
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def stamp(self, index: int) -> str:
+        """Changes with the names, sizes and times of the files."""
+        return self._stamp
 
     def __getitem__(self, index: int) -> Sample:
         """Row `index`.

@@ -5,6 +5,7 @@ borders between (label, instance) segments, unlabelled pixels going to the neare
 trees of the field hold, so numbers on them do not compare with papers.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from dataset_loaders.files import digest, file_facts
 from dataset_loaders.geometry import KINECT_COLOR, Intrinsics, normals_from_depth, segment_borders
 from dataset_loaders.matlab import open_hdf5, read_mat
 from dataset_loaders.sample import Sample, reading
@@ -56,18 +58,25 @@ class OfficialNyud:
         self.name, self.split, self.tasks, self.origin = name, split, tuple(tasks), origin
         self._path = root / LABELED
         self._file: h5py.File | None = None
+        self._opener = os.getpid()
         count, height, width = self._check_shapes()
         self._crop = parse_crop(crop, (height, width))
         self._camera = parse_intrinsics(intrinsics, (height, width))
         self._frames = _read_split(root / SPLITS, SPLIT_KEYS[split], count)
         self.ids = tuple(f"{frame + 1:04d}" for frame in self._frames)
         self._mapping = _read_mapping(root / CLASSES)
-        self.version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}"
+        chosen = digest(map(str, [*self._frames, *self._mapping]))
+        self.version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
+        self._stamp = digest([self.version, file_facts(self._path)])
         derived = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
         self.notes = [f"{t.name}: derived {derived[t.name]}" for t in tasks if t.name in derived]
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    def stamp(self, index: int) -> str:
+        """Changes with the version and the time of the large file."""
+        return self._stamp
 
     def __getitem__(self, index: int) -> Sample:
         """Read and derive one sample.
@@ -90,10 +99,18 @@ class OfficialNyud:
 
     def _read(self, key: str, frame: int) -> NDArray[Any]:
         """(N, [3,] W, H) on disk, as h5py shows MATLAB's arrays -> (H, W[, 3])."""
-        if self._file is None:  # opened by the process that reads
-            self._file = open_hdf5(self._path, KEYS)
+        file = self._opened()
         with reading(self._path, f"MATLAB file at {key!r}, frame {frame + 1}"):
-            return np.asarray(self._file[key][frame]).T
+            return np.asarray(file[key][frame]).T
+
+    def _opened(self) -> h5py.File:
+        """The large file, opened by the process that reads: HDF5 supports no handle across a fork."""
+        if self._file is not None and self._opener != os.getpid():
+            self._file.close()  # otherwise HDF5 would go on with what it inherited
+            self._file = None
+        if self._file is None:
+            self._file, self._opener = open_hdf5(self._path, KEYS), os.getpid()
+        return self._file
 
     def _check_shapes(self) -> tuple[int, int, int]:
         """Number of frames, height and width."""

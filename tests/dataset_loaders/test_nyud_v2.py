@@ -521,3 +521,35 @@ def test_an_open_file_is_read_alike_in_other_processes(tmp_path):
     with ProcessPoolExecutor(2, get_context("fork")) as pool:
         results = list(pool.map(_depth_sum, [data] * 48, [k % 12 for k in range(48)]))
     assert results == expected * 4
+
+
+def _read_after_a_fork(data, handle, queue):
+    queue.put((_depth_sum(data, 0), bool(handle)))
+
+
+def test_a_forked_process_reads_through_a_handle_of_its_own(tmp_path):
+    trees.write_tree("O", tmp_path, 2, 1)
+    data = open_dataset("nyud_v2", "train", tmp_path, tasks=["depth"])
+    expected, handle = _depth_sum(data, 0), data._file
+    context = get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_read_after_a_fork, args=(data, handle, queue))
+    child.start()
+    found, inherited_is_open = queue.get(timeout=30)
+    child.join(30)
+    assert found == expected
+    assert not inherited_is_open
+    assert data._file is handle  # and still open here
+    assert _depth_sum(data, 0) == expected
+
+
+@pytest.mark.parametrize("change", ["split", "mapping"])
+def test_the_version_follows_the_list_of_splits_and_the_map_of_classes(tmp_path, change):
+    versions = []
+    for k in range(2):
+        write_official(tmp_path, val=(1, 2 + (k if change == "split" else 0)))
+        if change == "mapping" and k:
+            scipy.io.savemat(tmp_path / "classMapping40.mat", {"mapClass": np.full((1, 894), 7, np.uint8)})
+        versions.append(open_dataset("nyud_v2", "val", tmp_path).version)
+    assert versions[0] != versions[1]
+    assert open_dataset("nyud_v2", "val", tmp_path).version == versions[1]
