@@ -10,7 +10,6 @@ image; label maps are PNGs without loss, but for depth (16 bits, millimetres: 0.
 n = 2 v / 255 - 1: 0.4 degrees). A task that is unlabelled for an image is None.
 """
 
-import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset_loaders import open_dataset
-from dataset_loaders.sample import DenseDataset
+from dataset_loaders.files import digest
+from dataset_loaders.sample import DenseDataset, to_millimetres
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task
 
@@ -72,11 +72,8 @@ class DenseBuilder(datasets.GeneratorBasedBuilder):
             raise KdamValueError(f"{type(self).__name__} needs data_dir: the root of the data set on disk.")
         where, names = str(Path(data_dir).resolve()), None if tasks is None else list(tasks)
         # A cache made from other files is another cache.
-        versions = [
-            str(getattr(open_dataset(self.DATASET, split, where, names, **(options or {})), "version", ""))
-            for split in SPLITS
-        ]
-        kwargs.setdefault("hash", hashlib.sha256("\n".join(versions).encode()).hexdigest()[:16])
+        splits = [open_dataset(self.DATASET, split, where, names, **(options or {})) for split in SPLITS]
+        kwargs.setdefault("hash", digest(text for dataset in splits for text in _identity(dataset)))
         kwargs.setdefault("dataset_name", self.DATASET)
         super().__init__(data_dir=where, tasks=names, options=options or {}, **kwargs)
 
@@ -135,7 +132,11 @@ def classes_column(name: str) -> str:
 
 
 def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
-    """One sample as a row; a photo that is a file keeps its bytes."""
+    """One sample as a row; a photo that is a file keeps its bytes.
+
+    Raises:
+        DataIntegrityError: a file is not usable, or a depth is above 65.535 m.
+    """
     sample = dataset[index]
     photo = dataset.photo(index) if hasattr(dataset, "photo") else None
     if photo is not None and photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
@@ -144,22 +145,31 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
         image = _png(sample["image"])
     row: dict[str, Any] = {"id": sample["id"], "image": {"bytes": image, "path": None}}
     for task in dataset.tasks:
-        label = sample["labels"].get(task.name)
-        row[task.name] = None if label is None else {"bytes": _png(label_pixels(label)), "path": None}
+        label, where = sample["labels"].get(task.name), f"sample {sample['id']!r}: {task.name}"
+        row[task.name] = None if label is None else {"bytes": _png(label_pixels(label, where)), "path": None}
         if task.class_names:
             counts = () if label is None else task.statistics(label).counts
             row[classes_column(task.name)] = [k for k, count in enumerate(counts) if count]
     return row
 
 
-def label_pixels(label: NDArray[Any]) -> NDArray[Any]:
-    """A raw label as the pixels of a PNG: ids as they are, metres as uint16 millimetres, unit vectors as uint8 RGB."""
+def label_pixels(label: NDArray[Any], where: str) -> NDArray[Any]:
+    """A raw label as the pixels of a PNG: ids as they are, metres as uint16 millimetres, unit vectors as uint8 RGB.
+
+    Raises:
+        DataIntegrityError: a depth above 65.535 m.
+    """
     if label.dtype == np.uint8:
         return label
     if label.ndim == 3:
         return np.rint((label + 1) * 127.5).astype(np.uint8)
-    millimetres = np.where(label > 0, np.rint(label * np.float32(1000)).clip(1, 65535), 0)
-    return millimetres.astype(np.uint16)
+    return to_millimetres(label, where)
+
+
+def _identity(dataset: DenseDataset) -> list[str]:
+    """What changes with the dataset and with an edit of any of its files."""
+    stamp = getattr(dataset, "stamp", None)
+    return [str(getattr(dataset, "version", "")), *(stamp(index) for index in range(len(dataset)) if stamp)]
 
 
 def _png(pixels: NDArray[Any]) -> bytes:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dataset_loaders.inspection import Seen, SplitReport, examine
 from dataset_loaders.packed import ALIGNMENT, DATA_FILE, FORMAT, INDEX_FILE, PackedDataset, read_index, task_facts
-from dataset_loaders.sample import DenseDataset, Sample
+from dataset_loaders.sample import DenseDataset, Sample, to_millimetres
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import LabelStatistics, Task
 
@@ -37,16 +37,17 @@ def pack(
 ) -> PackedDataset:
     """Write every sample of `dataset` to the folder `path`, or take the folder as it is when it was made from the same.
 
-    The same means equal name, split, length, task classes and `options`; a dataset of files states in its version, for
-    `options`, the names and sizes of its files. An interrupted call is continued by the next one, also after some files
-    were corrected: a dataset with a `stamp` tells which samples are still the same.
+    The same means equal name, split, length, task classes, `version` of the dataset and `options`, and for a dataset of
+    files equal stamps, which hold names, sizes and times: an edit shows, and so does a copy that lost its times. Where the
+    files lie, `data_dir` of `options`, does not count then. An interrupted call is continued by the next one, also after
+    some files were corrected: the stamps tell which samples are still the same.
 
     Args:
         dataset: raw samples; they are checked on the way.
         path: the folder to make. It is built under another name beside it and renamed when complete.
         num_proc: processes that read and encode; the content does not depend on it.
         progress: show a bar.
-        options: what else the samples depend on, as plain JSON data.
+        options: what else the samples depend on, as plain JSON data; the `version` of the dataset is added.
         report: filled with what the samples hold. With it, every bad sample is found before the call fails.
 
     Raises:
@@ -59,13 +60,13 @@ def pack(
         "split": dataset.split,
         "length": len(dataset),
         "tasks": [task_facts(task) for task in dataset.tasks],
-        "options": json.loads(json.dumps(dict(options or {}))),
+        "options": json.loads(json.dumps({"version": getattr(dataset, "version", None), **(options or {})})),
     }
     if not len(dataset):
         raise KdamValueError(f"{dataset.name} {dataset.split}: empty dataset; nothing to pack into {target}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f".{target.name}.lock"):
-        if not _holds(target, fingerprint):
+        if not _holds(target, dataset, fingerprint):
             _build(dataset, target, fingerprint, num_proc, progress, report)
     packed = PackedDataset(target, dataset.tasks)
     if report is not None and not report.sizes:
@@ -74,21 +75,38 @@ def pack(
     return packed
 
 
-def _holds(target: Path, fingerprint: Mapping[str, Any]) -> bool:
+def _holds(target: Path, dataset: DenseDataset, fingerprint: Mapping[str, Any]) -> bool:
     """Whether `target` is this very dataset; an error when it is anything else but absent or empty."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     if not (target / INDEX_FILE).is_file():
         raise KdamValueError(f"{target}: exists and is no packed dataset; remove it or choose another folder.")
-    found = read_index(target)["fingerprint"]
-    differing = [key for key in fingerprint if found.get(key) != fingerprint[key]]
-    if differing:
-        key = differing[0]
+    index = read_index(target)
+    found, stamp = index["fingerprint"], getattr(dataset, "stamp", None)
+    remove = "Remove that folder to pack again, or choose another one."
+    # a stamp says more than the version, and says it wherever the files lie
+    for key, before, now in _facts(found, fingerprint, ("data_dir", "version") if stamp else ()):
+        if before != now:
+            raise KdamValueError(f"{target}: packed from another dataset: {key} is {before}, now {now}. {remove}")
+    changed = [entry["id"] for entry in index["samples"] if stamp and entry.get("stamp") != stamp(entry["index"])]
+    if changed:
+        same = found["options"].get("version") == fingerprint["options"]["version"]
+        copied = f"If they were only copied, use what is packed: --data_dir {target.parent}, without --cache_dir. "
         raise KdamValueError(
-            f"{target}: packed from another dataset: {key} is {found.get(key)}, now {fingerprint[key]}. "
-            "Remove that folder to pack again, or choose another one."
+            f"{target}: packed from another dataset: the files of {len(changed)} of {len(dataset)} samples, first "
+            f"{changed[0]!r}, have changed since, by name, size or time. {copied if same else ''}{remove}"
         )
     return True
+
+
+def _facts(
+    found: Mapping[str, Any], fingerprint: Mapping[str, Any], excused: Sequence[str]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Name, what it was and what it is now, of every part of a fingerprint; of `options`, those that differ."""
+    yield from ((key, found.get(key), fingerprint[key]) for key in fingerprint if key != "options")
+    before, now = found["options"], fingerprint["options"]
+    other = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in excused]
+    yield "options", {key: before.get(key) for key in other}, {key: now.get(key) for key in other}
 
 
 def _build(
@@ -124,6 +142,8 @@ def _build(
     if target.exists():  # an empty folder
         target.rmdir()
     building.rename(target)
+    # last: without a journal, what a kill left under the other name would be thrown away
+    (target / _JOURNAL).unlink(missing_ok=True)
 
 
 class _Record(NamedTuple):
@@ -155,10 +175,7 @@ def _encode(label: NDArray[Any], where: str) -> tuple[NDArray[Any], str]:
         return label, "ids"
     if label.ndim == 3:
         return np.rint(label * np.float32(32767)).clip(-32767, 32767).astype("<i2"), "unit_vectors"
-    millimetres = np.rint(label * np.float32(1000))
-    if millimetres.max() > 65535:
-        raise DataIntegrityError(f"{where}: {label.max():.1f} m; at most 65.535 m can be packed; mark it invalid (0).")
-    return np.where(label > 0, np.maximum(millimetres, 1), 0).astype("<u2"), "millimetres"
+    return to_millimetres(label, where).astype("<u2"), "millimetres"
 
 
 def _seen(entry: Mapping[str, Any]) -> Seen:
@@ -250,7 +267,6 @@ class _Journal:
             json.dump(index, file)
             file.flush()
             os.fsync(file.fileno())
-        (self.folder / _JOURNAL).unlink()
 
     def __enter__(self) -> "_Journal":
         return self

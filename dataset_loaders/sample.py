@@ -89,6 +89,20 @@ def check_sizes(image: NDArray[np.uint8], label: NDArray[Any], where: str) -> No
         )
 
 
+def to_millimetres(depth: NDArray[np.float32], where: str) -> NDArray[np.uint16]:
+    """Metres (H, W) as they are stored in 16 bits: rounded, yet what is valid stays valid.
+
+    Raises:
+        DataIntegrityError: a depth above 65.535 m.
+    """
+    rounded = np.rint(depth * np.float32(1000))
+    if rounded.max(initial=0) > 65535:
+        raise DataIntegrityError(
+            f"{where}: {depth.max():.1f} m; at most 65.535 m fits 16-bit millimetres; mark it invalid (0)."
+        )
+    return np.where(depth > 0, np.maximum(rounded, 1), 0).astype(np.uint16)
+
+
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode a PNG or JPEG photo as it is meant to be seen: EXIF orientation applied, alpha dropped.
 

@@ -1,12 +1,15 @@
 """The data sets as builders of `datasets`: typed rows, streaming, several processes, and back from Parquet."""
 
+import os
+
 import numpy as np
 import pytest
 import trees
-from datasets import ClassLabel
+from datasets import ClassLabel, Dataset
+from PIL import Image
 
-from dataset_loaders import check_sample, open_dataset
-from dataset_loaders.builders import NyudV2, OwnData, PascalContext, features_of, label_pixels
+from dataset_loaders import DATASET_NAMES, check_sample, open_dataset
+from dataset_loaders.builders import DenseBuilder, NyudV2, OwnData, PascalContext, features_of, label_pixels, row_of
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import NYUD_V2
 
@@ -88,6 +91,39 @@ def test_other_files_are_another_cache(tmp_path):
     assert before == again != after
 
 
+def test_labels_made_again_in_the_same_size_are_another_cache(tmp_path):
+    truth = trees.write_tree("B", tmp_path / "data")
+    before = NyudV2(data_dir=tmp_path / "data", cache_dir=str(tmp_path / "cache")).cache_dir
+    path = tmp_path / f"data/depth/{truth['train'][0].id}.npy"
+    size = path.stat().st_size
+    np.save(path, np.load(path) + 1)
+    os.utime(path, ns=(0, 1))
+    assert path.stat().st_size == size
+    assert NyudV2(data_dir=tmp_path / "data", cache_dir=str(tmp_path / "cache")).cache_dir != before
+
+
+def test_a_photo_with_exif_rotation_comes_back_upright_as_its_labels(tmp_path):
+    truth = trees.write_tree("folder", tmp_path / "data", 1, 1)
+    [path] = (tmp_path / "data/images").glob(f"{truth['train'][0].id}.*")
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    pixels = np.zeros_like(truth["train"][0].image)
+    pixels[:8, :8] = 200  # at the bottom right when it is upright
+    Image.fromarray(pixels).save(path, exif=exif)
+    source = open_dataset("folder", "train", tmp_path / "data")
+    (tmp_path / "hub").mkdir()
+    rows = Dataset.from_list([row_of(source, 0)], features=features_of(source.tasks))
+    rows.to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
+    back = open_dataset("hub", "train", tmp_path / "hub")[0]
+    assert back["image"][-1, -1].min() > 100 > back["image"][0, 0].max()
+    assert np.array_equal(back["image"], source[0]["image"])
+    assert np.array_equal(back["labels"]["semseg"], source[0]["labels"]["semseg"])
+
+
+def test_every_builder_opens_a_known_dataset():
+    assert {builder.DATASET for builder in DenseBuilder.__subclasses__()} <= set(DATASET_NAMES)
+
+
 def test_a_subset_of_tasks_has_its_own_columns(tmp_path):
     trees.write_tree("C", tmp_path / "data")
     builder = NyudV2(data_dir=tmp_path / "data", tasks=["depth"], cache_dir=str(tmp_path / "cache"))
@@ -97,9 +133,20 @@ def test_a_subset_of_tasks_has_its_own_columns(tmp_path):
 
 
 def test_depth_is_stored_in_16_bit_millimetres():
-    stored = label_pixels(np.array([[0, 0.0002, 1.2344, 9.9996]], np.float32))
+    stored = label_pixels(np.array([[0, 0.0002, 1.2344, 9.9996]], np.float32), "depth")
     assert stored.dtype == np.uint16
     assert stored.tolist() == [[0, 1, 1234, 10000]]
+
+
+def test_depth_that_does_not_fit_16_bits_is_refused_and_not_cut(tmp_path):
+    truth = trees.write_tree("folder", tmp_path / "data", 1, 1)
+    [path] = (tmp_path / "data/depth").glob(f"{truth['train'][0].id}.*")
+    depth = truth["train"][0].labels["depth"].copy()
+    depth[0, 0] = 80
+    path.unlink()
+    np.save(path.with_suffix(".npy"), depth)
+    with pytest.raises(DataIntegrityError, match=rf"{path.stem}.*depth: 80\.0 m; at most 65\.535 m"):
+        row_of(open_dataset("folder", "train", tmp_path / "data"), 0)
 
 
 def test_features_name_every_task():
