@@ -6,7 +6,7 @@ Every loader is a `DenseDataset` of raw samples (see `sample`); `open_dataset` m
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataset_loaders.archives import is_archive
 from dataset_loaders.collate import Collator
@@ -101,21 +101,40 @@ def _open_hub(split: str, data_dir: str | Path | None, tasks: Sequence[str] | No
     return HubDataset(str(data_dir), split, tasks)
 
 
-_OPENERS: dict[str, Callable[..., DenseDataset]] = {
-    "folder": _open_folder,
-    "hub": _open_hub,
-    "nyud_v2": _open_nyud_v2,
-    "pascal_context": _open_pascal_context,
-    "synthetic_rooms": _open_rooms,
+class _Source(NamedTuple):
+    """What a name stands for.
+
+    Args:
+        open: split, data_dir, tasks and options of its own -> dataset.
+        stored: it is read from data_dir, which may hold an archive or prepared splits instead.
+        named: what it opens has the name it is opened by, and prepared splits are told by that.
+    """
+
+    open: Callable[..., DenseDataset]
+    stored: bool = True
+    named: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Name -> default."""
+        return {name: facts.default for name, facts in list(signature(self.open).parameters.items())[3:]}
+
+
+_SOURCES = {
+    "folder": _Source(_open_folder, named=False),
+    "hub": _Source(_open_hub, named=False),
+    "nyud_v2": _Source(_open_nyud_v2),
+    "pascal_context": _Source(_open_pascal_context),
+    "synthetic_rooms": _Source(_open_rooms, stored=False),
 }
-DATASET_NAMES = tuple(_OPENERS)
+DATASET_NAMES = tuple(_SOURCES)
 
 
 def _refuse_other_options(name: str, prepared: Path, options: Mapping[str, Any]) -> None:
     """A prepared folder cannot be read with another crop or layout than it was made with."""
-    made_with, defaults = read_index(prepared)["fingerprint"]["options"], signature(_OPENERS[name]).parameters
+    made_with, defaults = read_index(prepared)["fingerprint"]["options"], _SOURCES[name].options
     for option, value in options.items():
-        made = made_with.get(option, defaults[option].default)
+        made = made_with.get(option, defaults[option])
         if option != "strict" and str(made) != str(value):
             raise KdamValueError(
                 f"{name}: {prepared} was prepared with {option}={made}, asked for is {value}. Leave the option out, or prepare "
@@ -140,14 +159,15 @@ def open_dataset(
         KdamValueError: unknown name, task or option, `data_dir` missing or an archive, or prepared with other options.
         DataIntegrityError: the files on disk are not usable.
     """
-    if name not in _OPENERS:
+    if name not in _SOURCES:
         raise KdamValueError(f"unknown dataset {name!r}; expected one of {', '.join(DATASET_NAMES)}.")
-    known = list(signature(_OPENERS[name]).parameters)[3:]
-    unknown = [option for option in options if option not in known]
+    source = _SOURCES[name]
+    unknown = [option for option in options if option not in source.options]
     if unknown:
-        raise KdamValueError(f"{name}: unknown option {', '.join(unknown)}; expected {', '.join(known) or 'none'}.")
-    if data_dir is not None:
-        prepared = find_packed(Path(data_dir), name if name in ("nyud_v2", "pascal_context") else None, split)
+        known = ", ".join(source.options) or "none"
+        raise KdamValueError(f"{name}: unknown option {', '.join(unknown)}; expected {known}.")
+    if data_dir is not None and source.stored:
+        prepared = find_packed(Path(data_dir), name if source.named else None, split)
         if prepared is not None:
             _refuse_other_options(name, prepared, options)
             return PackedDataset(prepared, tasks)
@@ -156,4 +176,4 @@ def open_dataset(
                 f"{name}: {data_dir} is an archive; prepare it once with scripts/prepare_data.py --dataset {name} --data_dir "
                 f"{data_dir} --output_dir OUT, then give OUT as data_dir."
             )
-    return _OPENERS[name](split, data_dir, tasks, **options)
+    return source.open(split, data_dir, tasks, **options)

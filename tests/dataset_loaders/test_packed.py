@@ -2,8 +2,10 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import trees
 
 from dataset_loaders import PackedDataset, check_sample, open_dataset, pack
 from dataset_loaders.inspection import SplitReport, inspect_split
+from dataset_loaders.synthetic_rooms import SyntheticRooms
 from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
 from kdam_hf.tasks import make_task
 
@@ -312,3 +315,100 @@ def test_what_a_user_should_know_of_the_labels_survives_packing(tmp_path):
     packed = pack(source, tmp_path / "packed")
     assert packed.notes == PackedDataset(tmp_path / "packed").notes == source.notes
     assert any("distilled" in note for note in packed.notes)
+
+
+# ---- what a cache depends on ----
+
+
+@pytest.mark.parametrize(("now", "says"), [({"seed": 1}, "seed 0.*seed 1"), ({"height": 8}, "6x8 pixels.*8x8 pixels")])
+def test_rooms_of_another_seed_or_size_are_another_dataset(tmp_path, now, says):
+    first = {"num_images": 1, "height": 6, "width": 8}
+    packed(tmp_path / "p", SyntheticRooms(**first))
+    packed(tmp_path / "p", SyntheticRooms(**first))
+    with pytest.raises(KdamValueError, match=rf"packed from another dataset: options is .*{says}.*Remove that folder"):
+        packed(tmp_path / "p", SyntheticRooms(**first | now))
+
+
+def edited(path):
+    """Values change, name and size do not."""
+    size, before = path.stat().st_size, path.stat().st_mtime_ns
+    np.save(path, np.load(path) + 1)
+    os.utime(path, ns=(before, before + 1))
+    assert path.stat().st_size == size
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Opens three samples of files, and where those are."""
+    ids = [scene.id for scene in trees.write_tree("B", tmp_path / "data", 3, 1)["train"]]
+    return ids, lambda folder="data": open_dataset("nyud_v2", "train", tmp_path / folder)
+
+
+def test_labels_made_again_in_the_same_size_are_noticed(tmp_path, files):
+    ids, source = files
+    packed(tmp_path / "out" / "nyud_v2-train", source())
+    edited(tmp_path / f"data/depth/{ids[1]}.npy")
+    with pytest.raises(
+        KdamValueError, match=rf"files of 1 of 3 samples, first '{ids[1]}', have changed.*Remove that folder"
+    ):
+        packed(tmp_path / "out" / "nyud_v2-train", source())
+
+
+def test_an_interrupted_build_reads_labels_again_that_kept_their_size(tmp_path, files):
+    ids, source = files
+    bad = tmp_path / f"data/depth/{ids[2]}.npy"
+    good = bad.read_bytes()
+    trees.truncate(bad)
+    with pytest.raises(DataIntegrityError):
+        packed(tmp_path / "p", source())
+    bad.write_bytes(good)
+    edited(tmp_path / f"data/depth/{ids[0]}.npy")
+    data, now = packed(tmp_path / "p", source()), source()
+    for k in range(3):
+        np.testing.assert_allclose(data[k]["labels"]["depth"], now[k]["labels"]["depth"], atol=1e-3)
+
+
+def test_a_copied_folder_uses_its_cache_and_without_its_times_is_told_how(tmp_path, files):
+    """`rsync -a` and `tar` keep the times of files, `cp -r` and `scp -r` do not."""
+    ids, source = files
+    options = {"data_dir": str(tmp_path / "data")}
+    target = tmp_path / "out" / "nyud_v2-train"
+    before = packed(target, source(), options=options)
+    shutil.copytree(tmp_path / "data", tmp_path / "kept")
+    packed(target, source("kept"), options={"data_dir": str(tmp_path / "kept")})
+    shutil.copytree(tmp_path / "data", tmp_path / "lost", copy_function=shutil.copyfile)
+    with pytest.raises(
+        KdamValueError, match=rf"3 of 3 samples.*only copied, use what is packed: --data_dir {target.parent}"
+    ):
+        packed(target, source("lost"), options={"data_dir": str(tmp_path / "lost")})
+    advised = open_dataset("nyud_v2", "train", target.parent)
+    assert advised.ids == before.ids == tuple(ids)
+
+
+@pytest.mark.parametrize("killed", ["rename", "unlink"])
+def test_a_kill_between_the_last_two_steps_costs_nothing(tmp_path, killed, monkeypatch):
+    def dies(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    packed(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, killed, dies)
+        with pytest.raises(KeyboardInterrupt):
+            packed(tmp_path / "p")
+    rest = Counting()
+    data = packed(tmp_path / "p", rest)
+    assert rest.read == []
+    assert [data[k]["id"] for k in range(5)] == [f"{k:04}" for k in range(5)]
+    assert (tmp_path / "p" / "samples.bin").read_bytes() == (tmp_path / "whole" / "samples.bin").read_bytes()
+
+
+# ---- where a packed split is looked for ----
+
+
+def test_rooms_are_rendered_and_never_taken_from_a_folder(tmp_path):
+    packed(tmp_path / "random-train")
+    with pytest.raises(KdamValueError, match="synthetic_rooms is rendered, not read"):
+        open_dataset("synthetic_rooms", "train", tmp_path)
+    assert open_dataset("folder", "train", tmp_path).name == "random"
+    with pytest.raises(DataIntegrityError, match="nyud_v2"):
+        open_dataset("nyud_v2", "train", tmp_path)
