@@ -5,10 +5,12 @@
     python scripts/evaluate.py --predictions MAPS --dataset folder --data_dir DIR --protocol atrc
     python scripts/evaluate.py --model outputs/own --dataset folder --data_dir DIR --single_task semseg.json edge.json
 
-Images are scored at their own size on their labelled pixels. Writes a flat results.json, and results.md beside it; the
-layout of maps on disk, protocols and definitions stand in docs/metrics.md.
+Images are scored at their own size on their labelled pixels. Writes a flat results.json, and results.md beside it; what a
+file it replaces says of the training of the same weights is kept. The layout of maps on disk, protocols and definitions
+stand in docs/metrics.md.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,10 @@ from kdam_hf.training.report import results_table
 from kdam_hf.training.runs import describe_data, describe_run, open_split
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
 from kdam_hf.training.teacher import check_tasks_agree
+
+# what train.py and distill.py leave in results.json beyond the score
+OF_TRAINING = ("train_images", "seed", "steps", "world_size", "bf16", "recipe")
+OF_TRAINING += ("method", "teacher", "teacher_sha256", "distillation", "matching_batch", "trained_on")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -81,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.save_predictions:
             maps = save_maps(maps, args.save_predictions, tasks, source.ids)
         meta = describe_run(model, dataset, args.model, data, tasks, args.protocol)
+        meta |= facts_of_training(Path(args.output), meta["weights_sha256"])
     else:
         num_proc = share_cores(args.num_proc, on_cpu=False)
         stored = StoredPredictions(args.predictions, source, tasks)
@@ -120,6 +127,19 @@ def check_arguments(args: EvaluationArguments) -> None:
             import kdam_hf.plots  # noqa: F401
         except ModuleNotFoundError as error:
             raise KdamValueError(str(error)) from error
+
+
+def facts_of_training(path: Path, weights_sha256: str | None) -> dict[str, Any]:
+    """What the file that will be replaced says of the training of these weights; nothing if it is of others."""
+    try:
+        meta = json.loads(path.read_text("utf-8"))["meta"]
+        same = weights_sha256 is not None and meta["weights_sha256"] == weights_sha256
+    except (OSError, ValueError, LookupError, TypeError):  # no file yet, or no results of a model
+        return {}
+    if not same:
+        return {}
+    facts = {key: meta[key] for key in OF_TRAINING if key in meta}
+    return {"trained_on": meta.get("data"), **facts} if facts else {}
 
 
 def share_cores(num_proc: int | None, on_cpu: bool) -> int:

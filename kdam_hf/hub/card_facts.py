@@ -105,17 +105,18 @@ def cost_rows(record: Record) -> list[tuple[str, str, str]]:
 def data_lines(record: Record) -> list[str]:
     """What the model learned from, and which labels are derived."""
     meta, settings = record.meta, record.settings or {}
-    name = meta.get("data") or settings.get("dataset")
+    name = meta.get("trained_on") or meta.get("data") or settings.get("dataset")
     if not name:
         return ["The training data is not recorded."]
     count = f": {meta['train_images']} images" if "train_images" in meta else "; how many images is not recorded"
     lines = [f"Trained on `{name}`, split `{settings.get('train_split', 'train')}`{count}."]
     if hub_dataset(record):
         lines.append(f"Source: `{hub_dataset(record)}` on the Hub.")
-    if meta.get("notes") is None:
+    notes = meta.get("notes") if name == meta.get("data") else None
+    if notes is None:
         lines.append("Which labels are derived or distilled was not recorded.")
-    elif public(meta["notes"]):
-        lines += [f"{note[:1].upper()}{note[1:]}." for note in public(meta["notes"])]
+    elif public(notes):
+        lines += [f"{note[:1].upper()}{note[1:]}." for note in public(notes)]
     else:
         lines.append("The loader reports no derived labels: maps are taken as the data set has them.")
     return lines

@@ -134,6 +134,15 @@ def test_what_is_missing_is_said_to_be_missing(own, gone, said):
     assert said in card_of(own)
 
 
+def test_data_it_was_scored_on_later_is_not_taken_for_what_it_learned_from(own):
+    assert "- Trained on `nyud_v2`, split `train`: 795 images." in card_of(own)
+    changed(own, data="camvid", trained_on="nyud_v2")
+    text = card_of(own)
+    assert "- Trained on `nyud_v2`, split `train`: 795 images." in text
+    assert "654 images of `camvid`, split `val`" in text
+    assert "Normals: derived from depth" not in text, "that is said of the other data"
+
+
 def test_derived_labels_are_named(own):
     assert "- Normals: derived from depth." in card_of(own)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdam_hf import KdamStudent
+from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.presets import make_config
 from kdam_hf.tasks import make_task
@@ -17,13 +17,17 @@ SIDE = 160  # its diagonal times 0.0075 is 1.7 pixels
 HALF = SIDE // 2
 
 
-@pytest.fixture(scope="module")
-def evaluate():
-    path = Path(__file__).parents[2] / "scripts" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate_command", path)
+def command(name):
+    path = Path(__file__).parents[2] / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_command", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    return command("evaluate")
 
 
 def put(path, array):
@@ -197,6 +201,47 @@ def test_a_model_saved_drawn_and_scored_again_from_disk(evaluate, data, model, t
         if key.startswith(("semseg", "depth", "normals/mean")):  # the others have thresholds that rounding steps over
             assert again[key] == pytest.approx(first[key], abs=2e-3), key
     assert sorted(path.name for path in plots.iterdir()) == ["depth.png", "edge.png", "normals.png", "semseg.png"]
+
+
+TINY = (
+    "--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 1 --per_device_train_batch_size 2 --tasks depth"
+)
+TINY += " --use_cpu true --cpu_threads 1 --precision fp32 --disable_tqdm true --method cs"
+ROOMS = "--rooms_train 2 --rooms_val 2 --rooms_height 40 --rooms_width 56"
+
+
+def test_scoring_a_trained_model_again_keeps_all_that_is_known_of_its_training(evaluate, data, tmp_path):
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    KdamTeacher(make_config("teacher", "tiny-resnet", [make_task("depth")])).save_pretrained(teacher)
+    folders = ["--teacher", str(teacher), "--output_dir", str(student)]
+    command("distill").main([*TINY.split(), *ROOMS.split(), *folders])
+    output = student / "results.json"
+    before = json.loads(output.read_text())["meta"]
+    scored = ["--tasks", "depth", "--num_proc", "1", "--output", str(output)]
+    evaluate.main(["--model", str(student), *ROOMS.split(), *scored])
+    again = json.loads(output.read_text())["meta"]
+    assert set(before) <= set(again)
+    assert {key: again[key] for key in before if key != "date"} == {k: v for k, v in before.items() if k != "date"}
+    for _ in range(2):  # on other images it is still known what it learned from
+        evaluate.main(["--model", str(student), "--dataset", "folder", "--data_dir", str(data), *scored])
+    other = json.loads(output.read_text())["meta"]
+    assert (other["data"], other["trained_on"]) == ("halves", "synthetic_rooms")
+    assert {key: other[key] for key in evaluate.OF_TRAINING if key in before} == {
+        key: before[key] for key in evaluate.OF_TRAINING if key in before
+    }
+
+
+@pytest.mark.parametrize("digest", [None, "other"])
+def test_the_training_of_other_weights_is_not_claimed(evaluate, tmp_path, digest):
+    path = tmp_path / "results.json"
+    assert evaluate.facts_of_training(path, "own") == {}
+    path.write_text(json.dumps({"meta": {"weights_sha256": digest, "steps": 9, "data": "rooms"}}))
+    assert evaluate.facts_of_training(path, "own") == evaluate.facts_of_training(path, None) == {}
+    if digest:
+        assert evaluate.facts_of_training(path, digest) == {"trained_on": "rooms", "steps": 9}
+    for text in ("{", "[]", "{}", '{"meta": []}'):
+        path.write_text(text)
+        assert evaluate.facts_of_training(path, "own") == {}
 
 
 @pytest.mark.parametrize(
