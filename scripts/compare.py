@@ -112,21 +112,11 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
     arguments = ["--config", config, *options, "--output_dir", str(folder)]
     results = folder / "results.json"
     if results.exists():
-        found = json.loads(results.read_text())
+        found = read_results(results)
         groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-        different = differences(found["meta"]["recipe"], parse_recipe(groups, arguments)[-1])
-        if different:
-            raise CheckpointError(
-                f"{folder} holds a run with other settings: {'; '.join(different)}. Run make clean or choose another "
-                "--output_dir."
-            )
-        if "protocol" not in found["meta"]:
-            raise CheckpointError(
-                f"{folder} was scored by an earlier version, with other metrics; run make clean or choose another --output_dir."
-            )
-        teachers = found["meta"].get("teacher", [])
-        if [weights_hash(name) for name in teachers] != found["meta"].get("teacher_sha256", []):
-            raise CheckpointError(f"{folder} learned from another {', '.join(teachers)}; remove it, or run make clean.")
+        data, *_, settings = parse_recipe(groups, arguments)
+        check_same_run(folder, found["meta"], settings)
+        check_same_score(folder, found["meta"], data.eval_split)
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]
@@ -141,6 +131,47 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
             f"{script} ended with code {finished.returncode}; see its message above. Run the same command again to continue."
         )
     return json.loads(results.read_text())
+
+
+def read_results(path: Path) -> Results:
+    """A results.json that says how its model was trained."""
+    try:
+        found = json.loads(path.read_text())
+        complete = "recipe" in found["meta"]
+    except (ValueError, LookupError, TypeError):
+        complete = False
+    if not complete:
+        raise CheckpointError(
+            f"{path} does not say with which settings its model was trained; remove it, and the run is scored again, or choose "
+            "another --output_dir."
+        )
+    return found
+
+
+def check_same_run(folder: Path, meta: Results, settings: dict[str, Any]) -> None:
+    """Refuse a run with other settings or another teacher."""
+    different = differences(meta["recipe"], settings)
+    if different:
+        raise CheckpointError(
+            f"{folder} holds a run with other settings: {'; '.join(different)}. Run make clean or choose another --output_dir."
+        )
+    teachers = meta.get("teacher", [])
+    if [weights_hash(name) for name in teachers] != meta.get("teacher_sha256", []):
+        raise CheckpointError(f"{folder} learned from another {', '.join(teachers)}; remove it, or run make clean.")
+
+
+def check_same_score(folder: Path, meta: Results, split: str) -> None:
+    """Refuse a score that does not stand beside those measured here."""
+    if "protocol" not in meta:
+        raise CheckpointError(
+            f"{folder} was scored by an earlier version, with other metrics; run make clean or choose another --output_dir."
+        )
+    for key, wanted in (("protocol", "ours"), ("split", split), ("ids", None)):
+        if meta.get(key, wanted) != wanted:
+            raise CheckpointError(
+                f"{folder} was scored with {key} {meta[key]}, the others with {wanted}; remove {folder / 'results.json'}, and "
+                "the run is scored again."
+            )
 
 
 def shown(root: Path, students: dict[str, list[Results]]) -> dict[str, Path]:

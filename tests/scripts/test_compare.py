@@ -18,18 +18,44 @@ def compare():
     return module
 
 
-@pytest.mark.parametrize("scored", [{"protocol": "ours"}, {}])
-def test_a_run_that_was_scored_with_other_metrics_is_not_reused(compare, tmp_path, scored):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("dataset: synthetic_rooms\nuse_cpu: true\n")
-    folder = tmp_path / "none"
-    arguments = ["--config", str(recipe), "--output_dir", str(folder)]
-    groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-    folder.mkdir()
-    found = {"edge/maxf": 1.0, "meta": {"recipe": parse_recipe(groups, arguments)[-1], **scored}}
-    (folder / "results.json").write_text(json.dumps(found))
-    if scored:
-        assert compare.train("distill.py", str(recipe), folder, []) == found
-    else:
-        with pytest.raises(CheckpointError, match="scored by an earlier version"):
-            compare.train("distill.py", str(recipe), folder, [])
+@pytest.fixture
+def run(compare, tmp_path):
+    """Give the run `none` these results, as they are or as a function of its recipe, and ask for it again."""
+
+    def ask(results):
+        recipe, folder = tmp_path / "recipe.yaml", tmp_path / "none"
+        recipe.write_text("dataset: synthetic_rooms\nuse_cpu: true\n")
+        groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+        settings = parse_recipe(groups, ["--config", str(recipe), "--output_dir", str(folder)])[-1]
+        folder.mkdir()
+        content = results(settings) if callable(results) else results
+        (folder / "results.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        return content, compare.train("distill.py", str(recipe), folder, [])
+
+    return ask
+
+
+@pytest.mark.parametrize("score", [{"protocol": "ours"}, {"protocol": "ours", "split": "val", "ids": None}])
+def test_a_run_with_these_settings_and_metrics_is_reused(run, score):
+    content, found = run(lambda settings: {"edge/maxf": 1.0, "meta": {"recipe": settings, **score}})
+    assert content == found
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        ({}, "scored by an earlier version"),
+        ({"protocol": "atrc"}, "scored with protocol atrc, the others with ours; remove .*results.json"),
+        ({"protocol": "ours", "split": "train"}, "scored with split train, the others with val"),
+        ({"protocol": "ours", "ids": "few.txt"}, "scored with ids few.txt, the others with None"),
+    ],
+)
+def test_a_run_that_was_scored_with_other_metrics_is_not_reused(run, score, message):
+    with pytest.raises(CheckpointError, match=message):
+        run(lambda settings: {"edge/maxf": 1.0, "meta": {"recipe": settings, **score}})
+
+
+@pytest.mark.parametrize("results", ["{", [1.0], {"edge/maxf": 1.0}, {"meta": {"protocol": "ours"}}, {"meta": None}])
+def test_results_that_do_not_say_how_the_model_was_trained_are_named(run, results):
+    with pytest.raises(CheckpointError, match=r"none.results\.json does not say with which settings .* remove it"):
+        run(results)
