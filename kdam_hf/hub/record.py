@@ -258,12 +258,11 @@ def _comparable(record: Record, path: Path, keys: tuple[str, ...], optional: boo
 
 
 def _comparison(record: Record) -> Results | None:
-    """What compare.py left of this very run above the model's folder; None if it is not among those compared."""
+    """What compare.py left of these very weights above the model's folder; None if they are not among those compared."""
     summary = _read(record.folder.parent / RESULTS)
     for entry in summary.values() if isinstance(summary, dict) else ():
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or not isinstance(entry.get("meta"), dict):
             continue
-        runs = [values(run) for run in (entry, *entry.get("runs", ()))]
-        if any(json.dumps(run) == json.dumps(record.scores) for run in runs):  # as text: NaN is NaN there
+        if any(run["meta"].get("weights_sha256") == record.weights_sha256 for run in (entry, *entry.get("runs", ()))):
             return entry
     return None

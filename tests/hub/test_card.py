@@ -153,7 +153,8 @@ def test_latency_is_told_only_where_it_was_measured(own):
     results["meta"]["latency_over_teacher"] = 0.14
     write_json(own.parent / "results.json", {"teacher": {}, "cs": results})
     assert "| 0.14 | 1 |" in card_of(own)
-    write_json(own.parent / "results.json", {"cs": results | {"semseg/miou": 1.0}})
+    results["meta"]["weights_sha256"] = "0" * 64
+    write_json(own.parent / "results.json", {"cs": results})
     assert "| not measured | – |" in card_of(own), "that is the latency of another run"
 
 
@@ -220,6 +221,9 @@ def test_no_sheet_but_that_of_its_own_comparison_goes_on_the_card(own):
     assert read_record(own, picture=own / "contact_sheet.png").picture == own / "contact_sheet.png"
     compared = json.loads((own.parent / "results.json").read_text())
     compared["cs"]["semseg/miou"] += 1
+    write_json(own.parent / "results.json", compared)
+    assert read_record(own).picture == sheet, "scored again, they are still the weights that are shown"
+    compared["cs"]["meta"]["weights_sha256"] = "0" * 64
     write_json(own.parent / "results.json", compared)
     assert read_record(own).picture is None, "that comparison was of other runs"
     (own.parent / "results.json").unlink()
