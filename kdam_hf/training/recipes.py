@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 import yaml
 from transformers import HfArgumentParser
 
@@ -78,9 +79,14 @@ def parse_recipe(
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a script: an error this project raises on purpose is printed as one message, with exit code 2."""
+    """Run a script: an error this project raises on purpose is printed as one message, with exit code 2.
+
+    A script that ends well leaves its group of processes: threads that still serve one may abort an interpreter that ends.
+    """
     try:
         main()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     except KdamError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,52 +1,14 @@
 """The commands of the README, typed as a user types them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_kit import ROOMS, SMALL, launch, run
 from PIL import Image
 
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
-
-ROOT = Path(__file__).parents[2]
-LAUNCH = [
-    "-m",
-    "accelerate.commands.launch",
-    "--num_machines",
-    "1",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-]
-SMALL = [
-    "--preset",
-    "tiny-resnet",
-    "--crop_height",
-    "32",
-    "--crop_width",
-    "48",
-    "--max_steps",
-    "3",
-    "--use_cpu",
-    "--disable_tqdm",
-    "true",
-]
-SMALL += ["--per_device_train_batch_size", "2", "--logging_steps", "1"]
-ROOMS = ["--rooms_train", "8", "--rooms_val", "3", "--rooms_height", "40", "--rooms_width", "56"]
-
-
-def run(script, *arguments, processes=0, check=True):
-    launch = []
-    if processes:
-        launch = [*LAUNCH, "--num_processes", str(processes)] + (["--multi_gpu"] if processes > 1 else [])
-    command = [sys.executable, *launch, str(ROOT / "scripts" / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +46,7 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(tree, tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher")
-    run("train.py", *SMALL, "--dataset", "folder", "--data_dir", tree, "--output_dir", out, processes=1)
+    launch("train.py", *SMALL, "--dataset", "folder", "--data_dir", tree, "--output_dir", out, processes=1)
     return out
 
 
@@ -95,34 +57,9 @@ def flat_keys(path):
 
 def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(tree, teacher, tmp_path):
     student, scores, pictures = tmp_path / "student", tmp_path / "r.json", tmp_path / "pictures"
-    run(
-        "distill.py",
-        *SMALL,
-        "--dataset",
-        "folder",
-        "--data_dir",
-        tree,
-        "--teacher",
-        teacher,
-        "--method",
-        "cs",
-        "--output_dir",
-        student,
-        processes=1,
-    )
-    run(
-        "evaluate.py",
-        "--model",
-        student,
-        "--dataset",
-        "folder",
-        "--data_dir",
-        tree,
-        "--split",
-        "val",
-        "--output",
-        scores,
-    )
+    own = ["--dataset", "folder", "--data_dir", tree]
+    launch("distill.py", *SMALL, *own, "--teacher", teacher, "--method", "cs", "--output_dir", student, processes=1)
+    launch("evaluate.py", "--model", student, *own, "--split", "val", "--output", scores)
     keys, results = flat_keys(scores)
     assert {"semseg/miou", "depth/rmse", "normals/mean_angle", "edge/odsf", "edge/maxf"} <= keys
     assert results["meta"]["images"] == 3
@@ -139,58 +76,24 @@ def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(tree, teac
 
 
 def test_single_task_teachers_distil_one_student(tree, tmp_path):
-    folders = []
+    own, folders = [*SMALL, "--dataset", "folder", "--data_dir", tree, "--tasks"], []
     for task in ("depth", "normals"):
         folders.append(tmp_path / task)
-        run("train.py", *SMALL, "--dataset", "folder", "--data_dir", tree, "--tasks", task, "--output_dir", folders[-1])
+        run("train.py", *own, task, "--output_dir", folders[-1])
         assert all(key.startswith(task) for key in flat_keys(folders[-1] / "results.json")[0])
-    run(
-        "distill.py",
-        *SMALL,
-        "--dataset",
-        "folder",
-        "--data_dir",
-        tree,
-        "--tasks",
-        "depth",
-        "normals",
-        "--teacher",
-        *folders,
-        "--output_dir",
-        tmp_path / "s",
-    )
+    run("distill.py", *own, "depth", "normals", "--teacher", *folders, "--output_dir", tmp_path / "s")
     assert flat_keys(tmp_path / "s" / "results.json")[1]["meta"]["teacher"] == [str(f) for f in folders]
 
 
 @pytest.mark.reliability
 def test_two_processes_train_one_model_and_count_every_image_once(teacher, tree, tmp_path):
     own = ["--dataset", "folder", "--data_dir", tree, "--per_device_train_batch_size", "1"]
-    done = run(
-        "distill.py",
-        *SMALL,
-        *own,
-        "--teacher",
-        teacher,
-        "--method",
-        "cs",
-        "--output_dir",
-        tmp_path / "two",
-        processes=2,
-    )
+    matched = ["--teacher", teacher, "--method", "cs", "--output_dir", tmp_path / "two"]
+    done = launch("distill.py", *SMALL, *own, *matched, processes=2)
     results = flat_keys(tmp_path / "two" / "results.json")[1]
     assert results["meta"]["world_size"] == 2, "a launcher that quietly starts one process is not two"
     assert "processes: 2" in done.stdout
-    run(
-        "evaluate.py",
-        "--model",
-        tmp_path / "two",
-        "--dataset",
-        "folder",
-        "--data_dir",
-        tree,
-        "--output",
-        tmp_path / "one.json",
-    )
+    run("evaluate.py", "--model", tmp_path / "two", *own[:4], "--output", tmp_path / "one.json")
     keys, alone = flat_keys(tmp_path / "one.json")
     assert {k: results[k] for k in keys} == pytest.approx({k: alone[k] for k in keys}, rel=1e-4)
 
@@ -198,19 +101,9 @@ def test_two_processes_train_one_model_and_count_every_image_once(teacher, tree,
 def test_comparison_leaves_models_table_sheet_and_results_and_is_reused(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("dataset: synthetic_rooms\nuse_cpu: true\n")
-    arguments = [
-        "--teacher_config",
-        recipe,
-        "--student_config",
-        recipe,
-        "--methods",
-        "none",
-        "cs:beta=0.1",
-        "--output_dir",
-        tmp_path / "out",
-    ]
-    arguments += [*SMALL, *ROOMS]
-    run("compare.py", *arguments)
+    arguments = ["--teacher_config", recipe, "--student_config", recipe, "--methods", "none", "cs:beta=0.1"]
+    arguments += ["--output_dir", tmp_path / "out", *SMALL, *ROOMS]
+    launch("compare.py", *arguments)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(results) == ["teacher", "none", "cs"]
     for result in results.values():
@@ -235,25 +128,31 @@ def test_comparison_leaves_models_table_sheet_and_results_and_is_reused(tmp_path
     assert "other settings: max_steps" in other.stderr
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "message"),
-    [
-        ("train.py", ["--max_step", "3"], "did you mean 'max_steps'"),
-        ("train.py", [*SMALL, *ROOMS, "--tasks", "depht"], "unknown task depht"),
-        ("train.py", [*SMALL, *ROOMS, "--per_device_train_batch_size", "99"], "fewer than one batch of 99"),
-        ("distill.py", [*SMALL, *ROOMS], "needs a teacher"),
-        ("distill.py", [*SMALL, *ROOMS, "--method", "kld", "--teacher", "x"], "kld"),
-        ("distill.py", [*SMALL, *ROOMS, "--teacher", "nowhere"], "no model at 'nowhere'"),
-        ("predict.py", ["--model", "m", "--images", "missing.jpg"], "missing.jpg"),
-        ("evaluate.py", ["--model", "nowhere"], "no model at 'nowhere'"),
-    ],
-)
+MISTAKES = [
+    ("train.py", ["--max_step", "3"], "did you mean 'max_steps'"),
+    ("train.py", [*SMALL, *ROOMS, "--tasks", "depht"], "unknown task depht"),
+    ("train.py", [*SMALL, *ROOMS, "--per_device_train_batch_size", "99"], "fewer than one batch of 99"),
+    ("distill.py", [*SMALL, *ROOMS], "needs a teacher"),
+    ("distill.py", [*SMALL, *ROOMS, "--method", "kld", "--teacher", "x"], "kld"),
+    ("distill.py", [*SMALL, *ROOMS, "--teacher", "nowhere"], "no model at 'nowhere'"),
+    ("predict.py", ["--model", "m", "--images", "missing.jpg"], "missing.jpg"),
+    ("evaluate.py", ["--model", "nowhere"], "no model at 'nowhere'"),
+]
+
+
+@pytest.mark.parametrize(("script", "arguments", "message"), MISTAKES)
 def test_a_mistake_on_the_command_line_gets_a_clear_error(script, arguments, message, tmp_path):
     if script in ("train.py", "distill.py"):
         arguments = [*arguments, "--output_dir", tmp_path / "out"]
     done = run(script, *arguments, check=False)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_mistake_is_one_message_without_a_traceback():
+    done = launch("evaluate.py", "--model", "nowhere", check=False)
+    assert done.returncode == 2
+    assert "no model at 'nowhere'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,14 +1,12 @@
 """Two processes with one image each are one process with two: the same weights after the same steps."""
 
 import os
-import socket
-from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from conftest_kit import Kit
 from safetensors.torch import load_file
+from spawn_kit import spawn
 
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.training import DistillationTrainer, FrozenTeacher
@@ -16,22 +14,17 @@ from kdam_hf.training import DistillationTrainer, FrozenTeacher
 RESOLUTIONS = ("stride4", "full")
 
 
-def train(rank, world, port, root):
-    torch.set_num_threads(1)
-    if world > 1:
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+def train(rank, root):
     for resolution in RESOLUTIONS:
-        train_at(resolution, rank, world, Kit(Path(root)))
-    if world > 1:
-        torch.distributed.destroy_process_group()
+        train_at(resolution, rank, Kit(root))
 
 
-def train_at(resolution, rank, world, kit):
+def train_at(resolution, rank, kit):
     model = kit.model(preset="tiny-convnext")
     for module in model.modules():  # statistics of a batch of one are another model, with any number of processes
         if isinstance(module, torch.nn.BatchNorm2d):
             module.train = lambda mode=True, m=module: torch.nn.Module.train(m, False)
+    world = int(os.environ.get("WORLD_SIZE", 1))
     name = f"{resolution}-{world}"
     args = kit.args(name, per_device_train_batch_size=2 // world, max_steps=2, learning_rate=1e-3)
     assert args.world_size == world
@@ -48,11 +41,8 @@ def train_at(resolution, rank, world, kit):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for world in (2, 1):
-        mp.spawn(train, args=(world, port, str(root)), nprocs=world)
+    spawn(train, 2, root)
+    train(0, root)
     return root
 
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import (
@@ -9,6 +10,7 @@ from kdam_hf.training import (
     StudentArguments,
     parse_recipe,
     prepare,
+    run_command,
 )
 
 GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
@@ -45,6 +47,15 @@ def test_a_folder_that_was_not_given_is_asked_for(kit):
         prepare(data, model, args, settings)
     with pytest.raises(KdamValueError, match="output_dir is not given"):
         MultiTaskTrainer(kit.model(), args, kit.tasks, kit.train_data())
+
+
+def test_a_command_that_ends_well_leaves_its_group_of_processes(tmp_path):
+    def main():
+        store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+
+    run_command(main)
+    assert not torch.distributed.is_initialized()
 
 
 def test_defaults_are_the_protocol_of_the_field(tmp_path):
