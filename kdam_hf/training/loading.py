@@ -73,13 +73,23 @@ class WatchedDataset(Dataset[Any]):
             if worker is not None:
                 self.reading[worker.id] = IDLE
 
-    def busy(self) -> list[str]:
-        """The samples that dead workers were reading; where none is dead, those being read now."""
+    def lost(self) -> bool:
+        """Whether a worker is dead."""
+        return any(pid and not lives for pid, lives in self._workers())
+
+    def _workers(self) -> list[tuple[int, bool]]:
+        """Number of the newest process of each worker, 0 for none yet, and whether it lives."""
         alive = {child.pid for child in multiprocessing.active_children()}
         generations = self.pids.T.tolist()  # numbers of processes begin anew at some time: the last is not the largest
         newest = [next((pid for pid in reversed(pids) if pid), 0) for pids in generations]
+        return [(pid, pid in alive) for pid in newest]
+
+    def busy(self) -> list[str]:
+        """The samples that dead workers were reading; where none is dead, those being read now."""
         reading = [
-            (index, pid in alive) for index, pid in zip(self.reading.tolist(), newest, strict=True) if index != IDLE
+            (index, lives)
+            for index, (_, lives) in zip(self.reading.tolist(), self._workers(), strict=True)
+            if index != IDLE
         ]
         dead = [index for index, lives in reading if not lives]
         return [sample_name(self.dataset, index) for index in dead or [index for index, _ in reading]]
@@ -138,11 +148,15 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
     except BaseException as error:
         busy = [name for dataset in watched.values() for name in dataset.busy()]
         text = str(error)
-        if isinstance(error, KdamError) or not isinstance(error, (RuntimeError, MemoryError)):
+        # the connection breaks when a worker dies while it hands over what it has read
+        explained = RuntimeError, MemoryError, ConnectionError, EOFError
+        if isinstance(error, KdamError) or not isinstance(error, explained):
             raise
-        if "DataLoader" in text:
+        lost = isinstance(error, (ConnectionError, EOFError)) and any(dataset.lost() for dataset in watched.values())
+        if "DataLoader" in text or lost:
+            said = text.splitlines()[0].rstrip(" .") if text else type(error).__name__
             raise DataWorkerError(
-                f"{where()}: {text.splitlines()[0].rstrip('.')}. Reading: {', '.join(busy) or 'nothing'}. {WORKER_ADVICE}"
+                f"{where()}: {said}. Reading: {', '.join(busy) or 'nothing'}. {WORKER_ADVICE}"
             ) from error
         if _is_out_of_memory(error):
             raise OutOfMemoryError(f"{where()}: {(text or 'MemoryError').splitlines()[0]} {MEMORY_ADVICE}") from error

@@ -2,6 +2,8 @@
 
 Unusual here: a process may ask the kernel (Linux) for a signal when its parent ends. `accelerate launch` with one process
 dies of a SIGTERM without telling the training, and a data worker that hangs outlives a killed training; neither does here.
+And a fork holds SIGTERM back while it is made: OpenBLAS starts its threads again in the child, any of which may be handed the
+signal that the rest of the child has blocked.
 """
 
 import ctypes
@@ -15,6 +17,7 @@ from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
+_masks = threading.local()
 _prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
 
 
@@ -80,6 +83,7 @@ def shield_worker(parent: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for threads that libraries have started before the block
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_told_by, args=(parent,), daemon=True).start()
     end_with_parent(signal.SIGKILL)
@@ -91,3 +95,16 @@ def _end_when_told_by(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
+
+
+def _hold() -> None:
+    """Threads that libraries start in a child before it runs Python, as OpenBLAS does, begin with SIGTERM blocked."""
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)

@@ -152,6 +152,29 @@ def test_the_echo_of_a_signal_through_a_launcher_is_not_a_second_one():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.fault(9)
+def test_a_signal_to_a_whole_job_with_workers_and_library_threads_seals_the_step(tmp_path):
+    """OpenBLAS keeps a thread per core in every process, and starts them again after a fork."""
+    arguments = SMALL | {"max_steps": 2000, "save_steps": 1000, "output_dir": tmp_path / "run"}
+    arguments |= {"dataloader_num_workers": 2}
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--use_cpu"]
+    command += [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
+    threads = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | threads, start_new_session=True
+        )
+    try:
+        wait_for(lambda: len(children(job.pid)) >= 2 or job.poll() is not None)
+        time.sleep(0.5)
+        os.killpg(job.pid, signal.SIGTERM)
+        assert job.wait(60) == 143, (tmp_path / "log").read_text()
+    finally:
+        job.kill()
+    (sealed,) = list_checkpoints(tmp_path / "run")
+    assert 0 < verify(sealed)["step"] < 2000
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.fault(9)
 def test_a_signal_to_the_launcher_alone_reaches_the_training(tmp_path, processes):
