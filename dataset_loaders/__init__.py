@@ -49,7 +49,10 @@ def _open_rooms(
     seed: int = 0,
 ) -> DenseDataset:
     if data_dir is not None:
-        raise KdamValueError(f"synthetic_rooms is rendered, not read; leave data_dir ({str(data_dir)!r}) out.")
+        raise KdamValueError(
+            f"synthetic_rooms is rendered, not read, but data_dir is {str(data_dir)!r}: say what lies there with dataset "
+            "(folder for your own data, nyud_v2, pascal_context or hub), or leave data_dir out."
+        )
     from dataset_loaders.synthetic_rooms import SyntheticRooms
 
     return SyntheticRooms(split, num_images, height, width, seed, tasks)

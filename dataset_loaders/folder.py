@@ -38,6 +38,8 @@ class FolderDataset(FileDataset):
         root = Path(data_dir)
         if not root.is_dir():
             raise KdamValueError(f"data_dir {str(data_dir)!r}: no such folder; expected one that holds dataset.json.")
+        if not (root / "dataset.json").exists() and (root.resolve().parent / "dataset.json").exists():
+            raise KdamValueError(f"data_dir {str(data_dir)!r}: dataset.json lies in the folder above; give that one.")
         name, all_tasks, options = _read_description(root / "dataset.json")
         ids = read_ids(root / f"{check_id(split)}.txt")
         images = list_folder(root / "images", IMAGE_SUFFIXES, "the photos of the dataset")
@@ -49,7 +51,15 @@ class FolderDataset(FileDataset):
         }
         settings = (root / "dataset.json").read_text("utf-8-sig")
         super().__init__(
-            name, split, ids, images, labels, partial=True, origin=f"own data in {root}", settings=settings
+            name,
+            split,
+            ids,
+            images,
+            labels,
+            partial=True,
+            origin=f"own data in {root}",
+            notes=[_coverage(task, files, ids) for task, (files, _) in labels.items()],
+            settings=settings,
         )
 
 
@@ -63,12 +73,20 @@ def _labels(folder: Path, ids: Sequence[str], split: str) -> Folder:
     return found
 
 
+def _coverage(task: Task, files: Folder, ids: Sequence[str]) -> str:
+    """How many images have a label, and a hint where files have other names than the images."""
+    labelled = sum(sample_id in files.files for sample_id in ids)
+    text = f"{task.name}: {labelled} of {len(ids)} images labelled"
+    strangers = len(files.files.keys() - set(ids)) if labelled < len(ids) else 0
+    return text + (f" ({strangers} label files are of none of them: other splits, or other names)" if strangers else "")
+
+
 def _read_description(path: Path) -> tuple[str, tuple[Task, ...], dict[str, Mapping[str, Any]]]:
     """Name, tasks in canonical order, and the options of each task."""
     try:
         description = json.loads(read_text(path, "it names the dataset and its tasks"))
     except json.JSONDecodeError as error:
-        raise DataIntegrityError(f"{path}: not valid JSON ({error}).") from error
+        raise DataIntegrityError(f"{path}: not valid JSON ({error}); correct it there.") from error
     _check_fields(description, _FIELDS, str(path))
     missing = [field for field in _FIELDS if not description.get(field)]
     if missing:

@@ -9,6 +9,10 @@ class KdamValueError(KdamError, ValueError):
     """An argument, recipe key or combination of settings is not usable."""
 
 
+class UnknownTaskError(KdamValueError):
+    """A task was asked for that the dataset does not have."""
+
+
 class DataIntegrityError(KdamError, ValueError):
     """A file of a dataset is missing, unreadable or does not hold what its task expects."""
 

@@ -120,7 +120,7 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]
-    print(f"\naccelerate launch scripts/{script} {' '.join(arguments)}", flush=True)
+    print(f"\n{folder.name}: accelerate launch scripts/{script} {' '.join(arguments)}", flush=True)
     finished = subprocess.run(
         [sys.executable, *LAUNCH, str(SCRIPTS / script), *arguments],
         check=False,

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset_loaders import Collator, DenseDataset, EvalTransform, SubsetDataset, TransformedDataset, read_ids
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.metrics import Metric
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, run_command, write_results
@@ -69,7 +69,14 @@ def main(argv: list[str] | None = None) -> None:
     model = load_model(args.model) if args.model else None
     if model is not None:
         data.tasks = data.tasks or model.config.task_names
-    source: DenseDataset = open_split(data, args.split)
+    try:
+        source: DenseDataset = open_split(data, args.split)
+    except UnknownTaskError as error:
+        if model is None:
+            raise
+        raise KdamValueError(
+            f"{args.model} predicts {', '.join(model.config.task_names)}: {error} Score those that both have with --tasks."
+        ) from error
     if args.ids:
         source = SubsetDataset(source, read_ids(Path(args.ids)))
     tasks = with_boundaries(with_options(source.tasks, data.task_options or ()), args.boundaries)
@@ -108,7 +115,8 @@ def main(argv: list[str] | None = None) -> None:
     print("\n" + table)
     if args.plots:
         draw(metrics, results, tasks, args.plots, Path(args.model or args.predictions).name)
-    print(f"Written to {args.output}")
+    written = [args.output, str(Path(args.output).with_suffix(".md")), args.save_predictions, args.plots]
+    print(f"Written: {', '.join(name for name in written if name)}")
 
 
 def check_arguments(args: EvaluationArguments) -> None:

@@ -15,6 +15,14 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+MEANINGS = {
+    "argmax": "class ids",
+    "unit": "unit vectors",
+    "foreground": "probabilities",
+    "sigmoid": "probabilities",
+    "none": "metres",
+}
+
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -34,7 +42,7 @@ def main() -> None:
         path = output / f"{Path(args.image).stem}_{task['name']}"
         np.save(f"{path}.npy", values)
         Image.fromarray(draw(values, task)).save(f"{path}.png")
-        print(f"{path}.npy, .png: {task['readout']} {values.shape} {values.dtype}")
+        print(f"{path}.npy, .png: {MEANINGS[task['readout']]}, {values.shape} {values.dtype}")
 
 
 def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:

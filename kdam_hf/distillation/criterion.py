@@ -68,12 +68,13 @@ class DistillationCriterion:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise KdamValueError(f"method {self.method!r} is not known: choose one of {METHODS}")
+            raise KdamValueError(f"method {self.method!r} is not known: choose one of {', '.join(METHODS)}")
         if self.inter not in (*INTER_MODES, "off"):
-            raise KdamValueError(f"inter {self.inter!r} is not known: choose one of {(*INTER_MODES, 'off')}")
+            raise KdamValueError(f"inter {self.inter!r} is not known: choose one of {', '.join((*INTER_MODES, 'off'))}")
         if self.resolution not in RESOLUTIONS or (self.resolution == "full" and self.method not in ("cs", "none")):
             raise KdamValueError(
-                f"resolution {self.resolution!r} with method {self.method!r}: expected one of {RESOLUTIONS}, 'full' for cs"
+                f"resolution {self.resolution!r} with method {self.method!r}: expected {' or '.join(RESOLUTIONS)}, "
+                "full for cs alone"
             )
         if not 0 < self.temperature < math.inf:
             raise KdamValueError(

@@ -6,10 +6,11 @@ ATRC and InvPT.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from math import inf
 from typing import Any
 
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.tasks.base import Task
 from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
 from kdam_hf.tasks.depth import Depth
@@ -110,15 +111,17 @@ def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Ta
     """The tasks called `names`, in the order of `tasks`; all of them for None.
 
     Raises:
-        KdamValueError: a name that is not among the tasks.
+        UnknownTaskError: a name that is not among the tasks.
     """
     if names is None:
         return tuple(tasks)
     available = [task.name for task in tasks]
     unknown = [name for name in names if name not in available]
     if unknown or not names:
-        raise KdamValueError(
+        close = get_close_matches(unknown[0], available, n=1) if unknown else []
+        raise UnknownTaskError(
             f"unknown task {', '.join(unknown) or '(none given)'}; this dataset has {', '.join(available)}."
+            + (f" Did you mean {close[0]}?" if close else "")
         )
     return tuple(task for task in tasks if task.name in names)
 

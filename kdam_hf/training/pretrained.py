@@ -4,6 +4,7 @@ The library no longer loads backbone weights for a composite model, and a key th
 behind with no more than a warning. Here anything missing is an error.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,6 +108,7 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         CheckpointError: nothing there, another kind of model, a config that cannot be meant, no safetensors, or weights that
             are missing, left over, of another shape or not finite.
     """
+    refuse_mistyped_folder(name_or_path)
     classes: dict[str, type[KdamPreTrainedModel]] = {c.config_class.model_type: c for c in (KdamTeacher, KdamStudent)}
     try:
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
@@ -126,6 +128,23 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         return classes[kind].from_pretrained(name_or_path, config=config)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{name_or_path}: the weights cannot be used: {first_line(error)}") from error
+
+
+def refuse_mistyped_folder(name_or_path: str) -> None:
+    """Before a name is looked for on the Hub.
+
+    Raises:
+        CheckpointError: it is no folder, but the folder that it would lie in is there.
+    """
+    path = Path(name_or_path)
+    if path.exists() or path.parent == Path() or not path.parent.is_dir():
+        return
+    inside = sorted(entry.name for entry in path.parent.iterdir() if (entry / "config.json").exists())
+    raise CheckpointError(
+        f"no model at {name_or_path!r}: {path.parent} is a folder here that holds "
+        f"{'the models ' + ', '.join(inside) if inside else 'no model'}. Give a folder that train.py or distill.py wrote, or a "
+        "hub id."
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """The two halves that every training script shares: prepare data and model, then train, save, score and report."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,6 +23,7 @@ from dataset_loaders import (
 from dataset_loaders.inspection import SplitReport
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.hub.record import sha256
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
@@ -32,7 +32,7 @@ from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, Mod
 from kdam_hf.training.checkpointing import exclusive, list_checkpoints
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.pretrained import load_backbone_weights, load_model, read_backbone_config
-from kdam_hf.training.report import describe_model, hardware, write_json, write_results
+from kdam_hf.training.report import describe_model, hardware, results_table, write_json, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
@@ -214,6 +214,10 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
                 "recipe": run.settings,
             }
             write_results(output / "results.json", metrics, meta)
+            print("\n" + results_table(metrics, meta, run.tasks))
+            print(
+                f"Model and results.json written to {output}. See it: scripts/predict.py --model {output} --images PHOTO"
+            )
             if args.push_to_hub:
                 print(f"Published: {trainer.push_to_hub()}")
     return metrics
@@ -257,7 +261,7 @@ def describe_data(
 def weights_hash(folder: str) -> str | None:
     """SHA-256 of a local model's weights, to tell two teachers at one path apart; None for a hub id."""
     path = Path(folder) / "model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    return sha256(path) if path.exists() else None
 
 
 def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:

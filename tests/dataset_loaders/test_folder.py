@@ -132,6 +132,27 @@ def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
         FolderDataset(root, "train")
 
 
+def test_notes_say_how_many_images_are_labelled_and_point_at_label_files_of_other_names(root):
+    def notes():
+        return {note.partition(":")[0]: note.partition(": ")[2] for note in FolderDataset(root, "train").notes}
+
+    count = len(FolderDataset(root, "train"))
+    before = notes()
+    assert before["semseg"] == f"{count} of {count} images labelled"
+    first = FolderDataset(root, "train").ids[0]
+    (root / "semseg" / f"{first}.png").rename(root / "semseg" / f"{first}_L.png")
+    strangers = len(list((root / "semseg").iterdir())) - count + 1
+    assert notes() == before | {
+        "semseg": f"{count - 1} of {count} images labelled ({strangers} label files are of none of them: other splits, or "
+        "other names)"
+    }
+
+
+def test_the_folder_of_the_photos_is_told_from_that_of_the_dataset(root):
+    with pytest.raises(KdamValueError, match=r"dataset\.json lies in the folder above; give that one"):
+        FolderDataset(root / "images", "train")
+
+
 def test_a_missing_folder_and_an_unknown_task_are_arguments_at_fault(root):
     with pytest.raises(KdamValueError, match=r"nowhere'.*dataset\.json"):
         FolderDataset(root / "nowhere", "train")

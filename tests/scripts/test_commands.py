@@ -1,6 +1,7 @@
 """The commands of the README, typed as a user types them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,11 @@ def flat_keys(path):
 def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(tree, teacher, tmp_path):
     student, scores, pictures = tmp_path / "student", tmp_path / "r.json", tmp_path / "pictures"
     own = ["--dataset", "folder", "--data_dir", tree]
-    launch("distill.py", *SMALL, *own, "--teacher", teacher, "--method", "cs", "--output_dir", student, processes=1)
+    matched = ["--teacher", teacher, "--method", "cs", "--output_dir", student]
+    trained = launch("distill.py", *SMALL, *own, *matched, processes=1).stdout
+    assert "edge: 3 of 6 images labelled" in trained
+    assert "| semseg | **miou** ↑ |" in trained
+    assert f"Model and results.json written to {student}" in trained
     launch("evaluate.py", "--model", student, *own, "--split", "val", "--output", scores)
     keys, results = flat_keys(scores)
     assert {"semseg/miou", "depth/rmse", "normals/mean_angle", "edge/odsf", "edge/maxf"} <= keys
@@ -130,7 +135,7 @@ def test_comparison_leaves_models_table_sheet_and_results_and_is_reused(tmp_path
 
 MISTAKES = [
     ("train.py", ["--max_step", "3"], "did you mean 'max_steps'"),
-    ("train.py", [*SMALL, *ROOMS, "--tasks", "depht"], "unknown task depht"),
+    ("train.py", [*SMALL, *ROOMS, "--tasks", "depht"], "Did you mean depth?"),
     ("train.py", [*SMALL, *ROOMS, "--per_device_train_batch_size", "99"], "fewer than one batch of 99"),
     ("distill.py", [*SMALL, *ROOMS], "needs a teacher"),
     ("distill.py", [*SMALL, *ROOMS, "--method", "kld", "--teacher", "x"], "kld"),
@@ -147,6 +152,17 @@ def test_a_mistake_on_the_command_line_gets_a_clear_error(script, arguments, mes
     done = run(script, *arguments, check=False)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_model_of_more_tasks_than_the_data_is_told_how_to_score_the_common_ones(teacher, tree, tmp_path):
+    data = shutil.copytree(tree, tmp_path / "data")
+    description = json.loads((data / "dataset.json").read_text())
+    del description["tasks"]["depth"]
+    (data / "dataset.json").write_text(json.dumps(description))
+    own = ["--model", teacher, "--dataset", "folder", "--data_dir", data, "--output", tmp_path / "r.json"]
+    done = run("evaluate.py", *own, check=False)
+    assert "predicts semseg, depth, normals, edge: unknown task depth" in done.stderr
+    assert "Score those that both have with --tasks" in done.stderr
 
 
 def test_a_mistake_is_one_message_without_a_traceback():

@@ -95,7 +95,12 @@ def test_the_description_names_no_place_of_this_machine(command, exported, stude
     text = (exported / "kdam.json").read_text()
     assert str(student.parent) not in text
     tasks = [{"name": "semseg", "class_names": ["/m/01g317", "~other"]}]
-    scored = {"data": "own", "data_dir": "/home/alice/own", "notes": ["edges from /home/alice/x", "thinned"], "images": 2}
+    scored = {
+        "data": "own",
+        "data_dir": "/home/alice/own",
+        "notes": ["edges from /home/alice/x", "thinned"],
+        "images": 2,
+    }
     facts = {"model": str(student), "tasks": tasks, "bytes": 3, "int8": {"scored_on": scored}}
     kept = {"data": "own", "notes": ["thinned"], "images": 2}
     assert command.portable(facts) == {"tasks": tasks, "bytes": 3, "int8": {"scored_on": kept}}

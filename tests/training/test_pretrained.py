@@ -119,3 +119,12 @@ def test_unreadable_weights_are_named(tmp_path):
         load_model(str(tmp_path))
     with pytest.raises(BackboneWeightsError, match="no backbone at '/nowhere'"):
         load_backbone_weights(model, "/nowhere")
+
+
+def test_a_mistyped_folder_is_told_from_a_hub_id_without_asking_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config("student", "tiny-resnet", NYUD_V2)
+    KdamStudent(config).save_pretrained("outputs/student")
+    monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", lambda name: pytest.fail("looked for it"))
+    with pytest.raises(CheckpointError, match=r"'outputs/studnet': outputs is a folder here that holds the models student"):
+        load_model("outputs/studnet")
