@@ -288,7 +288,9 @@ class DistillationTrainer(MultiTaskTrainer):
 
     def _taught(self, inputs: Batch) -> dict[str, Tensor]:
         """The teacher's predictions (B, C, h, w), replayed with the batch or made now, float32."""
-        return inputs["teacher"] if self.teacher is None else self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
+        if "teacher" in inputs or self.teacher is None:
+            return inputs["teacher"]
+        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
 
 
 def _check_replay(dataset: TaughtDataset, teacher: FrozenTeacher | None, views: int | None) -> None:
