@@ -29,6 +29,9 @@ def read_backbone_config(name_or_path: str, out_indices: list[int]) -> dict[str,
     Args:
         name_or_path: hub id or local folder.
         out_indices: the four stages (pyramids) or layers (ViTs) to hand out.
+
+    Raises:
+        BackboneWeightsError: nothing there, or no backbone.
     """
     config = _backbone_config(name_or_path, out_indices)
     # classification heads are not kept, nor what an older library wrote and this one does not know

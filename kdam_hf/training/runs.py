@@ -97,6 +97,11 @@ def training_crops(
         data: how it is augmented.
         model: which model.
         args: with the seed of augmentation.
+
+    Raises:
+        KdamValueError: an unknown preset or task option.
+        BackboneWeightsError: `backbone_weights` name no backbone.
+        DataIntegrityError: the first image or its labels cannot be read.
     """
     tasks = with_options(train.tasks, data.task_options or ())
     config = _config(model, tasks, train[0]["image"].shape[:2])
@@ -120,6 +125,10 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
         data: which dataset, where, and which of its tasks.
         split: its name.
         strict: refuse a split whose files do not fit together; otherwise they are left to be reported.
+
+    Raises:
+        KdamValueError: an unknown dataset, option or task, or no such folder.
+        DataIntegrityError: a file is missing or does not hold what it should; names it.
     """
     options = source_options(data)
     if data.dataset == "synthetic_rooms":
@@ -141,7 +150,12 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
 def pack_split(
     dataset: DenseDataset, data: SourceArguments, num_proc: int, report: SplitReport | None = None
 ) -> PackedDataset:
-    """Write a split to `cache_dir`, or take what an earlier call wrote there from the same files."""
+    """Write a split to `cache_dir`, or take what an earlier call wrote there from the same files.
+
+    Raises:
+        DataIntegrityError: a sample is broken.
+        KdamValueError: the folder was packed from other files or with other settings, or is something else.
+    """
     where = data.data_dir
     if where is not None and Path(where).exists():  # otherwise an id on the Hub
         where = str(Path(where).resolve())
@@ -178,6 +192,11 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
 
     Returns:
         The flat metrics.
+
+    Raises:
+        CheckpointError, DataWorkerError, OutOfMemoryError, SystemExit: as `SealedTrainer.train` has them.
+        NonFiniteLossError: a loss or gradient is not finite.
+        HubError: the model could not be published; it is complete on disk.
     """
     args = trainer.args
     output, main = Path(args.output_dir or ""), args.process_index == 0

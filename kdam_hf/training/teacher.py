@@ -91,6 +91,10 @@ def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16:
         distillation: its folders or hub ids, and its batch size.
         student: configuration of the student.
         bf16: as for `FrozenTeacher`.
+
+    Raises:
+        CheckpointError: a model that is not there or not whole; as `load_model` has it.
+        KdamValueError: the teachers' tasks or classes do not fit the student's.
     """
     models = [load_model(name) for name in distillation.teacher or ()]
     return FrozenTeacher(models, student, bf16, distillation.teacher_batch_size)

@@ -126,5 +126,7 @@ def test_a_mistyped_folder_is_told_from_a_hub_id_without_asking_the_hub(tmp_path
     config = make_config("student", "tiny-resnet", NYUD_V2)
     KdamStudent(config).save_pretrained("outputs/student")
     monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", lambda name: pytest.fail("looked for it"))
-    with pytest.raises(CheckpointError, match=r"'outputs/studnet': outputs is a folder here that holds the models student"):
+    with pytest.raises(
+        CheckpointError, match=r"'outputs/studnet': outputs is a folder here that holds the models student"
+    ):
         load_model("outputs/studnet")
