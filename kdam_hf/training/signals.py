@@ -83,8 +83,9 @@ def shield_worker(parent: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for threads that libraries have started before the block
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        # For threads that libraries have started before the block; after it, so that none of the parent's is lost.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         threading.Thread(target=_end_when_told_by, args=(parent,), daemon=True).start()
     end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call above
