@@ -65,7 +65,7 @@ def test_a_refused_prediction_is_named(all_tasks, num_proc):
 def test_a_counting_process_that_is_killed_is_an_error_that_says_so(all_tasks, monkeypatch):
     monkeypatch.setattr(scoring, "_update", lambda metrics, one: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataWorkerError, match="one of 2 processes that count died"):
-        count_maps(maps(all_tasks), make_metrics(all_tasks), num_proc=2)
+        count_maps(maps(all_tasks, size=(120, 160)), make_metrics(all_tasks), num_proc=2)
 
 
 def test_no_process_and_an_unknown_protocol_are_refused(all_tasks):
