@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
 import yaml
 from transformers import HfArgumentParser
 
+from kdam_hf.distributed import leave_group
 from kdam_hf.errors import KdamError, KdamValueError
 
 
@@ -81,12 +81,14 @@ def parse_recipe(
 def run_command(main: Callable[[], None]) -> None:
     """Run a script: an error this project raises on purpose is printed as one message, with exit code 2.
 
-    A script that ends well leaves its group of processes: threads that still serve one may abort an interpreter that ends.
+    A script that ends well, or that was told to stop, leaves its group of processes.
     """
     try:
         main()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave_group()
+    except SystemExit:
+        leave_group()
+        raise
     except KdamError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None

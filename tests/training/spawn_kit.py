@@ -6,6 +6,8 @@ import socket
 import torch
 import torch.multiprocessing as mp
 
+from kdam_hf.distributed import leave_group
+
 
 def spawn(work, world, root):
     """Run `work(rank, root)` in `world` processes.
@@ -26,4 +28,4 @@ def _start(rank, work, world, port, root):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     work(rank, root)
-    torch.distributed.destroy_process_group()
+    leave_group()
