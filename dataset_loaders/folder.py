@@ -57,8 +57,9 @@ class FolderDataset(FileDataset):
             images,
             labels,
             partial=True,
-            origin=f"own data in {root}",
-            notes=[_coverage(task, files, ids) for task, (files, _) in labels.items()],
+            origin="\n  ".join(
+                [f"own data in {root}", *(_coverage(task, files, ids) for task, (files, _) in labels.items())]
+            ),
             settings=settings,
         )
 

@@ -1,17 +1,13 @@
-"""What the compiled loops over pixels share: softmaxes of a block of pixels, and threads without the interpreter's lock.
+"""What the compiled loops over class maps share: blocks of pixels, and their softmaxes.
 
 Unusual here: maps are planar, so the innermost loop runs over the pixels of a block. It is as fast for two channels as for
 forty, and neither a maximum nor a sum runs across a vector. A plane is sliced before its loop: an index that could be
 negative is not vectorised.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from kdam_hf.jit import compiled
 
@@ -20,6 +16,20 @@ BLOCK = 64  # pixels: 10 KiB for 40 channels, so that student and teacher fit th
 _f = np.float32
 # A number that is not finite must stay so, hence neither `nnan` nor `ninf`.
 _LIBERTIES = {"reassoc", "contract", "arcp", "nsz"}
+
+
+@compiled
+def block_count(images: int, pixels: int) -> int:
+    """Blocks of `images` planes of `pixels`; none holds pixels of two."""
+    return images * ((pixels + BLOCK - 1) // BLOCK)
+
+
+@compiled(inline="always")
+def block_at(block: int, pixels: int) -> Any:
+    """Image of a block, its first pixel, and how many it has."""
+    per_image = (pixels + BLOCK - 1) // BLOCK
+    start = block % per_image * BLOCK
+    return block // per_image, start, min(BLOCK, pixels - start)
 
 
 @compiled(fastmath=_LIBERTIES, inline="always")
@@ -68,17 +78,3 @@ def exp_block(logits: Any, begin: int, first: int, last: int, e: Any, peak: Any,
         for i in range(len(peak)):
             e_of_class[i] = exp_below_zero((plane[i] - peak[i]) * scale)
             total[i] += e_of_class[i]
-
-
-def in_threads(count: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """`work(begin, end)` on shares of `count` things, one per thread of torch."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return [work(0, count)]
-    ends = np.linspace(0, count, threads + 1).astype(int)
-    return list(_pool(threads).map(work, ends[:-1], ends[1:]))
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kdam_hf.jit import HAS_NUMBA, compiled
-from kdam_hf.jit_softmax import BLOCK, exp_block, in_threads
+from kdam_hf.jit import HAS_NUMBA, compiled, in_threads
+from kdam_hf.jit_softmax import BLOCK, block_at, block_count, exp_block
 
 _f = np.float32
 
@@ -25,12 +25,10 @@ def _weighted_sum(
 ) -> None:
     """Blocks `begin` to `end` of logits (b, K, n); found[0]: the weighted sum; found[1]: targets that are no class."""
     channels, pixels = logits.shape[1:]
-    per_image = (pixels + BLOCK - 1) // BLOCK
     e, scratch = np.empty((channels, BLOCK), np.float32), np.empty((4, BLOCK), np.float32)
     value, wrong = 0.0, 0
     for block in range(begin, end):
-        image, start = block // per_image, block % per_image * BLOCK
-        count = min(BLOCK, pixels - start)
+        image, start, count = block_at(block, pixels)
         peak, total, finite, weight = scratch[0, :count], scratch[1, :count], scratch[2, :count], scratch[3, :count]
         finite[:] = 0
         for c in range(channels):
@@ -95,8 +93,7 @@ class _CrossEntropy(torch.autograd.Function):
             _weighted_sum(logits, target, weights, ignore_index, begin, end, gradient.numpy(), found)
             return found
 
-        blocks = len(logits) * -(-logits.shape[2] // BLOCK)
-        value, wrong = np.sum(in_threads(blocks, share), 0)
+        value, wrong = np.sum(in_threads(block_count(len(logits), logits.shape[2]), share), 0)
         if wrong:
             raise IndexError(f"{int(wrong)} targets are outside 0..{logits.shape[1] - 1} and not {ignore_index}.")
         ctx.save_for_backward(gradient.view(logits_BKHW.shape))

@@ -38,6 +38,11 @@ from kdam_hf.training.signals import follow_launcher
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
+# what `finish` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
+OF_TRAINING = (
+    *("train_images", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
+    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch"),
+)
 
 
 @dataclass

@@ -6,6 +6,7 @@ training with a checkpoint of the step.
 """
 
 import json
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from kdam_hf.training.signals import StopRequest
 LAST = "last"
 
 
-class SealedTrainer(Trainer):
+class SealedTrainer(Trainer, ABC):
     """Adds sealed checkpoints, exact resume and orderly stops; see `docs/training.md`."""
 
     args: KdamTrainingArguments
@@ -60,13 +61,13 @@ class SealedTrainer(Trainer):
         self._stop = StopRequest()
         self.add_callback(_Stopper(self))
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat; a checkpoint is only continued by a run that computes the same."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batch_shape(self) -> str:
         """The batch in work, in words."""
-        raise NotImplementedError
 
     # ---- training ---------------------------------------------------------------------------------------------------
 

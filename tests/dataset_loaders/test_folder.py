@@ -132,17 +132,18 @@ def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
         FolderDataset(root, "train")
 
 
-def test_notes_say_how_many_images_are_labelled_and_point_at_label_files_of_other_names(root):
-    def notes():
-        return {note.partition(":")[0]: note.partition(": ")[2] for note in FolderDataset(root, "train").notes}
+def test_it_says_how_many_images_are_labelled_and_point_at_label_files_of_other_names(root):
+    def said():
+        lines = FolderDataset(root, "train").origin.split("\n  ")[1:]
+        return {line.partition(":")[0]: line.partition(": ")[2] for line in lines}
 
     count = len(FolderDataset(root, "train"))
-    before = notes()
+    before = said()
     assert before["semseg"] == f"{count} of {count} images labelled"
     first = FolderDataset(root, "train").ids[0]
     (root / "semseg" / f"{first}.png").rename(root / "semseg" / f"{first}_L.png")
     strangers = len(list((root / "semseg").iterdir())) - count + 1
-    assert notes() == before | {
+    assert said() == before | {
         "semseg": f"{count - 1} of {count} images labelled ({strangers} label files are of none of them: other splits, or "
         "other names)"
     }

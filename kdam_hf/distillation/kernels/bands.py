@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdam_hf.distillation.kernels.objective import STRIDE
-from kdam_hf.jit import HAS_NUMBA, compiled
-from kdam_hf.jit_softmax import in_threads
+from kdam_hf.jit import HAS_NUMBA, compiled, in_threads
 
 _LIBERTIES = {"reassoc", "contract", "arcp", "nsz"}
 _HALF = STRIDE // 2

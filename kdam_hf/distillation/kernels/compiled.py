@@ -16,8 +16,8 @@ from torch import Tensor
 from kdam_hf.distillation.kernels import rows as plain
 from kdam_hf.distillation.kernels.rows import SMALLEST, Columns, Rows, column_share
 from kdam_hf.distributed import Processes
-from kdam_hf.jit import compiled
-from kdam_hf.jit_softmax import BLOCK, exp_block, in_threads
+from kdam_hf.jit import compiled, in_threads
+from kdam_hf.jit_softmax import BLOCK, block_at, block_count, exp_block
 
 _LIBERTIES = {"reassoc", "contract", "arcp", "nsz", "nnan", "ninf"}
 _f = np.float32
@@ -27,13 +27,11 @@ _f = np.float32
 def _column_sums(z: Any, t: Any, valid: Any, starts: Any, scale: Any, begin: int, end: int, sums: Any) -> None:
     """Blocks `begin` to `end` of z, t (b, K of all tasks, n); sums (3, K) float64."""
     channels, pixels = z.shape[1:]
-    per_image = (pixels + BLOCK - 1) // BLOCK
     e = np.empty((2, channels, BLOCK), np.float32)
     one_over = np.empty((2, BLOCK), np.float32)
     scratch = np.empty(BLOCK, np.float32)
     for block in range(begin, end):
-        image, start = block // per_image, block % per_image * BLOCK
-        count = min(BLOCK, pixels - start)
+        image, start, count = block_at(block, pixels)
         p, q, peak, over_p, over_q = e[0], e[1], scratch[:count], one_over[0, :count], one_over[1, :count]
         kept = valid[image, start : start + count]
         for k in range(len(starts) - 1):
@@ -75,13 +73,11 @@ def _match(
     The gradient is for z, times `factor`.
     """
     channels, pixels = z.shape[1:]
-    per_image = (pixels + BLOCK - 1) // BLOCK
     e = np.empty((2, channels, BLOCK), np.float32)
     scratch = np.empty((8, BLOCK), np.float32)
     value, lost = 0.0, 0
     for block in range(begin, end):
-        image, start = block // per_image, block % per_image * BLOCK
-        count = min(BLOCK, pixels - start)
+        image, start, count = block_at(block, pixels)
         p, q, peak, total = e[0], e[1], scratch[0, :count], scratch[1, :count]
         over_p, over_q, kept = scratch[2, :count], scratch[3, :count], scratch[4, :count]
         pp, qq, pq = scratch[5, :count], scratch[6, :count], scratch[7, :count]
@@ -134,7 +130,7 @@ def column_sums(rows: Rows) -> list[Tensor]:
     """See `rows.column_sums`."""
     z, t, starts = _side_by_side(rows)
     parts = in_threads(
-        _blocks(z),
+        block_count(len(z), z.shape[2]),
         lambda begin, end: _filled(
             np.zeros((3, z.shape[1])),
             lambda sums: _column_sums(z, t, _valid(rows), starts, _f(1 / rows.temperature), begin, end, sums),
@@ -159,7 +155,7 @@ def match_rows(
     numbers = _f(1 / rows.temperature), weight, scales, _f(rows.factor / rows.temperature)
     gradient = np.empty_like(z)
     parts = in_threads(
-        _blocks(z),
+        block_count(len(z), z.shape[2]),
         lambda begin, end: _filled(
             np.zeros(2),
             lambda found: _match(z, t, _valid(rows), starts, *numbers, begin, end, gradient, found),
@@ -197,10 +193,6 @@ def _side_by_side(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     starts = np.cumsum([0, *(x.shape[1] for x in rows.z)])
     z, t = (side[0] if len(side) == 1 else torch.cat(list(side), 1) for side in (rows.z, rows.t))
     return z.contiguous().numpy(), t.contiguous().numpy(), starts
-
-
-def _blocks(z_bKn: np.ndarray) -> int:
-    return len(z_bKn) * -(-z_bKn.shape[2] // BLOCK)
 
 
 def _valid(rows: Rows) -> np.ndarray:
