@@ -30,8 +30,8 @@ compare: $(READY)  ## all methods over three seeds (synthetic rooms; about half 
 		--student_config scripts/recipes/rooms_student.yaml --methods none kl dist:beta=1 cwd cs cs:kd_resolution=full --seeds 0 1 2 \
 		--max_steps 300 --output_dir outputs/compare
 
-test: $(READY)  ## run the test suite
-	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: $(READY)  ## run the test suite, two files at a time
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-browser: $(READY)  ## the demo page in a headless Chromium (apt-get install chromium); SCREENSHOT=FILE MODEL=DIR TEACHER=DIR keep a picture
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'

@@ -82,19 +82,14 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
     try:
         with ProcessPoolExecutor(num_proc, initializer=_begin, initargs=(os.getpid(), empty)) as pool:
             under_way: deque[Future[dict[str, Arrays]]] = deque()
-            try:
-                for one in maps:
-                    arrays = _arrays(one.predictions), _arrays(one.labels)
-                    under_way.append(pool.submit(_count, one.index, *arrays, one.sources))
-                    images += 1
-                    if len(under_way) == 2 * num_proc:
-                        _merge(metrics, under_way.popleft().result())
-                for future in under_way:
-                    _merge(metrics, future.result())
-            except BrokenProcessPool:
-                # Python before 3.12 waits for ever for a thread that writes to processes that are gone
-                pool._call_queue._reader.close()  # type: ignore[attr-defined]
-                raise
+            for one in maps:
+                arrays = _arrays(one.predictions), _arrays(one.labels)
+                under_way.append(pool.submit(_count, one.index, *arrays, one.sources))
+                images += 1
+                if len(under_way) == 2 * num_proc:
+                    _merge(metrics, under_way.popleft().result())
+            for future in under_way:
+                _merge(metrics, future.result())
     except BrokenProcessPool as error:
         raise DataWorkerError(
             f"one of {num_proc} processes that count died after {images} images were handed out; it was killed, mostly for "

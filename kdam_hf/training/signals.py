@@ -84,12 +84,17 @@ def shield_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        # For threads that libraries have started before the block; after it, so that none of the parent's is lost.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # For threads that libraries have started before the block. After it and not SIG_IGN, which would discard what is
+        # pending: a SIGTERM of the parent must not be lost, or a pool that ends its workers would wait for ever.
+        signal.signal(signal.SIGTERM, _leave_it)
         threading.Thread(target=_end_when_told_by, args=(parent,), daemon=True).start()
     end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call above
         os._exit(1)
+
+
+def _leave_it(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _end_when_told_by(parent: int) -> None:
