@@ -19,6 +19,7 @@ FLAT = {
 ALLOWED = {
     "kdam_hf.errors": set(),
     "kdam_hf.distributed": set(),
+    "kdam_hf.io": {"kdam_hf.errors"},
     "kdam_hf.jit": set(),
     "kdam_hf.jit_softmax": {"kdam_hf.jit"},
     "kdam_hf.configuration_kdam": set(),
@@ -32,6 +33,7 @@ ALLOWED = {
     },
     "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.jit"},
     "kdam_hf.tasks": {
+        "kdam_hf.io",
         *(
             "kdam_hf.errors",
             "kdam_hf.distributed",
@@ -42,26 +44,36 @@ ALLOWED = {
         ),
         *("kdam_hf.image_processing_kdam", "kdam_hf.rendering_kdam"),
     },
-    "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.jit", "kdam_hf.jit_softmax"},
+    "kdam_hf.distillation": {
+        "kdam_hf.io",
+        "kdam_hf.errors",
+        "kdam_hf.distributed",
+        "kdam_hf.jit",
+        "kdam_hf.jit_softmax",
+    },
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
     "kdam_hf.plots": {"kdam_hf.errors"},
     "kdam_hf.demo": {
+        "kdam_hf.io",
         *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.training", "kdam_hf.hub", "kdam_hf.modeling_kdam"),
         "kdam_hf.pipeline_kdam",
         *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.rendering_kdam"),
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
-    "dataset_loaders": {"kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics"},
+    "dataset_loaders": {"kdam_hf.io", "kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics"},
     "kdam_hf.hub": {
+        "kdam_hf.io",
         *("kdam_hf", "kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.presets"),
         *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
         "kdam_hf.pipeline_kdam",
     },
     "kdam_hf.export": {
+        "kdam_hf.io",
         *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
     },
     "kdam_hf.training": {
+        "kdam_hf.io",
         *(
             "kdam_hf",
             "kdam_hf.hub",
