@@ -72,7 +72,7 @@ def cross_entropy_sum(logits_BKHW: Tensor, target_BHW: Tensor, weights_K: Tensor
     Raises:
         IndexError: a target is neither a class nor `ignore_index`.
     """
-    if HAS_NUMBA and not logits_BKHW.is_cuda and logits_BKHW.dtype == torch.float32:
+    if HAS_NUMBA and logits_BKHW.device.type == "cpu" and logits_BKHW.dtype == torch.float32:
         return _CrossEntropy.apply(logits_BKHW, target_BHW, weights_K, ignore_index)
     weights = weights_K.to(logits_BKHW)
     return F.cross_entropy(logits_BKHW, target_BHW, weights, ignore_index=ignore_index, reduction="sum")

@@ -127,7 +127,7 @@ class _Batch:
         mask, match = problem.mask, problem.match
         student = [_planar(x) for x in predictions]
         teacher = [_planar(match.teacher[task.name]) for task in problem.tasks] if match is not None else []
-        pixels = PIXELS_ON_GPU if mask.is_cuda else PIXELS_ON_CPU
+        pixels = PIXELS_ON_CPU if mask.device.type == "cpu" else PIXELS_ON_GPU
         count = problem.processes.mean(mask.sum().to(student[0].dtype)).clamp_min(1)
         batch, height, width = mask.shape
         parts = list(bands(batch, height, width, student[0].shape[2], pixels))

@@ -95,7 +95,7 @@ def add_transposed(gradient_BChw: Tensor, band: Band, gradient_of_band: Tensor) 
 
 
 def _compiles(x: Tensor) -> bool:
-    return HAS_NUMBA and not x.is_cuda and x.dtype == torch.float32
+    return HAS_NUMBA and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _planes(x_bChw: Tensor) -> np.ndarray:

@@ -83,6 +83,11 @@ class Rows:
         return [x / self.temperature for x in self.z], [x / self.temperature for x in self.t]
 
 
+def wider(x: Tensor) -> torch.dtype:
+    """float64, where the device has it: Apple's does not."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
 def column_sums(rows: Rows) -> list[Tensor]:
     """Per task the sums of p^2, q^2 and p q over valid pixels, (3, K) float64."""
     found = []
@@ -90,7 +95,7 @@ def column_sums(rows: Rows) -> list[Tensor]:
         p, q = a.softmax(1), b.softmax(1)
         if rows.valid is not None:
             p, q = p * rows.valid[:, None], q * rows.valid[:, None]
-        found.append(torch.stack([(x * y).sum((0, 2)) for x, y in ((p, p), (q, q), (p, q))]).double())
+        found.append(torch.stack([(x * y).sum((0, 2)) for x, y in ((p, p), (q, q), (p, q))]).to(wider(a)))
     return found
 
 
@@ -100,7 +105,7 @@ def column_log_sums(rows: Rows) -> list[Tensor]:
     for a, b in zip(*rows.scaled(), strict=True):
         log_p, log_q = (_pixels(x.log_softmax(1), rows.valid) for x in (a, b))
         products = (2 * log_p, 2 * log_q, log_p + log_q)
-        found.append(torch.stack([torch.logsumexp(x, 0) for x in products]).double())
+        found.append(torch.stack([torch.logsumexp(x, 0) for x in products]).to(wider(a)))
     return found
 
 
