@@ -39,9 +39,10 @@ from kdam_hf.training import (
     run_command,
 )
 from kdam_hf.training.arguments import DistillationArguments
-from kdam_hf.training.identity import differences
+from kdam_hf.training.fingerprint import differences
+from kdam_hf.training.pretrained import weights_sha256
 from kdam_hf.training.report import hardware, write_json
-from kdam_hf.training.runs import open_split, weights_hash
+from kdam_hf.training.runs import open_split
 from kdam_hf.training.signals import end_with_parent
 from kdam_hf.visualization import contact_sheet, legend_picture
 
@@ -156,7 +157,7 @@ def check_same_run(folder: Path, meta: Results, settings: dict[str, Any]) -> Non
             f"{folder} holds a run with other settings: {'; '.join(different)}. Run make clean or choose another --output_dir."
         )
     teachers = meta.get("teacher", [])
-    if [weights_hash(name) for name in teachers] != meta.get("teacher_sha256", []):
+    if [weights_sha256(name) for name in teachers] != meta.get("teacher_sha256", []):
         raise CheckpointError(f"{folder} learned from another {', '.join(teachers)}; remove it, or run make clean.")
 
 

@@ -12,7 +12,7 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import check_repo_id
 
 PRECISIONS = ("auto", "bf16", "fp32")
-CACHE_DTYPES = ("fp16", "uint8", "fp32")
+CACHE_DTYPES = ("fp16", "fp32")
 # Others would publish optimizer state, which is a pickle.
 HUB_STRATEGIES = ("end", "every_save")
 
@@ -92,15 +92,12 @@ class DistillationArguments:
     teacher_cache: str | None = _field(
         None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
     )
-    teacher_cache_dtype: str = _field(
-        "fp16", "of the cache: fp16, uint8 (8-bit log-probabilities for tasks with class logits, else fp16) or fp32"
-    )
+    teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
     method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
     temperature: float = _field(8.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("concat", "inter-task match: concat (all tasks in one row), per_task or off")
     intra: bool = _field(True, "intra-task match")
-    kd_resolution: str = _field("stride4", "where cs is computed: stride4, as the models predict, or full, upsampled")
     scale_by_temperature_squared: bool = _field(True, "multiply by T^2, so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:
@@ -112,11 +109,6 @@ class DistillationArguments:
                 raise KdamValueError(f"{name} is {getattr(self, name)}; expected at least 1, or leave it out.")
         if self.teacher_cache is not None and self.teacher_views is None:
             raise KdamValueError("teacher_cache needs teacher_views: how many fixed crops of each image it holds.")
-        if self.teacher_cache_dtype == "uint8" and self.method == "cwd":
-            raise KdamValueError(
-                "teacher_cache_dtype uint8 keeps probabilities over classes, but cwd compares raw logits over pixels; "
-                "use fp16."
-            )
 
 
 @dataclass
@@ -149,6 +141,7 @@ class KdamTrainingArguments(TrainingArguments):
     resume_from_checkpoint: str | None = _field(
         None, "a checkpoint folder, or 'last' for the newest in output_dir if there is one"
     )
+    logging_nan_inf_filter: bool = _field(False, "kept off: a loss that is not finite ends the training")
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
     dataloader_num_workers: int = _field(0, "worker processes that load data, and count in evaluation on a GPU")

@@ -22,7 +22,7 @@ from kdam_hf.distributed import Processes
 from kdam_hf.errors import DataWorkerError, KdamValueError
 from kdam_hf.metrics import Metric, delta_m, under_protocol
 from kdam_hf.tasks import Task
-from kdam_hf.training.signals import shield_worker
+from kdam_hf.training.workers import shield_worker, worker_context
 
 Arrays = dict[str, NDArray[Any]]
 # facts of a score that must agree with those of the score it is held against
@@ -80,7 +80,8 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
         return images
     empty = {name: metric.with_settings() for name, metric in metrics.items()}
     try:
-        with ProcessPoolExecutor(num_proc, initializer=_begin, initargs=(os.getpid(), empty)) as pool:
+        start = {"initializer": _begin, "initargs": (os.getpid(), empty), "mp_context": worker_context()}
+        with ProcessPoolExecutor(num_proc, **start) as pool:
             under_way: deque[Future[dict[str, Arrays]]] = deque()
             for one in maps:
                 arrays = _arrays(one.predictions), _arrays(one.labels)

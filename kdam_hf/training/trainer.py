@@ -6,7 +6,6 @@ before the optimizer step.
 """
 
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,11 +25,11 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
-from kdam_hf.training.identity import describe_objective, tensors_hash
 from kdam_hf.training.loading import sample_name
 from kdam_hf.training.teacher import FrozenTeacher
-from kdam_hf.training.teacher_cache import TaughtDataset
+from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 Batch = Mapping[str, Any]
 # fields of the criterion that are part of the objective
@@ -71,9 +70,6 @@ class MultiTaskTrainer(PublishingTrainer):
             )
         self.tasks = tuple(tasks)
         self._sampler: EpochSampler | None = None
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
-        self._summed_steps = 0
-        self._seen: list[Tensor] = []
         self._shape: torch.Size | None = None
         if train_dataset is not None:
             _check_length(train_dataset, args)
@@ -84,7 +80,7 @@ class MultiTaskTrainer(PublishingTrainer):
             model.to(memory_format=torch.channels_last)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
-        self.add_callback(_Watch(self))
+        self.add_callback(EpochAndGradientCallback(self))
 
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat and as plain data."""
@@ -154,38 +150,16 @@ class MultiTaskTrainer(PublishingTrainer):
                 "Check these samples, lower learning_rate, or set precision: fp32."
             )
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every loss term since the last log line, over all processes."""
-        if self._summed_steps and "loss" in logs:
-            for name in list(self._sums):
-                logs[name] = self.processes.mean(self._sums[name] / self._summed_steps).item()
-            self._sums.clear()
-            self._summed_steps = 0
-        super().log(logs, start_time)
-
-    def running_sums(self) -> dict[str, Any]:
-        """With the loss terms, one by one."""
-        terms = {name: value.item() for name, value in self._sums.items()}
-        return super().running_sums() | {"terms": terms, "summed_steps": self._summed_steps}
-
     def forget_sums(self) -> None:
-        """With the loss terms, and the samples of an unfinished step."""
+        """With the samples of an unfinished step."""
         super().forget_sums()
-        self._sums.clear()
-        self._summed_steps, self._seen = 0, []
-
-    def restore_sums(self, sums: dict[str, Any]) -> None:
-        """With the loss terms, one by one."""
-        super().restore_sums(sums)
-        self._summed_steps = sums["summed_steps"]
-        for name, value in sums["terms"].items():
-            self._sums[name] += value
+        self._seen: list[Tensor] = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        self._sampler = EpochSampler(len(dataset), data_seed(self.args), self.views)
+    def make_sampler(self) -> Sampler:
+        """Another order in every epoch."""
+        self._sampler = EpochSampler(len(self.train_dataset), data_seed(self.args), self.views)
         return self._sampler
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
@@ -213,7 +187,7 @@ class DistillationTrainer(MultiTaskTrainer):
     """Adds the match with a frozen teacher to the supervised losses.
 
     Args:
-        teacher: the frozen teacher; None for a `TaughtDataset`, or to train the same student without one.
+        teacher: the frozen teacher; None for a `CachedTeacherDataset`, or to train the same student without one.
         criterion: the match; its method "none" goes with no teacher.
         views: fixed crops per image, taken in turn; new ones in every epoch for None.
         kwargs: of `MultiTaskTrainer`.
@@ -232,7 +206,7 @@ class DistillationTrainer(MultiTaskTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        replayed = isinstance(self.train_dataset, TaughtDataset)
+        replayed = isinstance(self.train_dataset, CachedTeacherDataset)
         taught = teacher is not None or replayed
         if taught != (criterion.method != "none"):
             raise KdamValueError(
@@ -257,11 +231,9 @@ class DistillationTrainer(MultiTaskTrainer):
         match = {name: getattr(self.criterion, name) for name in _MATCH} if self.criterion.method != "none" else {}
         facts = super().describe() | {"distillation.method": self.criterion.method, "distillation.views": self.views}
         if self.teacher is not None:
-            match |= {"teacher_sha256": tensors_hash(self.teacher.models), "teacher_bf16": self.teacher.bf16}
-        elif isinstance(self.train_dataset, TaughtDataset):
-            taught = self.train_dataset.cache.manifest
-            match |= {"teacher_sha256": " ".join(taught["teacher"]), "teacher_cache_dtype": taught["dtype"]}
-            match["teacher_bf16"] = taught["precision"] == "bf16"
+            match |= self.teacher.facts
+        elif isinstance(self.train_dataset, CachedTeacherDataset):
+            match |= self.train_dataset.cache.facts
         return facts | {f"distillation.{name}": value for name, value in match.items()}
 
     @property
@@ -293,7 +265,7 @@ class DistillationTrainer(MultiTaskTrainer):
         return self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
 
 
-def _check_replay(dataset: TaughtDataset, teacher: FrozenTeacher | None, views: int | None) -> None:
+def _check_replay(dataset: CachedTeacherDataset, teacher: FrozenTeacher | None, views: int | None) -> None:
     stored = dataset.cache.views
     if teacher is not None:
         raise KdamValueError("a teacher and a dataset with the predictions of one; give one of them.")
@@ -326,20 +298,22 @@ def stride_mask(pixel_mask: Tensor) -> Tensor:
     return F.max_pool2d(padding, STRIDE, ceil_mode=True)[:, 0] == 0
 
 
-class _Watch(TrainerCallback):
+class EpochAndGradientCallback(TrainerCallback):
     """Tells the sampler its epoch, however the data loader was wrapped, and stops before a step on broken gradients."""
 
     def __init__(self, trainer: MultiTaskTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the epoch."""
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check the gradient; the only synchronisation with the device that a step takes besides those of its losses."""
         gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
         samples, self.trainer._seen = self.trainer._seen, []
-        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+        if self.trainer.any_process(~torch.nn.utils.get_total_norm(gradients).isfinite()):
             raise NonFiniteLossError(
                 f"{self.trainer._where(torch.cat(samples))}: the gradient is not finite; nothing was updated. "
                 "Check these samples, lower learning_rate, or set precision: fp32."

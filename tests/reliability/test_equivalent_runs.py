@@ -17,10 +17,10 @@ from kdam_hf.training import (
     FrozenTeacher,
     ModelArguments,
     MultiTaskTrainer,
-    finish,
-    prepare,
+    execute,
+    build_run,
 )
-from kdam_hf.training.identity import tensors_hash
+from kdam_hf.io import tensors_sha256
 
 
 def whole_run(root, name, **options):
@@ -30,12 +30,12 @@ def whole_run(root, name, **options):
         rooms_train=8, rooms_val=3, rooms_height=40, rooms_width=56, crop_height=32, crop_width=48, scale_min=0.7
     )
     args = kit.args(name, max_steps=5, seed=3, **options)
-    run = prepare(data, ModelArguments(preset="tiny-swin"), args, {})
+    run = build_run(data, ModelArguments(preset="tiny-swin"), args, {})
     trainer = MultiTaskTrainer(run.model, args, run.tasks, run.train_dataset, run.eval_dataset)
-    finish(trainer, run, data)
+    execute(trainer, run, data)
     results = json.loads((root / name / "results.json").read_text())
     del results["meta"]
-    return tensors_hash(trainer.model), untimed(trainer), results
+    return tensors_sha256(trainer.model), untimed(trainer), results
 
 
 @pytest.mark.reliability
@@ -92,7 +92,7 @@ def test_a_match_of_weight_zero_is_no_teacher_and_does_not_run_one(tmp_path):
             model, kit.args(), kit.tasks, kit.train_data(), teacher=teacher, criterion=criterion
         )
         trainer.train()
-        ends.append((tensors_hash(model), untimed(trainer)))
+        ends.append((tensors_sha256(model), untimed(trainer)))
     assert ends[0] == ends[1]
 
 

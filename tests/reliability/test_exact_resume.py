@@ -14,7 +14,7 @@ from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.training import DistillationTrainer, FrozenTeacher
 from kdam_hf.training.checkpointing import verify
-from kdam_hf.training.identity import tensors_hash
+from kdam_hf.io import tensors_sha256
 
 TINY = sorted(name for name in PRESETS if name.startswith("tiny-"))
 STEPS = 6
@@ -48,7 +48,7 @@ def random_student(kit, preset):
 
 
 def outcome(trainer):
-    return tensors_hash(trainer.model), untimed(trainer)
+    return tensors_sha256(trainer.model), untimed(trainer)
 
 
 def assert_exact(root, steps=range(1, STEPS), **options):
@@ -150,5 +150,5 @@ def test_a_finished_run_takes_no_further_step(tmp_path):
     again = trainer_in(tmp_path)
     again.train(resume_from_checkpoint="last")
     assert again.state.global_step == STEPS
-    assert tensors_hash(again.model) == tensors_hash(whole.model)
+    assert tensors_sha256(again.model) == tensors_sha256(whole.model)
     assert verify(tmp_path / "run" / f"checkpoint-{STEPS}") == before

@@ -7,12 +7,12 @@ import signal
 import pytest
 from conftest_kit import Kit
 from fault_kit import WRITES, copy_tree, disk_full, fault_at, in_child, killed, untimed
-from kill_test import kill_run
+from kill_kit import kill_run
 
 from kdam_hf.errors import CheckpointError
 from kdam_hf.training import MultiTaskTrainer
 from kdam_hf.training.checkpointing import clean, list_checkpoints, newest_sealed, verify
-from kdam_hf.training.identity import tensors_hash
+from kdam_hf.io import tensors_sha256
 
 FULL = 77
 
@@ -81,7 +81,7 @@ def saves(tmp_path_factory):
     trainer = trainer_in(root, "run")
     Fork(trainer, root)
     trainer.train()
-    return root, tensors_hash(trainer.model), untimed(trainer)
+    return root, tensors_sha256(trainer.model), untimed(trainer)
 
 
 def steps(folder):
@@ -97,7 +97,7 @@ def test_killed_at_any_file_operation_of_a_save_a_run_ends_as_if_nothing_had_hap
         seen.add(tuple(steps(folder)))
         resumed = trainer_in(root, folder.relative_to(root))
         resumed.train(resume_from_checkpoint="last")
-        assert tensors_hash(resumed.model) == weights, folder
+        assert tensors_sha256(resumed.model) == weights, folder
         assert untimed(resumed) == log, folder
         assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["checkpoint-3"]
     # before the seal, between seal and rotation, after the rotation

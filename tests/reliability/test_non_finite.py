@@ -9,7 +9,7 @@ from dataset_loaders import Collator, TransformedDataset
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.training import DistillationTrainer, FrozenTeacher, MultiTaskTrainer, evaluate_model
-from kdam_hf.training.teacher_cache import TaughtDataset
+from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 BAD = 5
 FP16_OVERFLOW = float(torch.tensor(70000.0).half())
@@ -27,7 +27,7 @@ class PoisonedPhotos(TransformedDataset):
         return item
 
 
-class PoisonedReplay(TaughtDataset):
+class PoisonedReplay(CachedTeacherDataset):
     """One value of one stored prediction is not finite."""
 
     value = float("nan")

@@ -14,7 +14,7 @@ from kdam_hf.training import (
     ModelArguments,
     parse_recipe,
 )
-from kdam_hf.training.identity import INCIDENTAL, differences
+from kdam_hf.training.fingerprint import INCIDENTAL, differences
 
 
 def distiller(root, teacher_seed=1, beta=0.5, options=(), model=None, crop=(32, 48), **args):

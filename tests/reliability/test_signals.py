@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 from fault_kit import ROOT, fork
-from kill_test import STEPS, build, train, wait
+from kill_kit import STEPS, build, train, wait
 from transformers import TrainerCallback
 
 from kdam_hf.training.checkpointing import list_checkpoints, verify

@@ -9,6 +9,7 @@ from kdam_hf.presets import make_config
 from kdam_hf.training import KdamTrainingArguments
 
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+DROPOUTS = ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 
 class Kit:
@@ -27,9 +28,13 @@ class Kit:
         rooms = open_dataset("synthetic_rooms", "val", num_images=5, height=40, width=56)
         return TransformedDataset(rooms, EvalTransform(self.tasks, MEAN, STD))
 
-    def model(self, role="student", preset="tiny-resnet", seed=0, tasks=None, **overrides):
-        torch.manual_seed(seed)
+    def model(self, role="student", preset="tiny-resnet", seed=0, tasks=None, dropout=None, **overrides):
+        """Drawn from `seed`; with `dropout` also stochastic depth, in backbones that have any."""
         config = make_config(role, preset, tasks or self.tasks, **({"image_mean": MEAN, "image_std": STD} | overrides))
+        for name in DROPOUTS if dropout else ():
+            if hasattr(config.backbone_config, name):
+                setattr(config.backbone_config, name, dropout)
+        torch.manual_seed(seed)
         return {"teacher": KdamTeacher, "student": KdamStudent}[role](config)
 
     def args(self, name="run", **kwargs):

@@ -9,7 +9,7 @@ from kdam_hf.training import (
     MultiTaskTrainer,
     StudentArguments,
     parse_recipe,
-    prepare,
+    build_run,
     run_command,
 )
 
@@ -44,7 +44,7 @@ def test_a_switch_is_taken_off_by_its_no_form_and_recorded_under_its_own_key(tmp
 def test_a_folder_that_was_not_given_is_asked_for(kit):
     data, model, _, args, settings = parse_recipe(GROUPS, ["--use_cpu", "--cpu_threads", "1"])
     with pytest.raises(KdamValueError, match="output_dir is not given"):
-        prepare(data, model, args, settings)
+        build_run(data, model, args, settings)
     with pytest.raises(KdamValueError, match="output_dir is not given"):
         MultiTaskTrainer(kit.model(), args, kit.tasks, kit.train_data())
 

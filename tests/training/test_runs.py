@@ -3,7 +3,7 @@ import json
 import pytest
 
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, finish, prepare
+from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, build_run, execute
 from kdam_hf.training.runs import weights_hash
 
 SETTINGS = {"max_steps": 2, "seed": 0}
@@ -23,9 +23,9 @@ def data(**kwargs):
 
 def go(kit, settings=SETTINGS, **args):
     arguments = kit.args("run", save_strategy="steps", save_steps=1, **({"max_steps": 2} | args))
-    run = prepare(data(), ModelArguments(preset="tiny-resnet"), arguments, settings)
+    run = build_run(data(), ModelArguments(preset="tiny-resnet"), arguments, settings)
     trainer = MultiTaskTrainer(run.model, arguments, run.tasks, run.train_dataset, run.eval_dataset)
-    return finish(trainer, run, data())
+    return execute(trainer, run, data())
 
 
 def test_a_run_leaves_a_model_that_knows_the_size_of_its_images(kit):
@@ -70,9 +70,9 @@ def test_two_models_have_two_hashes(kit):
 def test_an_unknown_role_or_preset_is_refused(kit):
     for model in (ModelArguments(role="tutor"), ModelArguments(preset="swin-tny")):
         with pytest.raises(KdamValueError, match=r"tutor|swin-tny"):
-            prepare(data(), model, kit.args(), {})
+            build_run(data(), model, kit.args(), {})
 
 
 def test_weights_are_asked_for_only_where_a_preset_has_some(kit):
     with pytest.raises(KdamValueError, match="tiny-resnet has no public weights"):
-        prepare(data(), ModelArguments(preset="tiny-resnet", backbone_weights="preset"), kit.args(), {})
+        build_run(data(), ModelArguments(preset="tiny-resnet", backbone_weights="preset"), kit.args(), {})

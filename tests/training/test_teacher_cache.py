@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from dataset_loaders import Collator, EpochSampler
 from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.training import DistillationTrainer, TaughtDataset, load_model
-from kdam_hf.training.identity import differences
+from kdam_hf.training import DistillationTrainer, CachedTeacherDataset, load_model
+from kdam_hf.training.fingerprint import differences
 from kdam_hf.training.teacher_cache import decode, encode
 
 
@@ -23,7 +23,7 @@ def train(kit, name, online=None, cache=None, method="cs", resume=None, **args):
         model,
         kit.args(name, **{"max_steps": 10, "learning_rate": 1e-3, **args}),
         kit.tasks,
-        data if cache is None else TaughtDataset(data, cache),
+        data if cache is None else CachedTeacherDataset(data, cache),
         teacher=online,
         criterion=DistillationCriterion(kit.tasks, method=method, beta=0.5),
         views=VIEWS,
@@ -81,7 +81,7 @@ def test_every_view_comes_back_after_as_many_epochs_in_an_order_of_its_own():
 def test_a_record_holds_what_the_teacher_predicts_on_that_very_crop(kit, teacher):
     cache = fill(kit, teacher)
     for key in ((0, 0), (1, 0), (1, 7)):
-        item = TaughtDataset(kit.train_data(), cache)[key]
+        item = CachedTeacherDataset(kit.train_data(), cache)[key]
         assert torch.equal(item["pixel_values"], kit.train_data()[key]["pixel_values"])
         for name, expected in taught_online(kit, teacher, key).items():
             assert item["teacher"][name].dtype == torch.float32
@@ -158,7 +158,7 @@ def test_the_files_have_the_size_that_was_announced(kit, teacher, capsys):
 def test_another_crop_than_the_teacher_saw_stops_the_student(kit, teacher):
     cache = fill(kit, teacher)
     with pytest.raises(CheckpointError, match="in view 1 the teacher saw another crop of sample 2"):
-        TaughtDataset(kit.train_data(photometric=False), cache)[1, 2]
+        CachedTeacherDataset(kit.train_data(photometric=False), cache)[1, 2]
 
 
 def test_a_cache_and_a_method_go_together(kit, teacher):
@@ -181,7 +181,7 @@ def test_a_replay_is_another_objective_when_the_teacher_ran_in_another_precision
     for name, precision in (("a", "fp32"), ("b", "bf16")):
         cache = fill(kit, teacher, teacher_cache=str(kit.root / name), teacher_precision=precision)
         criterion = DistillationCriterion(kit.tasks, method="cs", beta=0.5)
-        data = TaughtDataset(kit.train_data(), cache)
+        data = CachedTeacherDataset(kit.train_data(), cache)
         said.append(
             DistillationTrainer(
                 kit.model(), kit.args("run"), kit.tasks, data, criterion=criterion, views=VIEWS
@@ -191,7 +191,7 @@ def test_a_replay_is_another_objective_when_the_teacher_ran_in_another_precision
 
 
 def test_the_reader_goes_to_worker_processes_closed_and_opens_there(kit, teacher):
-    data = TaughtDataset(kit.train_data(), fill(kit, teacher))
+    data = CachedTeacherDataset(kit.train_data(), fill(kit, teacher))
     data[0, 0]
     assert pickle.loads(pickle.dumps(data)).cache._maps == {}
     loader = DataLoader(
