@@ -152,8 +152,6 @@ class KdamTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Fill in what depends on other fields."""
-        if self.full_determinism:  # before anything asks the device: cuBLAS reads it once
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:

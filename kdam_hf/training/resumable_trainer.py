@@ -173,7 +173,14 @@ class ResumableTrainer(Trainer, ABC):
             folder = Path(state.best_model_checkpoint)
             verify(folder)
         self.model.load_state_dict(load_file(folder / WEIGHTS))
+        state.is_local_process_zero, state.is_world_process_zero = (
+            self.is_local_process_zero(),
+            self.is_world_process_zero(),
+        )
         self.state = state
+        if not any("train_loss" in line for line in state.log_history):
+            self.restore_sums()
+            self.log({"total_flos": state.total_flos, "train_loss": 0.0})
         return True
 
     def get_train_dataloader(self) -> DataLoader:
@@ -274,9 +281,11 @@ class ResumableTrainer(Trainer, ABC):
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._summed_steps, self._logged_at, self._total_loss = 0, 0, 0.0
 
-    def restore_sums(self, folder: Path) -> None:
-        """Take up what `running_sums` left in a checkpoint."""
-        saved = json.loads((folder / self._sums_file).read_text())
+    def restore_sums(self) -> None:
+        """Take up what `running_sums` left in the checkpoint that training goes on from, if there is one."""
+        if self._resumed_from is None:
+            return
+        saved = json.loads((self._resumed_from / self._sums_file).read_text())
         self._summed_steps, self._logged_at, self._total_loss = saved["batches"], saved["logged_at"], saved["total"]
         for name, value in saved["sums"].items():
             self._sums[name] += value
@@ -325,8 +334,7 @@ class StopOnSignalCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Restore the sums."""
-        if self.trainer._resumed_from is not None:
-            self.trainer.restore_sums(self.trainer._resumed_from)
+        self.trainer.restore_sums()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop, and save."""

@@ -36,7 +36,9 @@ def train(output, **options):
     trainer = build(output, **options)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         trainer.train(resume_from_checkpoint="last")
-    write_text(output / "final", lines_sha256([tensors_sha256(trainer.model), json.dumps(untimed(trainer))]))
+    write_text(
+        output / "final", lines_sha256([tensors_sha256(trainer.model), json.dumps(untimed(trainer), sort_keys=True)])
+    )
 
 
 def untimed(trainer):
@@ -77,6 +79,18 @@ class Tally:
     resumes: int = 0
     killed_at_steps: list = field(default_factory=list)
     sealed: list = field(default_factory=list)
+
+    def summary(self):
+        return {
+            "kills": self.kills,
+            "resumes": self.resumes,
+            "kills_before_the_first_checkpoint": self.killed_at_steps.count(0),
+            "finished_trainings": len(self.hashes),
+            "distinct_final_hashes": len(set(self.hashes)),
+            "minimum_sealed": min(self.sealed),
+            "looks": len(self.sealed),
+            "seconds_uninterrupted": round(self.seconds, 2),
+        }
 
 
 def kill_run(root, kills, seed):

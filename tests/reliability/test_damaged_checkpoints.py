@@ -9,9 +9,9 @@ from conftest_kit import Kit
 from fault_kit import DAMAGES, copy_tree
 
 from kdam_hf.errors import CheckpointError
+from kdam_hf.io import tensors_sha256
 from kdam_hf.training import MultiTaskTrainer
 from kdam_hf.training.checkpointing import MANIFEST, newest_sealed, rotate, verify
-from kdam_hf.io import tensors_sha256
 
 FILES = (
     *("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "running_sums.json"),

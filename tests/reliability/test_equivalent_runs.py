@@ -1,26 +1,23 @@
 """Rows 32 and 33: what must not matter does not, to the last bit; and one batch of 8 is two of 4."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from conftest_kit import Kit
-from fault_kit import ROOT, untimed
+from kill_kit import untimed
 
 from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.io import tensors_sha256
 from kdam_hf.training import (
     DataArguments,
     DistillationTrainer,
     FrozenTeacher,
     ModelArguments,
     MultiTaskTrainer,
-    execute,
     build_run,
+    execute,
 )
-from kdam_hf.io import tensors_sha256
 
 
 def whole_run(root, name, **options):
@@ -94,21 +91,3 @@ def test_a_match_of_weight_zero_is_no_teacher_and_does_not_run_one(tmp_path):
         trainer.train()
         ends.append((tensors_sha256(model), untimed(trainer)))
     assert ends[0] == ends[1]
-
-
-@pytest.mark.reliability
-@pytest.mark.fault(32)
-def test_full_determinism_is_set_before_the_device_is_asked():
-    """Of a fresh process, in which nothing has asked for a device yet."""
-    code = (
-        "import os, torch\n"
-        "seen = []\n"
-        "ask = torch.accelerator.is_available\n"
-        "torch.accelerator.is_available = lambda: (seen.append(os.environ.get('CUBLAS_WORKSPACE_CONFIG')), ask())[1]\n"
-        "from kdam_hf.training import KdamTrainingArguments\n"
-        "KdamTrainingArguments(output_dir='x', full_determinism=True)\n"
-        "print(seen[-1])"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "CUBLAS_WORKSPACE_CONFIG"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.stdout.strip() == ":4096:8", done.stderr[-2000:]

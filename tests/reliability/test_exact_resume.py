@@ -11,10 +11,10 @@ from transformers import TrainerCallback
 
 from kdam_hf import KdamStudent
 from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.io import tensors_sha256
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.training import DistillationTrainer, FrozenTeacher
 from kdam_hf.training.checkpointing import verify
-from kdam_hf.io import tensors_sha256
 
 TINY = sorted(name for name in PRESETS if name.startswith("tiny-"))
 STEPS = 6

@@ -8,8 +8,8 @@ from kdam_hf.training import (
     KdamTrainingArguments,
     MultiTaskTrainer,
     StudentArguments,
-    parse_recipe,
     build_run,
+    parse_recipe,
     run_command,
 )
 
