@@ -97,20 +97,33 @@ class Task(ABC):
             A float32 scalar; 0 with a gradient path when no pixel is valid.
         """
         expect_same_grid(prediction, label, mask, self)
-        return self.loss_share(prediction, label, mask, self.loss_weights(label, mask, processes))
+        return self.loss_share(
+            prediction, label, mask, self.loss_weights(processes.mean(self.loss_counts(label, mask)))
+        )
 
     @abstractmethod
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """What the loss of any part of the batch needs to know of the labels of the whole: weights per pixel.
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Which pixels count: labelled, and no padding.
 
         Args:
             label: (B, ...) as made by `to_tensor`.
             mask: (B, H, W) bool, False on padding.
-            processes: the processes that share the batch.
 
         Returns:
-            float32, a scalar or one weight per class: 1 over the processes' mean number of valid pixels, at most 1.
+            (B, H, W) bool.
         """
+
+    def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
+        """What the loss of any part of a batch needs to know of the labels of the whole; counts of batches add up.
+
+        Returns:
+            (k,) float32: by default the number of valid pixels, k = 1.
+        """
+        return self.valid_pixels(label, mask).sum(dtype=torch.float32).reshape(1)
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """Weights of pixels, of the mean counts of all processes: one over the number of valid pixels, at most 1."""
+        return 1 / counts.clamp_min(1)
 
     @abstractmethod
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
@@ -131,10 +144,10 @@ class Task(ABC):
         """Per-pixel distribution for matching, as unnormalised log-probabilities (method: one distribution per pixel).
 
         Args:
-            prediction: (B, C, h, w) float.
+            prediction: (..., C) float: pixels, channels last.
 
         Returns:
-            (B, K, h, w) float32.
+            (..., K) float32, K >= 2.
         """
 
     @abstractmethod
@@ -288,11 +301,6 @@ def float_tensor(array: Label) -> Tensor:
 def at_least_float32(x: Tensor) -> Tensor:
     """In float32, or in float64 if it is float64: sums over pixels in half precision are far off."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def per_valid_pixel(valid: Tensor, processes: Processes) -> Tensor:
-    """1 over the processes' mean number of true pixels (at least one); averaged over processes, sums become means."""
-    return 1 / processes.mean(valid.sum().float()).clamp_min(1)
 
 
 def expect_same_grid(prediction: Tensor, label: Tensor, mask: Tensor, task: Task) -> None:

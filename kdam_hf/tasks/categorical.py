@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
@@ -20,11 +20,9 @@ from kdam_hf.tasks.base import (
     Task,
     at_least_float32,
     expect_2d,
-    per_valid_pixel,
     probability_from_file,
     probability_to_file,
 )
-from kdam_hf.tasks.cross_entropy import cross_entropy_sum
 
 IGNORE_INDEX = 255
 
@@ -67,14 +65,16 @@ class Categorical(Task):
         """In the order of their ids."""
         return self.classes
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels."""
-        return per_valid_pixel(mask & (label != IGNORE_INDEX), processes)
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Those with a class."""
+        return mask & (label != IGNORE_INDEX)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels."""
-        target = label.masked_fill(~mask, IGNORE_INDEX)
-        return cross_entropy_sum(at_least_float32(prediction), target, weights.expand(self.channels), IGNORE_INDEX)
+        rows = at_least_float32(prediction).permute(0, 2, 3, 1).reshape(-1, self.channels)
+        target = label.masked_fill(~mask, IGNORE_INDEX).flatten()
+        weight = weights.to(rows).expand(self.channels)
+        return F.cross_entropy(rows, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """The class logits themselves."""
@@ -187,10 +187,13 @@ class Saliency(Categorical):
             array = (array == 255).astype(np.uint8) if not ((array != 0) & (array != 255)).any() else array
         return super().from_file(array, options, where)
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels, times the share of the other class in the batch (balanced CE of the field)."""
+    def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Pixels of each class."""
         target = label.masked_fill(~mask, IGNORE_INDEX)
-        counts = processes.mean(torch.stack([(target == c).sum() for c in range(2)]).float())
+        return torch.stack([(target == c).sum(dtype=torch.float32) for c in range(2)])
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """One over the labelled pixels, times the share of the other class in the batch (balanced CE of the field)."""
         total = counts.sum().clamp_min(1)
         return (1 - counts / total) / total
 

@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
 from kdam_hf.rendering_kdam import FARTHEST, NEAR_TO_FAR, NEAREST, depth_colors
-from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, float_tensor, per_valid_pixel
+from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, float_tensor
 
 
 @dataclass(frozen=True)
@@ -52,21 +51,21 @@ class Depth(Task):
         """Already metres."""
         return "none"
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the pixels with a measured depth."""
-        return per_valid_pixel(mask[:, None] & (label > 0), processes)
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Those with a measured depth."""
+        return mask & (label[:, 0] > 0)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Absolute error in metres over pixels with a measured depth."""
-        valid = mask[:, None] & (label > 0)
-        return (at_least_float32(prediction[valid]) - label[valid]).abs().sum() * weights
+        valid = self.valid_pixels(label, mask)[:, None]
+        return ((at_least_float32(prediction) - label).masked_fill(~valid, 0).abs() * weights).sum()
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """-(log d - c_k)^2 / (2 s^2) for bin centres c_k and bin width s, both in log metres; (B, bins, h, w)."""
+        """-(log d - c_k)^2 / (2 s^2) for bin centres c_k and bin width s, both in log metres; (..., bins)."""
         centres = torch.linspace(math.log(self.nearest), math.log(self.farthest), self.bins, device=prediction.device)
         width = math.log(self.farthest / self.nearest) / (self.bins - 1)
         log_depth = at_least_float32(prediction).clamp_min(1e-3).log()
-        return -0.5 * ((log_depth - centres[:, None, None]) / width).square()
+        return -0.5 * ((log_depth - centres) / width).square()
 
     def metric(self) -> Metric:
         """RMSE, absRel and delta accuracies."""

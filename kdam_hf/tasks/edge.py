@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics.base import Metric
@@ -24,7 +23,6 @@ from kdam_hf.tasks.base import (
     Task,
     at_least_float32,
     expect_2d,
-    per_valid_pixel,
     probability_from_file,
     probability_to_file,
 )
@@ -75,22 +73,22 @@ class Edge(Task):
         """Probability of an edge."""
         return "sigmoid"
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels."""
-        return per_valid_pixel(mask[:, None] & (label != IGNORE_INDEX), processes)
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """The labelled ones."""
+        return mask & (label[:, 0] != IGNORE_INDEX)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Weighted binary cross-entropy over labelled pixels."""
-        valid = mask[:, None] & (label != IGNORE_INDEX)
-        logits = at_least_float32(prediction[valid])
-        target = label[valid].to(logits)
-        weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight)
-        return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") * weights
+        valid = self.valid_pixels(label, mask)[:, None]
+        logits = at_least_float32(prediction).masked_fill(~valid, 0)
+        target = label.masked_fill(~valid, 0).to(logits)
+        weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight).masked_fill(~valid, 0)
+        return F.binary_cross_entropy_with_logits(logits, target, weight * weights, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (B, 2, h, w)."""
+        """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (..., 2)."""
         z = at_least_float32(prediction)
-        return torch.cat([z, torch.zeros_like(z)], dim=1)
+        return torch.cat([z, torch.zeros_like(z)], dim=-1)
 
     def metric(self) -> Metric:
         """odsF, oisF and AP under the task's protocol, and the best pixel-exact F."""
