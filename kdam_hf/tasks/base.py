@@ -20,6 +20,13 @@ from kdam_hf.image_processing_kdam import decode
 from kdam_hf.metrics.base import Metric
 from kdam_hf.tasks.labels import FloatMap, Label, LabelKind, expect_2d
 
+KINDS: dict[str, type["Task"]] = {}
+"""Every kind of task, by the `kind` of its class."""
+NAMED: dict[str, type["Task"]] = dict.fromkeys(
+    ("semseg", "human_parts", "saliency", "depth", "normals", "edge")  # type: ignore[arg-type]
+)
+"""The class of every task by its name, in canonical order, which every list of tasks follows; new ones come last."""
+
 
 @dataclass(frozen=True)
 class Task(ABC):
@@ -50,6 +57,14 @@ class Task(ABC):
     """The class of `label`."""
     stored_as: ClassVar[str] = ".png"
     """End of the files in which predictions are kept."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with a `kind` of its own is known by it, and by the name that it has by default."""
+        super().__init_subclass__(**kwargs)
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
+            if isinstance(vars(cls).get("name"), str):
+                NAMED[cls.name] = cls
 
     @property
     @abstractmethod
