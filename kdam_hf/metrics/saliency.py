@@ -21,8 +21,6 @@ from kdam_hf.metrics.thresholds import (
 )
 
 SALIENCY_THRESHOLDS = tuple(k / 100 for k in range(5, 100, 5))
-# every threshold that tells 8-bit maps apart
-ALL_THRESHOLDS = tuple(k / 255 for k in range(256))
 POOLINGS = ("split", "image")
 
 
@@ -58,7 +56,7 @@ class Saliency(Metric):
         if not 0 < beta_squared < math.inf:
             raise KdamValueError(f"beta_squared is {beta_squared}: expected a number above zero, such as 0.3 or 1")
         if pooling not in POOLINGS:
-            raise KdamValueError(f"pooling {pooling!r} is not known: choose one of {POOLINGS}")
+            raise KdamValueError(f"pooling is {pooling!r}: choose one of {POOLINGS}")
         self.thresholds, self.beta_squared, self.strict, self.pooling = thresholds, beta_squared, strict, pooling
         self.state = {
             "counts": torch.zeros(2, len(thresholds) + 1, dtype=torch.int64),
@@ -75,8 +73,9 @@ class Saliency(Metric):
         if self.pooling == "split":
             self._add(counts=counts_above(pixels, self.thresholds, self.strict))
             return
-        for image in _images(pixels):
-            counts = counts_above(image, self.thresholds, self.strict)
+        height, width = label.shape[-2:]
+        for image in zip(*(part.reshape(-1, height, width) for part in pixels), strict=True) if label.numel() else ():
+            counts = counts_above(Pixels(*image), self.thresholds, self.strict)
             labelled = counts.any().long()
             curves = labelled * precision_recall_iou(counts, both_empty=1)
             self._add(counts=counts, curves=curves, images=labelled)
@@ -86,7 +85,8 @@ class Saliency(Metric):
         if self.pooling == "image":
             return self.state["curves"] / self.state["images"]
         counts = self.state["counts"]
-        return precision_recall_iou(counts) if counts.any() else counts[:1, 1:].expand(3, -1) * math.nan
+        curves = precision_recall_iou(counts)
+        return curves if counts.any() else curves * math.nan
 
     def compute(self) -> dict[str, float]:
         """`maxf` and `max_miou` in percent, `mae` in [0, 1]."""
@@ -99,8 +99,3 @@ class Saliency(Metric):
             "max_miou": 100 * float(iou_K.max()),
             "mae": ratio(self.state["absolute"], pixels),
         }
-
-
-def _images(pixels: Pixels) -> list[Pixels]:
-    parts = (tensor.flatten(0, -3) if tensor.dim() > 2 else tensor[None] for tensor in pixels)
-    return [Pixels(*image) for image in zip(*parts, strict=True)]
