@@ -5,6 +5,7 @@ depends on how the images were batched, and memory is constant. States are CPU t
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -43,7 +44,12 @@ class Metric(ABC):
                 f"cannot merge {type(other).__name__} {other.settings()} into {type(self).__name__} {self.settings()}: "
                 "give both one kind and one setting"
             )
-        self._add(**other.state)
+        self.add_state(other.state)
+
+    def add_state(self, state: Mapping[str, Tensor]) -> None:
+        """Add sums of the names and shapes of `state`, such as the state of a metric in another process."""
+        for name, value in state.items():
+            self.state[name] += value.cpu()
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments that make an equal, empty metric."""
@@ -57,10 +63,6 @@ class Metric(ABC):
         """Forget everything added so far."""
         for value in self.state.values():
             value.zero_()
-
-    def _add(self, **sums: Tensor) -> None:
-        for name, value in sums.items():
-            self.state[name] += value.cpu()
 
 
 def check_same_shape(prediction: Tensor, label: Tensor, layout: str, channels: int | None = None) -> None:

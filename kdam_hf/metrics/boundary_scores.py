@@ -24,7 +24,7 @@ from kdam_hf.metrics.boundaries import (
     threshold_values,
 )
 from kdam_hf.metrics.parallel import in_processes
-from kdam_hf.metrics.thresholds import binary_pixels
+from kdam_hf.metrics.thresholds import binary_pixels, images_of
 
 VALUES = ("odsf", "oisf", "ap", "ods_threshold", "ods_precision", "ods_recall")
 
@@ -60,9 +60,8 @@ class BoundaryScores(Metric):
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add images (..., H, W) with one annotation each; see `binary_pixels` for what is raised."""
-        maps = (part.detach().cpu().numpy() for part in binary_pixels(prediction, label))
-        maps = (part.reshape(-1, *part.shape[-2:]) if part.size else () for part in maps)
-        for strength, annotation, valid in zip(*maps, strict=True):
+        for image in images_of(binary_pixels(prediction, label)):
+            strength, annotation, valid = (part.detach().cpu().numpy() for part in image)
             if valid.any():
                 self.add(boundary_counts(strength, [annotation], ~valid, **self.settings()))
 
@@ -70,7 +69,7 @@ class BoundaryScores(Metric):
         """Add the counts of one image, made with the settings of this metric; the way for several annotators."""
         best = int(precision_recall_f(counts)[2].argmax())
         table = torch.from_numpy(np.stack(counts))
-        self._add(counts=table, best=table[:, best], images=torch.tensor(1))
+        self.add_state({"counts": table, "best": table[:, best], "images": torch.tensor(1)})
 
     def curve(self) -> tuple[Floats, Floats, Floats]:
         """Precision, recall and F of the split per threshold, float64 (T,) in [0, 1]."""

@@ -70,7 +70,7 @@ class MeanIoU(Metric):
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add integer class ids (..., H, W); see `confusion_matrix` for what is raised."""
-        self._add(confusion=confusion_matrix(prediction, label, self.num_classes, self.ignore_index))
+        self.add_state({"confusion": confusion_matrix(prediction, label, self.num_classes, self.ignore_index)})
 
     def class_iou(self) -> Tensor:
         """Intersection over union per class in percent, (num_classes,) float64; NaN for a class in neither side."""

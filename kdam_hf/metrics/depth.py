@@ -65,7 +65,7 @@ class DepthErrors(Metric):
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add depth in metres, (..., 1, H, W); see `depth_sums` for what is raised."""
-        self._add(**depth_sums(prediction, label))
+        self.add_state(depth_sums(prediction, label))
 
     def error_histogram(self) -> tuple[Tensor, Tensor]:
         """Edges (401,) float64 and counts (400,) int64 of the factor max(p / g, g / p); the last bin has no upper end."""

@@ -18,7 +18,7 @@ class EdgeScores(BoundaryScores):
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add probabilities (..., H, W); see `binary_pixels` for what is raised."""
         super().update(prediction, label)
-        self._add(pixels=counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS))
+        self.add_state({"pixels": counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS)})
 
     def compute(self) -> dict[str, float]:
         """The values of both."""

@@ -94,7 +94,7 @@ class NormalErrors(Metric):
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add vectors (..., 3, H, W); see `normal_sums` for what is raised."""
-        self._add(**normal_sums(prediction, label))
+        self.add_state(normal_sums(prediction, label))
 
     def error_histogram(self) -> tuple[Tensor, Tensor]:
         """Edges (18001,) float64 in degrees and counts (18000,) int64 of the angular error."""

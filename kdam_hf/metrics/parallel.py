@@ -42,7 +42,8 @@ def in_processes(
     try:
         with ProcessPoolExecutor(num_proc, initializer=initializer, initargs=initargs) as pool:
             under_way: deque[Future[Result]] = deque()
-            for begun, item in enumerate(items, start=1):
+            for item in items:
+                begun += 1
                 under_way.append(pool.submit(work, item))
                 if len(under_way) == 2 * num_proc:
                     yield under_way.popleft().result()

@@ -12,11 +12,11 @@ from torch import Tensor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric, ratio
 from kdam_hf.metrics.thresholds import (
-    Pixels,
     binary_pixels,
     check_thresholds,
     counts_above,
     f_measure,
+    images_of,
     precision_recall_iou,
 )
 
@@ -69,16 +69,15 @@ class Saliency(Metric):
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add one image (H, W) or several (..., H, W) of probabilities; see `binary_pixels` for what is raised."""
         pixels = binary_pixels(prediction, label)
-        self._add(absolute=(pixels.p.double() - (pixels.positive & pixels.valid).double()).abs().sum())
+        self.add_state({"absolute": (pixels.p.double() - (pixels.positive & pixels.valid).double()).abs().sum()})
         if self.pooling == "split":
-            self._add(counts=counts_above(pixels, self.thresholds, self.strict))
+            self.add_state({"counts": counts_above(pixels, self.thresholds, self.strict)})
             return
-        height, width = label.shape[-2:]
-        for image in zip(*(part.reshape(-1, height, width) for part in pixels), strict=True) if label.numel() else ():
-            counts = counts_above(Pixels(*image), self.thresholds, self.strict)
+        for image in images_of(pixels):
+            counts = counts_above(image, self.thresholds, self.strict)
             labelled = counts.any().long()
             curves = labelled * precision_recall_iou(counts, both_empty=1)
-            self._add(counts=counts, curves=curves, images=labelled)
+            self.add_state({"counts": counts, "curves": curves, "images": labelled})
 
     def curves(self) -> Tensor:
         """Precision, recall and IoU of the salient class per threshold, (3, K) float64 in [0, 1]; NaN without pixels."""

@@ -5,6 +5,7 @@ numpy compare: a float32 0.7 reaches the threshold 0.7.
 """
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -60,6 +61,13 @@ def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
             "255 must be binarised when it is loaded"
         )
     return Pixels(p, positive, valid)
+
+
+def images_of(pixels: Pixels) -> Iterator[Pixels]:
+    """(H, W) at a time; nothing where there is no pixel."""
+    if pixels.p.numel():
+        parts = (part.reshape(-1, *part.shape[-2:]) for part in pixels)
+        yield from map(Pixels._make, zip(*parts, strict=True))
 
 
 def check_thresholds(thresholds: tuple[float, ...]) -> None:
@@ -125,7 +133,7 @@ class EdgeF(Metric):
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add probabilities (..., H, W); see `binary_pixels` for what is raised."""
-        self._add(pixels=counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS))
+        self.add_state({"pixels": counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS)})
 
     def compute(self) -> dict[str, float]:
         """`maxf` in percent."""

@@ -8,6 +8,7 @@ import torch
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import MeanIoU, Saliency
+
 ALL_THRESHOLDS = tuple(k / 255 for k in range(256))
 
 SETTINGS = {
