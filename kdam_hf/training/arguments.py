@@ -98,6 +98,9 @@ class DistillationArguments:
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("concat", "inter-task match: concat (all tasks in one row), per_task or off")
     intra: bool = _field(True, "intra-task match")
+    divergence: str = _field(
+        "cauchy_schwarz", "of both matches of cs; any function of kdam_hf.distillation.divergences"
+    )
     scale_by_temperature_squared: bool = _field(True, "multiply by T^2, so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:

@@ -184,7 +184,7 @@ def _make(
         for keys, batch in zip(batches, bar, strict=True):
             inputs = (batch[name].to(args.device, non_blocking=True) for name in ("pixel_values", "pixel_mask"))
             crops = [crop_checksum(crop) for crop in batch["pixel_values"]]
-            records = cache.pack(keys, teacher(*inputs), crops)
+            records = cache.pack(keys, teacher(*inputs).predictions, crops)
             try:
                 for (view, index), record in zip(keys, records, strict=True):
                     # not through the map: a full disk would kill the process instead of raising

@@ -274,37 +274,35 @@ class ResumableTrainer(Trainer, ABC):
         """The sums behind the next log line, of this process, as plain data."""
         values = torch.stack([*self._sums.values()]).tolist() if self._sums else []
         sums = dict(zip(self._sums, values, strict=True))
-        return {"sums": sums, "batches": self._summed_steps, "logged_at": self._logged_at, "total": self._total_loss}
+        return {"sums": sums, "steps": self._summed_steps, "total_loss": self._total_loss}
 
     def forget_sums(self) -> None:
         """Drop what an earlier training of this object has left of them."""
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
-        self._summed_steps, self._logged_at, self._total_loss = 0, 0, 0.0
+        self._summed_steps, self._total_loss = 0, 0.0
 
     def restore_sums(self) -> None:
         """Take up what `running_sums` left in the checkpoint that training goes on from, if there is one."""
         if self._resumed_from is None:
             return
         saved = json.loads((self._resumed_from / self._sums_file).read_text())
-        self._summed_steps, self._logged_at, self._total_loss = saved["batches"], saved["logged_at"], saved["total"]
+        self._summed_steps, self._total_loss = saved["steps"], saved["total_loss"]
         for name, value in saved["sums"].items():
             self._sums[name] += value
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with means over processes and over steps, however often the training was interrupted in between.
+        """Log, with means over processes and steps, however often the training was interrupted in between.
 
-        `loss` and every named loss term are means since the last log line, `train_loss` over the whole training.
+        `loss` and the terms of the loss are means since the last log line, `train_loss` over the whole training.
         """
         if self._summed_steps and ("loss" in logs or "train_loss" in logs):
             sums = self.processes.mean(torch.stack([*self._sums.values()])).tolist()
             means = {name: total / self._summed_steps for name, total in zip(self._sums, sums, strict=True)}
-            loss = sums[list(self._sums).index("loss")]  # a sum over optimizer steps, the others over batches
-            means["loss"] = loss / max(self.state.global_step - self._logged_at, 1)
-            self._total_loss += loss
+            self._total_loss += means["loss"] * self._summed_steps
             if "loss" in logs:
                 logs |= means
             self._sums.clear()
-            self._summed_steps, self._logged_at = 0, self.state.global_step
+            self._summed_steps = 0
         if "train_loss" in logs:
             logs["train_loss"] = self._total_loss / max(self.state.global_step, 1)
         super().log(logs, start_time)

@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from kdam_hf.distillation.kernels.rows import Rows, columns_of
 
 from benchmarks.device import Device
 from benchmarks.harness import spread, table
 from benchmarks.loss_variants import OUR_CROSS_ENTROPY, OURS, Settings, differentiate, make_problem, variants
 from benchmarks.targets import target
-from kdam_hf.distillation.kernels.rows import Rows, columns_of
 from kdam_hf.distributed import LOCAL
 
 COPY, SUMS, GRADIENT, BOTH = "copy", "column sums", "value and gradient", "column sums, value and gradient"

@@ -3,13 +3,10 @@
 import pytest
 from conftest_kit import Kit
 
-from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import CheckpointError
 from kdam_hf.tasks import with_options
 from kdam_hf.training import (
     DataArguments,
-    DistillationTrainer,
-    FrozenTeacher,
     KdamTrainingArguments,
     ModelArguments,
     parse_recipe,
@@ -17,21 +14,13 @@ from kdam_hf.training import (
 from kdam_hf.training.fingerprint import INCIDENTAL, differences
 
 
-def distiller(root, teacher_seed=1, beta=0.5, options=(), model=None, crop=(32, 48), **args):
+def distiller(root, teacher_seed=1, options=(), model=None, crop=(32, 48), **args):
     kit = Kit(root)
-    args = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1} | args
-    tasks = with_options(kit.tasks, options)
-    student = kit.model(**(model or {}))
-    data = kit.train_data()
+    tasks, data = with_options(kit.tasks, options), kit.train_data()
     data.transform.settings["crop"] = list(crop)
-    return DistillationTrainer(
-        student,
-        kit.args(**args),
-        tasks,
-        data,
-        teacher=FrozenTeacher([kit.model("teacher", seed=teacher_seed)], student.config),
-        criterion=DistillationCriterion(tasks, beta=beta),
-    )
+    args = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1, "beta": 0.5} | args
+    teacher = kit.frozen(teacher_seed)
+    return kit.distiller(model=kit.model(**(model or {})), teacher=teacher, tasks=tasks, data=data, **args)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Tiny teachers, online and stored, that the tests of the replayed teacher share."""
 
+from kdam_hf.modeling_kdam import KdamOutput
 from kdam_hf.training import DistillationArguments, FrozenTeacher, fill_cache, load_model
 from kdam_hf.training.pretrained import weights_sha256
 
@@ -21,8 +22,9 @@ def fill(kit, teachers, data=None, tasks=None, verify=False, args=None, **kwargs
 class Rounded(FrozenTeacher):
     """A teacher whose predictions are as exact as a cache of fp16 stores them."""
 
-    def forward(self, *inputs):
-        return {name: value.half().float() for name, value in super().forward(*inputs).items()}
+    def forward(self, *inputs, **kwargs):
+        output = super().forward(*inputs, **kwargs)
+        return KdamOutput(predictions={name: value.half().float() for name, value in output.predictions.items()})
 
 
 def online_teacher(kit, teacher, dtype="fp32"):
@@ -32,5 +34,5 @@ def online_teacher(kit, teacher, dtype="fp32"):
 
 def taught_online(kit, teacher, key):
     item = kit.train_data()[key]
-    predictions = online_teacher(kit, teacher)(item["pixel_values"][None], item["pixel_mask"][None])
+    predictions = online_teacher(kit, teacher)(item["pixel_values"][None], item["pixel_mask"][None]).predictions
     return {name: value[0] for name, value in predictions.items()}

@@ -9,24 +9,16 @@ from teacher_kit import VIEWS, fill, online_teacher, taught_online
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EpochSampler
-from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import tensors_sha256
-from kdam_hf.training import CachedTeacherDataset, DistillationTrainer, load_model
+from kdam_hf.training import CachedTeacherDataset, load_model
 from kdam_hf.training.fingerprint import differences
 
 
 def distiller(kit, name="run", online=None, cache=None, method="cs", **args):
-    data = kit.train_data()
-    return DistillationTrainer(
-        kit.model(),
-        kit.args(name, **{"max_steps": 10, "learning_rate": 1e-3, **args}),
-        kit.tasks,
-        data if cache is None else CachedTeacherDataset(data, cache),
-        teacher=online,
-        criterion=DistillationCriterion(kit.tasks, method=method, beta=0.5),
-        views=VIEWS,
-    )
+    data = kit.train_data() if cache is None else CachedTeacherDataset(kit.train_data(), cache)
+    settings = {"max_steps": 10, "learning_rate": 1e-3, "beta": 0.5} | args
+    return kit.distiller(method, name, teacher=online, data=data, views=VIEWS, **settings)
 
 
 def outcome(trainer, resume=None):
