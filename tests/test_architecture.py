@@ -61,7 +61,9 @@ ALLOWED = {
         *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.rendering_kdam"),
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
-    "dataset_loaders": {"kdam_hf.io", "kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics"},
+    "dataset_loaders": {
+        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
+    },
     "kdam_hf.hub": {
         "kdam_hf.io",
         *("kdam_hf", "kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.presets"),
