@@ -55,12 +55,12 @@ class PreparedDataset(DenseDataset):
         if chosen:
             self.tasks = tuple(chosen)
         else:
-            prepared = [_make_task(name, classes, self.name) for name, classes in facts["tasks"].items()]
+            prepared = [_make_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
             self.tasks = select_tasks(prepared, tasks)  # type: ignore[arg-type]
         for task in self.tasks:
-            if facts["tasks"].get(task.name) != list(task.class_names):
+            if facts["tasks"].get(task.name) != _facts_of(task):
                 raise KdamValueError(
-                    f"{path}: asked for {task.name} with classes {list(task.class_names)}, prepared were {facts['tasks']}. "
+                    f"{path}: asked for {task.name} as {_facts_of(task)}, prepared were {facts['tasks']}. "
                     f"{AGAIN}, or choose another folder."
                 )
         self._map: NDArray[np.uint8] | None = None
@@ -93,6 +93,11 @@ class PreparedDataset(DenseDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_map": None}
+
+
+def _facts_of(task: Task) -> dict[str, Any]:
+    """What must agree between a task that is asked for and one that was prepared."""
+    return {"kind": task.kind, "class_names": list(task.class_names)}
 
 
 def _make_task(name: str, class_names: Sequence[str], dataset: str) -> Task:
@@ -177,7 +182,7 @@ def prepare(
         "split": dataset.split,
         "registered": dataset.registered,
         "length": len(dataset),
-        "tasks": {task.name: list(task.class_names) for task in dataset.tasks},
+        "tasks": {task.name: _facts_of(task) for task in dataset.tasks},
         "options": dict(dataset.options),
         "version": None if dataset.stamp(0) else dataset.version,
     }

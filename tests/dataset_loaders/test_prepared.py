@@ -359,3 +359,10 @@ def test_prepared_data_is_found_by_the_name_it_was_opened_by(tmp_path, files):
     assert open_dataset("folder", "train", tmp_path / "out").name == "random"
     with pytest.raises(KdamValueError, match="random-train"):
         open_dataset("nyud_v2", "train", tmp_path / "out")
+
+
+def test_another_set_of_tasks_is_another_dataset_also_where_they_have_no_classes(tmp_path):
+    write(tmp_path / "p", rooms(tasks=["depth", "normals"]))
+    for tasks in (["depth"], ["depth", "normals", "edge"]):
+        with pytest.raises(KdamValueError, match=r"tasks\.(normals|edge)\.kind"):
+            write(tmp_path / "p", rooms(tasks=tasks))

@@ -318,7 +318,7 @@ def test_a_cache_of_other_data_or_options_is_not_overwritten(tmp_path):
     before = snapshot(output / "nyud_v2-val")
     with pytest.raises(KdamValueError, match=r"options.crop auto -> 0:20:0:30\. Remove that folder"):
         prepare("O", root, output, "--data_options", "crop=0:20:0:30")
-    with pytest.raises(KdamValueError, match=r"tasks.edge"):
+    with pytest.raises(KdamValueError, match=r"tasks.edge.kind edge -> None"):
         prepare("O", root, output, "--tasks", "depth")
     trees.write_tree("O", root, 1, 2)
     with pytest.raises(KdamValueError, match=r"prepared from (other files|another dataset): "):
