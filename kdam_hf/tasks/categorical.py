@@ -14,15 +14,12 @@ from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
-from kdam_hf.rendering_kdam import SALIENCY_STOPS, categorical_palette, class_colors, saliency_colors
 from kdam_hf.tasks.base import (
     Label,
     Task,
     at_least_float32,
     expect_2d,
     per_valid_pixel,
-    probability_from_file,
-    probability_to_file,
 )
 from kdam_hf.tasks.cross_entropy import cross_entropy_sum
 
@@ -90,17 +87,6 @@ class Categorical(Task):
 
         return confusion_figure(metric.state["confusion"], self.classes, f"{self.name}, {model}")
 
-    def prediction_to_file(self, values: Label) -> Label:
-        """uint8 ids."""
-        return values.astype(np.uint8)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Integer ids, 0 for the first class -> int64 (H, W)."""
-        array = expect_2d(array, self, where)
-        if array.dtype.kind not in "iu":
-            raise DataIntegrityError(f"{where}: {self.name} is {array.dtype}; expected integer class ids.")
-        return torch.from_numpy(array.astype(np.int64))
-
     def unlabelled(self, height: int, width: int) -> Label:
         """All 255."""
         return np.full((height, width), IGNORE_INDEX, np.uint8)
@@ -138,15 +124,6 @@ class Categorical(Task):
     def to_tensor(self, label: Label) -> Tensor:
         """int64 (H, W)."""
         return torch.from_numpy(label.astype(np.int64))
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """One colour per class, black where ignored."""
-        return class_colors(values, self.channels)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Class names."""
-        palette = categorical_palette(self.channels).tolist()
-        return [(name, (r, g, b)) for name, (r, g, b) in zip(self.classes, palette, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -201,19 +178,3 @@ class Saliency(Categorical):
     def figure(self, metric: Any, model: str) -> Any:
         """None: no class is decided on."""
         return None
-
-    def prediction_to_file(self, values: Label) -> Label:
-        """8-bit probability."""
-        return probability_to_file(values)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Probability of being salient -> float32 (H, W)."""
-        return probability_from_file(array, self, where)
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """Black to yellow by probability; ignored pixels grey."""
-        return saliency_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Probability of being salient."""
-        return [("0", SALIENCY_STOPS[0]), ("1", SALIENCY_STOPS[1])]

@@ -18,15 +18,12 @@ from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
-from kdam_hf.rendering_kdam import EDGE_STOPS, edge_colors
 from kdam_hf.tasks.base import (
     Label,
     Task,
     at_least_float32,
     expect_2d,
     per_valid_pixel,
-    probability_from_file,
-    probability_to_file,
 )
 
 IGNORE_INDEX = 255
@@ -117,14 +114,6 @@ class Edge(Task):
         precision, recall, _ = metric.curve()
         return precision_recall_figure({model: (precision, recall)}, self.name, f_name="odsF")
 
-    def prediction_to_file(self, values: Label) -> Label:
-        """8-bit probability."""
-        return probability_to_file(values)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Probability of an edge -> float32 (1, H, W)."""
-        return probability_from_file(array, self, where)[None]
-
     def unlabelled(self, height: int, width: int) -> Label:
         """All 255."""
         return np.full((height, width), IGNORE_INDEX, np.uint8)
@@ -166,11 +155,3 @@ class Edge(Task):
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (1, H, W)."""
         return torch.from_numpy(label.astype(np.float32))[None]
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """White background, dark edges; ignored pixels grey."""
-        return edge_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Probability of an edge."""
-        return [("0", EDGE_STOPS[0]), ("1", EDGE_STOPS[1])]

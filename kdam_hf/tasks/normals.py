@@ -15,7 +15,6 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
-from kdam_hf.rendering_kdam import normal_colors
 from kdam_hf.tasks.base import Label, Task, at_least_float32, float_tensor, per_valid_pixel
 
 
@@ -38,7 +37,6 @@ class Normals(Task):
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
     higher_is_better: ClassVar[bool] = False
-    stored_as: ClassVar[str] = ".npy"
 
     @property
     def channels(self) -> int:
@@ -49,6 +47,11 @@ class Normals(Task):
     def readout(self) -> str:
         """Normalised again after interpolation."""
         return "unit"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the distribution over directions is made of."""
+        return {"directions": self.directions, "kappa": self.kappa}
 
     def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
         """One over the pixels with a normal."""
@@ -78,14 +81,6 @@ class Normals(Task):
 
         edges, counts = metric.error_histogram()
         return error_figure(edges, {model: counts}, THRESHOLDS, "angle to the true normal", "°", self.name)
-
-    def prediction_to_file(self, values: Label) -> Label:
-        """float16 vectors, within 0.03 degrees."""
-        return values.astype(np.float16)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Float vectors of any length, or 8-bit n = 2 v / 255 - 1 -> float32 (3, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(_vectors(array, where).transpose(2, 0, 1)))
 
     def unlabelled(self, height: int, width: int) -> Label:
         """All zero vectors."""
@@ -127,14 +122,6 @@ class Normals(Task):
     def to_tensor(self, label: Label) -> Tensor:
         """float32 (3, H, W)."""
         return float_tensor(label.transpose(2, 0, 1))
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """(n + 1) / 2 as RGB; black where invalid."""
-        return normal_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Colours of the axes."""
-        return [("x, right", (255, 128, 128)), ("y, up", (128, 255, 128)), ("z, to camera", (128, 128, 255))]
 
 
 def _vectors(array: Label, where: str) -> NDArray[np.float32]:
