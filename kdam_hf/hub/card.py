@@ -16,17 +16,12 @@ from kdam_hf.hub.redact import redact
 from kdam_hf.metrics import PROTOCOLS, delta_m
 from kdam_hf.pipeline_kdam import TASK
 from kdam_hf.presets import PRESETS
+from kdam_hf.readout_kdam import Readout, readout_of
 from kdam_hf.tasks import Task, task_from_spec, with_boundaries
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PICTURE = "sample.png"
 UNKNOWN = "unknown"
-OUTPUTS = {
-    "argmax": "class id",
-    "foreground": "probability in [0, 1]",
-    "sigmoid": "probability in [0, 1]",
-    "unit": "unit vector (x right, y up, z towards the camera)",
-}
 
 
 def make_card(
@@ -127,7 +122,9 @@ def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardDat
 
 
 def _output(task: Task) -> str:
-    return OUTPUTS.get(task.readout, {"m": "metres"}.get(task.unit, task.unit))
+    """What a value of the task is, in words; a plain number has a unit."""
+    words = readout_of(task.spec()).words
+    return f"{words}, {task.unit}" if words == Readout.words and task.unit else words
 
 
 def _gain(scores: dict[str, float], baseline: dict[str, float], shown: dict[str, Task]) -> float | None:
