@@ -138,7 +138,7 @@ class KdamConfig(PreTrainedConfig):
                     raise ValueError(f"task {task['name']!r}: {key} is {task[key]!r}; expected {kind.__name__}.")
             if task["activation"] not in ACTIVATION_NAMES:
                 raise ValueError(
-                    f"task {task['name']!r}: activation is {task['activation']!r}; expected one of {', '.join(ACTIVATION_NAMES)}."
+                    f"task {task['name']!r}: activation is {task['activation']!r}; expected {', '.join(ACTIVATION_NAMES)}."
                 )
             if not task["name"].isidentifier() or task["channels"] < 1:
                 raise ValueError(

@@ -65,12 +65,7 @@ ALLOWED = {
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
     "dataset_loaders": {
-        "kdam_hf.photos_kdam",
-        "kdam_hf.io",
-        "kdam_hf.errors",
-        "kdam_hf.jit",
-        "kdam_hf.tasks",
-        "kdam_hf.metrics",
+        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
     },
     "kdam_hf.hub": {
         "kdam_hf.io",

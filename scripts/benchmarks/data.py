@@ -20,12 +20,12 @@ from benchmarks import usual_chain
 from benchmarks.harness import Work, claim, interleave, one_thread, ratio, settings_of, spread, table
 from dataset_loaders import (
     Collator,
-    PackedDataset,
+    PreparedDataset,
     SubsetDataset,
     TrainTransform,
     TransformedDataset,
     open_dataset,
-    pack,
+    prepare,
     resampling,
 )
 from kdam_hf.distillation.kernels import dense_loss
@@ -63,7 +63,7 @@ def run(args: Namespace) -> dict[str, Any]:
     with one_thread(), TemporaryDirectory() as folder:
         tree = Path(args.data_dir) if args.data_dir else write_tree(Path(folder) / "NYUDv2", args)
         whole = open_dataset("nyud_v2", "train", data_dir=tree, layout="atrc")
-        packed = pack(SubsetDataset(whole, whole.ids[: args.num_images]), Path(folder) / "cache", progress=False)
+        packed = prepare(SubsetDataset(whole, whole.ids[: args.num_images]), Path(folder) / "cache", progress=False)
         ids = [packed[index]["id"] for index in range(len(packed))]
         return {
             "settings": settings_of(args, "data_dir"),
@@ -112,7 +112,7 @@ def kib_per_file(folder: Path, ids: list[str]) -> float:
 # ---- measurements -------------------------------------------------------------------------------------------------------
 
 
-def race(tree: Path, ids: list[str], packed: PackedDataset, args: Namespace) -> dict[str, Any]:
+def race(tree: Path, ids: list[str], packed: PreparedDataset, args: Namespace) -> dict[str, Any]:
     """The same samples through both chains, an epoch of each a round."""
     size = args.crop_height, args.crop_width
 
@@ -146,7 +146,7 @@ def race(tree: Path, ids: list[str], packed: PackedDataset, args: Namespace) -> 
 
 
 def epoch(
-    packed: PackedDataset, size: tuple[int, int], tasks: tuple[Task, ...], args: Namespace, **kwargs: Any
+    packed: PreparedDataset, size: tuple[int, int], tasks: tuple[Task, ...], args: Namespace, **kwargs: Any
 ) -> Work:
     """One pass over the cache as training makes it; the number of the round is that of the epoch."""
     data = TransformedDataset(packed, TrainTransform(tasks, size, MEAN, STD, seed=args.seed, **kwargs))
@@ -159,7 +159,7 @@ def epoch(
     return work
 
 
-def parts(packed: PackedDataset, args: Namespace) -> dict[str, Any]:
+def parts(packed: PreparedDataset, args: Namespace) -> dict[str, Any]:
     """What each part of our chain adds; the differences are those of neighbouring measurements."""
     size = args.crop_height, args.crop_width
 
@@ -184,7 +184,7 @@ def parts(packed: PackedDataset, args: Namespace) -> dict[str, Any]:
     return {"timings": timings, "added_cpu_ms": added}
 
 
-def step(packed: PackedDataset, args: Namespace) -> dict[str, Any]:
+def step(packed: PreparedDataset, args: Namespace) -> dict[str, Any]:
     """Reading and augmenting beside forward, losses and backward of a student, per sample."""
     size = args.crop_height, args.crop_width
     torch.manual_seed(args.seed)
