@@ -86,9 +86,10 @@ def main(argv: list[str] | None = None) -> None:
     models = {name: load_model(str(folder)).eval() for name, folder in shown(root, students).items()}
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
     ratio = latency_ratio(models[next(iter(students))], models["teacher"], held_out)
+    for run in (run for runs in students.values() for run in runs):  # all have the architecture that was timed
+        run["meta"]["latency_over_teacher"] = round(ratio, 3)
+        write_json(Path(run["meta"]["model"]) / "results.json", run)
     summary = {"teacher": teacher} | {method: over_seeds(runs) for method, runs in students.items()}
-    for method in students:  # all have the architecture that was timed
-        summary[method]["meta"]["latency_over_teacher"] = round(ratio, 3)
     write_json(root / "results.json", summary)
     tasks = with_options(held_out.tasks, data.task_options or ())
     report = table(summary, tasks, ratio, data, len(args.seeds))

@@ -60,10 +60,8 @@ ALLOWED = {
     "kdam_hf.visualization": set(),
     "kdam_hf.plots": {"kdam_hf.errors"},
     "kdam_hf.demo": {
-        "kdam_hf.io",
-        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.training", "kdam_hf.hub", "kdam_hf.modeling_kdam"),
-        "kdam_hf.pipeline_kdam",
-        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam", "kdam_hf.colours_kdam"),
+        *("kdam_hf.tasks", "kdam_hf.training", "kdam_hf.modeling_kdam", "kdam_hf.pipeline_kdam"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
     "dataset_loaders": {
@@ -73,7 +71,7 @@ ALLOWED = {
         "kdam_hf.io",
         *("kdam_hf", "kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.presets"),
         *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
-        "kdam_hf.pipeline_kdam",
+        *("kdam_hf.pipeline_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.export": {
         "kdam_hf.io",

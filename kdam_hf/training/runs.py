@@ -23,8 +23,8 @@ from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.hub.record import sha256
 from kdam_hf.image_processing_kdam import KdamImageProcessor
+from kdam_hf.io import file_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.tasks import Task, with_options
@@ -41,7 +41,7 @@ MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `finish` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
 OF_TRAINING = (
     *("train_images", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
-    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch"),
+    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch", "latency_over_teacher"),
 )
 
 
@@ -281,7 +281,7 @@ def describe_data(
 def weights_hash(folder: str) -> str | None:
     """SHA-256 of a local model's weights, to tell two teachers at one path apart; None for a hub id."""
     path = Path(folder) / "model.safetensors"
-    return sha256(path) if path.exists() else None
+    return file_sha256(path) if path.exists() else None
 
 
 def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
