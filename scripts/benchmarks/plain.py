@@ -1,0 +1,66 @@
+"""The objective that ours replaces, written plainly: everything upsampled to full resolution, then eager losses.
+
+The supervised losses and distributions are those of the tasks, so both sides compute the same objective. Every pixel is valid.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdam_hf.tasks import Task
+
+Maps = Mapping[str, Tensor]
+
+
+def upsample(maps: Maps) -> dict[str, Tensor]:
+    """(B, C, h, w) at stride 4 -> (B, C, 4 h, 4 w)."""
+    return {name: F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False) for name, x in maps.items()}
+
+
+def cauchy_schwarz(z: Sequence[Tensor], t: Sequence[Tensor], temperature: float) -> Tensor:
+    """Inter-task (a row per pixel, all tasks side by side) + intra-task (a column per class), from probabilities.
+
+    Args:
+        z: distribution logits (B, C, h, w) of the student, one per task.
+        t: those of the teacher.
+        temperature: of both.
+
+    Source:
+        Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970); D = -log( <p,q>^2 / (<p,p> <q,q>) ).
+    """
+
+    def divergence(p: Tensor, q: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+        return -torch.log((p * q).sum(dim) ** 2 / ((p * p).sum(dim) * (q * q).sum(dim))).mean()
+
+    p, q = ([(x / temperature).softmax(1) for x in side] for side in (z, t))
+    intra = [divergence(a, b, (0, 2, 3)) for a, b in zip(p, q, strict=True)]
+    return divergence(torch.cat(p, 1), torch.cat(q, 1), 1) + torch.stack(intra).mean()
+
+
+def supervised(tasks: Sequence[Task], full: Maps, batch: Mapping[str, Maps]) -> Tensor:
+    """Weighted sum of the tasks' losses of full-resolution predictions."""
+    mask, total = batch["pixel_mask"], torch.zeros(())
+    for task in tasks:
+        label = batch["labels"][task.name]
+        total = total + task.loss_weight * task.loss_share(full[task.name], label, mask, task.loss_weights(label, mask))
+    return total
+
+
+def objective(
+    tasks: Sequence[Task],
+    predictions: Maps,
+    batch: Mapping[str, Maps],
+    teacher: Maps,
+    temperature: float = 8.0,
+    beta: float = 0.5,
+    match_full: bool = True,
+) -> Tensor:
+    """Supervised losses, and beta T^2 times CS of full-resolution or stride-4 maps with the teacher's."""
+    full = upsample(predictions)
+    with torch.no_grad():
+        taught = upsample(teacher) if match_full else teacher
+        t = [task.distribution_logits(taught[task.name]) for task in tasks]
+    z = [task.distribution_logits((full if match_full else predictions)[task.name]) for task in tasks]
+    return supervised(tasks, full, batch) + beta * temperature**2 * cauchy_schwarz(z, t, temperature)
