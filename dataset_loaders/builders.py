@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from dataset_loaders import open_dataset
 from dataset_loaders.files import digest
-from dataset_loaders.sample import DenseDataset, to_millimetres
+from dataset_loaders.sample import DenseDataset
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task
 
@@ -146,24 +145,11 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
     row: dict[str, Any] = {"id": sample["id"], "image": {"bytes": image, "path": None}}
     for task in dataset.tasks:
         label, where = sample["labels"].get(task.name), f"sample {sample['id']!r}: {task.name}"
-        row[task.name] = None if label is None else {"bytes": _png(label_pixels(label, where)), "path": None}
+        row[task.name] = None if label is None else {"bytes": _png(task.label.to_file(label, where)), "path": None}
         if task.class_names:
-            counts = () if label is None else task.statistics(label).counts
+            counts = () if label is None else task.label.statistics(label).counts
             row[classes_column(task.name)] = [k for k, count in enumerate(counts) if count]
     return row
-
-
-def label_pixels(label: NDArray[Any], where: str) -> NDArray[Any]:
-    """A raw label as the pixels of a PNG: ids as they are, metres as uint16 millimetres, unit vectors as uint8 RGB.
-
-    Raises:
-        DataIntegrityError: a depth above 65.535 m.
-    """
-    if label.dtype == np.uint8:
-        return label
-    if label.ndim == 3:
-        return np.rint((label + 1) * 127.5).astype(np.uint8)
-    return to_millimetres(label, where)
 
 
 def _identity(dataset: DenseDataset) -> list[str]:

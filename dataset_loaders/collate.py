@@ -21,7 +21,7 @@ class Collator:
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self._invalid = [(task.name, task.to_tensor(task.unlabelled(1, 1)).flatten()[0].item()) for task in tasks]
+        self._invalid = [(task.name, task.label.invalid) for task in tasks]
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """B samples of sizes up to (H, W) -> one batch.

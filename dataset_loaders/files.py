@@ -39,7 +39,7 @@ class ReadLabel:
 
     def __call__(self, path: Path) -> NDArray[Any]:
         """The raw label in a file."""
-        return self.task.from_file(self.load(path), self.options, str(path))
+        return self.task.label.from_file(self.load(path), self.options, str(path))
 
 
 @dataclass(frozen=True)

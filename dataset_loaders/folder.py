@@ -102,7 +102,7 @@ def _read_description(path: Path) -> tuple[str, tuple[Task, ...], dict[str, Mapp
 
 def _make_task(name: str, entry: Mapping[str, Any], path: Path) -> Task:
     where = f"{path}: tasks.{name}"
-    _check_fields(entry, task_class(name).file_options, where)
+    _check_fields(entry, task_class(name).label_kind.file_options, where)
     count, names = entry.get("num_classes"), entry.get("class_names")
     if names is not None and not all(isinstance(text, str) for text in names):
         raise DataIntegrityError(f"{where}.class_names: {names}; expected a list of strings.")

@@ -17,9 +17,6 @@ from dataset_loaders.sample import MAX_PIXELS, Sample, check_id, reading
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
 
-# The maps are stored as the contract of a raw label says.
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {"edge": {"edge_value": 1}, "saliency": {"ignore_index": 255}}
-
 
 class HubDataset:
     """One split of a data set with the columns that `builders.features_of` describes.
@@ -76,7 +73,7 @@ class HubDataset:
         row = self._rows[index]
         where = f"{self.name} {self.split} row {index} ({row['id']})"
         labels = {
-            task.name: task.from_file(_pixels(_decoded(row[task.name], where)), _OPTIONS.get(task.name, {}), where)
+            task.name: task.label.from_file(_pixels(_decoded(row[task.name], where)), task.label.own_options, where)
             for task in self.tasks
             if row[task.name] is not None
         }
@@ -121,6 +118,6 @@ def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:
     for name in TASK_NAMES:
         if name in features:
             column = features.get(classes_column(name))
-            named = "class_names" in task_class(name).file_options
+            named = "class_names" in task_class(name).label_kind.file_options
             tasks.append(make_task(name, column.feature.names if named and column is not None else ()))
     return tasks

@@ -217,7 +217,7 @@ class _Examined(Dataset[list[Seen]]):
             return Seen(index, str(index) if ids is None else ids[index], problem=str(error))
         height, width = sample["image"].shape[:2]
         statistics = {
-            task.name: task.statistics(sample["labels"][task.name])
+            task.name: task.label.statistics(sample["labels"][task.name])
             for task in self.dataset.tasks
             if task.name in sample["labels"]
         }

@@ -286,7 +286,7 @@ class CoarseParquet:
         for task in self.tasks:
             _, convert, options = _COARSE[task.name]
             array = _channels_last(np.asarray(row[self._columns[task.name]]))
-            labels[task.name] = task.from_file(convert(array, f"{where}: {task.name}"), options, where)
+            labels[task.name] = task.label.from_file(convert(array, f"{where}: {task.name}"), options, where)
         image = unit_photo(_channels_last(np.asarray(row["image"])), f"{where}: image")
         return {"id": self.ids[index], "image": image, "labels": labels}
 

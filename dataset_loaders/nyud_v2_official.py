@@ -90,7 +90,7 @@ class OfficialNyud:
         labels = {}
         for task in self.tasks:
             array = _DERIVE[task.name](self, frame, where)[top:bottom, left:right]
-            labels[task.name] = task.from_file(array, METRIC_DEPTH.get(task.name, {}), where)
+            labels[task.name] = task.label.from_file(array, METRIC_DEPTH.get(task.name, {}), where)
         image = self._read("images", frame)[top:bottom, left:right]
         return {"id": self.ids[index], "image": np.ascontiguousarray(image), "labels": labels}
 

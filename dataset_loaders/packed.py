@@ -1,8 +1,7 @@
 """A training cache: every raw sample, decoded once, in one memory-mapped file. `packing` writes it.
 
-`samples.bin` holds the arrays, `index.json` where they lie and what the labels hold. How a label is stored follows from
-its raw form: uint8 maps as they are; float32 (H, W), metres, as uint16 millimetres (off by at most 0.5 mm, up to
-65.535 m); float32 (H, W, 3), unit vectors, as int16 / 32767 (within 0.002 degrees).
+`samples.bin` holds the arrays, `index.json` where they lie and what the labels hold. How a label is stored is said by
+its kind, `kdam_hf.tasks.labels`.
 """
 
 import json
@@ -16,24 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_loaders.inspection import Seen
-from dataset_loaders.resampling import Stored
 from dataset_loaders.sample import Sample, check_id
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import LabelStatistics, Task, make_task, select_tasks, task_class
 
-FORMAT = 2
+FORMAT = 3
 ALIGNMENT = 64
 DATA_FILE, INDEX_FILE = "samples.bin", "index.json"
-_STORED_DTYPE: dict[str, np.dtype[Any]] = {
-    "ids": np.dtype("u1"),
-    "millimetres": np.dtype("<u2"),
-    "unit_vectors": np.dtype("<i2"),
-}
-_UNIT = {"ids": None, "millimetres": 1e-3, "unit_vectors": 1 / 32767}
 
 
 class PackedDataset:
-    """A dense dataset read from a folder made by `pack`; its samples are checked and its arrays are read-only views.
+    """A dense dataset read from a folder made by `pack`; its samples are checked and its images are read-only views.
 
     Args:
         path: the folder.
@@ -78,20 +70,18 @@ class PackedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, without decoding an image."""
-        sample = self.read_lazily(index)
-        return {**sample, "labels": {name: label[:, :] for name, label in sample["labels"].items()}}
-
-    def read_lazily(self, index: int) -> Sample:
-        """As `[index]`, with labels that are still `Stored`: only what a crop needs of them has to be decoded."""
         entry = self._samples[index]
-        size = entry["size"]
-        labels: dict[str, Any] = {}
-        for task in self.tasks:
-            if task.name in entry["labels"]:
-                stored = entry["labels"][task.name]
-                array = self._view(entry["offset"] + stored["offset"], size, stored["form"])
-                labels[task.name] = Stored(array, _UNIT[stored["form"]])
-        return {"id": entry["id"], "image": self._view(entry["offset"], [*size, 3], "ids"), "labels": labels}
+        size, start = entry["size"], entry["offset"]
+        labels = {
+            task.name: task.label.decode(
+                self._view(
+                    start + entry["labels"][task.name], (*size, *task.label.shape_suffix), task.label.stored_dtype
+                )
+            )
+            for task in self.tasks
+            if task.name in entry["labels"]
+        }
+        return {"id": entry["id"], "image": self._view(start, (*size, 3), np.dtype("u1")), "labels": labels}
 
     def seen(self) -> Iterator[Seen]:
         """What was found in each sample when it was packed."""
@@ -99,11 +89,9 @@ class PackedDataset:
             statistics = {name: LabelStatistics.from_json(facts) for name, facts in entry["statistics"].items()}
             yield Seen(k, entry["id"], "{}x{}".format(*entry["size"]), statistics)
 
-    def _view(self, offset: int, size: Sequence[int], form: str) -> NDArray[Any]:
+    def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         if self._map is None:  # opened by the process that reads
             self._map = np.asarray(np.memmap(self._path / DATA_FILE, np.uint8, "r"))
-        dtype = _STORED_DTYPE[form]
-        shape = (*size, 3) if form == "unit_vectors" else tuple(size)
         return self._map[offset : offset + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,7 +123,7 @@ def task_facts(task: Task) -> dict[str, Any]:
 
 
 def _packed_task(facts: Mapping[str, Any], dataset: str) -> Task:
-    named = "class_names" in task_class(facts["name"]).file_options
+    named = "class_names" in task_class(facts["name"]).label_kind.file_options
     return make_task(facts["name"], facts["class_names"] if named else (), dataset)
 
 

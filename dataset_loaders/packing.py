@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from dataset_loaders.inspection import Seen, SplitReport, examine
 from dataset_loaders.packed import ALIGNMENT, DATA_FILE, FORMAT, INDEX_FILE, PackedDataset, read_index, task_facts
-from dataset_loaders.sample import DenseDataset, Sample, to_millimetres
+from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import LabelStatistics, Task
 
@@ -150,7 +149,7 @@ class _Record(NamedTuple):
     """The bytes of a sample and where its labels lie in them."""
 
     data: bytes
-    labels: dict[str, dict[str, Any]]
+    labels: dict[str, int]
 
 
 def _encode_sample(sample: Sample, tasks: tuple[Task, ...]) -> _Record:
@@ -158,24 +157,14 @@ def _encode_sample(sample: Sample, tasks: tuple[Task, ...]) -> _Record:
     labels = {}
     for task in tasks:
         if task.name in sample["labels"]:
-            stored, form = _encode(sample["labels"][task.name], f"sample {sample['id']!r}: {task.name}")
-            labels[task.name] = {"form": form, "offset": len(data)}
-            data += _aligned(stored)
+            labels[task.name] = len(data)
+            data += _aligned(task.label.encode(sample["labels"][task.name], f"sample {sample['id']!r}: {task.name}"))
     return _Record(bytes(data), labels)
 
 
 def _aligned(array: NDArray[Any]) -> bytes:
     data = array.tobytes()
     return data + bytes(-len(data) % ALIGNMENT)
-
-
-def _encode(label: NDArray[Any], where: str) -> tuple[NDArray[Any], str]:
-    """Raw label -> what is stored, and the name of its form."""
-    if label.dtype == np.uint8:
-        return label, "ids"
-    if label.ndim == 3:
-        return np.rint(label * np.float32(32767)).clip(-32767, 32767).astype("<i2"), "unit_vectors"
-    return to_millimetres(label, where).astype("<u2"), "millimetres"
 
 
 def _seen(entry: Mapping[str, Any]) -> Seen:

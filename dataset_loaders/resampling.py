@@ -19,23 +19,6 @@ _BAND = 32  # rows; what is written in between stays in the cache
 _ONE, _TWO, _THREE, _FOUR, _FIVE = (np.uintp(k) for k in range(1, 6))
 
 
-class Stored:
-    """A label as a training cache keeps it, (H, W) or (H, W, C); rows and columns are sliced as those of a raw label.
-
-    Args:
-        array: integers.
-        unit: the raw label is `array` times this number, float32; it is the array itself for None.
-    """
-
-    def __init__(self, array: NDArray[Any], unit: float | None) -> None:
-        self.array, self.unit = array, unit
-        self.shape = array.shape
-
-    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[Any]:
-        """That part as a raw label."""
-        return self.array[part] if self.unit is None else self.array[part] * np.float32(self.unit)
-
-
 class Taps(NamedTuple):
     """Where each result along one axis comes from: `first` source index (n,) and `weights` (T, n) of it and the next."""
 
@@ -72,7 +55,7 @@ def nearest_indices(start: int, extent: float, count: int) -> NDArray[np.intp]:
 
 
 def resize_label(
-    label: NDArray[Any] | Stored,
+    label: NDArray[Any],
     ys: NDArray[np.intp],
     xs: NDArray[np.intp],
     size: tuple[int, int] | None = None,
@@ -90,17 +73,14 @@ def resize_label(
     Raises:
         IndexError: rows or columns that the label has not.
     """
-    array, unit = (label.array, label.unit) if isinstance(label, Stored) else (label, None)
-    pixels = np.ascontiguousarray(array).reshape(*array.shape[:2], -1)
-    _expect_inside(array.shape, ys, xs, 1, 1)
-    dtype = array.dtype if unit is None else np.dtype(np.float32)
-    planes: NDArray[Any] = _canvas(pixels.shape[2], (len(ys), len(xs)), size, dtype, fill)
+    pixels = np.ascontiguousarray(label).reshape(*label.shape[:2], -1)
+    _expect_inside(label.shape, ys, xs, 1, 1)
+    planes: NDArray[Any] = _canvas(pixels.shape[2], (len(ys), len(xs)), size, label.dtype, fill)
     if HAS_NUMBA:
-        _gather(pixels, ys, xs, dtype.type(1 if unit is None else unit), planes)
+        _gather(pixels, ys, xs, planes)
     else:
-        picked = _gather_plain(pixels, ys, xs)
-        planes[:, : len(ys), : len(xs)] = picked if unit is None else picked * np.float32(unit)
-    return planes[0] if array.ndim == 2 else planes.transpose(1, 2, 0)
+        planes[:, : len(ys), : len(xs)] = _gather_plain(pixels, ys, xs)
+    return planes[0] if label.ndim == 2 else planes.transpose(1, 2, 0)
 
 
 def resize_image(
@@ -201,7 +181,7 @@ def _resize_plain(
 
 
 @compiled
-def _gather(pixels: Any, ys: Any, xs: Any, unit: Any, out: Any) -> None:
+def _gather(pixels: Any, ys: Any, xs: Any, out: Any) -> None:
     """pixels (H, W, C) -> the top left of out (C, >= h, >= w); a row that comes again is copied."""
     channels = pixels.shape[2]
     lines = pixels.reshape(pixels.shape[0], pixels.shape[1] * channels)
@@ -215,7 +195,7 @@ def _gather(pixels: Any, ys: Any, xs: Any, unit: Any, out: Any) -> None:
         for c in range(channels):
             row, shift = out[c, i], np.uintp(c)
             for j in range(len(positions)):
-                row[j] = line[positions[j] + shift] * unit
+                row[j] = line[positions[j] + shift]
 
 
 @compiled

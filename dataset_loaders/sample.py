@@ -68,14 +68,14 @@ def check_sample(sample: Sample, tasks: Sequence[Task]) -> Sample:
         label = sample["labels"].get(task.name)
         if label is None:
             continue
-        blank = task.unlabelled(1, 1)
-        if label.dtype != blank.dtype or label.shape[2:] != blank.shape[2:] or label.ndim != blank.ndim:
-            expected = ", ".join(["H", "W", *map(str, blank.shape[2:])])
+        kind = task.label
+        if label.dtype != kind.dtype or label.ndim < 2 or label.shape[2:] != kind.shape_suffix:
+            expected = ", ".join(["H", "W", *map(str, kind.shape_suffix)])
             raise DataIntegrityError(
-                f"{where}: {task.name} label is {label.dtype} {label.shape}; expected {blank.dtype} ({expected})."
+                f"{where}: {task.name} label is {label.dtype} {label.shape}; expected {kind.dtype} ({expected})."
             )
         check_sizes(image, label, f"{where}: {task.name} label")
-        task.check(label, where)
+        kind.check(label, where)
     return sample
 
 
@@ -87,20 +87,6 @@ def check_sizes(image: NDArray[np.uint8], label: NDArray[Any], where: str) -> No
             f"{where} has {h}x{w} pixels, its image {image_h}x{image_w}; expected one size (height x width). "
             "Resize the label by nearest neighbour; if they are swapped, the photo carries an EXIF rotation."
         )
-
-
-def to_millimetres(depth: NDArray[np.float32], where: str) -> NDArray[np.uint16]:
-    """Metres (H, W) as they are stored in 16 bits: rounded, yet what is valid stays valid.
-
-    Raises:
-        DataIntegrityError: a depth above 65.535 m.
-    """
-    rounded = np.rint(depth * np.float32(1000))
-    if rounded.max(initial=0) > 65535:
-        raise DataIntegrityError(
-            f"{where}: {depth.max():.1f} m; at most 65.535 m fits 16-bit millimetres; mark it invalid (0)."
-        )
-    return np.where(depth > 0, np.maximum(rounded, 1), 0).astype(np.uint16)
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

@@ -45,9 +45,3 @@ class SubsetDataset:
     def __getitem__(self, index: int) -> Sample:
         """A sample of the whole split."""
         return self._dataset[self._indices[index]]
-
-    def read_lazily(self, index: int) -> Sample:
-        """As `[index]`, with labels that are decoded where they are sliced, if the dataset offers that."""
-        read = getattr(self._dataset, "read_lazily", self._dataset.__getitem__)
-        sample: Sample = read(self._indices[index])
-        return sample

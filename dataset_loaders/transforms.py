@@ -18,7 +18,6 @@ from torch.utils.data import Dataset, Sampler
 
 from dataset_loaders.resampling import (
     Floats,
-    Stored,
     bilinear_taps,
     count_ids,
     nearest_indices,
@@ -76,9 +75,7 @@ class Window:
         rows = bilinear_taps(self.top, self.height, self.rows, image.shape[0])
         return resize_image(image, rows, columns.reversed() if self.mirrored else columns, colors, limits, size)
 
-    def resize_label(
-        self, label: NDArray[Any] | Stored, size: tuple[int, int] | None = None, fill: float = 0
-    ) -> NDArray[Any]:
+    def resize_label(self, label: NDArray[Any], size: tuple[int, int] | None = None, fill: float = 0) -> NDArray[Any]:
         """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...).
 
         Args:
@@ -181,7 +178,7 @@ class TrainTransform:
         }
         self._normalize = _Normalize(mean, std)
         self._balanced = next((task.name for task in self.tasks if task.limits_class_share), None)
-        self._invalid = {task.name: task.unlabelled(1, 1).flat[0].item() for task in self.tasks}
+        self._invalid = {task.name: task.label.invalid for task in self.tasks}
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
         """The view of a raw sample in one epoch.
@@ -202,7 +199,7 @@ class TrainTransform:
             if task.name in sample["labels"]:
                 cut = balanced if task.name == self._balanced else self._cut(task.name, sample, window)
                 # The window is mirrored already: hflip gets it the other way round, and corrects the values.
-                labels[task.name] = task.rescale(task.hflip(cut[:, ::-1]) if flip else cut, scale)
+                labels[task.name] = task.label.rescale(task.label.hflip(cut[:, ::-1]) if flip else cut, scale)
         pixel_values = window.resize_image(sample["image"], *colors_and_limits, self.size)
         return _to_tensors(pixel_values, (window.rows, window.columns), labels, self.tasks, index)
 
@@ -288,7 +285,9 @@ def _to_tensors(
     pixel_mask[: used[0], : used[1]] = True
     tensors = {}
     for task in tasks:
-        tensors[task.name] = task.to_tensor(labels[task.name] if task.name in labels else task.unlabelled(*size))
+        tensors[task.name] = task.label.to_tensor(
+            labels[task.name] if task.name in labels else task.label.unlabelled(*size)
+        )
     image, mask = torch.from_numpy(pixel_values), torch.from_numpy(pixel_mask)
     return {"pixel_values": image, "pixel_mask": mask, "labels": tensors, "index": index}
 
@@ -305,7 +304,6 @@ class TransformedDataset(Dataset[dict[str, Any]]):
     def __init__(self, dataset: DenseDataset, transform: Transform) -> None:
         self.dataset, self.transform = dataset, transform
         self.check = not getattr(dataset, "checked", False)
-        self._read = dataset.__getitem__ if self.check else getattr(dataset, "read_lazily", dataset.__getitem__)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -318,7 +316,7 @@ class TransformedDataset(Dataset[dict[str, Any]]):
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         try:
-            sample = self._read(index)
+            sample = self.dataset[index]
             if self.check:
                 check_sample(sample, self.dataset.tasks)
         except DataIntegrityError as error:

@@ -114,8 +114,6 @@ def machine() -> dict[str, Any]:
     return {
         "hardware": hardware(),
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
-        "amx": torch.cpu._is_amx_tile_supported(),
         "load_average": os.getloadavg(),
         "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
         "versions": versions() | {name: installed.get(name) for name in OPTIONAL_PACKAGES},

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
 
+IGNORE_INDEX = 255
+"""The label of pixels that have no class; whoever reads labels in other conventions translates to it."""
+
 
 class Metric(ABC):
     """One metric accumulated over a whole split; never a mean of per-image means.

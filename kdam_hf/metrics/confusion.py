@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import Metric, check_same_shape, ratio
+from kdam_hf.metrics.base import IGNORE_INDEX, Metric, check_same_shape, ratio
 
 ABSENT = ("present", "literature")
 
 
-def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Tensor:
     """Counts of (label, predicted) class pairs over pixels that are not ignored.
 
     Args:
@@ -63,7 +63,7 @@ class MeanIoU(Metric):
         KdamValueError: `absent` is another word.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, absent: str = "present") -> None:
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, absent: str = "present") -> None:
         if absent not in ABSENT:
             raise KdamValueError(f"absent {absent!r} is not known: choose one of {ABSENT}")
         self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, on_valid
+from kdam_hf.metrics.base import IGNORE_INDEX, Metric, check_finite, check_same_shape, on_valid
 
-IGNORE = 255
 EDGE_THRESHOLDS = tuple(k / 100 for k in range(1, 100))
 # float32 tells thresholds apart that are this far from each other
 LEAST_GAP = 0.999e-6
@@ -47,7 +46,7 @@ def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
         raise KdamValueError(
             f"prediction is {prediction.dtype}: expected floating probabilities, not a mask or class ids"
         )
-    valid = label != IGNORE
+    valid = label != IGNORE_INDEX
     check_finite(prediction, valid)
     p = on_valid(prediction, valid, 0)
     p = p.to(torch.promote_types(p.dtype, torch.float32))
@@ -61,7 +60,7 @@ def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
     other = valid & ~positive & (label != 0)
     if other.any():
         raise KdamValueError(
-            f"label holds {label[other].unique()[:8].tolist()}: expected 0, 1 or {IGNORE} (ignored); a mask of 0 and "
+            f"label holds {label[other].unique()[:8].tolist()}: expected 0, 1 or {IGNORE_INDEX} (ignored); a mask of 0 and "
             "255 must be binarised when it is loaded"
         )
     return Pixels(p, positive, valid)

@@ -8,6 +8,7 @@ from kdam_hf.tasks.base import Task
 from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
 from kdam_hf.tasks.depth import Depth
 from kdam_hf.tasks.edge import Edge
+from kdam_hf.tasks.labels import IGNORE_INDEX, ClassMap, FloatMap, LabelKind, Mask, Metres, Vectors
 from kdam_hf.tasks.named import (
     NYUD_V2,
     PASCAL_CONTEXT,
@@ -23,17 +24,24 @@ from kdam_hf.tasks.normals import Normals
 from kdam_hf.tasks.statistics import LabelStatistics
 
 __all__ = [
+    "IGNORE_INDEX",
     "NYUD_V2",
     "PASCAL_CONTEXT",
     "TASK_NAMES",
     "Categorical",
+    "ClassMap",
     "Depth",
     "Edge",
+    "FloatMap",
     "HumanParts",
+    "LabelKind",
     "LabelStatistics",
+    "Mask",
+    "Metres",
     "Normals",
     "Saliency",
     "Task",
+    "Vectors",
     "make_task",
     "select_tasks",
     "task_class",

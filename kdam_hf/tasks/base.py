@@ -1,12 +1,12 @@
 """What every dense task must say about itself; the rest of the code never asks which task it holds.
 
-Two forms of a label: *raw* (numpy, as a loader yields it) and *tensor* (torch, as the loss takes it). Shape suffixes:
-B batch, C channels, H W full resolution, h w stride-4 grid, N valid pixels.
+What concerns its labels alone, `Task.label`, stands in `labels`. Shape suffixes: B batch, C channels, H W full
+resolution, h w stride-4 grid, N valid pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +18,7 @@ from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.image_processing_kdam import decode
 from kdam_hf.metrics.base import Metric
-from kdam_hf.tasks.statistics import LabelStatistics
-
-Label = NDArray[Any]
+from kdam_hf.tasks.labels import FloatMap, Label, LabelKind, expect_2d
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Task(ABC):
     """Of the values of a regression task, e.g. m."""
     hub_task: ClassVar[str] = "image-segmentation"
     """The task of the Hub that comes closest, for the metadata of a published model."""
-    file_options: ClassVar[dict[str, type]] = {}
-    """What `dataset.json` may say of this task's label files, with types."""
+    label_kind: ClassVar[type[LabelKind]] = FloatMap
+    """The class of `label`."""
     stored_as: ClassVar[str] = ".png"
     """End of the files in which predictions are kept."""
 
@@ -67,6 +65,11 @@ class Task(ABC):
     @abstractmethod
     def primary_metric(self) -> str:
         """Name of the metric that papers report first."""
+
+    @property
+    def label(self) -> LabelKind:
+        """How its labels are read, checked, mirrored, stored and made tensors: unless stated, `channels` floats per pixel."""
+        return FloatMap(self.name, self.channels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ class Task(ABC):
 
         Args:
             prediction: (B, C, H, W) float at label resolution.
-            label: (B, ...) as made by `to_tensor`.
+            label: (B, ...) as made by `label.to_tensor`.
             mask: (B, H, W) bool, False on padding.
             processes: the processes that share the batch.
 
@@ -97,20 +100,33 @@ class Task(ABC):
             A float32 scalar; 0 with a gradient path when no pixel is valid.
         """
         expect_same_grid(prediction, label, mask, self)
-        return self.loss_share(prediction, label, mask, self.loss_weights(label, mask, processes))
+        return self.loss_share(
+            prediction, label, mask, self.loss_weights(processes.mean(self.loss_counts(label, mask)))
+        )
 
     @abstractmethod
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """What the loss of any part of the batch needs to know of the labels of the whole: weights per pixel.
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Which pixels count: labelled, and no padding.
 
         Args:
-            label: (B, ...) as made by `to_tensor`.
+            label: (B, ...) as made by `label.to_tensor`.
             mask: (B, H, W) bool, False on padding.
-            processes: the processes that share the batch.
 
         Returns:
-            float32, a scalar or one weight per class: 1 over the processes' mean number of valid pixels, at most 1.
+            (B, H, W) bool.
         """
+
+    def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
+        """What the loss of any part of a batch needs to know of the labels of the whole; counts of batches add up.
+
+        Returns:
+            (k,) float32: by default the number of valid pixels, k = 1.
+        """
+        return self.valid_pixels(label, mask).sum(dtype=torch.float32).reshape(1)
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """Weights of pixels, of the mean counts of all processes: one over the number of valid pixels, at most 1."""
+        return 1 / counts.clamp_min(1)
 
     @abstractmethod
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
@@ -131,10 +147,10 @@ class Task(ABC):
         """Per-pixel distribution for matching, as unnormalised log-probabilities (method: one distribution per pixel).
 
         Args:
-            prediction: (B, C, h, w) float.
+            prediction: (..., C) float: pixels, channels last.
 
         Returns:
-            (B, K, h, w) float32.
+            (..., K) float32, K >= 2.
         """
 
     @abstractmethod
@@ -184,55 +200,6 @@ class Task(ABC):
             DataIntegrityError: wrong shape or dtype; values are left to the metric, which knows where they count.
         """
 
-    # ---- raw labels -------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def unlabelled(self, height: int, width: int) -> Label:
-        """A raw label in which every pixel is invalid: what an image without this label gets."""
-
-    @abstractmethod
-    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Turn the array stored in a label file into a raw label.
-
-        Args:
-            array: as decoded from PNG or NPY.
-            options: this task's entry in `dataset.json`.
-            where: the file, for the error message.
-
-        Raises:
-            DataIntegrityError: wrong shape, dtype or values.
-        """
-
-    @abstractmethod
-    def check(self, label: Label, where: str) -> None:
-        """Raise DataIntegrityError when a raw label is out of range; `where` names its file or sample."""
-
-    @abstractmethod
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Which pixels of a raw label count; (H, W)."""
-
-    def statistics(self, label: Label) -> LabelStatistics:
-        """Facts of one raw label: its share of valid pixels, and the pixels of each class or the range of values."""
-        valid = self.valid(label)
-        facts = LabelStatistics(images=1, pixels=valid.size, valid=int(valid.sum()))
-        return replace(facts, **self._value_statistics(label[valid])) if facts.valid else facts
-
-    def _value_statistics(self, values: Label) -> dict[str, Any]:
-        """`counts`, or `lowest` and `highest`, of at least one valid value."""
-        return {"lowest": float(values.min()), "highest": float(values.max())}
-
-    def hflip(self, label: Label) -> Label:
-        """Mirror a raw label left to right."""
-        return label[:, ::-1]
-
-    def rescale(self, label: Label, scale: float) -> Label:
-        """Correct the values (not the grid) of a raw label for an image enlarged by `scale`."""
-        return label
-
-    @abstractmethod
-    def to_tensor(self, label: Label) -> Tensor:
-        """Raw label -> tensor label."""
-
     @abstractmethod
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Colours of a raw label or of a decoded prediction in raw layout; (H, W, 3) uint8."""
@@ -267,32 +234,9 @@ def probability_from_file(array: Label, task: Task, where: str) -> Tensor:
     return torch.from_numpy(array.astype(np.float32) / np.float32(largest))
 
 
-def expect_2d(array: Label, task: Task, where: str) -> Label:
-    """The array as (H, W), or an error that names the file."""
-    if array.ndim != 2:
-        raise DataIntegrityError(
-            f"{where}: {task.name} map has shape {array.shape}; expected one channel (H, W). "
-            "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
-        )
-    return array
-
-
-def float_tensor(array: Label) -> Tensor:
-    """float32, contiguous; without a copy of what is so already and may be written to."""
-    array = np.ascontiguousarray(array, np.float32)
-    # a mirrored row of one pixel counts as contiguous, and keeps its negative stride
-    kept = array.flags.writeable and min(array.strides) >= 0
-    return torch.from_numpy(array if kept else array.copy())
-
-
 def at_least_float32(x: Tensor) -> Tensor:
     """In float32, or in float64 if it is float64: sums over pixels in half precision are far off."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def per_valid_pixel(valid: Tensor, processes: Processes) -> Tensor:
-    """1 over the processes' mean number of true pixels (at least one); averaged over processes, sums become means."""
-    return 1 / processes.mean(valid.sum().float()).clamp_min(1)
 
 
 def expect_same_grid(prediction: Tensor, label: Tensor, mask: Tensor, task: Task) -> None:

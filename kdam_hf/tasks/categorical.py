@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.base import IGNORE_INDEX, Metric
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
 from kdam_hf.rendering_kdam import SALIENCY_STOPS, categorical_palette, class_colors, saliency_colors
@@ -20,18 +20,15 @@ from kdam_hf.tasks.base import (
     Task,
     at_least_float32,
     expect_2d,
-    per_valid_pixel,
     probability_from_file,
     probability_to_file,
 )
-from kdam_hf.tasks.cross_entropy import cross_entropy_sum
-
-IGNORE_INDEX = 255
+from kdam_hf.tasks.labels import ClassMap, LabelKind, Mask
 
 
 @dataclass(frozen=True)
 class Categorical(Task):
-    """Softmax cross-entropy over `classes`; raw label uint8 (H, W), tensor label int64 (H, W), 255 = ignore."""
+    """Softmax cross-entropy over `classes`."""
 
     classes: tuple[str, ...] = ()
 
@@ -39,12 +36,7 @@ class Categorical(Task):
     primary_metric: ClassVar[str] = "miou"
     predicts_logits: ClassVar[bool] = True
     limits_class_share: ClassVar[bool] = True
-    file_options: ClassVar[dict[str, type]] = {
-        "num_classes": int,
-        "class_names": list,
-        "ignore_index": int,
-        "first_id": int,
-    }
+    label_kind: ClassVar[type[LabelKind]] = ClassMap
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.classes) < IGNORE_INDEX:
@@ -63,18 +55,25 @@ class Categorical(Task):
         return "argmax"
 
     @property
+    def label(self) -> LabelKind:
+        """Class ids."""
+        return ClassMap(self.name, self.channels)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """In the order of their ids."""
         return self.classes
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels."""
-        return per_valid_pixel(mask & (label != IGNORE_INDEX), processes)
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Those with a class."""
+        return mask & (label != IGNORE_INDEX)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels."""
-        target = label.masked_fill(~mask, IGNORE_INDEX)
-        return cross_entropy_sum(at_least_float32(prediction), target, weights.expand(self.channels), IGNORE_INDEX)
+        rows = at_least_float32(prediction).permute(0, 2, 3, 1).reshape(-1, self.channels)
+        target = label.masked_fill(~mask, IGNORE_INDEX).flatten()
+        weight = weights.to(rows).expand(self.channels)
+        return F.cross_entropy(rows, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """The class logits themselves."""
@@ -101,44 +100,6 @@ class Categorical(Task):
             raise DataIntegrityError(f"{where}: {self.name} is {array.dtype}; expected integer class ids.")
         return torch.from_numpy(array.astype(np.int64))
 
-    def unlabelled(self, height: int, width: int) -> Label:
-        """All 255."""
-        return np.full((height, width), IGNORE_INDEX, np.uint8)
-
-    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Integer ids; `ignore_index` of the dataset becomes 255, `first_id` (0 unless stated) the id of the first class."""
-        array = expect_2d(array, self, where)
-        if array.dtype.kind not in "iu":
-            raise DataIntegrityError(f"{where}: {self.name} label is {array.dtype}; expected integer class ids.")
-        ignore, first = options.get("ignore_index", IGNORE_INDEX), options.get("first_id", 0)
-        ignored = array == ignore
-        self._check_range(array[~ignored], first, ignore, where)
-        return np.where(ignored, IGNORE_INDEX, array.astype(np.int64) - first).astype(np.uint8)
-
-    def check(self, label: Label, where: str) -> None:
-        """Every id is a class or 255."""
-        self._check_range(label[label != IGNORE_INDEX], 0, IGNORE_INDEX, where)
-
-    def _check_range(self, ids: Label, first: int, ignore: int, where: str) -> None:
-        last = first + self.channels - 1
-        if ids.size and (ids.min() < first or ids.max() > last):
-            wrong = sorted({int(i) for i in np.unique(ids) if not first <= i <= last})
-            raise DataIntegrityError(
-                f"{where}: {self.name} label holds {wrong[:8]}; expected {first}..{last} or {ignore} (ignore). "
-                "Fix the file, or num_classes / ignore_index in dataset.json."
-            )
-
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where it is not 255."""
-        return label != IGNORE_INDEX
-
-    def _value_statistics(self, values: Label) -> dict[str, Any]:
-        return {"counts": tuple(np.bincount(values, minlength=self.channels).tolist())}
-
-    def to_tensor(self, label: Label) -> Tensor:
-        """int64 (H, W)."""
-        return torch.from_numpy(label.astype(np.int64))
-
     def render(self, values: Label) -> NDArray[np.uint8]:
         """One colour per class, black where ignored."""
         return class_colors(values, self.channels)
@@ -150,11 +111,8 @@ class Categorical(Task):
 
 
 @dataclass(frozen=True)
-class HumanParts(Categorical):
-    """Parts of people; an image without any person has no valid pixel (the field's convention, also after a crop)."""
-
-    kind: ClassVar[str] = "human_parts"
-    limits_class_share: ClassVar[bool] = False
+class PartMap(ClassMap):
+    """Part ids; an image without any person has no valid pixel (the field's convention, also after a crop)."""
 
     def to_tensor(self, label: Label) -> Tensor:
         """int64 (H, W); all 255 when no part is in view."""
@@ -164,13 +122,43 @@ class HumanParts(Categorical):
 
 
 @dataclass(frozen=True)
+class HumanParts(Categorical):
+    """Parts of people."""
+
+    kind: ClassVar[str] = "human_parts"
+    label_kind: ClassVar[type[LabelKind]] = PartMap
+    limits_class_share: ClassVar[bool] = False
+
+    @property
+    def label(self) -> PartMap:
+        """Part ids."""
+        return PartMap(self.name, self.channels)
+
+
+@dataclass(frozen=True)
+class SaliencyMask(Mask):
+    """A mask whose tensor is class ids int64 (H, W); an `ignore_index` in the options says that 1 is the foreground."""
+
+    file_options: ClassVar[dict[str, type]] = {"ignore_index": int}
+    own_options: ClassVar[dict[str, Any]] = {"ignore_index": IGNORE_INDEX}
+
+    def foreground(self, values: set[float], options: Mapping[str, Any]) -> int:
+        """255 in a mask without a 1."""
+        return 1 if 1 in values or "ignore_index" in options else IGNORE_INDEX
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """int64 (H, W)."""
+        return torch.from_numpy(label.astype(np.int64))
+
+
+@dataclass(frozen=True)
 class Saliency(Categorical):
     """Foreground or background, class-balanced cross-entropy; read out as the probability of foreground."""
 
     classes: tuple[str, ...] = ("background", "salient")
     kind: ClassVar[str] = "saliency"
     limits_class_share: ClassVar[bool] = False
-    file_options: ClassVar[dict[str, type]] = {"ignore_index": int}
+    label_kind: ClassVar[type[LabelKind]] = SaliencyMask
     primary_metric: ClassVar[str] = "maxf"
 
     @property
@@ -178,19 +166,18 @@ class Saliency(Categorical):
         """Softmax probability of the last class."""
         return "foreground"
 
-    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Ids {0, 1} with `ignore_index`, or the usual 8-bit mask {0, 255} in which 255 is foreground.
+    @property
+    def label(self) -> LabelKind:
+        """0, 1 or ignored."""
+        return SaliencyMask(self.name)
 
-        A file that holds a 1 follows the first; a task entry with an `ignore_index` settles it for the whole dataset.
-        """
-        if "ignore_index" not in options and array.dtype.kind in "iu" and not (array == 1).any():
-            array = (array == 255).astype(np.uint8) if not ((array != 0) & (array != 255)).any() else array
-        return super().from_file(array, options, where)
-
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels, times the share of the other class in the batch (balanced CE of the field)."""
+    def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Pixels of each class."""
         target = label.masked_fill(~mask, IGNORE_INDEX)
-        counts = processes.mean(torch.stack([(target == c).sum() for c in range(2)]).float())
+        return torch.stack([(target == c).sum(dtype=torch.float32) for c in range(2)])
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """One over the labelled pixels, times the share of the other class in the batch (balanced CE of the field)."""
         total = counts.sum().clamp_min(1)
         return (1 - counts / total) / total
 

@@ -1,7 +1,6 @@
 """Depth: metres along the optical axis, supervised by L1, matched as a soft assignment to log-spaced bins."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
 from kdam_hf.rendering_kdam import FARTHEST, NEAR_TO_FAR, NEAREST, depth_colors
-from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d, float_tensor, per_valid_pixel
+from kdam_hf.tasks.base import Label, Task, at_least_float32, expect_2d
+from kdam_hf.tasks.labels import LabelKind, Metres
 
 
 @dataclass(frozen=True)
 class Depth(Task):
-    """Raw label float32 (H, W), tensor label float32 (1, H, W), metres; 0 = invalid.
+    """Metres; a label of 0 is invalid.
 
     Args:
         nearest: first bin centre, metres.
@@ -40,7 +39,7 @@ class Depth(Task):
     unit: ClassVar[str] = "m"
     hub_task: ClassVar[str] = "depth-estimation"
     stored_as: ClassVar[str] = ".npy"
-    file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
+    label_kind: ClassVar[type[LabelKind]] = Metres
 
     @property
     def channels(self) -> int:
@@ -52,21 +51,26 @@ class Depth(Task):
         """Already metres."""
         return "none"
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the pixels with a measured depth."""
-        return per_valid_pixel(mask[:, None] & (label > 0), processes)
+    @property
+    def label(self) -> LabelKind:
+        """Metres, 0 = invalid."""
+        return Metres(self.name)
+
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Those with a measured depth."""
+        return mask & (label[:, 0] > 0)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Absolute error in metres over pixels with a measured depth."""
-        valid = mask[:, None] & (label > 0)
-        return (at_least_float32(prediction[valid]) - label[valid]).abs().sum() * weights
+        valid = self.valid_pixels(label, mask)[:, None]
+        return ((at_least_float32(prediction) - label).masked_fill(~valid, 0).abs() * weights).sum()
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """-(log d - c_k)^2 / (2 s^2) for bin centres c_k and bin width s, both in log metres; (B, bins, h, w)."""
+        """-(log d - c_k)^2 / (2 s^2) for bin centres c_k and bin width s, both in log metres; (..., bins)."""
         centres = torch.linspace(math.log(self.nearest), math.log(self.farthest), self.bins, device=prediction.device)
         width = math.log(self.farthest / self.nearest) / (self.bins - 1)
         log_depth = at_least_float32(prediction).clamp_min(1e-3).log()
-        return -0.5 * ((log_depth - centres[:, None, None]) / width).square()
+        return -0.5 * ((log_depth - centres) / width).square()
 
     def metric(self) -> Metric:
         """RMSE, absRel and delta accuracies."""
@@ -92,53 +96,6 @@ class Depth(Task):
                 f"{where}: depth is {array.dtype}; expected float metres (.npy) or 16-bit millimetres (PNG)."
             )
         return torch.from_numpy(array.astype(np.float32) * np.float32(1 if array.dtype.kind == "f" else 1e-3))[None]
-
-    def unlabelled(self, height: int, width: int) -> Label:
-        """All 0."""
-        return np.zeros((height, width), np.float32)
-
-    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`.
-
-        `max_depth` is the largest depth the sensor can report, in metres; without it, floats above 655.35 are taken for
-        millimetres by mistake, since no 16-bit file could hold them in centimetres.
-        """
-        array = expect_2d(array, self, where)
-        if array.dtype == np.uint8:
-            raise DataIntegrityError(
-                f"{where}: depth is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy)."
-            )
-        unit = options.get("unit", "mm" if array.dtype.kind in "iu" else "m")
-        if unit not in ("m", "mm"):
-            raise DataIntegrityError(f"{where}: depth unit {unit!r}; expected 'm' or 'mm' in dataset.json.")
-        metres = array.astype(np.float32) * (1e-3 if unit == "mm" else 1.0)
-        self.check(metres, where)
-        limit = options.get("max_depth", 655.35 if unit == "m" else math.inf)
-        if metres.size and metres.max() > limit:
-            raise DataIntegrityError(
-                f"{where}: depth holds {metres.max():.4g} m; expected at most {limit:g} m. "
-                + ("If the file holds millimetres, save them as integers or state unit 'mm'." if unit == "m" else "")
-            )
-        return metres
-
-    def check(self, label: Label, where: str) -> None:
-        """Finite and not negative."""
-        if not np.isfinite(label).all():
-            raise DataIntegrityError(f"{where}: depth holds NaN or infinity; mark invalid pixels with 0.")
-        if label.size and label.min() < 0:
-            raise DataIntegrityError(f"{where}: depth holds {label.min():.3g} m; expected >= 0, with 0 for invalid.")
-
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where a depth was measured."""
-        return label > 0
-
-    def rescale(self, label: Label, scale: float) -> Label:
-        """An image enlarged by `scale` shows the scene `scale` times nearer."""
-        return label / np.float32(scale)
-
-    def to_tensor(self, label: Label) -> Tensor:
-        """float32 (1, H, W)."""
-        return float_tensor(label)[None]
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Yellow near, violet far, on a log scale between `nearest` and `farthest`; black where invalid."""

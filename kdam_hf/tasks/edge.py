@@ -1,7 +1,6 @@
 """Boundaries: one logit per pixel, class-weighted binary cross-entropy, matched as the pair edge / not edge."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdam_hf.distributed import LOCAL, Processes
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.errors import KdamValueError
 from kdam_hf.jit import HAS_NUMBA
-from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.base import IGNORE_INDEX, Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
@@ -23,19 +21,17 @@ from kdam_hf.tasks.base import (
     Label,
     Task,
     at_least_float32,
-    expect_2d,
-    per_valid_pixel,
     probability_from_file,
     probability_to_file,
 )
+from kdam_hf.tasks.labels import LabelKind, Mask
 
-IGNORE_INDEX = 255
 BOUNDARIES = (*BOUNDARY_PROTOCOLS, "none")
 
 
 @dataclass(frozen=True)
 class Edge(Task):
-    """Raw label uint8 (H, W) in {0, 1, 255}, tensor label float32 (1, H, W); 255 = ignore.
+    """Edge or not per pixel.
 
     Args:
         positive_weight: weight of edge pixels; the others get the rest to 1. 0.95 in most recent code of the field.
@@ -52,7 +48,7 @@ class Edge(Task):
     boundaries: str = field(default="pascal", metadata={"choices": BOUNDARIES})
 
     kind: ClassVar[str] = "edge"
-    file_options: ClassVar[dict[str, type]] = {"ignore_index": int, "edge_value": int}
+    label_kind: ClassVar[type[LabelKind]] = Mask
 
     def __post_init__(self) -> None:
         if self.boundaries not in BOUNDARIES:
@@ -75,22 +71,27 @@ class Edge(Task):
         """Probability of an edge."""
         return "sigmoid"
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels."""
-        return per_valid_pixel(mask[:, None] & (label != IGNORE_INDEX), processes)
+    @property
+    def label(self) -> LabelKind:
+        """0, 1 or ignored."""
+        return Mask(self.name)
+
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """The labelled ones."""
+        return mask & (label[:, 0] != IGNORE_INDEX)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Weighted binary cross-entropy over labelled pixels."""
-        valid = mask[:, None] & (label != IGNORE_INDEX)
-        logits = at_least_float32(prediction[valid])
-        target = label[valid].to(logits)
-        weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight)
-        return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") * weights
+        valid = self.valid_pixels(label, mask)[:, None]
+        logits = at_least_float32(prediction).masked_fill(~valid, 0)
+        target = label.masked_fill(~valid, 0).to(logits)
+        weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight).masked_fill(~valid, 0)
+        return F.binary_cross_entropy_with_logits(logits, target, weight * weights, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (B, 2, h, w)."""
+        """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (..., 2)."""
         z = at_least_float32(prediction)
-        return torch.cat([z, torch.zeros_like(z)], dim=1)
+        return torch.cat([z, torch.zeros_like(z)], dim=-1)
 
     def metric(self) -> Metric:
         """odsF, oisF and AP under the task's protocol, and the best pixel-exact F."""
@@ -124,48 +125,6 @@ class Edge(Task):
     def prediction_from_file(self, array: Label, where: str) -> Tensor:
         """Probability of an edge -> float32 (1, H, W)."""
         return probability_from_file(array, self, where)[None]
-
-    def unlabelled(self, height: int, width: int) -> Label:
-        """All 255."""
-        return np.full((height, width), IGNORE_INDEX, np.uint8)
-
-    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Two conventions: {0, 1} with `ignore_index`, or an 8-bit mask {0, 255} in which 255 is the edge.
-
-        A file that holds a 1 follows the first; `edge_value` in dataset.json settles it for the whole dataset.
-        """
-        array = expect_2d(array, self, where)
-        values = {float(v) for v in np.unique(array)}
-        edge_value = options.get("edge_value", 1 if 1 in values else 255)
-        ignore = None if edge_value == 255 else options.get("ignore_index", IGNORE_INDEX)
-        unknown = values - {0, edge_value, ignore}
-        if unknown:
-            raise DataIntegrityError(
-                f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0 and {edge_value}, ignore {ignore}."
-            )
-        label = (array == edge_value).astype(np.uint8)
-        if ignore is not None:
-            label[array == ignore] = IGNORE_INDEX
-        return label
-
-    def check(self, label: Label, where: str) -> None:
-        """Only 0, 1 and 255."""
-        unknown = set(np.unique(label).tolist()) - {0, 1, IGNORE_INDEX}
-        if unknown:
-            raise DataIntegrityError(
-                f"{where}: edge label holds {sorted(unknown)[:8]}; expected 0, 1 or {IGNORE_INDEX} (ignore)."
-            )
-
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where it is not 255."""
-        return label != IGNORE_INDEX
-
-    def _value_statistics(self, values: Label) -> dict[str, Any]:
-        return {"counts": tuple(np.bincount(values, minlength=2).tolist())}
-
-    def to_tensor(self, label: Label) -> Tensor:
-        """float32 (1, H, W)."""
-        return torch.from_numpy(label.astype(np.float32))[None]
 
     def render(self, values: Label) -> NDArray[np.uint8]:
         """White background, dark edges; ignored pixels grey."""

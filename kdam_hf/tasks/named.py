@@ -69,7 +69,7 @@ def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = 
     """
     cls, arguments = task_class(name), dict(_NAMED[name][1])
     if class_names:
-        if "class_names" not in cls.file_options:
+        if "class_names" not in cls.label_kind.file_options:
             raise KdamValueError(f"{name} has no classes to name; leave class_names out.")
         arguments["classes"] = tuple(class_names)
     (task,) = with_boundaries([cls(name=name, **arguments)], _BOUNDARIES.get(dataset or ""))

@@ -1,7 +1,7 @@
 """Training on the Hugging Face `Trainer`: supervised multi-task training and distillation.
 
 `MultiTaskTrainer` trains teachers, baselines and single-task models; `DistillationTrainer` adds a `FrozenTeacher` and a
-`DistillationCriterion`; `fill_cache` stores what the teacher predicts, to be replayed beside the crops. `parse_recipe`
+`Method` of distillation; `fill_cache` stores what the teacher predicts, to be replayed beside the crops. `parse_recipe`
 reads a YAML recipe plus command line, `evaluate_model` scores a model with streaming metrics, `write_results` leaves the
 flat results.json.
 """

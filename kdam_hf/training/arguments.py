@@ -1,6 +1,7 @@
 """What a recipe may say, as dataclasses; the defaults are the training protocol of the field."""
 
 import os
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +100,9 @@ class DistillationArguments:
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("concat", "inter-task match: concat (all tasks in one row), per_task or off")
     intra: bool = _field(True, "intra-task match")
-    kd_resolution: str = _field("stride4", "where cs is computed: stride4, as the models predict, or full, upsampled")
+    divergence: str = _field(
+        "cauchy_schwarz", "of both matches of cs; any function of kdam_hf.distillation.divergences"
+    )
     scale_by_temperature_squared: bool = _field(True, "multiply by T^2, so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:
@@ -178,6 +181,18 @@ class KdamTrainingArguments(TrainingArguments):
         output_dir = self.output_dir
         super().__post_init__()
         self.output_dir = output_dir  # which `TrainingArguments` makes up
+        if self.n_gpu > 1:
+            warnings.warn(
+                f"{self.n_gpu} GPUs are visible to one process, which uses one of them: DataParallel would change the batch. "
+                "Start one process per GPU: accelerate launch --num_processes N ...",
+                stacklevel=2,
+            )
+            self._n_gpu = 1
+        if self.full_determinism and self.device.type == "cuda":
+            raise KdamValueError(
+                "full_determinism on CUDA: bilinear upsampling, 2-D cross-entropy and adaptive pooling have no deterministic "
+                "gradient there; leave it out (seeds still fix data and weights), or train with use_cpu: true."
+            )
         if self.device.type == "cpu":
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -111,5 +111,5 @@ class StoredPredictions(Dataset[ImageMaps]):
                 )
             label = sample["labels"].get(task.name)
             predictions[task.name], sources[task.name] = prediction, str(path)
-            labels[task.name] = task.to_tensor(task.unlabelled(height, width) if label is None else label)
+            labels[task.name] = task.label.to_tensor(task.label.unlabelled(height, width) if label is None else label)
         return ImageMaps(index, predictions, labels, sources)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import KdamValueError
-from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.training.arguments import DistillationArguments
 from kdam_hf.training.pretrained import load_model
 
@@ -55,33 +55,49 @@ class FrozenTeacher(nn.Module):
         """Stay in evaluation mode whatever is asked."""
         return super().train(False)
 
-    def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor, features: bool = False) -> KdamOutput:
         """Predictions for the student's batch.
 
         Args:
             pixel_values: (B, 3, H, W), normalised for the student.
             pixel_mask: (B, H, W) bool, False on padding.
+            features: return the maps of the backbone too.
 
         Returns:
-            task name -> (B, C, h, w) float32, in the student's task order.
+            `predictions`, task name -> (B, C, h, w) float32, in the student's task order; `hidden_states` if asked for.
+
+        Raises:
+            KdamValueError: features of several teachers.
         """
+        if features and len(self.models) > 1:
+            raise KdamValueError(
+                f"features of {len(self.models)} teachers; this method takes those of one multi-task teacher."
+            )
         size = self.batch_size or len(pixel_values)
         with torch.inference_mode(), torch.autocast(pixel_values.device.type, enabled=False):
             parts = [
-                self._predict(*part) for part in zip(pixel_values.split(size), pixel_mask.split(size), strict=True)
+                self._predict(*part, features)
+                for part in zip(pixel_values.split(size), pixel_mask.split(size), strict=True)
             ]
         # copied outside: the student's graph cannot hold a tensor that was made in inference mode
-        return {name: torch.cat([part[name] for part in parts]) for name in self.task_names}
+        hidden = [part[1] for part in parts if part[1] is not None]
+        return KdamOutput(
+            predictions={name: torch.cat([part[0][name] for part in parts]) for name in self.task_names},
+            hidden_states=tuple(torch.cat(maps).float() for maps in zip(*hidden, strict=True)) if hidden else None,
+        )
 
-    def _predict(self, pixel_values: Tensor, pixel_mask: Tensor) -> dict[str, Tensor]:
+    def _predict(self, pixel_values: Tensor, pixel_mask: Tensor, features: bool) -> tuple[dict[str, Tensor], Any]:
         predictions: dict[str, Tensor] = {}
+        hidden = None
         for k, model in enumerate(self.models):
             own = pixel_values * getattr(self, f"scale_{k}") + getattr(self, f"shift_{k}")
             own = own * pixel_mask[:, None]
             if self.bf16:
                 own = own.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
-            predictions |= model(own, pixel_mask).predictions
-        return predictions
+            output = model(own, pixel_mask, output_hidden_states=features)
+            predictions |= output.predictions
+            hidden = output.hidden_states
+        return predictions, hidden
 
 
 def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16: bool) -> FrozenTeacher:

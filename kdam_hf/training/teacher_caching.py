@@ -146,7 +146,7 @@ def _write(
         for keys, batch in zip(loader.batch_sampler, loader, strict=True):  # type: ignore[arg-type]
             inputs = (batch[name].to(args.device, non_blocking=True) for name in ("pixel_values", "pixel_mask"))
             crops = [crop_checksum(crop) for crop in batch["pixel_values"]]
-            records = cache.pack(keys, teacher(*inputs), crops)
+            records = cache.pack(keys, teacher(*inputs).predictions, crops)
             try:
                 for (view, index), record in zip(keys, records, strict=True):
                     files[view].seek(index * cache.record_bytes)

@@ -11,7 +11,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,25 +33,19 @@ SCALES = (1.5, 2.0, 3.0, 4.0)  # of the gradient, pixels
 OURS, OPPONENT = "ours", "pyedgeeval"
 Masks = list[NDArray[np.bool_]]
 Matcher = Callable[..., BoundaryCounts]
-
-
-class Scene(NamedTuple):
-    """What is scored: a soft map (H, W) float32 in [0, 1] and masks, bool (H, W); the first is the label."""
-
-    prediction: NDArray[np.float32]
-    annotations: Masks
+Scene = tuple[NDArray[np.float32], Masks]
+"""A soft map (H, W) in [0, 1] and annotations, bool (H, W); the first is the label."""
 
 
 def run(args: Namespace) -> dict[str, Any]:
     """Measure and print."""
-    scenes = make_scenes(args)
-    sides = matchers()
+    scenes, sides = make_scenes(args), matchers()
     races = {name: race_matchers(name, scenes[: args.race_images], sides, args, *case) for name, case in RACES.items()}
     return {"sides": list(sides), "races": races, "nyud_protocol": nyud_protocol(scenes, args.num_proc)}
 
 
 def matchers() -> dict[str, Matcher]:
-    """Threshold, thin, match: ours, and the opponent if it is installed."""
+    """Threshold, thin (or not), match: ours, and the opponent if it is installed."""
 
     def ours(prediction: NDArray, annotations: Masks, threshold: float, max_dist: float) -> BoundaryCounts:
         return boundary_counts(prediction, annotations, thresholds=[threshold], max_dist=max_dist)
@@ -75,10 +69,10 @@ def race_matchers(
 ) -> dict[str, Any]:
     """Both sides at every image and threshold, and what the counts of all images say at each threshold."""
     rows, sums = [], {threshold: np.zeros((len(sides), 4, 1), int) for threshold in args.thresholds}
-    for scene in scenes:
-        soft = suppress_non_maxima(scene.prediction.astype(np.float64))
+    for prediction, annotations in scenes:
+        soft = suppress_non_maxima(prediction.astype(np.float64))
         for threshold in args.thresholds:
-            row, counts = measure((soft, scene.annotations[:annotators], threshold, max_dist), sides, args)
+            row, counts = measure((soft, annotations[:annotators], threshold, max_dist), sides, args)
             rows.append(row)
             sums[threshold] += np.array(counts)
     found = {key: spread([row[key] for row in rows]) for key in rows[0]}
@@ -92,26 +86,18 @@ def race_matchers(
 
 def measure(case: tuple, sides: dict[str, Matcher], args: Namespace) -> tuple[dict[str, float], list[BoundaryCounts]]:
     """Times and agreement of one case, and the counts of each side."""
-    counts: dict[str, BoundaryCounts] = {}
-
-    def match(side: str) -> None:
-        counts[side] = sides[side](*case)
-
-    timings = race({side: partial(match, side) for side in sides}, args)
+    timings = race({side: partial(match, *case) for side, match in sides.items()}, args)
+    counts = [match(*case) for match in sides.values()]
     row = {f"ms, {side}": spread(ms)["median"] for side, ms in timings.items()}
     if OPPONENT in sides:
         soft, annotations, threshold, max_dist = case
         # the same pixels in a mirror: which of two equally good matchings is found may change
         mirror = thin(soft >= threshold)[:, ::-1].astype(np.float64), [mask[:, ::-1] for mask in annotations]
-        row |= {
-            "times faster": ratio(timings, OPPONENT, OURS)["median"],
-            "matched pixels more": float(counts[OURS].recall_matched[0] - counts[OPPONENT].recall_matched[0]),
-            "|dF|": f_difference(counts[OURS], counts[OPPONENT]),
-            "|dF| of theirs in a mirror": f_difference(
-                sides[OPPONENT](*mirror, 0.5, max_dist, thinned=True), counts[OPPONENT]
-            ),
-        }
-    return row, [counts[side] for side in sides]
+        row["times faster"] = ratio(timings, OPPONENT, OURS)["median"]
+        row["matched pixels more"] = float(counts[0].recall_matched[0] - counts[1].recall_matched[0])
+        row["|dF|"] = f_difference(*counts)
+        row["|dF| of theirs in a mirror"] = f_difference(sides[OPPONENT](*mirror, 0.5, max_dist, True), counts[1])
+    return row, counts
 
 
 def f_difference(one: BoundaryCounts, other: BoundaryCounts) -> float:
@@ -121,14 +107,15 @@ def f_difference(one: BoundaryCounts, other: BoundaryCounts) -> float:
 
 def nyud_protocol(scenes: Sequence[Scene], num_proc: int) -> dict[str, Any]:
     """Suppression, 101 thresholds, thinning, matching."""
-    images = [(scene.prediction, scene.annotations[:1]) for scene in scenes]
+    images = [(prediction, annotations[:1]) for prediction, annotations in scenes]
     used, start = os.times(), time.perf_counter()
     values = score_boundaries(images, num_proc, **BOUNDARY_PROTOCOLS["nyud"]).compute()
     wall, now = time.perf_counter() - start, os.times()
-    seconds = {"wall": wall, "processor": sum(now[:4]) - sum(used[:4])}  # of children that have ended too
-    minutes = wall / len(images) * 654 / 60
-    print(f"NYUD protocol, {len(images)} images: {seconds} s; 654 images in {minutes:.1f} min (extrapolated)")
-    return {"images": len(images), "seconds": seconds, "values": values}
+    cpu = sum(now[:4]) - sum(used[:4])  # of children that have ended too
+    print(
+        f"NYUD protocol: {len(images)} images in {wall:.1f} s with {num_proc} processes, {cpu:.1f} s of processor time"
+    )
+    return {"images": len(images), "wall_s": wall, "cpu_s": cpu, "values": values}
 
 
 def make_scenes(args: Namespace) -> list[Scene]:
@@ -152,4 +139,4 @@ def make_scene(grey: NDArray, edges: NDArray, rng: np.random.Generator) -> Scene
     near = np.mean([np.exp(-((ndimage.distance_transform_edt(~mask) / 2.8) ** 2)) for mask in annotations], axis=0)
     noise = ndimage.gaussian_filter(rng.standard_normal(near.shape), 1.5)
     soft = 0.1 + 0.75 * near / max(near.max(), 1e-6) + 0.12 * noise / noise.std()
-    return Scene(np.clip(soft, 0, 1).astype(np.float32), annotations)
+    return np.clip(soft, 0, 1).astype(np.float32), annotations

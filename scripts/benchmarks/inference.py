@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import in_words, print_table, race, ratio, report
+from benchmarks.harness import race, report
 from benchmarks.models import OPTIONS as MODEL_OPTIONS
 from benchmarks.models import QUICK as QUICK_MODELS
 from benchmarks.models import make_batch, make_model, relative_error
@@ -36,30 +36,23 @@ def run(args: Namespace) -> dict[str, Any]:
     if missing:
         print(f"ONNX is left out, it needs {', '.join(missing)} (pip install '.[bench]')")
     pixels = make_batch(args)["pixel_values"]
-    calls, errors, models = {}, {}, {}
+    calls, facts = {}, {"error": {}, "parameters": {}, "gflops": {}}
     with TemporaryDirectory() as folder, torch.inference_mode():
         for name in (TEACHER, *args.students):
             preset, role = (args.teacher, TEACHER) if name == TEACHER else (name, "student")
             model = make_model(role, preset, args).eval()
-            models[name] = describe_model(model, args.height, args.width)
+            size = describe_model(model, args.height, args.width)
             forms = torch_forms(model, args.compile and role != TEACHER)
             if not missing and role != TEACHER:
                 forms |= onnx_forms(model, pixels, Path(folder) / name, args.threads)
             expected = forms[EAGER](pixels)
-            errors |= {f"{name}, {form}": relative_error(call(pixels), expected) for form, call in forms.items()}
-            calls |= {f"{name}, {form}": partial(call, pixels) for form, call in forms.items()}
+            for form, call in forms.items():
+                calls[f"{name}, {form}"] = partial(call, pixels)
+                own = {"error": relative_error(call(pixels), expected), **size}
+                for key, values in facts.items():
+                    values[f"{name}, {form}"] = own[key]
         timings = race(calls, args)
-    found, rows = {}, []
-    for name, facts in models.items():
-        own = {variant: ms for variant, ms in timings.items() if variant.startswith(f"{name}, ")}
-        found[name] = report(name, own, f"{name}, {EAGER}", error=errors)
-        facts["teacher_latency_over_this"] = ratio(timings, f"{TEACHER}, {EAGER}", f"{name}, {EAGER}")
-        less = [models[TEACHER][key] / facts[key] for key in ("parameters", "gflops")]
-        rows.append(
-            [name, facts["parameters"] / 1e6, facts["gflops"], *less, in_words(facts["teacher_latency_over_this"])]
-        )
-    print_table(["", "parameters M", "GFLOPs", "teacher / this: parameters", "GFLOPs", "latency eager fp32"], rows)
-    return {"left_out": missing, "models": models, "forms": found}
+    return {"left_out": missing, "forms": report("", timings, f"{TEACHER}, {EAGER}", **facts)}
 
 
 def torch_forms(model: KdamPreTrainedModel, compiled: bool) -> dict[str, Form]:

@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import ours, plain
+from benchmarks import plain
 from benchmarks.harness import race, ratio, report, spread, target
 from benchmarks.models import make_batch
+from kdam_hf.distillation import METHODS, make_method
+from kdam_hf.objective import Objective
 from kdam_hf.tasks import NYUD_V2
 
 OPTIONS = {"height": 448, "width": 576, "batch_size": 4, "tasks": ["semseg"], "temperature": 8.0, "beta": 0.5}
 QUICK = {"batch_size": 1, "height": 96, "width": 128, "rounds": 2}
 USUAL, USUAL_SMALL, CS = "upsample, eager losses, CS", "the same, CS at stride 4", "ours, cs"
-METHODS = ("none", "kl", "dist", "cwd", "cs")
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -54,7 +55,8 @@ def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[st
     settings = {"temperature": args.temperature, "beta": args.beta}
     usual = partial(plain.objective, tasks, **settings)
     variants = {USUAL: usual, USUAL_SMALL: partial(usual, match_full=False)}
-    variants |= {f"ours, {method}": ours.make_loss(tasks, method, **settings) for method in METHODS}
+    for name in ("none", *METHODS):
+        variants[f"ours, {name}"] = partial(our_loss, Objective(tasks, make_method(name, tasks, **settings)))
 
     def differentiate(loss: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         leaves = {name: x.detach().requires_grad_() for name, x in student.items()}
@@ -63,6 +65,10 @@ def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[st
         return value.detach(), {name: x.grad for name, x in leaves.items()}
 
     return {name: partial(differentiate, loss) for name, loss in variants.items()}
+
+
+def our_loss(objective: Objective, predictions: plain.Maps, batch: dict[str, Any], teacher: plain.Maps) -> Tensor:
+    return objective.total(objective(predictions, batch["labels"], batch["pixel_mask"], teacher))
 
 
 def peak_mib(call: Callable[[], object], device: str) -> float | None:
@@ -76,11 +82,10 @@ def peak_mib(call: Callable[[], object], device: str) -> float | None:
         return None
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator kept would be used again unseen
     CLEAR_REFS.write_text("5")  # the peak restarts from what is held now
-    before = high_water_mib()
+    before = STATUS.read_text()
     call()
-    return high_water_mib() - before
+    return (high_water_kib(STATUS.read_text()) - high_water_kib(before)) / 1024
 
 
-def high_water_mib() -> float:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+def high_water_kib(status: str) -> int:
+    return int(status.partition("VmHWM:")[2].split()[0])

@@ -4,6 +4,7 @@ The supervised losses and distributions are those of the tasks, so both sides co
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,28 +40,23 @@ def cauchy_schwarz(z: Sequence[Tensor], t: Sequence[Tensor], temperature: float)
     return divergence(torch.cat(p, 1), torch.cat(q, 1), 1) + torch.stack(intra).mean()
 
 
-def supervised(tasks: Sequence[Task], full: Maps, batch: Mapping[str, Maps]) -> Tensor:
-    """Weighted sum of the tasks' losses of full-resolution predictions."""
-    mask, total = batch["pixel_mask"], torch.zeros(())
-    for task in tasks:
-        label = batch["labels"][task.name]
-        total = total + task.loss_weight * task.loss_share(full[task.name], label, mask, task.loss_weights(label, mask))
-    return total
-
-
 def objective(
     tasks: Sequence[Task],
     predictions: Maps,
-    batch: Mapping[str, Maps],
+    batch: Mapping[str, Any],
     teacher: Maps,
     temperature: float = 8.0,
     beta: float = 0.5,
     match_full: bool = True,
 ) -> Tensor:
     """Supervised losses, and beta T^2 times CS of full-resolution or stride-4 maps with the teacher's."""
-    full = upsample(predictions)
+
+    def distributions(maps: Maps) -> list[Tensor]:
+        return [task.distribution_logits(maps[task.name].movedim(1, -1)).movedim(-1, 1) for task in tasks]
+
+    full, labels, mask = upsample(predictions), batch["labels"], batch["pixel_mask"]
+    losses = [task.loss_weight * task.loss(full[task.name], labels[task.name], mask) for task in tasks]
     with torch.no_grad():
-        taught = upsample(teacher) if match_full else teacher
-        t = [task.distribution_logits(taught[task.name]) for task in tasks]
-    z = [task.distribution_logits((full if match_full else predictions)[task.name]) for task in tasks]
-    return supervised(tasks, full, batch) + beta * temperature**2 * cauchy_schwarz(z, t, temperature)
+        t = distributions(upsample(teacher) if match_full else teacher)
+    match = cauchy_schwarz(distributions(full if match_full else predictions), t, temperature)
+    return torch.stack(losses).sum() + beta * temperature**2 * match

@@ -1,7 +1,7 @@
 """Step: one training step of a student beside a plain float32 step.
 
 The plain step runs the teacher in float32, upsamples every map and matches at full resolution with eager operations. Ours is
-the loss of `DistillationTrainer`: without a teacher, with predictions replayed from a teacher cache on disk, and with the
+that of `DistillationTrainer`: without a teacher, with predictions replayed from a teacher cache on disk, and with the
 teacher online. Random weights, rendered rooms. `--compile` adds ours with its objective under torch.compile.
 """
 
@@ -16,13 +16,21 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from benchmarks import ours, plain
+from benchmarks import plain
 from benchmarks.harness import race, ratio, report, target
 from benchmarks.models import OPTIONS as MODEL_OPTIONS
 from benchmarks.models import QUICK as QUICK_MODELS
 from benchmarks.models import make_batch, make_crops, make_model, on_device
+from kdam_hf.distillation import make_method
 from kdam_hf.tasks import NYUD_V2
-from kdam_hf.training import DistillationArguments, FrozenTeacher, KdamTrainingArguments, fill_cache, load_model
+from kdam_hf.training import (
+    DistillationArguments,
+    DistillationTrainer,
+    FrozenTeacher,
+    KdamTrainingArguments,
+    fill_cache,
+    load_model,
+)
 from kdam_hf.training.arguments import use_bf16
 
 OPTIONS = MODEL_OPTIONS | {"student": "resnet18", "temperature": 8.0, "beta": 0.5, "compile": False}
@@ -53,6 +61,7 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
     teacher = make_model("teacher", args.teacher, args).eval()
     teacher.save_pretrained(folder / "teacher")
     student = partial(make_model, "student", args.student, args)
+    settings = {"temperature": args.temperature, "beta": args.beta}
     frozen = FrozenTeacher([load_model(str(folder / "teacher"))], student().config, bf16).to(args.device)
     quiet = {"disable_tqdm": True, "report_to": "none", "use_cpu": args.device == "cpu", "cpu_threads": args.threads}
     training = KdamTrainingArguments(str(folder), per_device_train_batch_size=args.batch_size, **quiet)
@@ -68,15 +77,17 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
         inputs = batch["pixel_values"], batch["pixel_mask"]
         with torch.no_grad():
             taught = teacher(*inputs).predictions
-        return plain.objective(NYUD_V2, model(*inputs).predictions, batch, taught, args.temperature, args.beta)
+        return plain.objective(NYUD_V2, model(*inputs).predictions, batch, taught, **settings)
 
     def ours_with(taught: FrozenTeacher | None, source: Callable[[], Mapping[str, Any]], compiled: bool) -> Any:
-        trainer = ours.make_trainer(student(), training, NYUD_V2, crops, taught, args, compiled)
+        method = make_method("none" if taught is None else "cs", NYUD_V2, **settings)
+        trainer = DistillationTrainer(student(), training, NYUD_V2, crops, teacher=taught, method=method)
+        if compiled:
+            trainer.objective.compile()
         model = trainer.accelerator.prepare_model(trainer.model)
-        return partial(optimize, model, make_optimizer(model), lambda x: trainer.compute_loss(x, {**batch, **source()}))
+        return make_step(model, lambda x: trainer.compute_loss(x, {**batch, **source()}), trainer.end_step)
 
-    base = student()
-    steps = {PLAIN: partial(optimize, base, make_optimizer(base), plain_loss)}
+    steps = {PLAIN: make_step(student(), plain_loss, lambda: None)}
     for compiled in (False, True)[: 1 + args.compile]:
         ending = ", compiled objective" * compiled
         steps[UNDISTILLED + ending] = ours_with(None, dict, compiled)
@@ -85,15 +96,18 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
     return steps
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """The published optimizer of the field; so small a rate that every round computes on the same numbers."""
-    return torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
+def make_step(
+    model: nn.Module, loss_of: Callable[[nn.Module], Tensor], before_update: Callable[[], None]
+) -> Callable[[], Tensor]:
+    # the published optimizer of the field; so small a rate that every round computes on the same numbers
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
 
+    def step() -> Tensor:
+        loss = loss_of(model.train())
+        loss.backward()
+        before_update()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
 
-def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[nn.Module], Tensor]) -> Tensor:
-    """One step; returns its loss."""
-    loss = loss_of(model.train())
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.detach()
+    return step

@@ -9,9 +9,9 @@ from datasets import ClassLabel, Dataset
 from PIL import Image
 
 from dataset_loaders import DATASET_NAMES, check_sample, open_dataset
-from dataset_loaders.builders import DenseBuilder, NyudV2, OwnData, PascalContext, features_of, label_pixels, row_of
+from dataset_loaders.builders import DenseBuilder, NyudV2, OwnData, PascalContext, features_of, row_of
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import NYUD_V2
+from kdam_hf.tasks import NYUD_V2, make_task
 
 KINDS = {"B": NyudV2, "E": NyudV2, "O": NyudV2, "pascal": PascalContext, "folder": OwnData}
 
@@ -133,7 +133,7 @@ def test_a_subset_of_tasks_has_its_own_columns(tmp_path):
 
 
 def test_depth_is_stored_in_16_bit_millimetres():
-    stored = label_pixels(np.array([[0, 0.0002, 1.2344, 9.9996]], np.float32), "depth")
+    stored = make_task("depth").label.to_file(np.array([[0, 0.0002, 1.2344, 9.9996]], np.float32), "depth")
     assert stored.dtype == np.uint16
     assert stored.tolist() == [[0, 1, 1234, 10000]]
 

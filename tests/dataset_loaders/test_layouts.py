@@ -64,7 +64,7 @@ def test_every_sample_is_the_truth(tree, layout):
             for task in data.tasks:
                 if task.name in DERIVED.get(layout, ()):
                     continue
-                blank = task.unlabelled(*scene.image.shape[:2])
+                blank = task.label.unlabelled(*scene.image.shape[:2])
                 found, expected = (labels.get(task.name, blank) for labels in (sample["labels"], scene.labels))
                 where = f"{layout} {split} {scene.id} {task.name}"
                 if task.name in ("depth", "normals"):  # one rounding of float32 more or less

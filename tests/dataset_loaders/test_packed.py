@@ -93,7 +93,7 @@ def test_a_round_trip_is_exact_for_bytes_and_within_the_documented_precision(tmp
 
 def test_whole_millimetres_come_back_bit_for_bit(tmp_path):
     millimetres = np.arange(65536).reshape(256, 256).astype(np.uint16)
-    metres = make_task("depth").from_file(millimetres, {}, "x.png")
+    metres = make_task("depth").label.from_file(millimetres, {}, "x.png")
 
     class One(Random):
         tasks = (make_task("depth"),)

@@ -4,7 +4,6 @@ from PIL import Image
 
 from dataset_loaders import resampling
 from dataset_loaders.resampling import (
-    Stored,
     Taps,
     bilinear_taps,
     count_ids,
@@ -35,14 +34,11 @@ def random_label(kind, height=40, width=40):
         "ids": rng.integers(0, 256, (height, width), dtype=np.uint8),
         "metres": rng.random((height, width), dtype=np.float32),
         "vectors": rng.normal(size=(height, width, 3)).astype(np.float32),
-        "stored millimetres": Stored(rng.integers(0, 65536, (height, width)).astype(np.uint16), 1e-3),
-        "stored vectors": Stored(rng.integers(-32767, 32768, (height, width, 3)).astype(np.int16), 1 / 32767),
-        "stored ids": Stored(rng.integers(0, 256, (height, width), dtype=np.uint8), None),
     }
     return labels[kind]
 
 
-KINDS = ["ids", "metres", "vectors", "stored millimetres", "stored vectors", "stored ids"]
+KINDS = ["ids", "metres", "vectors"]
 
 
 @pytest.mark.parametrize(("start", "extent", "count"), WINDOWS)

@@ -167,7 +167,7 @@ def test_16_bit_depth_keeps_its_millimetres(tmp_path):
     Image.fromarray(millimetres).save(tmp_path / "x.png")
     array = read_array(tmp_path / "x.png")
     assert array.dtype == np.uint16
-    metres = make_task("depth").from_file(array, {}, "x.png")
+    metres = make_task("depth").label.from_file(array, {}, "x.png")
     np.testing.assert_allclose(metres, millimetres / 1000, rtol=1e-6)
 
 

@@ -43,7 +43,7 @@ class Case:
             if "depth" in maps:
                 maps["depth"] = maps["depth"].abs() + 0.5
         for task in tasks:
-            blank = torch.stack([task.to_tensor(task.unlabelled(*size)) for _ in range(batch)])
+            blank = torch.stack([task.label.to_tensor(task.label.unlabelled(*size)) for _ in range(batch)])
             self.labels[task.name] = fill(task, blank, generator)
         self.mask = torch.ones(batch, *size, dtype=torch.bool)
         if padded:
@@ -163,7 +163,7 @@ def test_without_a_valid_pixel_the_loss_is_zero_with_a_gradient_path(backend):
 @pytest.mark.parametrize("blank", TASKS, ids=lambda task: task.name)
 def test_a_task_without_a_label_adds_nothing_and_leaves_the_others_alone(backend, blank):
     whole, without = Case(), Case()
-    unlabelled = blank.to_tensor(blank.unlabelled(*without.mask.shape[1:]))
+    unlabelled = blank.label.to_tensor(blank.label.unlabelled(*without.mask.shape[1:]))
     without.labels[blank.name] = unlabelled.expand(without.labels[blank.name].shape).clone()
     (_, terms, gradients), (total, found, others) = whole.run(backend), without.run(backend)
     assert found[f"loss_{blank.name}"] == 0

@@ -107,7 +107,7 @@ def test_the_plain_step_has_the_objective_of_ours_at_full_resolution():
     student, teacher = (
         {task.name: 1 + torch.rand(1, task.channels, 8, 10, generator=generator) for task in NYUD_V2} for _ in range(2)
     )
-    labels = {task.name: task.to_tensor(task.unlabelled(32, 40))[None] for task in NYUD_V2}
+    labels = {task.name: task.label.to_tensor(task.label.unlabelled(32, 40))[None] for task in NYUD_V2}
     labels["semseg"] = torch.randint(0, 40, (1, 32, 40), generator=generator)
     labels["depth"] = 1 + torch.rand(1, 1, 32, 40, generator=generator)
     mask = torch.ones(1, 32, 40, dtype=torch.bool)

@@ -39,8 +39,8 @@ def test_a_stored_prediction_comes_back_within_the_precision_of_its_file(all_tas
 def test_a_stored_prediction_is_in_the_form_that_labels_are_read_from(all_tasks):
     for task in all_tasks:
         if task.name not in ("saliency", "edge"):  # their labels hold no probability
-            label = task.from_file(task.prediction_to_file(as_map(predicted(task))), {}, "file")
-            task.check(label, "file")
+            label = task.label.from_file(task.prediction_to_file(as_map(predicted(task))), {}, "file")
+            task.label.check(label, "file")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_figures_show_what_the_metric_has_seen(all_tasks):
     titles = {}
     for task in all_tasks:
         metric = task.metric()
-        label = task.to_tensor(task.unlabelled(*SIZE))
+        label = task.label.to_tensor(task.label.unlabelled(*SIZE))
         label[..., 2:] = predicted(task, seed=1).to(label)[..., 2:] if task.stored_as == ".npy" else 1
         metric.update(predicted(task), label)
         figure = task.figure(metric, "student")

@@ -17,12 +17,12 @@ from kdam_hf.tasks.normals import Normals
 
 def test_classes_are_counted_over_valid_pixels():
     task = make_task("semseg", ["wall", "floor", "lamp"])
-    facts = task.statistics(np.array([[0, 0, 2], [255, 2, 2]], np.uint8))
+    facts = task.label.statistics(np.array([[0, 0, 2], [255, 2, 2]], np.uint8))
     assert facts == LabelStatistics(images=1, pixels=6, valid=5, counts=(2, 0, 3))
 
 
 def test_depth_has_its_valid_range_in_metres():
-    facts = make_task("depth").statistics(np.array([[0, 1.5, 0.25], [9, 0, 0]], np.float32))
+    facts = make_task("depth").label.statistics(np.array([[0, 1.5, 0.25], [9, 0, 0]], np.float32))
     assert facts == LabelStatistics(images=1, pixels=6, valid=3, lowest=0.25, highest=9.0)
     assert all(type(value) in (int, float, tuple) for value in (facts.valid, facts.lowest, facts.highest, facts.counts))
 
@@ -31,28 +31,28 @@ def test_normals_are_only_counted():
     normals = np.zeros((2, 2, 3), np.float32)
     normals[0, 0] = 0, 0, 1
     normals[1, 1] = -1, 0, 0
-    assert make_task("normals").statistics(normals) == LabelStatistics(images=1, pixels=4, valid=2)
+    assert make_task("normals").label.statistics(normals) == LabelStatistics(images=1, pixels=4, valid=2)
 
 
 @pytest.mark.parametrize("name", ["edge", "saliency"])
 def test_binary_maps_count_both_sides(name):
-    facts = make_task(name).statistics(np.array([[0, 1, 1, 255]], np.uint8))
+    facts = make_task(name).label.statistics(np.array([[0, 1, 1, 255]], np.uint8))
     assert facts == LabelStatistics(images=1, pixels=4, valid=3, counts=(1, 2))
 
 
 def test_a_label_without_a_valid_pixel_has_no_range_and_no_counts(all_tasks):
     for task in all_tasks:
-        assert task.statistics(task.unlabelled(2, 3)) == LabelStatistics(images=1, pixels=6)
+        assert task.label.statistics(task.label.unlabelled(2, 3)) == LabelStatistics(images=1, pixels=6)
 
 
 def test_valid_pixels_are_those_of_the_statistics(all_tasks):
     rng = np.random.default_rng(0)
     for task in all_tasks:
-        label = task.unlabelled(8, 9)
+        label = task.label.unlabelled(8, 9)
         chosen = rng.random((8, 9)) < 0.4
         label[chosen] = (0, 0, 1) if label.ndim == 3 else 1
-        np.testing.assert_array_equal(task.valid(label), chosen)
-        assert task.statistics(label).valid == chosen.sum(), task.name
+        np.testing.assert_array_equal(task.label.valid(label), chosen)
+        assert task.label.statistics(label).valid == chosen.sum(), task.name
 
 
 A = LabelStatistics(2, 10, 7, counts=(3, 4, 0))
@@ -77,13 +77,13 @@ def test_the_statistics_of_two_labels_are_those_of_both_side_by_side(all_tasks):
     for task in all_tasks:
         labels = []
         for _ in range(2):
-            label = task.unlabelled(5, 6)
+            label = task.label.unlabelled(5, 6)
             chosen = rng.random((5, 6)) < 0.6
             values = rng.integers(0, 2, (5, 6)) if label.dtype == np.uint8 else rng.uniform(0.5, 9, (5, 6))
             label[chosen] = (0, 1, 0) if label.ndim == 3 else values[chosen]
             labels.append(label)
-        first, second = (task.statistics(label) for label in labels)
-        whole = task.statistics(np.concatenate(labels))
+        first, second = (task.label.statistics(label) for label in labels)
+        whole = task.label.statistics(np.concatenate(labels))
         assert first + second == LabelStatistics(
             2, whole.pixels, whole.valid, whole.lowest, whole.highest, whole.counts
         )
@@ -172,7 +172,7 @@ def test_first_id_and_ignore_index_say_what_the_ids_of_a_file_mean():
         ({"ignore_index": 1}, [0, 1, 2], [0, 255, 2]),  # a class that shall not count
     ]
     for options, stored, expected in cases:
-        found = task.from_file(np.array([stored], np.int16), options, "f.png")
+        found = task.label.from_file(np.array([stored], np.int16), options, "f.png")
         assert found.dtype == np.uint8
         assert found.tolist() == [expected], options
 
@@ -191,7 +191,7 @@ def test_first_id_and_ignore_index_say_what_the_ids_of_a_file_mean():
 def test_ids_outside_the_stated_range_are_named(options, wrong, says):
     task = make_task("semseg", ["a", "b", "c"])
     with pytest.raises(DataIntegrityError, match=rf"f\.png: semseg label {says}"):
-        task.from_file(np.array([[1, wrong]], np.int16), options, "f.png")
+        task.label.from_file(np.array([[1, wrong]], np.int16), options, "f.png")
 
 
 @pytest.mark.parametrize(
@@ -206,15 +206,15 @@ def test_ids_outside_the_stated_range_are_named(options, wrong, says):
 )
 def test_depth_beyond_the_sensor_is_an_error(options, stored, says):
     with pytest.raises(DataIntegrityError, match=f"f: depth {says}"):
-        make_task("depth").from_file(stored, options, "f")
+        make_task("depth").label.from_file(stored, options, "f")
 
 
 def test_depth_up_to_the_limit_passes_in_either_unit():
     depth = make_task("depth")
-    assert depth.from_file(np.array([[20.0]]), {"max_depth": 20.0}, "f").tolist() == [[20]]
-    assert depth.from_file(np.array([[65_535]], np.uint16), {}, "f")[0, 0] == pytest.approx(65.535)
-    assert depth.from_file(np.array([[1200.0]], np.float32), {"unit": "mm"}, "f")[0, 0] == pytest.approx(1.2)
-    assert depth.from_file(np.array([[3]], np.uint16), {"unit": "m"}, "f").tolist() == [[3]]
+    assert depth.label.from_file(np.array([[20.0]]), {"max_depth": 20.0}, "f").tolist() == [[20]]
+    assert depth.label.from_file(np.array([[65_535]], np.uint16), {}, "f")[0, 0] == pytest.approx(65.535)
+    assert depth.label.from_file(np.array([[1200.0]], np.float32), {"unit": "mm"}, "f")[0, 0] == pytest.approx(1.2)
+    assert depth.label.from_file(np.array([[3]], np.uint16), {"unit": "m"}, "f").tolist() == [[3]]
 
 
 # ---- normals in another scale ----
@@ -232,17 +232,17 @@ def wall(x, y, z):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_unit_vectors_pass_and_the_same_in_0_to_1_or_0_to_255_do_not(direction, dtype):
     task, normals = Normals(), wall(*direction).astype(dtype)
-    np.testing.assert_allclose(task.from_file(normals, {}, "f"), normals, atol=1e-6)
+    np.testing.assert_allclose(task.label.from_file(normals, {}, "f"), normals, atol=1e-6)
     for stored in ((normals + 1) / 2, (normals + 1) * 127.5, normals * 2, normals * 0.8):
         with pytest.raises(DataIntegrityError, match=r"f: \d+% of the normals are not of length 1.*n = 2 v / 255 - 1"):
-            task.from_file(stored, {}, "f")
+            task.label.from_file(stored, {}, "f")
 
 
 def test_some_vectors_shortened_by_resizing_are_lengthened_again():
     normals = wall(0, 0, 1)
     normals[0] *= 0.7
     normals[1, 0] = 0.1, 0, 0.2
-    found = Normals().from_file(normals, {}, "f")
+    found = Normals().label.from_file(normals, {}, "f")
     np.testing.assert_allclose(np.linalg.norm(found[0], axis=-1), 1, atol=1e-6)
     assert not found[1, 0].any()
 
@@ -250,7 +250,7 @@ def test_some_vectors_shortened_by_resizing_are_lengthened_again():
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64])
 def test_integers_of_other_widths_are_no_normals(dtype):
     with pytest.raises(DataIntegrityError, match=rf"f: normals are {np.dtype(dtype)}; expected uint8 or float"):
-        Normals().from_file(np.zeros((2, 2, 3), dtype), {}, "f")
+        Normals().label.from_file(np.zeros((2, 2, 3), dtype), {}, "f")
 
 
 @pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (75, 2), (50, 2)])
@@ -262,7 +262,7 @@ def test_normals_pass_through_jpeg(quality, subsampling):
     buffer = io.BytesIO()
     codes = np.round((normals + 1) * 127.5).astype(np.uint8)
     Image.fromarray(codes).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    found = Normals().from_file(np.array(Image.open(buffer)), {}, "f")
+    found = Normals().label.from_file(np.array(Image.open(buffer)), {}, "f")
     valid = normals.any(-1) & found.any(-1)
     cosines = (found[valid] * normals[valid]).sum(-1)
     assert np.degrees(np.arccos(np.clip(np.median(cosines), -1, 1))) < 8
@@ -272,4 +272,4 @@ def test_8_bit_pictures_that_are_no_normals_are_refused():
     """A photo, mostly grey: its vectors are short."""
     photo = np.random.default_rng(0).integers(0, 256, (32, 32, 1)).repeat(3, -1).astype(np.uint8)
     with pytest.raises(DataIntegrityError, match="of the normals are not of length 1"):
-        Normals().from_file(photo, {}, "f")
+        Normals().label.from_file(photo, {}, "f")

@@ -32,8 +32,8 @@ def raw_label(task, rng):
 
 
 def batch(task, rng, invalid=False):
-    raws = [task.unlabelled(H, W) if invalid else raw_label(task, rng) for _ in range(2)]
-    label = torch.stack([task.to_tensor(raw) for raw in raws])
+    raws = [task.label.unlabelled(H, W) if invalid else raw_label(task, rng) for _ in range(2)]
+    label = torch.stack([task.label.to_tensor(raw) for raw in raws])
     prediction = torch.randn(2, task.channels, H, W, generator=torch.Generator().manual_seed(0))
     if isinstance(task, Depth):
         prediction = prediction.abs() + 0.1
@@ -114,7 +114,7 @@ def test_a_prediction_that_is_not_finite_where_nothing_is_labelled_does_no_harm(
     """Depth has holes: what stands there must not reach a sum, not even times zero, nor a gradient."""
     for task in all_tasks:
         prediction, label, mask = batch(task, np.random.default_rng(1))
-        blank = task.to_tensor(task.unlabelled(H, W))
+        blank = task.label.to_tensor(task.label.unlabelled(H, W))
         label[..., :2, :] = blank[..., :2, :]
         clean = task.loss(prediction, label, mask)
         spoilt = prediction.detach().clone()
@@ -179,17 +179,17 @@ def test_two_flips_are_the_identity_and_normals_mirror_x(all_tasks):
     rng = np.random.default_rng(3)
     for task in all_tasks:
         raw = raw_label(task, rng)
-        np.testing.assert_array_equal(task.hflip(task.hflip(raw)), raw)
+        np.testing.assert_array_equal(task.label.hflip(task.label.hflip(raw)), raw)
     raw = np.zeros((1, 2, 3), np.float32)
     raw[0, 0] = (0.6, 0, 0.8)
-    np.testing.assert_allclose(Normals().hflip(raw)[0, 1], (-0.6, 0, 0.8))
+    np.testing.assert_allclose(Normals().label.hflip(raw)[0, 1], (-0.6, 0, 0.8))
 
 
 def test_depth_is_divided_by_the_scale_and_other_labels_are_kept(all_tasks):
     rng = np.random.default_rng(4)
     for task in all_tasks:
         raw = raw_label(task, rng)
-        np.testing.assert_allclose(task.rescale(raw, 2.0), raw / 2 if task.name == "depth" else raw)
+        np.testing.assert_allclose(task.label.rescale(raw, 2.0), raw / 2 if task.name == "depth" else raw)
 
 
 def test_rendering_gives_colours_of_the_same_size_and_marks_invalid_pixels(all_tasks):
@@ -199,27 +199,31 @@ def test_rendering_gives_colours_of_the_same_size_and_marks_invalid_pixels(all_t
         rgb = task.render(raw)
         assert rgb.shape == (H, W, 3)
         assert rgb.dtype == np.uint8
-        invalid = task.render(task.unlabelled(H, W))
+        invalid = task.render(task.label.unlabelled(H, W))
         assert len(np.unique(invalid.reshape(-1, 3), axis=0)) == 1, task.name
         assert task.legend()
 
 
 def test_files_in_the_usual_encodings_become_raw_labels():
     depth = make_task("depth")
-    np.testing.assert_allclose(depth.from_file(np.array([[0, 2500]], np.uint16), {}, "f"), [[0, 2.5]])
-    np.testing.assert_allclose(depth.from_file(np.array([[2.5]]), {}, "f"), [[2.5]])
+    np.testing.assert_allclose(depth.label.from_file(np.array([[0, 2500]], np.uint16), {}, "f"), [[0, 2.5]])
+    np.testing.assert_allclose(depth.label.from_file(np.array([[2.5]]), {}, "f"), [[2.5]])
     edge = make_task("edge")
-    np.testing.assert_array_equal(edge.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1]])
     np.testing.assert_array_equal(
-        edge.from_file(np.array([[0, 1, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1, 255]]
+        edge.label.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1]]
     )
-    np.testing.assert_array_equal(edge.from_file(np.array([[0, 255]], np.uint8), {"edge_value": 1}, "f"), [[0, 255]])
-    normals = make_task("normals").from_file(np.array([[[255, 128, 128], [128, 128, 128]]], np.uint8), {}, "f")
+    np.testing.assert_array_equal(
+        edge.label.from_file(np.array([[0, 1, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1, 255]]
+    )
+    np.testing.assert_array_equal(
+        edge.label.from_file(np.array([[0, 255]], np.uint8), {"edge_value": 1}, "f"), [[0, 255]]
+    )
+    normals = make_task("normals").label.from_file(np.array([[[255, 128, 128], [128, 128, 128]]], np.uint8), {}, "f")
     np.testing.assert_allclose(normals[0, 0], (1, 0, 0), atol=0.01)
     assert not normals[0, 1].any()
     semseg = make_task("semseg", "abc")
     np.testing.assert_array_equal(
-        semseg.from_file(np.array([[0, 2, 9]], np.int32), {"ignore_index": 9}, "f"), [[0, 2, 255]]
+        semseg.label.from_file(np.array([[0, 2, 9]], np.int32), {"ignore_index": 9}, "f"), [[0, 2, 255]]
     )
 
 
@@ -241,7 +245,7 @@ def test_files_in_the_usual_encodings_become_raw_labels():
 def test_a_wrong_label_file_is_named_with_what_was_expected(name, array, message):
     task = make_task(name, "abc" if name == "semseg" else ())
     with pytest.raises(DataIntegrityError, match=f"(?s)some/file.png.*{message}"):
-        task.from_file(array, {}, "some/file.png")
+        task.label.from_file(array, {}, "some/file.png")
 
 
 @pytest.mark.fault(20)
@@ -256,8 +260,8 @@ def test_shapes_that_would_only_broadcast_are_refused(all_tasks):
 
 def test_human_parts_without_a_person_are_ignored():
     task = make_task("human_parts")
-    assert (task.to_tensor(np.zeros((2, 2), np.uint8)) == 255).all()
-    assert task.to_tensor(np.array([[0, 3]], np.uint8)).tolist() == [[0, 3]]
+    assert (task.label.to_tensor(np.zeros((2, 2), np.uint8)) == 255).all()
+    assert task.label.to_tensor(np.array([[0, 3]], np.uint8)).tolist() == [[0, 3]]
 
 
 def test_task_sets_of_the_field_are_in_canonical_order_with_published_weights():
@@ -287,13 +291,13 @@ def test_unknown_names_are_refused_with_the_known_ones():
 
 def test_saliency_masks_of_0_and_255_are_not_mistaken_for_ignored_pixels():
     task = make_task("saliency")
-    np.testing.assert_array_equal(task.from_file(np.array([[0, 255]], np.uint8), {}, "f"), [[0, 1]])
-    np.testing.assert_array_equal(task.from_file(np.array([[0, 1, 255]], np.uint8), {}, "f"), [[0, 1, 255]])
+    np.testing.assert_array_equal(task.label.from_file(np.array([[0, 255]], np.uint8), {}, "f"), [[0, 1]])
+    np.testing.assert_array_equal(task.label.from_file(np.array([[0, 1, 255]], np.uint8), {}, "f"), [[0, 1, 255]])
     np.testing.assert_array_equal(
-        task.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 255]]
+        task.label.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 255]]
     )
 
 
 def test_labels_of_one_column_survive_a_flip(all_tasks):
     for task in all_tasks:
-        assert task.to_tensor(task.hflip(task.unlabelled(3, 1))).shape[-2:] == (3, 1)
+        assert task.label.to_tensor(task.label.hflip(task.label.unlabelled(3, 1))).shape[-2:] == (3, 1)

@@ -44,7 +44,7 @@ def test_the_image_processor_gives_the_maps_that_are_scored(kit):
     maps = processor.post_process(model(**inputs), inputs["original_sizes"])[0]
     metrics = {task.name: task.metric() for task in kit.tasks}
     for task in kit.tasks:
-        label = task.to_tensor(sample["labels"][task.name])
+        label = task.label.to_tensor(sample["labels"][task.name])
         value = maps[task.name]
         metrics[task.name].update(value[None] if label.ndim == 3 and value.ndim == 2 else value, label)
     seen = {f"{name}/{k}": v for name, metric in metrics.items() for k, v in metric.compute().items()}

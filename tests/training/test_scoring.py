@@ -35,7 +35,7 @@ def maps(tasks, number=5, size=(24, 36)):
             raw = raw.abs() + 0.5 if task.channels == 1 else raw
             predictions[task.name], label = task.decode(raw, size)
             labels[task.name] = label.round() if task.readout in ("sigmoid", "foreground") else label
-            labels[task.name][..., :3, :] = task.to_tensor(task.unlabelled(3, 36))
+            labels[task.name][..., :3, :] = task.label.to_tensor(task.label.unlabelled(3, 36))
         labels["saliency"] = labels["saliency"].long()
         yield ImageMaps(index, predictions, labels, {task.name: f"{task.name} {index}" for task in tasks})
 

@@ -1,0 +1,440 @@
+"""Raw labels: how each kind of label is read from a file, checked, mirrored, rescaled, stored and made a tensor.
+
+Two forms of a label: *raw* (NumPy, as a data set yields it) and *tensor* (torch, as the loss takes it). How a label is
+stored is stated by its kind, never guessed from its dtype or shape.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdam_hf.errors import DataIntegrityError
+from kdam_hf.metrics.base import IGNORE_INDEX
+from kdam_hf.tasks.statistics import LabelStatistics
+
+Label = NDArray[Any]
+
+
+class Named(Protocol):
+    """A task, or a kind of label: what an error message calls by its name."""
+
+    @property
+    def name(self) -> str:
+        """E.g. `depth`."""
+
+
+@dataclass(frozen=True)
+class LabelKind(ABC):
+    """What a task says of its labels.
+
+    Args:
+        name: of the task, for error messages.
+    """
+
+    name: str
+
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+    """Of a raw label."""
+    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("u1")
+    """Of what `encode` gives."""
+    invalid: ClassVar[float] = IGNORE_INDEX
+    """Every number of a pixel without a label, raw or tensor."""
+    file_options: ClassVar[dict[str, type]] = {}
+    """What `dataset.json` may say of the label files, with types."""
+    own_options: ClassVar[dict[str, Any]] = {}
+    """The options with which `from_file` reads what `to_file` gives."""
+
+    @property
+    def shape_suffix(self) -> tuple[int, ...]:
+        """Trailing dimensions of a raw label (H, W, ...)."""
+        return ()
+
+    def unlabelled(self, height: int, width: int) -> Label:
+        """A raw label in which every pixel is invalid: what an image without this label gets."""
+        return np.full((height, width, *self.shape_suffix), self.invalid, self.dtype)
+
+    @abstractmethod
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Turn the array stored in a label file into a raw label.
+
+        Args:
+            array: as decoded from PNG or NPY.
+            options: this task's entry in `dataset.json`.
+            where: the file, for the error message.
+
+        Raises:
+            DataIntegrityError: wrong shape, dtype or values.
+        """
+
+    @abstractmethod
+    def check(self, label: Label, where: str) -> None:
+        """Raise DataIntegrityError when a raw label is out of range; `where` names its file or sample."""
+
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Which pixels of a raw label count; (H, W)."""
+        return label != self.invalid
+
+    def statistics(self, label: Label) -> LabelStatistics:
+        """Facts of one raw label: its share of valid pixels, and the pixels of each class or the range of values."""
+        valid = self.valid(label)
+        facts = LabelStatistics(images=1, pixels=valid.size, valid=int(valid.sum()))
+        return replace(facts, **self._value_statistics(label[valid])) if facts.valid else facts
+
+    @abstractmethod
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        """`counts`, or `lowest` and `highest`, of at least one valid value."""
+
+    def hflip(self, label: Label) -> Label:
+        """Mirror a raw label left to right."""
+        return label[:, ::-1]
+
+    def rescale(self, label: Label, scale: float) -> Label:
+        """Correct the values (not the grid) of a raw label for an image enlarged by `scale`."""
+        return label
+
+    @abstractmethod
+    def to_tensor(self, label: Label) -> Tensor:
+        """Raw label -> tensor label."""
+
+    # ---- storage ----------------------------------------------------------------------------------------------------
+
+    def encode(self, label: Label, where: str) -> Label:
+        """Raw label -> what a prepared data set stores: `stored_dtype`, the same shape.
+
+        Raises:
+            DataIntegrityError: a value that the stored form cannot hold.
+        """
+        return label.astype(self.stored_dtype, copy=False)
+
+    def decode(self, stored: Label) -> Label:
+        """The raw label, or any part of it, from what `encode` gave; exact unless the kind states an error."""
+        return stored.astype(self.dtype, copy=False)
+
+    def to_file(self, label: Label, where: str) -> Label:
+        """Raw label -> the array of a label file, which `from_file` reads with `own_options`: PNG for integers, else NPY.
+
+        Raises:
+            DataIntegrityError: a value that the file cannot hold.
+        """
+        return self.encode(label, where)
+
+
+@dataclass(frozen=True)
+class ClassMap(LabelKind):
+    """One class id per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored.
+
+    Args:
+        classes: their number.
+    """
+
+    classes: int
+
+    file_options: ClassVar[dict[str, type]] = {
+        "num_classes": int,
+        "class_names": list,
+        "ignore_index": int,
+        "first_id": int,
+    }
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Integer ids; `ignore_index` of the dataset becomes 255, `first_id` (0 unless stated) the id of the first class."""
+        array = expect_2d(array, self, where)
+        if array.dtype.kind not in "iu":
+            raise DataIntegrityError(f"{where}: {self.name} label is {array.dtype}; expected integer class ids.")
+        ignore, first = options.get("ignore_index", IGNORE_INDEX), options.get("first_id", 0)
+        ignored = array == ignore
+        self._check_range(array[~ignored], first, ignore, where)
+        return np.where(ignored, IGNORE_INDEX, array.astype(np.int64) - first).astype(np.uint8)
+
+    def check(self, label: Label, where: str) -> None:
+        """Every id is a class or 255."""
+        self._check_range(label[label != IGNORE_INDEX], 0, IGNORE_INDEX, where)
+
+    def _check_range(self, ids: Label, first: int, ignore: int, where: str) -> None:
+        last = first + self.classes - 1
+        if ids.size and (ids.min() < first or ids.max() > last):
+            wrong = sorted({int(i) for i in np.unique(ids) if not first <= i <= last})
+            raise DataIntegrityError(
+                f"{where}: {self.name} label holds {wrong[:8]}; expected {first}..{last} or {ignore} (ignore). "
+                "Fix the file, or num_classes / ignore_index in dataset.json."
+            )
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        return {"counts": tuple(np.bincount(values, minlength=self.classes).tolist())}
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """int64 (H, W)."""
+        return torch.from_numpy(label.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Mask(LabelKind):
+    """0, 1 or 255 (ignored) per pixel: raw uint8 (H, W), tensor float32 (1, H, W)."""
+
+    file_options: ClassVar[dict[str, type]] = {"ignore_index": int, "edge_value": int}
+    own_options: ClassVar[dict[str, Any]] = {"edge_value": 1}
+
+    def foreground(self, values: set[float], options: Mapping[str, Any]) -> int:
+        """The value of the foreground in a file that holds `values`: 1 if it occurs, else 255, unless `edge_value` says."""
+        return int(options.get("edge_value", 1 if 1 in values else IGNORE_INDEX))
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Two conventions: {0, 1} with `ignore_index`, or an 8-bit mask {0, 255} in which 255 is the foreground."""
+        array = expect_2d(array, self, where)
+        values = {float(v) for v in np.unique(array)}
+        foreground = self.foreground(values, options)
+        ignore = None if foreground == IGNORE_INDEX else options.get("ignore_index", IGNORE_INDEX)
+        unknown = values - {0, foreground, ignore}
+        if unknown:
+            raise DataIntegrityError(
+                f"{where}: {self.name} label holds {sorted(unknown)[:8]}; expected 0 and {foreground}, ignore {ignore}."
+            )
+        label = (array == foreground).astype(np.uint8)
+        if ignore is not None:
+            label[array == ignore] = IGNORE_INDEX
+        return label
+
+    def check(self, label: Label, where: str) -> None:
+        """Only 0, 1 and 255."""
+        unknown = set(np.unique(label).tolist()) - {0, 1, IGNORE_INDEX}
+        if unknown:
+            raise DataIntegrityError(
+                f"{where}: {self.name} label holds {sorted(unknown)[:8]}; expected 0, 1 or {IGNORE_INDEX} (ignore)."
+            )
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        return {"counts": tuple(np.bincount(values, minlength=2).tolist())}
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """float32 (1, H, W)."""
+        return torch.from_numpy(label.astype(np.float32))[None]
+
+
+@dataclass(frozen=True)
+class FloatMap(LabelKind):
+    """Any float numbers per pixel, NaN = invalid: raw float32 (H, W) or (H, W, C), tensor float32 (C, H, W).
+
+    Args:
+        channels: C, numbers per pixel.
+        mirrored: channels whose sign changes when the image is mirrored, such as the x of a vector.
+        scaling: an image enlarged by s multiplies the values by s ** scaling: 1 for pixels, -1 for depth, 0 for most.
+    """
+
+    channels: int = 1
+    mirrored: tuple[int, ...] = ()
+    scaling: int = 0
+
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("<f4")
+    invalid: ClassVar[float] = float("nan")
+
+    @property
+    def shape_suffix(self) -> tuple[int, ...]:
+        """None for one channel."""
+        return () if self.channels == 1 else (self.channels,)
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Floats of the shape of a raw label; NaN marks invalid pixels."""
+        if array.dtype.kind != "f" or array.ndim < 2 or array.shape[2:] != self.shape_suffix:
+            expected = ", ".join(["H", "W", *map(str, self.shape_suffix)])
+            raise DataIntegrityError(
+                f"{where}: {self.name} is {array.dtype} {array.shape}; expected floats ({expected}), NaN where invalid."
+            )
+        label = array.astype(np.float32)
+        self.check(label, where)
+        return label
+
+    def check(self, label: Label, where: str) -> None:
+        """No infinity."""
+        if np.isinf(label).any():
+            raise DataIntegrityError(f"{where}: {self.name} holds infinity; mark invalid pixels with NaN.")
+
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Where every channel is a number."""
+        finite: NDArray[np.bool_] = np.isfinite(label)
+        return np.asarray(finite if self.channels == 1 else finite.all(-1))
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        return {"lowest": float(values.min()), "highest": float(values.max())}
+
+    def hflip(self, label: Label) -> Label:
+        """Mirror the grid, and the values of `mirrored` channels."""
+        if not self.mirrored:
+            return label[:, ::-1]
+        signs = np.ones(self.channels, label.dtype)
+        signs[list(self.mirrored)] = -1
+        return label[:, ::-1] * (signs if self.channels > 1 else signs[0])
+
+    def rescale(self, label: Label, scale: float) -> Label:
+        """Values times scale ** scaling."""
+        return label * np.float32(scale**self.scaling) if self.scaling else label
+
+    def to_tensor(self, label: Label) -> Tensor:
+        """float32 (C, H, W)."""
+        return _float_tensor(label[None] if self.channels == 1 else label.transpose(2, 0, 1))
+
+
+@dataclass(frozen=True)
+class Metres(FloatMap):
+    """Depth along the optical axis: raw float32 (H, W), metres, tensor float32 (1, H, W); 0 = invalid.
+
+    Stored as 16-bit millimetres: off by 0.5 mm at most, up to 65.535 m.
+    """
+
+    scaling: int = -1
+
+    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("<u2")
+    invalid: ClassVar[float] = 0
+    file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
+    own_options: ClassVar[dict[str, Any]] = {"unit": "mm"}
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`.
+
+        `max_depth` is the largest depth the sensor can report, in metres; without it, floats above 655.35 are taken for
+        millimetres by mistake, since no 16-bit file could hold them in centimetres.
+        """
+        array = expect_2d(array, self, where)
+        if array.dtype == np.uint8:
+            raise DataIntegrityError(
+                f"{where}: {self.name} is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy)."
+            )
+        unit = options.get("unit", "mm" if array.dtype.kind in "iu" else "m")
+        if unit not in ("m", "mm"):
+            raise DataIntegrityError(f"{where}: {self.name} unit {unit!r}; expected 'm' or 'mm' in dataset.json.")
+        metres = array.astype(np.float32) * np.float32(1e-3 if unit == "mm" else 1)
+        self.check(metres, where)
+        limit = options.get("max_depth", 655.35 if unit == "m" else inf)
+        if metres.size and metres.max() > limit:
+            raise DataIntegrityError(
+                f"{where}: {self.name} holds {metres.max():.4g} m; expected at most {limit:g} m. "
+                + ("If the file holds millimetres, save them as integers or state unit 'mm'." if unit == "m" else "")
+            )
+        return metres
+
+    def check(self, label: Label, where: str) -> None:
+        """Finite and not negative."""
+        if not np.isfinite(label).all():
+            raise DataIntegrityError(f"{where}: {self.name} holds NaN or infinity; mark invalid pixels with 0.")
+        if label.size and label.min() < 0:
+            raise DataIntegrityError(
+                f"{where}: {self.name} holds {label.min():.3g} m; expected >= 0, with 0 for invalid."
+            )
+
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Where a depth was measured."""
+        return label > 0
+
+    def encode(self, label: Label, where: str) -> Label:
+        """Millimetres, rounded; what is valid stays valid."""
+        rounded = np.rint(label * np.float32(1000))
+        if rounded.max(initial=0) > 65535:
+            raise DataIntegrityError(
+                f"{where}: {label.max():.1f} m; at most 65.535 m fits 16-bit millimetres; mark it invalid (0)."
+            )
+        return np.where(label > 0, np.maximum(rounded, 1), 0).astype(self.stored_dtype)
+
+    def decode(self, stored: Label) -> Label:
+        """Metres."""
+        return stored * np.float32(1e-3)
+
+
+@dataclass(frozen=True)
+class Vectors(FloatMap):
+    """Unit vectors: raw float32 (H, W, 3), tensor float32 (3, H, W); the zero vector is invalid.
+
+    Stored as int16 / 32767: within 0.002 degrees. The first component changes its sign in a mirrored image.
+    """
+
+    channels: int = 3
+    mirrored: tuple[int, ...] = (0,)
+
+    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("<i2")
+    invalid: ClassVar[float] = 0
+
+    def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
+        """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5, and black, are invalid."""
+        vectors = stored_vectors(array, self, where)
+        if not np.isfinite(vectors).all():
+            raise DataIntegrityError(f"{where}: {self.name} hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
+        if array.dtype == np.uint8:
+            vectors[(array == 0).all(-1)] = 0
+        length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        self._check_lengths(length[length >= 0.5], array.dtype == np.uint8, where)
+        return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
+
+    def _check_lengths(self, lengths: Label, is_8_bit: bool, where: str) -> None:
+        """Refuse vectors that were stored in another scale.
+
+        A unit vector stored as (n + 1) / 2 and read as it is has the length sqrt(1 + (x + y + z) / 2): 1.2 along an axis,
+        but 1 on a wall at 45 degrees. Resizing moves the lengths of some floats, JPEG of medium quality those of many.
+        """
+        tolerance, share = (0.1, 0.5) if is_8_bit else (0.05, 0.25)
+        off = np.abs(lengths - 1) > tolerance
+        if lengths.size and (lengths.max() > 1.8 or off.mean() > share):
+            raise DataIntegrityError(
+                f"{where}: {off.mean():.0%} of the {self.name} are not of length 1, the longest is {lengths.max():.3g}; "
+                "expected unit vectors in [-1, 1]. Files scaled to [0, 1] or [0, 255] must be 8-bit PNGs with "
+                "n = 2 v / 255 - 1."
+            )
+
+    def check(self, label: Label, where: str) -> None:
+        """Unit or zero vectors."""
+        length = np.linalg.norm(label, axis=-1)
+        off = ~(np.abs(length - 1) <= 0.02) & (length != 0)
+        if off.any():
+            raise DataIntegrityError(f"{where}: {int(off.sum())} {self.name} are neither unit vectors nor (0, 0, 0).")
+
+    def valid(self, label: Label) -> NDArray[np.bool_]:
+        """Where the vector is not zero."""
+        return (label != 0).any(-1)
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        return {}
+
+    def encode(self, label: Label, where: str) -> Label:
+        """int16."""
+        return np.rint(label * np.float32(32767)).clip(-32767, 32767).astype(self.stored_dtype)
+
+    def decode(self, stored: Label) -> Label:
+        """Components in [-1, 1]."""
+        return stored * np.float32(1 / 32767)
+
+    def to_file(self, label: Label, where: str) -> Label:
+        """8-bit RGB, n = 2 v / 255 - 1: within 0.4 degrees."""
+        return np.rint((label + 1) * 127.5).astype(np.uint8)
+
+
+def expect_2d(array: Label, named: Named, where: str) -> Label:
+    """The array as (H, W), or an error that names the file."""
+    if array.ndim != 2:
+        raise DataIntegrityError(
+            f"{where}: {named.name} map has shape {array.shape}; expected one channel (H, W). "
+            "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
+        )
+    return array
+
+
+def stored_vectors(array: Label, named: Named, where: str) -> NDArray[np.float32]:
+    """Vectors of a file, 8-bit or float, as float32 (H, W, 3), of whatever length."""
+    if array.ndim != 3 or array.shape[-1] != 3:
+        raise DataIntegrityError(f"{where}: {named.name} have shape {array.shape}; expected (H, W, 3).")
+    if array.dtype.kind != "f" and array.dtype != np.uint8:
+        raise DataIntegrityError(f"{where}: {named.name} are {array.dtype}; expected uint8 or float in [-1, 1].")
+    vectors = array.astype(np.float32)
+    return vectors * np.float32(2 / 255) - 1 if array.dtype == np.uint8 else vectors
+
+
+def _float_tensor(array: Label) -> Tensor:
+    """float32, contiguous; without a copy of what is so already and may be written to."""
+    array = np.ascontiguousarray(array, np.float32)
+    # a mirrored row of one pixel counts as contiguous, and keeps its negative stride
+    kept = array.flags.writeable and min(array.strides) >= 0
+    return torch.from_numpy(array if kept else array.copy())

@@ -1,0 +1,164 @@
+"""The contract of label kinds: what is invalid, mirroring, tensors and storage."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from dataset_loaders import Collator, EvalTransform, TrainTransform, check_sample, pack
+from kdam_hf.errors import DataIntegrityError
+from kdam_hf.tasks import IGNORE_INDEX, Edge, FloatMap, LabelKind, Metres, Vectors, make_task
+
+H, W = 6, 10
+
+
+@dataclass(frozen=True)
+class Flow(Edge):
+    """Optical flow in pixels: all that a task with a float label must say of it."""
+
+    name: str = "flow"
+
+    @property
+    def channels(self) -> int:
+        return 2
+
+    @property
+    def label(self) -> LabelKind:
+        return FloatMap(self.name, 2, mirrored=(0,), scaling=1)
+
+
+KINDS = {
+    "classes": make_task("semseg", ["a", "b", "c"]).label,
+    "parts": make_task("human_parts").label,
+    "saliency": make_task("saliency").label,
+    "edge": make_task("edge").label,
+    "depth": Metres("depth"),
+    "normals": Vectors("normals"),
+    "flow": Flow().label,
+    "heat": FloatMap("heat"),
+}
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+
+
+def raw(kind, seed=0):
+    """A raw label with holes."""
+    rng = np.random.default_rng(seed)
+    if kind.dtype == np.uint8:
+        label = rng.integers(0, 2, (H, W)).astype(np.uint8)
+    else:
+        label = rng.uniform(0.5, 60, (H, W, *kind.shape_suffix)).astype(np.float32)
+        if isinstance(kind, Vectors):
+            label = (label - 30) / np.linalg.norm(label - 30, axis=-1, keepdims=True)
+    label[rng.random((H, W)) < 0.3] = kind.invalid
+    return label
+
+
+@kinds
+def test_a_raw_label_passes_its_own_check_and_has_the_stated_form(kind):
+    for label in (raw(kind), kind.unlabelled(H, W)):
+        kind.check(label, "here")
+        assert (label.dtype, label.shape) == (kind.dtype, (H, W, *kind.shape_suffix))
+    assert not kind.valid(kind.unlabelled(H, W)).any()
+    assert kind.statistics(kind.unlabelled(H, W)).valid == 0
+    assert 0 < kind.valid(raw(kind)).sum() < H * W
+
+
+@kinds
+def test_two_flips_are_the_identity_and_a_scale_is_undone_by_its_inverse(kind):
+    label = raw(kind)
+    np.testing.assert_array_equal(kind.hflip(kind.hflip(label)), label)
+    np.testing.assert_allclose(kind.rescale(kind.rescale(label, 2.0), 0.5), label)
+    np.testing.assert_array_equal(kind.valid(kind.rescale(kind.hflip(label), 2.0)), kind.valid(label)[:, ::-1])
+
+
+@kinds
+def test_a_tensor_holds_the_same_values_and_the_same_invalid_pixels(kind):
+    label = raw(kind)
+    tensor = kind.to_tensor(kind.hflip(label))
+    assert tensor.shape[-2:] == (H, W)
+    assert tensor.is_contiguous()
+    channels_last = tensor.numpy() if tensor.ndim == 2 else np.moveaxis(tensor.numpy(), 0, -1)
+    np.testing.assert_array_equal(channels_last.reshape(label.shape), kind.hflip(label).astype(channels_last.dtype))
+    invalid = kind.to_tensor(kind.unlabelled(2, 1))
+    np.testing.assert_array_equal(invalid.numpy(), np.full(invalid.shape, kind.invalid))
+
+
+@kinds
+def test_storage_keeps_every_value_and_which_pixels_are_valid(kind):
+    label = raw(kind)
+    stored = kind.encode(label, "here")
+    found = kind.decode(stored)
+    assert (stored.dtype, stored.shape) == (kind.stored_dtype, label.shape)
+    assert found.dtype == kind.dtype
+    np.testing.assert_array_equal(kind.valid(found), kind.valid(label))
+    error = {Metres: 0.5e-3 + 1e-5, Vectors: 0.5 / 32767 + 1e-7}.get(type(kind), 0)
+    np.testing.assert_allclose(found, label, rtol=0, atol=error)
+    np.testing.assert_array_equal(kind.decode(stored[1:4, 2:3]), found[1:4, 2:3])
+
+
+@kinds
+def test_a_label_file_of_its_own_making_is_read_back(kind):
+    label = raw(kind)
+    found = kind.from_file(kind.to_file(label, "here"), kind.own_options, "here")
+    np.testing.assert_array_equal(kind.valid(found), kind.valid(label))
+    np.testing.assert_allclose(found, label, atol={Metres: 1e-3, Vectors: 0.02}.get(type(kind), 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "array"),
+    [
+        (KINDS["flow"], np.zeros((H, W, 2), np.int16)),
+        (KINDS["flow"], np.zeros((H, W, 3), np.float32)),
+        (KINDS["flow"], np.full((H, W, 2), np.inf)),
+        (KINDS["heat"], np.zeros((H, W, 1), np.float32)),
+    ],
+)
+def test_a_float_label_of_another_shape_or_dtype_is_refused(kind, array):
+    with pytest.raises(DataIntegrityError, match=rf"here: {kind.name}"):
+        kind.from_file(array, {}, "here")
+
+
+def test_valid_depth_is_never_stored_as_a_hole_and_far_depth_is_refused():
+    kind = Metres("depth")
+    assert kind.encode(np.float32([[0, 0.0002, 1.2344, 65.535]]), "here").tolist() == [[0, 1, 1234, 65535]]
+    with pytest.raises(DataIntegrityError, match=r"80.0 m; at most 65.535"):
+        kind.encode(np.float32([[80]]), "here")
+
+
+def test_a_flow_survives_preparation_crop_flip_scale_tensor_and_padding(tmp_path):
+    """Storage once followed from dtype and shape: (3.5, -12.0) came back as (1, -1)."""
+    task = Flow()
+    flow = np.full((H, W, 2), (3.5, -12.0), np.float32)
+    flow[0, 0] = np.nan
+
+    class Moving:
+        name, split, tasks, ids = "moving", "train", (task,), ("0",)
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return {"id": "0", "image": np.zeros((H, W, 3), np.uint8), "labels": {"flow": flow}}
+
+    [sample] = [check_sample(s, [task]) for s in [pack(Moving(), tmp_path / "p", progress=False)[0]]]
+    np.testing.assert_array_equal(sample["labels"]["flow"], flow)
+    plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    whole = EvalTransform([task], **plain)(sample, 0, 0)
+    assert whole["labels"]["flow"].shape == (2, H, W)
+    views = [TrainTransform([task], (8, 12), scale=(2, 2), **plain)(sample, epoch, 0) for epoch in range(8)]
+    seen = set()
+    for view in views:
+        flow_2HW = view["labels"]["flow"]
+        seen |= {tuple(pair) for pair in flow_2HW[:, ~flow_2HW.isnan().any(0)].T.tolist()}
+    assert seen == {(7.0, -24.0), (-7.0, -24.0)}
+    batch = Collator([task])([whole, views[0]])
+    padded = batch["labels"]["flow"][0]
+    torch.testing.assert_close(padded[:, :H, :W], whole["labels"]["flow"], equal_nan=True)
+    assert padded[:, H:].isnan().all()
+
+
+def test_the_ignore_index_is_one_number():
+    from kdam_hf import rendering_kdam  # travels with published models, so it may not import the constant
+
+    assert rendering_kdam.IGNORE_INDEX == IGNORE_INDEX == make_task("semseg", ["a", "b"]).label.invalid
