@@ -29,22 +29,18 @@ def race(variants: Mapping[str, Callable[[], object]], args: Namespace, wall: bo
     """
     processor = args.device == "cpu" and args.threads == 1 and not wall
     clock, names = time.process_time if processor else time.perf_counter, list(variants)
+    wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     timings: Timings = {name: [] for name in names}
     for number in range(args.rounds + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            synchronize(args.device)
+            wait()
             start = clock()
             variants[name]()
-            synchronize(args.device)
+            wait()
             if number:
                 timings[name].append(1e3 * (clock() - start))
     return timings
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def spread(values: Sequence[float]) -> Spread:

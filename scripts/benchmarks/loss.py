@@ -25,7 +25,7 @@ from kdam_hf.tasks import NYUD_V2
 OPTIONS = {"height": 448, "width": 576, "batch_size": 4, "tasks": ["semseg"], "temperature": 8.0, "beta": 0.5}
 QUICK = {"batch_size": 1, "height": 96, "width": 128, "rounds": 2}
 USUAL, USUAL_SMALL, CS = "upsample, eager losses, CS", "the same, CS at stride 4", "ours, cs"
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def run(args: Namespace) -> dict[str, Any]:
@@ -82,10 +82,10 @@ def peak_mib(call: Callable[[], object], device: str) -> float | None:
         return None
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator kept would be used again unseen
     CLEAR_REFS.write_text("5")  # the peak restarts from what is held now
-    before = STATUS.read_text()
+    before = high_water_mib()
     call()
-    return (high_water_kib(STATUS.read_text()) - high_water_kib(before)) / 1024
+    return high_water_mib() - before
 
 
-def high_water_kib(status: str) -> int:
-    return int(status.partition("VmHWM:")[2].split()[0])
+def high_water_mib() -> float:
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024

@@ -58,14 +58,14 @@ def run(args: Namespace) -> dict[str, Any]:
 def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[[], Tensor]]:
     """Variant -> one optimizer step that returns its loss; all from one set of weights and one batch."""
     crops, batch = make_crops(args), make_batch(args)
-    teacher = make_model("teacher", args.teacher, args).eval()
-    teacher.save_pretrained(folder / "teacher")
-    student = partial(make_model, "student", args.student, args)
     settings = {"temperature": args.temperature, "beta": args.beta}
-    frozen = FrozenTeacher([load_model(str(folder / "teacher"))], student().config, bf16).to(args.device)
+    teacher, path = make_model("teacher", args.teacher, args).eval(), str(folder / "teacher")
+    teacher.save_pretrained(path)
+    student = partial(make_model, "student", args.student, args)
+    frozen = FrozenTeacher([load_model(path)], student().config, bf16).to(args.device)
     quiet = {"disable_tqdm": True, "report_to": "none", "use_cpu": args.device == "cpu", "cpu_threads": args.threads}
     training = KdamTrainingArguments(str(folder), per_device_train_batch_size=args.batch_size, **quiet)
-    cached = DistillationArguments([str(folder / "teacher")], teacher_cache=str(folder / "cache"), teacher_views=1)
+    cached = DistillationArguments([path], teacher_cache=str(folder / "cache"), teacher_views=1)
     cache = fill_cache(cached, crops, NYUD_V2, student().config, training)
 
     def replay() -> dict[str, Any]:
@@ -79,35 +79,33 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
             taught = teacher(*inputs).predictions
         return plain.objective(NYUD_V2, model(*inputs).predictions, batch, taught, **settings)
 
-    def ours_with(taught: FrozenTeacher | None, source: Callable[[], Mapping[str, Any]], compiled: bool) -> Any:
+    def ours(taught: FrozenTeacher | None, source: Callable[[], Mapping[str, Any]], compiled: bool) -> Any:
         method = make_method("none" if taught is None else "cs", NYUD_V2, **settings)
         trainer = DistillationTrainer(student(), training, NYUD_V2, crops, teacher=taught, method=method)
         if compiled:
             trainer.objective.compile()
         model = trainer.accelerator.prepare_model(trainer.model)
-        return make_step(model, lambda x: trainer.compute_loss(x, {**batch, **source()}), trainer.end_step)
+        return partial(
+            step, *optimized(model), lambda x: trainer.compute_loss(x, {**batch, **source()}), trainer.end_step
+        )
 
-    steps = {PLAIN: make_step(student(), plain_loss, lambda: None)}
+    steps = {PLAIN: partial(step, *optimized(student()), plain_loss)}
     for compiled in (False, True)[: 1 + args.compile]:
-        ending = ", compiled objective" * compiled
-        steps[UNDISTILLED + ending] = ours_with(None, dict, compiled)
-        steps[REPLAYED + ending] = ours_with(frozen, replay, compiled)
-        steps[ONLINE + ending] = ours_with(frozen, dict, compiled)
+        for name, taught, source in ((UNDISTILLED, None, dict), (REPLAYED, frozen, replay), (ONLINE, frozen, dict)):
+            steps[name + ", compiled objective" * compiled] = ours(taught, source, compiled)
     return steps
 
 
-def make_step(
-    model: nn.Module, loss_of: Callable[[nn.Module], Tensor], before_update: Callable[[], None]
-) -> Callable[[], Tensor]:
-    # the published optimizer of the field; so small a rate that every round computes on the same numbers
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
+def optimized(model: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """With the published optimizer of the field, and so small a rate that every round computes on the same numbers."""
+    return model.train(), torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
 
-    def step() -> Tensor:
-        loss = loss_of(model.train())
-        loss.backward()
-        before_update()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
 
-    return step
+def step(model: nn.Module, optimizer: Any, loss_of: Callable[[nn.Module], Tensor], check: Any = lambda: None) -> Tensor:
+    """One optimizer step; the loss before it."""
+    loss = loss_of(model)
+    loss.backward()
+    check()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach()
