@@ -64,10 +64,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write to")
     args, overrides = parser.parse_known_args(argv)
     root: Path = args.output_dir
-
-    runs = {"teacher": [train("train.py", args.teacher_config, root / "teacher", overrides)]}
     parsed = [(text, *split_method(text)) for text in args.methods]
     names = [method for _, method, _ in parsed]
+
+    runs = {"teacher": [train("train.py", args.teacher_config, root / "teacher", overrides)]}
     for text, method, own in parsed:
         label = method if names.count(method) == 1 else text
         taught = [] if method == "none" else ["--teacher", str(root / "teacher")]
@@ -147,11 +147,13 @@ def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
 
 
 def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -> Results:
-    """One run as it is, several as mean and standard deviation; and the gain over `none` by seed, if it was trained."""
-    summary = {**runs[0], "runs": runs} if len(runs) > 1 else {**runs[0]}
-    for key in [key for key in runs[0] if key != "meta" and len(runs) > 1]:
-        values = [run[key] for run in runs]
-        summary |= {key: statistics.mean(values), f"{key}_std": statistics.stdev(values)}
+    """One run as it is, several as mean and standard deviation; with the gain over `none`, paired by seed."""
+    summary = {**runs[0]}
+    if len(runs) > 1:
+        columns = {key: [run[key] for run in runs] for key in runs[0] if key != "meta"}
+        summary |= {key: statistics.mean(values) for key, values in columns.items()}
+        summary |= {f"{key}_std": statistics.stdev(values) for key, values in columns.items()}
+        summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
     if none:
         summary["gain_over_none"] = gain(
             summary, {key: statistics.mean(run[key] for run in none) for key in keys}, keys
