@@ -31,8 +31,8 @@ from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import differences, write_json, write_text
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import with_options
-from kdam_hf.tasks.base import as_map
 from kdam_hf.training import (
     DataArguments,
     DistillationArguments,

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kdam_hf.colours_kdam import RGB
 from kdam_hf.demo.exhibition import Exhibit, Visit
 from kdam_hf.demo.wording import Reading, Wording
-from kdam_hf.rendering_kdam import RGB
 from kdam_hf.training.report import hardware
 
 MOST_CLASSES = 12

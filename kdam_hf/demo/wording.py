@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdam_hf.rendering_kdam import RGB
+from kdam_hf.colours_kdam import RGB
 from kdam_hf.tasks import task_from_spec
 
 TITLES = {

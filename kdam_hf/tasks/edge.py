@@ -4,9 +4,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,13 +14,9 @@ from kdam_hf.metrics.base import IGNORE_INDEX, Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
-from kdam_hf.rendering_kdam import EDGE_STOPS, edge_colors
 from kdam_hf.tasks.base import (
-    Label,
     Task,
     at_least_float32,
-    probability_from_file,
-    probability_to_file,
 )
 from kdam_hf.tasks.labels import LabelKind, Mask
 
@@ -117,19 +111,3 @@ class Edge(Task):
 
         precision, recall, _ = metric.curve()
         return precision_recall_figure({model: (precision, recall)}, self.name, f_name="odsF")
-
-    def prediction_to_file(self, values: Label) -> Label:
-        """8-bit probability."""
-        return probability_to_file(values)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Probability of an edge -> float32 (1, H, W)."""
-        return probability_from_file(array, self, where)[None]
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """White background, dark edges; ignored pixels grey."""
-        return edge_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Probability of an edge."""
-        return [("0", EDGE_STOPS[0]), ("1", EDGE_STOPS[1])]

@@ -1,19 +1,16 @@
 """Surface normals: unit vectors, x right, y up, z towards the camera; supervised by L1, matched over fixed directions."""
 
-import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
-from kdam_hf.rendering_kdam import normal_colors
-from kdam_hf.tasks.base import Label, Task, at_least_float32
-from kdam_hf.tasks.labels import LabelKind, Vectors, stored_vectors
+from kdam_hf.tasks.base import Task, at_least_float32
+from kdam_hf.tasks.labels import LabelKind, Vectors
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,6 @@ class Normals(Task):
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
     higher_is_better: ClassVar[bool] = False
-    stored_as: ClassVar[str] = ".npy"
     label_kind: ClassVar[type[LabelKind]] = Vectors
 
     @property
@@ -47,6 +43,11 @@ class Normals(Task):
     def readout(self) -> str:
         """Normalised again after interpolation."""
         return "unit"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the distribution over directions is made of."""
+        return {"directions": self.directions, "kappa": self.kappa}
 
     @property
     def label(self) -> LabelKind:
@@ -79,32 +80,16 @@ class Normals(Task):
         edges, counts = metric.error_histogram()
         return error_figure(edges, {model: counts}, THRESHOLDS, "angle to the true normal", "°", self.name)
 
-    def prediction_to_file(self, values: Label) -> Label:
-        """float16 vectors, within 0.03 degrees."""
-        return values.astype(np.float16)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Float vectors of any length, or 8-bit n = 2 v / 255 - 1 -> float32 (3, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(stored_vectors(array, self, where).transpose(2, 0, 1)))
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """(n + 1) / 2 as RGB; black where invalid."""
-        return normal_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Colours of the axes."""
-        return [("x, right", (255, 128, 128)), ("y, up", (128, 255, 128)), ("z, to camera", (128, 128, 255))]
-
 
 def unit_vectors(vectors: Tensor, dim: int) -> Tensor:
     """Vectors of length one along `dim`; shorter ones than 0.01 are divided by that. Faster than the library's norm."""
     return vectors / vectors.square().sum(dim, keepdim=True).clamp_min(1e-4).sqrt()
 
 
+@cache
 def fibonacci_sphere(n: int) -> Tensor:
-    """n unit vectors spread evenly over the sphere along a golden spiral; (n, 3) float32."""
-    k = torch.arange(n, dtype=torch.float64)
-    z = 1 - (2 * k + 1) / n
-    azimuth = k * math.pi * (3 - 5**0.5)
-    radius = (1 - z.square()).sqrt()
-    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), z], -1).float()
+    """n unit vectors spread evenly over the sphere along a golden spiral; (n, 3) float32 on the CPU."""
+    k = np.arange(n)
+    z, azimuth = 1 - (2 * k + 1) / n, k * np.pi * (3 - 5**0.5)
+    radius = np.sqrt(1 - z**2)
+    return torch.from_numpy(np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], -1).astype(np.float32))

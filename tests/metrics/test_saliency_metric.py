@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import ALL_THRESHOLDS, MeanIoU, Saliency
+from kdam_hf.metrics import MeanIoU, Saliency
+
+ALL_THRESHOLDS = tuple(k / 255 for k in range(256))
 
 SETTINGS = {
     "defaults": {},

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import ALL_THRESHOLDS, EdgeF, Saliency
+from kdam_hf.metrics import EdgeF, Saliency
+
+ALL_THRESHOLDS = tuple(k / 255 for k in range(256))
 from kdam_hf.metrics.saliency import SALIENCY_THRESHOLDS
 from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, Pixels, check_thresholds, counts_above, precision_recall_iou
 
