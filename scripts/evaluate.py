@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         reader = DataLoader(stored, batch_size=None, num_workers=args.num_workers, collate_fn=as_it_is)
         maps = tqdm(reader, desc="Scoring", unit="image", leave=False)
         meta = {"predictions": args.predictions, **describe_data(source, data, tasks, args.protocol)}
-    meta |= {"ids": args.ids, "ids_sha256": source.digest if isinstance(source, SubsetDataset) else None}
+    meta |= {"ids": args.ids, "ids_sha256": source.digest if args.ids else None}
     references = single_task_references(args.single_task, tasks, meta) if args.single_task else {}
     count_maps(maps, metrics, num_proc)
 

@@ -46,9 +46,15 @@ ALLOWED = {
         ),
         "kdam_hf.readout_kdam",
     },
-    "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.tasks", "kdam_hf.modeling_kdam"},
+    "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.objective": {
-        *("kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.tasks", "kdam_hf.distillation", "kdam_hf.modeling_kdam"),
+        *(
+            "kdam_hf.errors",
+            "kdam_hf.distributed",
+            "kdam_hf.tasks",
+            "kdam_hf.distillation",
+            "kdam_hf.configuration_kdam",
+        ),
     },
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
@@ -61,12 +67,7 @@ ALLOWED = {
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
     "dataset_loaders": {
-        "kdam_hf.photos_kdam",
-        "kdam_hf.io",
-        "kdam_hf.errors",
-        "kdam_hf.jit",
-        "kdam_hf.tasks",
-        "kdam_hf.metrics",
+        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
     },
     "kdam_hf.hub": {
         "kdam_hf.io",

@@ -1,6 +1,5 @@
 """What a teacher cache was made from, as plain data, and how that differs from what a run asks for."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,8 +41,8 @@ def describe(distillation: DistillationArguments, dataset: TransformedDataset, t
         "data": {
             "name": source.name,
             "split": source.split,
-            "version": getattr(source, "version", None),
-            "ids": _ids_hash(source),
+            "version": source.version,
+            "ids": source.digest,
             "first_crop": crop_checksum(dataset[0, 0]["pixel_values"]),
         },
         "augmentation": transform.settings,
@@ -71,13 +70,6 @@ def teacher_hash(name: str) -> str:
             f"no model at {name!r}: {str(error).splitlines()[0]} "
             "Give a folder that train.py or distill.py wrote, or a hub id."
         ) from error
-
-
-def _ids_hash(source: Any) -> str | None:
-    ids = getattr(source, "ids", None)
-    if ids is None and hasattr(source, "seen"):
-        ids = [seen.id for seen in source.seen()]
-    return None if ids is None else hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
 def refuse_other(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks import usual_chain
 from benchmarks.harness import race, ratio, report, target
-from dataset_loaders import PackedDataset, SubsetDataset, TrainTransform, TransformedDataset, open_dataset, pack
+from dataset_loaders import PreparedDataset, SubsetDataset, TrainTransform, TransformedDataset, open_dataset, prepare
 
 CROP = {"crop_height": 448, "crop_width": 576}
 OPTIONS = {"data_dir": "", "num_images": 24, "image_height": 425, "image_width": 560} | CROP
@@ -30,7 +30,7 @@ def run(args: Namespace) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         tree = Path(args.data_dir) if args.data_dir else write_tree(Path(folder) / "NYUDv2", args)
         whole = open_dataset("nyud_v2", "train", data_dir=tree, layout="atrc")
-        prepared = pack(SubsetDataset(whole, whole.ids[: args.num_images]), Path(folder) / "prepared", progress=False)
+        prepared = prepare(SubsetDataset(whole, whole.ids[: args.num_images]), Path(folder) / "prepared", progress=False)
         timings = race(make_chains(tree, prepared, args), args)
     per_sample = {name: [ms / len(prepared) for ms in times] for name, times in timings.items()}
     found = report("per sample", per_sample, USUAL)
@@ -38,7 +38,7 @@ def run(args: Namespace) -> dict[str, Any]:
     return {"rendered": not args.data_dir, "opencv": usual_chain.cv2 is not None, "chains": found, "targets": targets}
 
 
-def make_chains(tree: Path, prepared: PackedDataset, args: Namespace) -> dict[str, Any]:
+def make_chains(tree: Path, prepared: PreparedDataset, args: Namespace) -> dict[str, Any]:
     """Chain -> an epoch over the same samples."""
     size, ids = (args.crop_height, args.crop_width), prepared.ids
     data = TransformedDataset(prepared, TrainTransform(prepared.tasks, size, MEAN, STD, seed=args.seed))

@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, EvalTransform, TransformedDataset, open_dataset
+from dataset_loaders import Collator, DenseDataset, EvalTransform, TransformedDataset, open_dataset
 from kdam_hf import KdamImageProcessor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import evaluate_model
 
 
-class MixedSizes:
+class MixedSizes(DenseDataset):
     """Rooms of several sizes in one split, as photos are."""
 
     def __init__(self, kit):
@@ -17,8 +17,9 @@ class MixedSizes:
         self.rooms = [open_dataset("synthetic_rooms", "val", num_images=4, height=h, width=w) for h, w in self.sizes]
         self.tasks, self.name, self.split = kit.tasks, "mixed", "val"
 
-    def __len__(self):
-        return len(self.sizes)
+    @property
+    def ids(self):
+        return [room.ids[k] for k, room in enumerate(self.rooms)]
 
     def __getitem__(self, index):
         return self.rooms[index][index]
