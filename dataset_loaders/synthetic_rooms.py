@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset_loaders.geometry import segment_borders
+from dataset_loaders.registry import register
 from dataset_loaders.rooms.layout import random_scene
 from dataset_loaders.rooms.raycast import cast_primitives, cast_room, pixel_grid, world_rays
 from dataset_loaders.rooms.scene import CLASS_NAMES, FACES, PART_NAMES, ROOM_SURFACES, Scene
 from dataset_loaders.rooms.shading import photograph, world_normals
-from dataset_loaders.sample import Sample
+from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks
 
@@ -41,7 +42,8 @@ class Frame(NamedTuple):
     instance: np.ndarray
 
 
-class SyntheticRooms:
+@register("synthetic_rooms")
+class SyntheticRooms(DenseDataset):
     """Random rooms as a map-style dataset.
 
     A sample is `{"id": str, "image": uint8 (H,W,3) RGB, "labels": {...}}` with the labels

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kdam_hf.modeling_kdam import STRIDE
+from kdam_hf.configuration_kdam import STRIDE
 from kdam_hf.tasks import Task
 from kdam_hf.tasks.base import at_least_float32
 

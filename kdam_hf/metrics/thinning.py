@@ -51,7 +51,8 @@ def thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         raise KdamValueError(
             f"mask is {mask.dtype} {mask.shape}: thinning takes bool (H, W); threshold the map and drop other axes"
         )
-    framed = np.pad(mask, 1)  # every neighbour of a pixel exists
+    framed = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.bool_)  # every neighbour of a pixel exists
+    framed[1:-1, 1:-1] = mask
     steps = [row * framed.shape[1] + column for row, column in STEPS]
     pixels = framed.reshape(-1)
     touched = np.zeros_like(pixels)

@@ -90,10 +90,12 @@ def task_from_spec(spec: Mapping[str, Any]) -> Task:
         raise KdamValueError(
             f"task {spec['name']!r} is of kind {spec['kind']!r}; this version knows {', '.join(KINDS)}."
         )
-    arguments: dict[str, Any] = {"name": spec["name"]}
+    kind = KINDS[spec["kind"]]
+    known = {field.name for field in fields(kind)}
+    arguments = {key: value for key, value in spec.get("settings", {}).items() if key in known}
     if spec["class_names"]:
         arguments["classes"] = tuple(spec["class_names"])
-    return KINDS[spec["kind"]](**arguments)
+    return kind(name=spec["name"], **arguments)
 
 
 def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:

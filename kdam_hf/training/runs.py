@@ -14,13 +14,13 @@ from transformers import set_seed
 from dataset_loaders import (
     DenseDataset,
     EvalTransform,
-    PackedDataset,
+    PreparedDataset,
     TrainTransform,
     TransformedDataset,
     check_id,
     open_dataset,
-    pack,
 )
+from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
@@ -42,7 +42,7 @@ MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
 OF_TRAINING = (
     *("train_images", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
-    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch"),
+    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch", "latency_over_teacher"),
 )
 
 
@@ -82,7 +82,7 @@ def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArgu
     with args.main_process_first(local=False, desc="opening the data"):
         train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
     if args.process_index == 0:
-        print(*[getattr(train, "origin", train.name), *getattr(train, "notes", ())], sep="\n  ")
+        print(*[train.origin or train.name, *train.notes], sep="\n  ")
     tasks, config, crops = training_crops(train, data, model, args)
     set_seed(args.seed)
     built = MODELS[model.role](config)
@@ -159,26 +159,22 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
     if not strict:
         options["strict"] = False
     dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
-    if data.cache_dir is None or isinstance(dataset, PackedDataset):
+    if data.cache_dir is None or isinstance(dataset, PreparedDataset):
         return dataset
-    return pack_split(dataset, data, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50))
+    return prepare_split(dataset, data, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50))
 
 
-def pack_split(
+def prepare_split(
     dataset: DenseDataset, data: SourceArguments, num_proc: int, report: SplitReport | None = None
-) -> PackedDataset:
+) -> PreparedDataset:
     """Write a split to `cache_dir`, or take what an earlier call wrote there from the same files.
 
     Raises:
         DataIntegrityError: a sample is broken.
-        KdamValueError: the folder was packed from other files or with other settings, or is something else.
+        KdamValueError: the folder was prepared from other files or with other settings, or is something else.
     """
-    where = data.data_dir
-    if where is not None and Path(where).exists():  # otherwise an id on the Hub
-        where = str(Path(where).resolve())
-    facts = source_options(data) | {"data_dir": where, "version": getattr(dataset, "version", None)}
     target = Path(data.cache_dir or "") / f"{check_id(dataset.name)}-{dataset.split}"
-    return pack(dataset, target, num_proc=num_proc, options=facts, report=report)
+    return prepare_dataset(dataset, target, num_proc=num_proc, report=report)
 
 
 def source_options(data: SourceArguments) -> dict[str, Any]:
@@ -282,7 +278,7 @@ def describe_data(
     """Facts every results.json states of the images and of how they were scored, where and when."""
     return {
         "data": dataset.name,
-        "notes": list(dataset.notes) if hasattr(dataset, "notes") else None,
+        "notes": list(dataset.notes),
         "data_dir": data.data_dir,
         "split": dataset.split,
         "images": len(dataset),

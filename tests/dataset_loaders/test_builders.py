@@ -8,7 +8,7 @@ import trees
 from datasets import ClassLabel, Dataset
 from PIL import Image
 
-from dataset_loaders import DATASET_NAMES, check_sample, open_dataset
+from dataset_loaders import DATASETS, check_sample, open_dataset
 from dataset_loaders.builders import DenseBuilder, NyudV2, OwnData, PascalContext, features_of, row_of
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import NYUD_V2, make_task
@@ -121,7 +121,7 @@ def test_a_photo_with_exif_rotation_comes_back_upright_as_its_labels(tmp_path):
 
 
 def test_every_builder_opens_a_known_dataset():
-    assert {builder.DATASET for builder in DenseBuilder.__subclasses__()} <= set(DATASET_NAMES)
+    assert {builder.DATASET for builder in DenseBuilder.__subclasses__()} <= set(DATASETS)
 
 
 def test_a_subset_of_tasks_has_its_own_columns(tmp_path):

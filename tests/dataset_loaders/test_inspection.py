@@ -11,8 +11,8 @@ import pytest
 import scipy.io
 import trees
 
-from dataset_loaders import check_sample, open_dataset
-from dataset_loaders.inspection import SplitReport, examine, inspect_split
+from dataset_loaders import DenseDataset, check_sample, open_dataset
+from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamError
 from kdam_hf.tasks import make_task
 
@@ -124,7 +124,7 @@ FAULTS = [
     ),
     *each(trees.pickle_npy, {"D": ARRAYS["D"], "folder": ["depth/{}.npy", "normals/{}.npy"]}, [".npy array"]),
     *each(trees.make_bomb, PHOTO, ["900000000 pixels"]),
-    *each(trees.make_bomb, PHOTO, ["8000x7000 pixels", "expected at most 50000000"], height=7000, width=8000),
+    *each(trees.make_bomb, PHOTO, ["8000x7000 pixels", "expected at most"], height=7000, width=8000),
     *each(
         trees.make_bomb,
         {"B": "segmentation/{}.png", "C": "normals/{}.png", "A": "normals/{}.jpg"},
@@ -302,7 +302,7 @@ def test_the_number_of_processes_does_not_change_the_report(copy):
     assert len(one.problems) == 2
 
 
-class Stub:
+class Stub(DenseDataset):
     """A split of hand-made samples."""
 
     name, split = "stub", "val"
@@ -311,8 +311,9 @@ class Stub:
     def __init__(self, *samples):
         self.samples = samples
 
-    def __len__(self):
-        return len(self.samples)
+    @property
+    def ids(self):
+        return ["x"] * len(self.samples)
 
     def __getitem__(self, index):
         return self.samples[index]()
@@ -370,24 +371,6 @@ def test_labels_that_break_the_contract_are_problems_too():
         problems, ["edge label is float32", "has 2x4 pixels, its image 1x4", "-1 m"], strict=True
     ):
         assert words in problem
-
-
-def test_ids_are_asked_for_only_where_a_sample_could_not_be_read():
-    class Listed(Stub):
-        asked = 0
-
-        @property
-        def ids(self):
-            self.asked += 1
-            return [f"sample-{k}" for k in range(len(self))]
-
-    def broken():
-        raise DataIntegrityError("cut off")
-
-    data = Listed(sample, sample, broken, sample)
-    seen = list(examine(data, range(4), progress=False))
-    assert [each.problem for each in seen] == [None, None, "cut off", None]
-    assert (seen[2].id, data.asked) == ("sample-2", 1)
 
 
 def test_a_programming_error_is_no_data_problem():

@@ -209,7 +209,7 @@ def test_rooms_keep_the_contract_and_open_by_name():
     [
         ({"name": "nyu"}, "'nyu'.*folder, hub, nyud_v2, pascal_context, synthetic_rooms"),
         ({"name": "folder"}, "data_dir"),
-        ({"name": "folder", "data_dir": ".", "height": 60}, "height.*strict"),
+        ({"name": "folder", "data_dir": ".", "height": 60}, "height.*layout|height.*strict"),
         ({"name": "synthetic_rooms", "data_dir": "."}, "data_dir"),
         ({"name": "synthetic_rooms", "hight": 60}, "hight.*num_images, height"),
         ({"name": "synthetic_rooms", "tasks": ["flow"]}, "flow"),

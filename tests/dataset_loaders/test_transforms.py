@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, EpochSampler, EvalTransform, TrainTransform, TransformedDataset, pack
+from dataset_loaders import Collator, DenseDataset, EpochSampler, EvalTransform, TrainTransform, TransformedDataset
 from dataset_loaders.transforms import Window, color_matrix
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import make_task
@@ -41,14 +41,11 @@ def sample_of(height=60, width=80):
     return {"id": "x", "image": PALETTE[ids], "labels": labels}
 
 
-class Samples:
-    name, split, tasks = "toy", "train", TASKS
+class Samples(DenseDataset):
+    name, split, tasks, ids = "toy", "train", TASKS, ()
 
     def __init__(self, sizes):
-        self.sizes = sizes
-
-    def __len__(self):
-        return len(self.sizes)
+        self.sizes, self.ids = sizes, ["x"] * len(sizes)
 
     def __getitem__(self, index):
         return sample_of(*self.sizes[index])
@@ -131,7 +128,7 @@ def test_resizing_only_the_window_equals_resizing_the_image_and_cutting(scale):
     whole = np.asarray(Image.fromarray(image).resize((round(60 * scale), round(50 * scale)), Image.Resampling.BILINEAR))
     top, left = 10, 20  # whole numbers on both grids
     rows, columns = round(20 * scale), round(30 * scale)
-    part = Window(top, left, 20, 30, rows, columns).resize_image(image).transpose(1, 2, 0)
+    part = Window(top, left, 20, 30, rows, columns).resize_image(image)
     y, x = round(top * scale), round(left * scale)
     assert np.abs(part - whole[y : y + rows, x : x + columns]).max() <= 1
 
@@ -143,17 +140,6 @@ def test_labels_are_sampled_under_pixel_centres(scale):
     box = (window.left, window.top, window.left + window.width, window.top + window.height)
     expected = Image.fromarray(label).resize((window.columns, window.rows), Image.Resampling.NEAREST, box)
     np.testing.assert_array_equal(window.resize_label(label), np.asarray(expected))
-
-
-@pytest.mark.parametrize("shape", [(50, 60), (50, 60, 3)])
-@pytest.mark.parametrize("scale", [0.5, 0.8, 1.0, 1.6])
-def test_a_mirrored_window_is_the_window_seen_in_a_mirror(shape, scale):
-    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    box = (7, 11, 20, 30, round(20 * scale), round(30 * scale))
-    plain, mirrored = Window(*box), Window(*box, mirrored=True)
-    np.testing.assert_array_equal(mirrored.resize_label(array), plain.resize_label(array)[:, ::-1])
-    if len(shape) == 3:
-        np.testing.assert_array_equal(mirrored.resize_image(array), plain.resize_image(array)[:, :, ::-1])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -354,20 +340,6 @@ def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epo
     assert len(alone) == 6
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
     assert not same(alone[0], alone[3])
-
-
-@pytest.fixture
-def packed(tmp_path):
-    return pack(Samples([(40, 50), (41, 33)]), tmp_path / "p", progress=False)
-
-
-@pytest.mark.parametrize("size", [(16, 24), (60, 40)])
-def test_a_view_of_packed_data_decodes_only_the_window_and_equals_that_of_the_decoded_sample(packed, size):
-    for transform in (TrainTransform(TASKS, size, **PLAIN), EvalTransform(TASKS, **PLAIN)):
-        data = TransformedDataset(packed, transform)
-        for epoch in range(10):
-            for index in range(2):
-                assert same(data[epoch, index], transform(packed[index], epoch, index))
 
 
 def test_a_key_is_an_index_or_an_epoch_and_an_index():

@@ -15,9 +15,8 @@ from PIL import Image
 from pyarrow.parquet import write_table
 from torch.utils.data import Subset
 
-from dataset_loaders import TransformedDataset, open_dataset
+from dataset_loaders import TransformedDataset, open_dataset, read_ids
 from dataset_loaders.archives import extract
-from dataset_loaders.files import read_ids
 from dataset_loaders.folder import FolderDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import make_task
