@@ -42,9 +42,10 @@ from kdam_hf.training import (
     parse_recipe,
     run_command,
 )
-from kdam_hf.training.identity import DEFAULTS, INCIDENTAL
+from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
+from kdam_hf.training.pretrained import weights_sha256
 from kdam_hf.training.report import hardware
-from kdam_hf.training.runs import open_split, weights_hash
+from kdam_hf.training.runs import open_split
 from kdam_hf.training.signals import end_with_parent
 from kdam_hf.visualization import contact_sheet, legend_picture
 
@@ -135,7 +136,7 @@ def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
     try:
         found = json.loads(path.read_text())
         before = {key: found["meta"].get(key) for key in ("recipe", "protocol", "split", "ids", "teacher_sha256")}
-        teachers = [weights_hash(name) for name in found["meta"].get("teacher", [])]
+        teachers = [weights_sha256(name) for name in found["meta"].get("teacher", [])]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} does not describe a run ({error!r}); remove it, and the run is scored again."

@@ -4,24 +4,26 @@ Unusual here: what counts is what a key came to, not whether it was typed. A def
 preset or a teacher that changed behind the same name is one.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
-import torch
-from torch import nn
+from torch.utils.data import Dataset
 
+from dataset_loaders import TransformedDataset
+from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import DataArguments, DistillationArguments, KdamTrainingArguments, ModelArguments
+from kdam_hf.training.loading import layers
 
 # Keys that say where, how fast and how visibly a run is carried out, not what it computes.
 INCIDENTAL = {
     *("output_dir", "cache_dir", "resume_from_checkpoint", "run_name", "project", "report_to", "debug"),
     *("disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step", "logging_steps"),
+    "logging_nan_inf_filter",
     *("logging_strategy", "skip_memory_metrics", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
     *("save_strategy", "save_steps", "save_total_limit", "save_on_each_node", "save_only_model"),
     *("enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
@@ -41,7 +43,7 @@ _AUTHORSHIP = ("transformers_version", "architectures", "_name_or_path", "dtype"
 
 
 def describe_objective(
-    args: KdamTrainingArguments, config: KdamConfig, tasks: Sequence[Task], dataset: Any = None
+    args: KdamTrainingArguments, config: KdamConfig, tasks: Sequence[Task], dataset: Dataset | None = None
 ) -> dict[str, Any]:
     """What is optimised, as a flat dict of plain data.
 
@@ -51,30 +53,35 @@ def describe_objective(
         tasks: with their weights and settings.
         dataset: the training data, seen through a transform.
     """
-    facts = {key: value for key, value in args.to_dict().items() if key not in INCIDENTAL}
     model = json.loads(config.to_json_string(use_diff=False))
+    facts = {key: value for key, value in args.to_dict().items() if key not in INCIDENTAL}
     facts["world_size"] = args.world_size
     facts["model"] = {key: value for key, value in model.items() if key not in _AUTHORSHIP}
     facts["tasks"] = {task.name: asdict(task) for task in tasks}
-    facts["data"] = _describe_data(dataset)
-    return dict(_flat(json.loads(json.dumps(facts, default=str))))
+    facts["data"] = {}
+    for layer in layers(dataset):
+        if isinstance(layer, TransformedDataset):
+            source = layer.dataset
+            facts["data"] = {
+                "augmentation": layer.transform.settings,
+                "name": source.name,
+                "split": source.split,
+                "images": len(source),
+                "ids_sha256": io.lines_sha256(source.ids),
+            }
+    return io.flatten(facts)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`key old -> new` for every key that is not incidental and differs; an absent key has its default.
 
     Args:
-        old: flat, of the earlier run.
-        new: flat, of this one.
+        old: of the earlier run.
+        new: of this one.
     """
-    found = []
-    for key in sorted((set(old) | set(new)) - INCIDENTAL):
-        if key.startswith("model.") and not (key in old and key in new):
-            continue  # of another version of the library; what matters of it is a shape, which loading checks
-        before, after = (_plain(side.get(key, DEFAULTS.get(key))) for side in (old, new))
-        if before != after:
-            found.append(f"{key} {before!s:.60} -> {after!s:.60}")
-    return found
+    # keys of a configuration come and go with versions of the library; what matters of them is a shape, which loading checks
+    one_sided = {key for key in set(old) ^ set(new) if key.startswith("model.")}
+    return io.differences(old, new, INCIDENTAL | one_sided, DEFAULTS)
 
 
 def refuse_other_objective(old: Mapping[str, Any], new: Mapping[str, Any], where: Any) -> None:
@@ -87,48 +94,9 @@ def refuse_other_objective(old: Mapping[str, Any], new: Mapping[str, Any], where
         )
 
 
-def tensors_hash(module: nn.Module) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _describe_data(dataset: Any) -> dict[str, Any]:
-    """Of the layers of a dataset from the outside in, down to the one that knows the ids of its samples."""
-    facts: dict[str, Any] = {}
-    while dataset is not None:
-        if hasattr(dataset, "transform"):
-            facts["augmentation"] = dataset.transform.settings
-        if hasattr(dataset, "ids"):
-            ids = hashlib.sha256("\n".join(dataset.ids).encode()).hexdigest()
-            return facts | {"name": dataset.name, "split": dataset.split, "images": len(dataset), "ids_sha256": ids}
-        dataset = getattr(dataset, "dataset", None)
-    return facts
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> Any:
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it; an absent list is as good as an empty one."""
-    return json.loads(json.dumps(value, default=str)) or None if isinstance(value, (list, tuple)) else value
-
-
-def _default(field: Any) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
 # without role, whose default depends on the script
 DEFAULTS = {
-    field.name: _default(field)
+    field.name: field.default if field.default_factory is MISSING else field.default_factory()
     for group in (ModelArguments, DataArguments, DistillationArguments, KdamTrainingArguments)
     for field in fields(group)
     if field.name != "role"
