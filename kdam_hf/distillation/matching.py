@@ -38,9 +38,10 @@ def inter_task(
     """
     if mode == "concat":
         return (
-            divergence(torch.cat([*log_p.values()], 1), torch.cat([log_q[name] for name in log_p], 1), 1).sum() / pixels
+            divergence(torch.cat([*log_p.values()], 1), torch.cat([log_q[name] for name in log_p], 1), 1, LOCAL).sum()
+            / pixels
         )
-    return torch.stack([divergence(log_p[name], log_q[name], 1).sum() / pixels for name in log_p]).mean()
+    return torch.stack([divergence(log_p[name], log_q[name], 1, LOCAL).sum() / pixels for name in log_p]).mean()
 
 
 def intra_task(

@@ -8,9 +8,11 @@ before the optimizer step; accumulated batches have the loss of one large batch.
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainerCallback
@@ -31,6 +33,8 @@ from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 Batch = Mapping[str, Any]
+OBJECTIVE = "objective.safetensors"
+"""Of a checkpoint: the state of the method and of the weighting, where they have any."""
 
 
 class Pending(NamedTuple):
@@ -108,6 +112,26 @@ class MultiTaskTrainer(PublishingTrainer):
             return "before the first batch"
         return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """With the parameters of the method and of the weighting, if they have any; these are not decayed."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        own = list(self.objective.parameters())
+        if is_new and own:
+            optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+        return optimizer
+
+    def save_extra(self, folder: Path) -> None:
+        """The state of the method and of the weighting."""
+        state = self.objective.state_dict()
+        if state:
+            save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
+
+    def restore_extra(self, folder: Path) -> None:
+        """Take up what `save_extra` left."""
+        if self.objective.state_dict():
+            self.objective.load_state_dict(load_file(folder / OBJECTIVE))
+
     # ---- losses -----------------------------------------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
@@ -168,6 +192,9 @@ class MultiTaskTrainer(PublishingTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
+        for parameter in self.objective.parameters():  # no wrapper of the model averages them
+            if parameter.grad is not None:
+                parameter.grad = self.processes.mean(parameter.grad)
         gradients = [p.grad for p in [*self.model.parameters(), *self.objective.parameters()] if p.grad is not None]
         values = [value for one in pending for value in one.terms.values()]
         finite = torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all()
@@ -330,6 +357,10 @@ class EpochAndGradientCallback(TrainerCallback):
         """Set the epoch."""
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`Trainer` forgets the gradients of the model alone."""
+        self.trainer.objective.zero_grad()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check the losses and the gradient."""
