@@ -168,7 +168,7 @@ def test_a_new_divergence_costs_one_function(kit, written):
         "def hellinger(log_p, log_q, dim, processes):\n"
         "    return 1 - processes.sum((0.5 * (log_p + log_q)).exp().sum(dim))\n",
     )
-    trainer = distiller(kit, make_method("cs", kit.tasks, divergence="hellinger", intra=False))
+    trainer = distiller(kit, make_method("cs", kit.tasks, divergence="hellinger", inter="per_task", intra=False))
     trainer.train()
     line = trainer.state.log_history[0]
     assert line["kd_inter_task"] > 0

@@ -56,7 +56,8 @@ class FrozenTeacher(nn.Module):
         self.task_names = student.task_names
         _check(models, student)
         for k, model in enumerate(models):
-            scale, shift = _renormalisation(student, model.config)
+            config: Any = model.config
+            scale, shift = _renormalisation(student, config)
             self.register_buffer(f"scale_{k}", scale)
             self.register_buffer(f"shift_{k}", shift)
         self.requires_grad_(False).eval()
@@ -171,7 +172,8 @@ def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, 
 def _check(models: Sequence[nn.Module], student: KdamConfig) -> None:
     taught: dict[str, dict[str, Any]] = {}
     for model in models:
-        for task in model.config.tasks or []:
+        config: Any = model.config
+        for task in config.tasks or []:
             if task["name"] in taught:
                 raise KdamValueError(
                     f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all."

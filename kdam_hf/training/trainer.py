@@ -7,9 +7,10 @@ before the optimizer step; accumulated batches have the loss of one large batch.
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,7 +38,8 @@ OBJECTIVE = "objective.safetensors"
 """Of a checkpoint: the state of the method and of the weighting, where they have any."""
 
 
-class Pending(NamedTuple):
+@dataclass(frozen=True)
+class Pending:
     """A batch whose gradient was computed, and not yet used.
 
     Args:
@@ -70,6 +72,7 @@ class MultiTaskTrainer(PublishingTrainer):
 
     loss_is_scaled_for_ga = True
     views: int | None = None
+    _pending: list[Pending]
 
     def __init__(
         self,
@@ -208,7 +211,7 @@ class MultiTaskTrainer(PublishingTrainer):
             )
         self._summed_steps += 1
 
-    def _refuse_non_finite(self, one: "Pending") -> None:
+    def _refuse_non_finite(self, one: Pending) -> None:
         bad = [name for name, value in one.terms.items() if not value.isfinite()]
         taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
         if bad and taught:
@@ -230,7 +233,7 @@ class MultiTaskTrainer(PublishingTrainer):
     def forget_sums(self) -> None:
         """With the batches of an unfinished step."""
         super().forget_sums()
-        self._pending: list[Pending] = []
+        self._pending = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
@@ -282,7 +285,7 @@ class DistillationTrainer(MultiTaskTrainer):
         views: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, method=method, **kwargs)
+        super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
         replayed = isinstance(self.train_dataset, CachedTeacherDataset)
         taught = teacher is not None or replayed
         if taught != (method is not None):
