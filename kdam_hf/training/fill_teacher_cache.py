@@ -110,7 +110,7 @@ def _describe(
         "data": {
             "name": source.name,
             "split": source.split,
-            "ids_sha256": io.lines_sha256(source.ids),
+            "ids_sha256": source.digest,
             "first_crop": crop_checksum(dataset[0, 0]["pixel_values"]),
         },
         "augmentation": transform.settings,

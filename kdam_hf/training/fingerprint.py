@@ -67,7 +67,7 @@ def describe_objective(
                 "name": source.name,
                 "split": source.split,
                 "images": len(source),
-                "ids_sha256": io.lines_sha256(source.ids),
+                "ids_sha256": source.digest,
             }
     return io.flatten(facts)
 

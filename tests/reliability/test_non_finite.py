@@ -76,7 +76,7 @@ def distil(kit, dataset, teacher=None):
     views = VIEWS if teacher is None else None
     trainer = kit.distiller(teacher=teacher, data=dataset, views=views, per_device_train_batch_size=8)
     before = state(trainer)
-    message = rf"^step 0, .*sample 'train-\d+{BAD}'.*teacher's prediction is not finite for depth \(\d+ pixels\)"
+    message = rf"^step 0, .*sample 'train-\d+{BAD}'.*teacher's prediction is not finite for depth"
     with pytest.raises(KdamValueError, match=message):
         trainer.train()
     trained = [name for name, _ in trainer.model.named_parameters()]
