@@ -7,7 +7,7 @@ Nothing is fetched from elsewhere: system fonts, no analytics. Names that come f
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from kdam_hf.image_processing_kdam import KdamImageProcessor
@@ -29,7 +30,7 @@ from kdam_hf.training.report import hardware
 from kdam_hf.training.teacher import check_tasks_agree
 
 LARGEST, LARGEST_FILE = 768, "50mb"
-ROUNDS, SECONDS = 9, 3.0
+FEWEST_ROUNDS, ROUNDS, SECONDS = 3, 9, 3.0
 MOST_CLASSES = 12
 SESSIONS, KEPT = 20, 3600  # photos whose values are remembered, and for how many seconds
 TITLE = "One photo, every map"
@@ -43,16 +44,12 @@ class PhotoResult:
     """What the models make of a photo.
 
     Args:
-        photo: upright RGB, no side over 768 pixels.
-        maps: role -> task -> what the pipeline returned, with pictures.
-        milliseconds: role -> median time of one forward pass.
-        speedup: median over interleaved rounds of teacher time / student time; None without a teacher.
+        values: role -> task -> decoded map of the upright photo, no side over 768 pixels.
+        seconds: role -> times of one forward pass, in rounds of all models: other load hits them alike.
     """
 
-    photo: Image.Image
-    maps: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    milliseconds: Mapping[str, float]
-    speedup: float | None
+    values: Mapping[str, Mapping[str, NDArray[Any]]]
+    seconds: Mapping[str, Sequence[float]]
 
 
 class DemoModels:
@@ -85,42 +82,38 @@ class DemoModels:
         """
         image = open_photo(photo)
         image.thumbnail((LARGEST, LARGEST))
-        maps = {role: pipe(image) for role, pipe in self.pipes.items()}
-        rounds = list(interleaved_seconds(list(self.pipes.values()), image))
-        medians = [1000 * statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
-        speedup = statistics.median(teacher / student for student, teacher in rounds) if len(medians) == 2 else None
-        return PhotoResult(image, maps, dict(zip(self.pipes, medians, strict=True)), speedup)
+        found = {role: pipe(image) for role, pipe in self.pipes.items()}
+        values = {role: {name: result["values"] for name, result in maps.items()} for role, maps in found.items()}
+        seconds: dict[str, list[float]] = {role: [] for role in self.pipes}
+        begin = time.perf_counter()
+        for number in range(ROUNDS):
+            if number >= FEWEST_ROUNDS and time.perf_counter() - begin > SECONDS:
+                break
+            for role, pipe in self.pipes.items():
+                seconds[role].append(_seconds(pipe, image))
+        return PhotoResult(values, seconds)
 
 
 def _pipe(model: KdamPreTrainedModel) -> MultiTaskDensePredictionPipeline:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    processor = KdamImageProcessor.from_model_config(model.config)
-    return MultiTaskDensePredictionPipeline(model, image_processor=processor, device=device, return_pictures=True)
+    return MultiTaskDensePredictionPipeline(
+        model, image_processor=KdamImageProcessor.from_model_config(model.config), device=device
+    )
 
 
 @torch.inference_mode()
-def interleaved_seconds(pipes: Sequence[MultiTaskDensePredictionPipeline], image: Image.Image) -> Iterator[list[float]]:
-    """Seconds of one forward pass of each model, in rounds of all of them: other load then hits them alike.
-
-    At least three rounds, and no more after three seconds. The models have run on this photo before.
-    """
-    inputs = [pipe.image_processor(image)["pixel_values"].to(pipe.device) for pipe in pipes]
-    begin = time.perf_counter()
-    for number in range(ROUNDS):
-        if number >= 3 and time.perf_counter() - begin > SECONDS:
-            return
-        seconds = []
-        for pipe, pixel_values in zip(pipes, inputs, strict=True):
-            start = time.perf_counter()
-            predictions = pipe.model(pixel_values).predictions
-            next(iter(predictions.values())).sum().item()  # waits for the device
-            seconds.append(time.perf_counter() - start)
-        yield seconds
+def _seconds(pipe: MultiTaskDensePredictionPipeline, image: Image.Image) -> float:
+    pixel_values = pipe.image_processor(image)["pixel_values"].to(pipe.device)
+    start = time.perf_counter()
+    predictions = pipe.model(pixel_values).predictions
+    next(iter(predictions.values())).sum().item()  # waits for the device
+    return time.perf_counter() - start
 
 
 def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
     """The page, to be given to `serve`."""
     known = {role: pipe.model.config.task_names for role, pipe in models.pipes.items()}
+    readers = {name: readout_of(entry) for name, entry in models.tasks.items()}
     views = [(role, name) for name in models.tasks for role in known if name in known[role]]
 
     def look(path: str | None) -> list[Any]:
@@ -132,8 +125,9 @@ def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
         except ValueError as error:
             return [f"**That photo cannot be used.** {escape(str(error).replace(path, Path(path).name))}", *blank]
         result = models.predict(image)  # whatever fails here is no fault of the photo
-        pictures = [gr.Image(result.maps[role][name]["picture"], label=role) for role, name in views]
-        values = {view: result.maps[view[0]][view[1]]["values"] for view in views}
+        values = {(role, name): result.values[role][name] for role, name in views}
+        # in the colours of the student's entry, so that one legend holds for both
+        pictures = [gr.Image(readers[name].colours(values[role, name]), label=role) for role, name in views]
         return [
             HINT,
             values,
@@ -216,15 +210,16 @@ def _task_panels(
 def facts(models: DemoModels, result: PhotoResult) -> str:
     """Markdown: size and time of each model."""
     sizes = {role: pipe.model.num_parameters() for role, pipe in models.pipes.items()}
+    times = {role: statistics.median(seconds) for role, seconds in result.seconds.items()}
     rows = [
-        f"| {role} `{models.names[role]}` | {sizes[role] / 1e6:.2f} M parameters | {milliseconds:.1f} ms |"
-        for role, milliseconds in result.milliseconds.items()
+        f"| {role} `{models.names[role]}` | {sizes[role] / 1e6:.2f} M parameters | {1000 * times[role]:.1f} ms |"
+        for role in sizes
     ]
-    if result.speedup is not None:
-        share = sizes["Student"] / sizes["Teacher"]
-        rows.append(
-            f"| Student against teacher | {100 * share:.1f} % of the size | {result.speedup:.1f} times as fast |"
-        )
+    if len(sizes) == 2:
+        share = 100 * sizes["Student"] / sizes["Teacher"]
+        rounds = zip(result.seconds["Teacher"], result.seconds["Student"], strict=True)
+        ratio = statistics.median(teacher / student for teacher, student in rounds)
+        rows.append(f"| Student against teacher | {share:.1f} % of the size | {ratio:.1f} times as fast |")
     head = f"| {hardware()} | size | one forward pass on this photo (median) |"
     return "\n".join([head, "| --- | --- | --- |", *rows])
 
@@ -234,7 +229,7 @@ def legend(entry: Mapping[str, Any], result: PhotoResult) -> str:
     reader = readout_of(entry)
     words = reader.legend()
     if reader.has_ids:
-        shown = [maps[entry["name"]]["values"].ravel() for maps in result.maps.values() if entry["name"] in maps]
+        shown = [maps[entry["name"]].ravel() for maps in result.values.values() if entry["name"] in maps]
         counts = np.bincount(np.concatenate(shown), minlength=len(words))
         words = [words[k] for k in np.argsort(-counts, kind="stable") if counts[k]]
     if reader.has_scale:

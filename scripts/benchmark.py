@@ -47,14 +47,12 @@ ENVIRONMENT = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHO
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
-    facts = {"section": args.section, "command": shlex.join(["python", "scripts/benchmark.py", *argv])}
-    facts |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit(), "machine": machine()}
+    facts = {"section": args.section, "command": shlex.join(["python", "scripts/benchmark.py", *argv]), **machine()}
     found = run_all(args.quick) if args.section == ALL else run_section(args)
     if args.output:
         write_json(args.output, facts | found)
         print(f"written to {args.output}")
-    failed = [name for name, result in found.items() if args.section == ALL and set(result) == {"error"}]
-    if failed:
+    if failed := [name for name, result in found.items() if args.section == ALL and "error" in result]:
         raise KdamError(f"{', '.join(failed)} failed, see above; the other sections are complete.")
 
 
@@ -71,11 +69,8 @@ def parse(argv: list[str]) -> Namespace:
         section = import_module(f"benchmarks.{name}")
         sub.description = section.__doc__
         for option, default in (COMMON | section.OPTIONS).items():
-            kind: dict[str, Any] = {"type": type(default)}
-            if isinstance(default, bool):
-                kind = {"action": "store_true"}
-            elif isinstance(default, list):
-                kind = {"nargs": "+", "type": type(default[0])}
+            several = {"nargs": "+", "type": type(default[0])} if isinstance(default, list) else {"type": type(default)}
+            kind: dict[str, Any] = {"action": "store_true"} if isinstance(default, bool) else several
             sub.add_argument(f"--{option}", default=default, help="default: %(default)s", **kind)
         if "--quick" in argv:
             sub.set_defaults(**section.QUICK)
@@ -109,22 +104,18 @@ def run_all(quick: bool) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, load, settings of the environment and versions."""
+    """Date, commit, processor, load, settings of the environment and versions."""
     installed = {each.name: each.version for each in metadata.distributions()}
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "hardware": hardware(),
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "load_average": os.getloadavg(),
         "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
         "versions": versions() | {name: installed.get(name) for name in OPTIONAL_PACKAGES},
     }
-
-
-def commit() -> str | None:
-    """The commit of this tree, with "-dirty" if it was changed; None outside of git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -83,6 +83,12 @@ class ResumableTrainer(Trainer, ABC):
     def make_sampler(self) -> Sampler:
         """The order of the training data."""
 
+    def save_extra(self, folder: Path) -> None:
+        """Write what else belongs into a checkpoint."""
+
+    def restore_extra(self, folder: Path) -> None:
+        """Take up what `save_extra` wrote, before the first step."""
+
     def publish_checkpoint(self, folder: Path) -> None:
         """Called with every sealed checkpoint."""
 
@@ -233,6 +239,7 @@ class ResumableTrainer(Trainer, ABC):
             if not self.args.save_only_model:
                 (partial / self._sums_file).write_text(json.dumps(self.running_sums()))
             if main:
+                self.save_extra(partial)
                 self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
                 (partial / "training_args.json").write_text(self.args.to_json_string())
             self.accelerator.wait_for_everyone()
@@ -289,6 +296,7 @@ class ResumableTrainer(Trainer, ABC):
         self._summed_steps, self._total_loss = saved["steps"], saved["total_loss"]
         for name, value in saved["sums"].items():
             self._sums[name] += value
+        self.restore_extra(self._resumed_from)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with means over processes and steps, however often the training was interrupted in between.

@@ -4,18 +4,24 @@ It lives outside the student's model, so it is neither saved nor optimised. The 
 to each teacher's own normalisation. It is run in its own precision, whatever the student's is.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import tensors_sha256
-from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
+from kdam_hf.modeling_kdam import KdamOutput
 from kdam_hf.training.arguments import DistillationArguments
 from kdam_hf.training.pretrained import load_model, weights_sha256
+
+Family = TypeVar("Family", bound=Callable[[str], nn.Module])
+FAMILIES: dict[str, Callable[[str], nn.Module]] = {}
+"""Loaders of models that are not our own, by the `model_type` of their config."""
 
 
 class FrozenTeacher(nn.Module):
@@ -35,7 +41,7 @@ class FrozenTeacher(nn.Module):
 
     def __init__(
         self,
-        models: Sequence[KdamPreTrainedModel],
+        models: Sequence[nn.Module],
         student: KdamConfig,
         bf16: bool = False,
         batch_size: int | None = None,
@@ -50,7 +56,8 @@ class FrozenTeacher(nn.Module):
         self.task_names = student.task_names
         _check(models, student)
         for k, model in enumerate(models):
-            scale, shift = _renormalisation(student, model.config)
+            config: Any = model.config
+            scale, shift = _renormalisation(student, config)
             self.register_buffer(f"scale_{k}", scale)
             self.register_buffer(f"shift_{k}", shift)
         self.requires_grad_(False).eval()
@@ -109,6 +116,33 @@ class FrozenTeacher(nn.Module):
         return predictions, hidden
 
 
+def teacher_family(model_type: str) -> Callable[[Family], Family]:
+    """Make a family of models usable as teachers, by the `model_type` of their config.
+
+    What is decorated takes a folder or hub id and returns a module with a `config` that has `tasks` (see `Task.spec`),
+    `image_mean` and `image_std`, and a forward as of `KdamTeacher`.
+    """
+
+    def add(family: Family) -> Family:
+        FAMILIES[model_type] = family
+        return family
+
+    return add
+
+
+def load_teacher_model(name: str) -> nn.Module:
+    """A model of any known family, of a folder or hub id.
+
+    Raises:
+        CheckpointError: not there, not whole, or of a family that is not known; as `load_model` has it.
+    """
+    with suppress(OSError, ValueError):  # `load_model` says what is wrong
+        family = FAMILIES.get(PreTrainedConfig.get_config_dict(name)[0].get("model_type", ""))
+        if family is not None:
+            return family(name)
+    return load_model(name)
+
+
 def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16: bool) -> FrozenTeacher:
     """The teacher that the arguments name.
 
@@ -122,7 +156,7 @@ def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16:
         KdamValueError: the teachers' tasks or classes do not fit the student's.
     """
     names = distillation.teacher or ()
-    models, sha256 = [load_model(name) for name in names], [weights_sha256(name) for name in names]
+    models, sha256 = [load_teacher_model(name) for name in names], [weights_sha256(name) for name in names]
     return FrozenTeacher(models, student, bf16, distillation.teacher_batch_size, sha256)
 
 
@@ -135,10 +169,11 @@ def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, 
     return (s_std / t_std).float(), ((s_mean - t_mean) / t_std).float()
 
 
-def _check(models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
+def _check(models: Sequence[nn.Module], student: KdamConfig) -> None:
     taught: dict[str, dict[str, Any]] = {}
     for model in models:
-        for task in model.config.tasks or []:
+        config: Any = model.config
+        for task in config.tasks or []:
             if task["name"] in taught:
                 raise KdamValueError(
                     f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all."

@@ -7,10 +7,13 @@ before the optimizer step; accumulated batches have the loss of one large batch.
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainerCallback
@@ -31,9 +34,12 @@ from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 Batch = Mapping[str, Any]
+OBJECTIVE = "objective.safetensors"
+"""Of a checkpoint: the state of the method and of the weighting, where they have any."""
 
 
-class Pending(NamedTuple):
+@dataclass(frozen=True)
+class Pending:
     """A batch whose gradient was computed, and not yet used.
 
     Args:
@@ -66,6 +72,7 @@ class MultiTaskTrainer(PublishingTrainer):
 
     loss_is_scaled_for_ga = True
     views: int | None = None
+    _pending: list[Pending]
 
     def __init__(
         self,
@@ -107,6 +114,26 @@ class MultiTaskTrainer(PublishingTrainer):
         if self._shape is None:
             return "before the first batch"
         return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """With the parameters of the method and of the weighting, if they have any; these are not decayed."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        own = list(self.objective.parameters())
+        if is_new and own:
+            optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+        return optimizer
+
+    def save_extra(self, folder: Path) -> None:
+        """The state of the method and of the weighting."""
+        state = self.objective.state_dict()
+        if state:
+            save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
+
+    def restore_extra(self, folder: Path) -> None:
+        """Take up what `save_extra` left."""
+        if self.objective.state_dict():
+            self.objective.load_state_dict(load_file(folder / OBJECTIVE))
 
     # ---- losses -----------------------------------------------------------------------------------------------------
 
@@ -168,6 +195,9 @@ class MultiTaskTrainer(PublishingTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
+        for parameter in self.objective.parameters():  # no wrapper of the model averages them
+            if parameter.grad is not None:
+                parameter.grad = self.processes.mean(parameter.grad)
         gradients = [p.grad for p in [*self.model.parameters(), *self.objective.parameters()] if p.grad is not None]
         values = [value for one in pending for value in one.terms.values()]
         finite = torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all()
@@ -181,7 +211,7 @@ class MultiTaskTrainer(PublishingTrainer):
             )
         self._summed_steps += 1
 
-    def _refuse_non_finite(self, one: "Pending") -> None:
+    def _refuse_non_finite(self, one: Pending) -> None:
         bad = [name for name, value in one.terms.items() if not value.isfinite()]
         taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
         if bad and taught:
@@ -203,7 +233,7 @@ class MultiTaskTrainer(PublishingTrainer):
     def forget_sums(self) -> None:
         """With the batches of an unfinished step."""
         super().forget_sums()
-        self._pending: list[Pending] = []
+        self._pending = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
@@ -255,7 +285,7 @@ class DistillationTrainer(MultiTaskTrainer):
         views: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, method=method, **kwargs)
+        super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
         replayed = isinstance(self.train_dataset, CachedTeacherDataset)
         taught = teacher is not None or replayed
         if taught != (method is not None):
@@ -330,6 +360,10 @@ class EpochAndGradientCallback(TrainerCallback):
         """Set the epoch."""
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`Trainer` forgets the gradients of the model alone."""
+        self.trainer.objective.zero_grad()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check the losses and the gradient."""

@@ -68,18 +68,18 @@ def race_matchers(
     title: str, scenes: Sequence[Scene], sides: dict[str, Matcher], args: Namespace, annotators: int, max_dist: float
 ) -> dict[str, Any]:
     """Both sides at every image and threshold, and what the counts of all images say at each threshold."""
-    rows, sums = [], {threshold: np.zeros((len(sides), 4, 1), int) for threshold in args.thresholds}
-    for prediction, annotations in scenes:
-        soft = suppress_non_maxima(prediction.astype(np.float64))
-        for threshold in args.thresholds:
-            row, counts = measure((soft, annotations[:annotators], threshold, max_dist), sides, args)
-            rows.append(row)
-            sums[threshold] += np.array(counts)
+    measured = [
+        measure(
+            (suppress_non_maxima(prediction.astype(np.float64)), masks[:annotators], threshold, max_dist), sides, args
+        )
+        for prediction, masks in scenes
+        for threshold in args.thresholds
+    ]
+    rows = [row for row, _ in measured]
     found = {key: spread([row[key] for row in rows]) for key in rows[0]}
     if OPPONENT in sides:
-        found["|dF| of the set"] = spread(
-            [f_difference(*(BoundaryCounts(*side) for side in two)) for two in sums.values()]
-        )
+        counts = np.array([counts for _, counts in measured]).reshape(len(scenes), len(args.thresholds), 2, 4, 1)
+        found["|dF| of the set"] = spread([f_difference(*(BoundaryCounts(*x) for x in two)) for two in counts.sum(0)])
     print_table([f"{title}, {len(rows)} cases", "median", "min", "max"], [[k, *v.values()] for k, v in found.items()])
     return {"summary": found, "cases": rows}
 

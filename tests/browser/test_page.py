@@ -56,9 +56,9 @@ def test_a_click_on_any_map_reads_all_of_them_at_that_place(page, rooms, models)
     page.wait_for_function("document.querySelector('#maps').innerText.match(/Teacher: /g)?.length == 6")
     labels = page.locator("#maps [data-testid=block-label]").all_inner_texts()
     shown = [re.fullmatch(r"\s*(Student|Teacher): (.*?)\s*", label)[2] for label in labels]
-    maps = DemoModels(*models).predict(rooms[0]).maps
+    maps = DemoModels(*models).predict(rooms[0]).values
     for role, text in zip(("Student", "Teacher"), shown[6:8], strict=True):
-        near = maps[role]["depth"]["values"][row - 3 : row + 4, column - 3 : column + 4]  # a pixel of the screen
+        near = maps[role]["depth"][row - 3 : row + 4, column - 3 : column + 4]  # a pixel of the screen
         metres = float(text.removesuffix(" m"))
         assert near.min() - 0.006 <= metres <= near.max() + 0.006
     patterns = [r"[a-z0-9_. ]+"] * 4 + [r"\d\.\d\d"] * 2 + [r"\d+\.\d\d m"] * 2 + [r"-?\d\.\d\d(, -?\d\.\d\d){2}"] * 2

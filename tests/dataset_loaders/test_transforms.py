@@ -363,3 +363,12 @@ def test_a_bad_sample_stops_with_its_index_and_is_never_replaced():
     with pytest.raises(DataIntegrityError, match=r"'x'.*99") as raised:
         data[1]
     assert raised.value.__notes__ == ["(index 1 of toy train)"]
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_batch_with_an_image_that_is_not_finite_is_refused_and_the_sample_named(value):
+    views = [EvalTransform(TASKS, **PLAIN)(sample_of() | {"id": f"photo-{k}"}, 0, k) for k in range(3)]
+    views[1]["pixel_values"][2, 3, 4] = value
+    with pytest.raises(DataIntegrityError, match=r"'photo-1' \(index 1\)"):
+        Collator(TASKS)(views)

@@ -9,7 +9,7 @@ import torch
 from command_kit import load
 
 # isort: split
-from benchmarks import boundaries, data, harness, loss, models, usual_chain
+from benchmarks import boundaries, data, harness, loss, usual_chain
 
 from kdam_hf.errors import KdamError, KdamValueError
 from kdam_hf.metrics import BoundaryCounts
@@ -52,10 +52,7 @@ def test_a_section_states_command_machine_seed_date_and_commit(benchmark, writte
     assert set(TINY) == set(benchmark.SECTIONS)
     found = written(section)
     assert found["command"].startswith(f"python scripts/benchmark.py {section} --quick --rounds 1")
-    assert {"hardware", "environment", "versions", "load_average"} <= set(found["machine"])
-    assert found["section"] == section
-    assert found["date"]
-    assert found["commit"]
+    assert all(found[key] for key in ("date", "commit", "hardware", "environment", "versions", "load_average"))
     assert found["settings"]["seed"] == 0
     assert found["settings"]["rounds"] == 1, "an option that is typed wins over --quick"
 
@@ -74,12 +71,6 @@ def test_both_sides_of_the_step_train_on_one_objective(written):
     assert first["ours, replayed"] == pytest.approx(first["ours, online"], rel=0.01)
     assert first["ours, online"] == pytest.approx(first["plain, float32"], rel=0.2), "stride 4 and full resolution"
     assert first["ours, undistilled"] < first["ours, online"]
-
-
-def test_half_the_bits_are_half_the_weights(written):
-    fp32, bf16 = (written("teachers")["teachers"][precision] for precision in ("fp32", "bf16"))
-    for name, each in fp32.items():
-        assert bf16[name]["weights_mib"] == pytest.approx(each["weights_mib"] / 2, rel=0.05)
 
 
 def test_an_error_stands_beside_every_form_of_a_model(written):
@@ -112,29 +103,23 @@ def test_the_set_of_boundaries_is_scored_from_summed_counts():
 
 
 @pytest.mark.parametrize("opencv", [True, False])
-def test_the_usual_chain_yields_what_training_needs(opencv, monkeypatch, tmp_path):
+def test_the_usual_chain_moves_labels_together_and_what_is_enlarged_comes_nearer(opencv, monkeypatch, tmp_path):
     if opencv and usual_chain.cv2 is None:
         pytest.skip("needs opencv")
-    if not opencv:
-        monkeypatch.setattr(usual_chain, "cv2", None)
+    monkeypatch.setattr(usual_chain, "cv2", usual_chain.cv2 if opencv else None)
     tree = data.write_tree(tmp_path / "tree", Namespace(image_height=40, image_width=56, num_images=1, seed=0))
     loaded = usual_chain.load(tree, "0001")
     loaded |= {"depth": loaded["semseg"] + 1, "edge": loaded["semseg"] % 2}
+    half = np.full(3, 0.5, np.float32)
     for seed in range(8):
-        view = usual_chain.augment(
-            dict(loaded), (32, 48), np.float32(MEAN), np.float32(MEAN), np.random.default_rng(seed)
-        )
+        view = usual_chain.augment(dict(loaded), (32, 48), half, half, np.random.default_rng(seed))
         assert [tuple(view[name].shape) for name in ("image", "normals")] == [(3, 32, 48)] * 2
         inside = view["semseg"] != 255
-        assert ((view["edge"][0] == view["semseg"] % 2) | ~inside).all(), "labels move together"
+        assert (view["edge"][0] == view["semseg"] % 2)[inside].all()
         scale = (view["semseg"] + 1)[inside] / view["depth"][0][inside]
-        assert 0.5 <= scale.min() <= scale.max() <= 2
-        assert scale.max() - scale.min() < 1e-5, "what is enlarged comes nearer"
+        assert 0.5 <= scale.min() <= scale.max() <= scale.min() + 1e-5 <= 2.01
     back = usual_chain.from_hsv(usual_chain.to_hsv(loaded["image"]))
     assert np.abs(back - loaded["image"]).max() < (0.01 if opencv else 8), "Pillow rounds hue and saturation to bytes"
-
-
-MEAN = (0.5, 0.5, 0.5)
 
 
 def test_rounds_are_interleaved_and_the_first_is_dropped():
@@ -150,11 +135,6 @@ def test_ratios_are_those_of_single_rounds_and_targets_are_judged_by_their_media
     assert ratio == {"median": 2, "min": 2, "max": 3}
     assert harness.target("", ratio, at_most=2)["met"]
     assert not harness.target("", ratio, at_least=2.1)["met"]
-
-
-def test_a_relative_error_is_that_of_the_worst_task():
-    found = {"a": torch.tensor([3.0, 4.5]), "b": torch.tensor([1.02])}
-    assert models.relative_error(found, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0])}) == pytest.approx(0.1)
 
 
 def test_a_section_that_fails_costs_no_other_its_numbers(benchmark, monkeypatch, tmp_path):

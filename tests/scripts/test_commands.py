@@ -1,7 +1,6 @@
 """The commands of the README, typed as a user types them."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -111,25 +110,4 @@ def test_a_mistake_on_the_command_line_is_named(script, arguments, named, tmp_pa
     done = run(script, *arguments, *output, check=False)
     assert done.returncode == 2
     assert named in done.stderr
-
-
-def test_a_mistake_is_one_message_without_a_traceback():
-    done = launch("evaluate.py", "--model", "nowhere", check=False)
-    assert done.returncode == 2
-    assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_models_and_data_of_other_tasks_are_told_apart(own, teacher, tmp_path):
-    done = run(
-        "distill.py", *SMALL, *own, "--teacher", teacher, "--tasks", "depth", "--output_dir", tmp_path, check=True
-    )
-    assert done.returncode == 0, "a subset of the teacher's tasks"
-    data = shutil.copytree(own[3], tmp_path / "data")
-    description = json.loads((data / "dataset.json").read_text())
-    del description["tasks"]["depth"]
-    (data / "dataset.json").write_text(json.dumps(description))
-    options = ["--dataset", "folder", "--data_dir", data, "--output", tmp_path / "r.json"]
-    done = run("evaluate.py", "--model", teacher, *options, check=False)
-    assert done.returncode == 2
-    assert "--tasks" in done.stderr

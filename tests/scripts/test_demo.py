@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 import demo
 from gradio_client import Client, handle_file
 
-from kdam_hf.demo import HINT, DemoModels, PhotoResult, build_page, interleaved_seconds, legend, serve, value_text
+from kdam_hf.demo import HINT, DemoModels, PhotoResult, build_page, facts, legend, serve, value_text
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -55,36 +55,34 @@ def photo(tmp_path):
     return path
 
 
-def test_a_result_holds_every_models_maps_and_time(models, photo):
+def test_a_result_holds_every_models_maps(models, photo):
     result = models.predict(photo)
-    assert {role: list(maps) for role, maps in result.maps.items()} == {
+    assert {role: list(maps) for role, maps in result.values.items()} == {
         "Student": ["semseg", "saliency", "depth", "normals"],
         "Teacher": ["semseg", "saliency", "depth"],
     }
     for role, pipe in models.pipes.items():
-        assert result.milliseconds[role] > 0
         for name, expected in pipe(str(photo)).items():
-            np.testing.assert_array_equal(result.maps[role][name]["values"], expected["values"])
-    assert result.speedup > 0
+            np.testing.assert_array_equal(result.values[role][name], expected["values"])
 
 
-def test_rounds_of_timing_are_interleaved_and_few_for_slow_models(models, photo, monkeypatch):
+def test_times_are_taken_in_interleaved_rounds_and_few_for_slow_models(models, photo, monkeypatch):
     order = []
     monkeypatch.setattr("kdam_hf.demo.SECONDS", 0.0)
-    for role, pipe in models.pipes.items():
-        monkeypatch.setattr(pipe.model, "forward", lambda *a, r=role, f=pipe.model.forward: [order.append(r), f(*a)][1])
-    assert len(list(interleaved_seconds(list(models.pipes.values()), Image.open(photo)))) == 3
-    assert order == ["Student", "Teacher"] * 3
+    monkeypatch.setattr("kdam_hf.demo._seconds", lambda pipe, image: order.append(type(pipe.model)) or len(order))
+    result = models.predict(photo)
+    assert order == [KdamStudent, KdamTeacher] * 3
+    assert result.seconds == {"Student": [1, 3, 5], "Teacher": [2, 4, 6]}
+    assert "1.3 times as fast" in facts(models, result), "the median of 2/1, 4/3 and 6/5"
 
 
 def test_a_large_photo_is_shown_smaller_and_a_dot_is_shown(models):
-    assert max(models.predict(Image.new("RGB", (900, 300))).photo.size) == 768
-    assert models.predict(Image.new("RGB", (1, 1))).photo.size == (1, 1)
+    for size, shape in (((900, 300), (256, 768)), ((1, 1), (1, 1))):
+        assert models.predict(Image.new("RGB", size)).values["Student"]["depth"].shape == shape
 
 
 def test_every_task_has_a_legend_in_words_that_cannot_put_script_on_the_page(models):
-    maps = {name: {"values": np.array([[0, 0, 1]])} for name in models.tasks}
-    result = PhotoResult(None, {"Student": maps}, {}, None)
+    result = PhotoResult({"Student": {name: np.array([[0, 0, 1]]) for name in models.tasks}}, {})
     shown = {name: legend(entry, result) for name, entry in models.tasks.items()}
     assert "<script" not in "".join(shown.values())
     assert shown["semseg"].index("&lt;script&gt;") < shown["semseg"].index("floor"), "the largest class comes first"
