@@ -41,7 +41,8 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task, with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
 from kdam_hf.training.report import versions, write_json
-from kdam_hf.training.runs import describe_data, open_split
+from kdam_hf.training.runs import describe_data
+from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
 
 FILES = {"onnx": "model.onnx", "torch-export": "model.pt2"}
