@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx, trace
+from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 
 __all__ = ["missing_packages", "onnx_forms"]
@@ -31,8 +31,8 @@ def onnx_forms(
     plain, int8 = Path(f"{path}.onnx"), Path(f"{path}.int8.onnx")
     with torch.inference_mode(False):
         model = copy.deepcopy(model)  # tensors made in inference mode cannot be traced
-    save_onnx(trace(model, (height, width)), plain, model)
-    quantize(plain, int8, pixels.numpy())
+    save_onnx(model, (height, width), plain)
+    quantize(plain, int8, pixels)
 
     def form(file: Path) -> Callable[[Tensor], dict[str, Tensor]]:
         session = OnnxModel(file, threads)
