@@ -17,6 +17,9 @@ from transformers.configuration_utils import SubConfigSpec
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 TASK_KEYS = {"name": str, "kind": str, "channels": int, "activation": str, "readout": str, "class_names": list}
+OPTIONAL_TASK_KEYS = {"settings": dict}
+ACTIVATION_NAMES = ("none", "positive", "unit")
+"""How a head's raw output becomes a prediction, see `modeling_kdam`."""
 # What the library itself writes to config.json or sets while it loads, whatever its version.
 LIBRARY_KEYS = {
     *("_commit_hash", "_name_or_path", "architectures", "attn_implementation", "auto_map", "chunk_size_feed_forward"),
@@ -35,6 +38,8 @@ LIBRARY_KEYS = {
 }
 # A backbone is never code of a repository.
 BACKBONE_LIBRARY_KEYS = LIBRARY_KEYS - {"auto_map", "custom_pipelines"}
+STRIDE = 4
+"""A prediction has one value per STRIDE x STRIDE pixels."""
 DTYPES = ("None", "float64", "float32", "float16", "bfloat16")
 
 
@@ -69,7 +74,7 @@ class KdamConfig(PreTrainedConfig):
     Args:
         backbone_config: config (or its dict) of any backbone that `AutoBackbone` offers with maps of shape (B, C, h, w).
         tasks: one dict per task, in the order of the heads, with the keys `name`, `kind`, `channels`, `activation`,
-            `readout` and `class_names` (see `kdam_hf.tasks.Task.spec`).
+            `readout`, `class_names` and perhaps `settings` (see `kdam_hf.tasks.Task.spec`).
         image_mean: RGB mean the backbone was trained with, in [0, 1].
         image_std: RGB standard deviation, in [0, 1].
         image_size: [height, width] in pixels the model was trained at, or None if unknown; a hint for image processing.
@@ -125,11 +130,16 @@ class KdamConfig(PreTrainedConfig):
     def validate_tasks(self) -> None:
         """Every task entry is complete and of the right types, names are unique and could be part of a file name."""
         for task in self.tasks or []:
-            if set(task) != set(TASK_KEYS):
-                raise ValueError(f"task entry has keys {sorted(task)}; expected {sorted(TASK_KEYS)} (see Task.spec()).")
-            for key, kind in TASK_KEYS.items():
-                if type(task[key]) is not kind:
+            if set(task) - set(OPTIONAL_TASK_KEYS) != set(TASK_KEYS):
+                expected = f"{sorted(TASK_KEYS)} and perhaps {sorted(OPTIONAL_TASK_KEYS)}"
+                raise ValueError(f"task entry has keys {sorted(task)}; expected {expected} (see Task.spec()).")
+            for key, kind in (TASK_KEYS | OPTIONAL_TASK_KEYS).items():
+                if type(task.get(key, kind())) is not kind:
                     raise ValueError(f"task {task['name']!r}: {key} is {task[key]!r}; expected {kind.__name__}.")
+            if task["activation"] not in ACTIVATION_NAMES:
+                raise ValueError(
+                    f"task {task['name']!r}: activation is {task['activation']!r}; expected {', '.join(ACTIVATION_NAMES)}."
+                )
             if not task["name"].isidentifier() or task["channels"] < 1:
                 raise ValueError(
                     f"task {task['name']!r} with {task['channels']} channels; expected letters, digits and _, and at least 1."

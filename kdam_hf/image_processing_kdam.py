@@ -5,87 +5,25 @@ with its batch on the right and at the bottom. `post_process` undoes all of it, 
 PIL and torch only; torchvision is not needed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
-from transformers.image_utils import load_image
 
-from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, KdamConfig
-
-STRIDE = 4
-# numbers that stay in the cache of one core
-CACHED = 1 << 19
-READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "argmax": lambda x: x.argmax(1),
-    "foreground": lambda x: x.float().softmax(1)[:, -1],
-    "sigmoid": lambda x: x.float().sigmoid(),
-    "unit": lambda x: F.normalize(x.float(), dim=1, eps=1e-6),
-    "none": lambda x: x.float(),
-}
-
-
-def read_out(prediction: Tensor, readout: str) -> Tensor:
-    """Prediction (B, C, H, W) -> class ids int64 (B, H, W), probabilities, metres (B, 1, H, W) or unit vectors (B, 3, H, W)."""
-    return READOUTS[readout](prediction)
-
-
-def upsample(prediction: Tensor, size: Sequence[int]) -> Tensor:
-    """Stride-4 prediction (B, C, ceil(H/4), ceil(W/4)) -> (B, C, H, W), bilinear, pixel-exact for any H, W."""
-    full = F.interpolate(prediction, scale_factor=STRIDE, mode="bilinear", align_corners=False)
-    return full[..., : size[0], : size[1]]
-
-
-def decode(prediction: Tensor, size: Sequence[int], readout: str) -> Tensor:
-    """`read_out(upsample(prediction, size), readout)` up to rounding, several times faster for tasks with many classes.
-
-    A band of rows is brought to full resolution and read out while it is in the cache, with the channels of a pixel
-    side by side.
-    """
-    prediction = prediction.float().contiguous(memory_format=torch.channels_last)
-    rows = max(1, CACHED // (STRIDE * prediction.shape[:2].numel() * size[1]))
-    bands = []
-    for top in range(0, prediction.shape[2], rows):
-        first = max(top - 1, 0)  # pixels are interpolated between one row and the next
-        start = STRIDE * (top - first)
-        band = upsample(prediction[:, :, first : top + rows + 1], (start + STRIDE * rows, size[1]))
-        bands.append(read_out(band[:, :, start:], readout))
-    return torch.cat(bands, -2)[..., : size[0], :].contiguous()
-
-
-def enlarged(prediction: Tensor, inside: tuple[int, int], target: tuple[int, int]) -> Iterator[Tensor]:
-    """A prediction at the size of its photo, in bands of rows: dozens of classes at the size of a camera fill the memory.
-
-    Args:
-        prediction: (B, C, h, w) at stride 4 of what the model saw.
-        inside: (height, width) the model saw.
-        target: (height, width) of the photo.
-
-    Yields:
-        float32 (B, C, rows, W), top to bottom; bilinear, pixel centres kept.
-    """
-    wide = F.interpolate(upsample(prediction.float(), inside), (inside[0], target[1]), mode="bilinear")
-    centres = (torch.arange(target[0], dtype=torch.float64) + 0.5) * (inside[0] / target[0]) - 0.5
-    centres = centres.clamp(0, inside[0] - 1)
-    above = centres.long()
-    below = (above + 1).clamp(max=inside[0] - 1)
-    weight = (centres - above).to(wide)[:, None]
-    above, below = above.to(wide.device), below.to(wide.device)
-    rows = max(1, CACHED // (prediction.shape[:2].numel() * target[1]))
-    for band in (slice(top, top + rows) for top in range(0, target[0], rows)):
-        yield torch.lerp(wide[:, :, above[band]], wide[:, :, below[band]], weight[band])
+from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, STRIDE, KdamConfig
+from .photos_kdam import open_photo
+from .readout_kdam import readout_of
 
 
 class KdamImageProcessor(BaseImageProcessor):
     """Image processor of `KdamTeacher` and `KdamStudent`.
 
     Args:
-        tasks: the config's task entries; they say how a prediction is read out.
+        tasks: the config's task entries; they say how a prediction is read, see `readout_kdam`.
         size: {"shortest_edge": pixels}; larger photos are reduced to it, smaller ones kept. None keeps every size.
         image_mean: RGB mean in [0, 1].
         image_std: RGB standard deviation in [0, 1].
@@ -111,7 +49,7 @@ class KdamImageProcessor(BaseImageProcessor):
 
     @classmethod
     def from_model_config(cls, config: KdamConfig) -> "KdamImageProcessor":
-        """The processor that belongs to a model."""
+        """The processor of a model; photos are reduced to the shorter side of `config.image_size`, if that is known."""
         size = {"shortest_edge": min(config.image_size)} if config.image_size else None
         return cls(tasks=config.tasks, size=size, image_mean=config.image_mean, image_std=config.image_std)
 
@@ -123,14 +61,14 @@ class KdamImageProcessor(BaseImageProcessor):
         """Prepare one photo or a list of photos.
 
         Args:
-            images: PIL images, paths, URLs, uint8 arrays (H, W, 3) or (H, W), or uint8 tensors (3, H, W).
+            images: PIL images, paths, URLs, uint8 arrays (H, W, 3) or (H, W), or uint8 tensors (3, H, W); see `open_photo`.
             return_tensors: "pt" or "np".
 
         Returns:
             `pixel_values` float32 (B, 3, H, W) and `pixel_mask` bool (B, H, W), padded to the largest photo, and
             `original_sizes` int64 (B, 2): height and width of each photo, upright, for `post_process`.
         """
-        upright = [_to_pil(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+        upright = [open_photo(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
         if not upright:
             raise ValueError("no image given; expected one photo or a list of photos.")
         photos = [self._prepare(photo) for photo in upright]
@@ -176,11 +114,10 @@ class KdamImageProcessor(BaseImageProcessor):
             raise ValueError(
                 f"{len(target_sizes)} target_sizes for a batch of {batch}; expected one (height, width) per photo."
             )
-        results = []
+        results: list[dict[str, Tensor]] = [{} for _ in range(batch)]
         for k, (height, width) in enumerate(target_sizes):
             target = int(height), int(width)
             inside = self.resized(target)
-            maps = {}
             for task in self.tasks:
                 prediction = predictions[task["name"]][k : k + 1]
                 seen = tuple(min(STRIDE * side, most) for side, most in zip(prediction.shape[-2:], inside, strict=True))
@@ -189,26 +126,6 @@ class KdamImageProcessor(BaseImageProcessor):
                         f"photo {k}: target size {target} needs predictions for {inside} pixels but the model saw "
                         f"{seen}; give original_sizes, the (height, width) before preprocessing."
                     )
-                if inside == target:
-                    value = decode(prediction, target, task["readout"])[0]
-                else:
-                    bands = [read_out(band, task["readout"]) for band in enlarged(prediction, inside, target)]
-                    value = torch.cat(bands, -2)[0]
-                maps[task["name"]] = value[0] if value.ndim == 3 and value.shape[0] == 1 else value
-            results.append(maps)
+                values = readout_of(task).read([prediction], inside, target)[0][0]
+                results[k][task["name"]] = values[0] if values.ndim == 3 and len(values) == 1 else values
         return results
-
-
-def _to_pil(image: Any) -> Image.Image:
-    """Any accepted photo as an upright RGB PIL image."""
-    if isinstance(image, Tensor):
-        image = (
-            image.permute(1, 2, 0).cpu().numpy()
-            if image.ndim == 3 and image.shape[0] in (1, 3)
-            else image.cpu().numpy()
-        )
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ValueError(f"image array is {image.dtype} {image.shape}; expected uint8 (H, W, 3) in [0, 255].")
-        image = Image.fromarray(image.squeeze())
-    return load_image(image)

@@ -53,9 +53,11 @@ class KdamOutput(ModelOutput):
 
     Args:
         predictions: task name -> (B, C, ceil(H/4), ceil(W/4)): logits, metres or unit vectors, as the task says.
+        hidden_states: the four maps (B, C_k, h_k, w_k) of the backbone, finest first; None unless asked for.
     """
 
     predictions: dict[str, Tensor] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         """Keep the dict whole: the library would take the items of a first field that is a dict for fields.
@@ -332,12 +334,19 @@ class KdamPreTrainedModel(PreTrainedModel):
         """
         return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
-    def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None, **kwargs: Any) -> KdamOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **kwargs: Any,
+    ) -> KdamOutput:
         """Predict all tasks.
 
         Args:
             pixel_values: (B, 3, H, W) float, normalised with the config's mean and std; any H, W.
             pixel_mask: (B, H, W) bool, False on padding; optional.
+            output_hidden_states: return the maps of the backbone too.
 
         Returns:
             `KdamOutput` with `predictions`.
@@ -355,7 +364,7 @@ class KdamPreTrainedModel(PreTrainedModel):
         # not -(-H // STRIDE): ONNX divides towards zero
         h, w = (H + STRIDE - 1) // STRIDE, (W + STRIDE - 1) // STRIDE
         predictions = {name: ACTIVATIONS[self.activations[name]](y[..., :h, :w].float()) for name, y in raw.items()}
-        return KdamOutput(predictions=predictions)
+        return KdamOutput(predictions=predictions, hidden_states=tuple(maps) if output_hidden_states else None)
 
 
 class KdamTeacher(KdamPreTrainedModel):

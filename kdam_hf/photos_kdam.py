@@ -1,42 +1,82 @@
-"""Photos from whoever brings them: paths, URLs, pictures and arrays, refused before anything large is decoded.
+"""The one reader of photos: paths, URLs, pictures, arrays and tensors, refused before anything large is decoded.
 
 A file is opened lazily and judged by its header. Formats are named one by one: Pillow can read dozens, among them some that
-start other programs.
+start other programs. This file travels with published models.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
-from huggingface_hub.utils import httpx
 from PIL import Image, ImageOps
-from transformers.image_utils import load_image
+from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 10_000
+MAX_BYTES = 200_000_000
 
 
 def open_photo(photo: Any, timeout: float | None = None) -> Image.Image:
-    """A photo as an upright RGB image, checked before it is decoded.
+    """A photo as an upright RGB image; transparency is dropped.
 
     Args:
-        photo: PIL image, path, http(s) URL or uint8 array (H, W, 3) or (H, W).
+        photo: PIL image, path, http(s) URL, uint8 array (H, W, 3) or (H, W), or uint8 tensor (3, H, W).
         timeout: seconds to wait for a URL.
 
     Raises:
-        ValueError: says what was given and what was expected.
+        ValueError: not one of these, broken, empty, too large, or of more than 8 bits a channel.
     """
     what = f"{str(photo)[:200]!r}" if isinstance(photo, (str, Path)) else f"the given {type(photo).__name__}"
-    _check_kind(photo)
     with _reading(what):
         image = _opened(photo, timeout)
-    _check_size(image, what)
+    if 0 in image.size or image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+        raise ValueError(
+            f"{what} has {image.width}x{image.height} pixels; expected at least 1 and at most {MAX_SIDE:,} a side, and at most "
+            f"{MAX_PIXELS:,} in all. Downscale it."
+        )
+    if image.mode not in MODES:
+        raise ValueError(f"{what} is of mode {image.mode}; expected 8 bits a channel. Convert it first.")
     with _reading(what):
         return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _opened(photo: Any, timeout: float | None) -> Image.Image:
+    if isinstance(photo, Image.Image):
+        return photo
+    if isinstance(photo, (str, Path)):
+        is_url = str(photo).startswith(("http://", "https://"))
+        return Image.open(_fetched(str(photo), timeout) if is_url else photo, formats=FORMATS)
+    array = photo
+    if isinstance(photo, Tensor):
+        array = photo.cpu().numpy()
+        array = array.transpose(1, 2, 0) if array.ndim == 3 else array
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[2:] not in ((), (1,), (3,)):
+        raise _NoPhotoError(
+            f"{array.dtype} {tuple(photo.shape)}" if isinstance(array, np.ndarray) else repr(photo)[:200]
+        )
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+
+
+def _fetched(url: str, timeout: float | None) -> BytesIO:
+    content = BytesIO()
+    with httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as response:
+        response.raise_for_status()
+        for part in response.iter_bytes():
+            content.write(part)
+            if content.tell() > MAX_BYTES:
+                raise httpx.RequestError(f"more than {MAX_BYTES:,} bytes")
+    content.seek(0)
+    return content
+
+
+class _NoPhotoError(Exception):
+    """Something of another kind."""
 
 
 @contextmanager
@@ -46,8 +86,9 @@ def _reading(what: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{what} is too large: {error} Expected at most {MAX_PIXELS:,} pixels.") from error
+    except _NoPhotoError as error:
+        expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
+        raise ValueError(f"{what} is {error}; expected {expected} per photo.") from None
     except FileNotFoundError as error:
         raise ValueError(
             f"{what}: no such photo; expected an existing path, or a URL that starts with http."
@@ -57,39 +98,6 @@ def _reading(what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{what} is not a readable photo ({reason}); expected an intact JPEG, PNG, WebP, BMP or TIFF file."
+            f"{what} is not a readable photo ({reason}); expected an intact JPEG, PNG, WebP, BMP or TIFF file of at most "
+            f"{MAX_PIXELS:,} pixels."
         ) from error
-
-
-def _check_kind(photo: Any) -> None:
-    if isinstance(photo, np.ndarray):
-        if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,)):
-            raise ValueError(f"{photo.dtype} array {photo.shape} given; expected uint8 (H, W, 3) in [0, 255].")
-    elif not isinstance(photo, (Image.Image, str, Path)):
-        raise ValueError(
-            f"{type(photo).__name__} given; expected a PIL image, a path, an http(s) URL or a uint8 array (H, W, 3) per photo."
-        )
-
-
-def _opened(photo: Any, timeout: float | None) -> Image.Image:
-    if isinstance(photo, Image.Image):
-        return photo
-    if isinstance(photo, np.ndarray):
-        return Image.fromarray(photo)
-    if isinstance(photo, str) and photo.startswith(("http://", "https://")):
-        return load_image(photo, timeout)
-    return Image.open(photo, formats=FORMATS)
-
-
-def _check_size(image: Image.Image, what: str) -> None:
-    width, height = image.size
-    if not width or not height:
-        raise ValueError(f"{what} is empty: {width}x{height} pixels.")
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise ValueError(
-            f"{what} has {width}x{height} pixels; expected at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side. Downscale it."
-        )
-    if image.mode not in MODES:
-        raise ValueError(
-            f"{what} is of mode {image.mode}; expected 8 bits a channel, colour or grey. Convert it first."
-        )

@@ -4,46 +4,23 @@ Unusual here: only photos of one prepared size share a forward pass, so a predic
 batch. This file travels with published models and imports the other flat files only.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 from transformers import AutoModel, Pipeline
 
-from .image_processing_kdam import enlarged, read_out
 from .photos_kdam import open_photo
-from .rendering_kdam import render
+from .readout_kdam import as_map, readout_of
 
 TASK = "multi-task-dense-prediction"
-
-# What of a prediction may be averaged over views, and what becomes of the average.
-QUANTITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "argmax": lambda x: x.softmax(1),
-    "foreground": lambda x: x.softmax(1),
-    "sigmoid": lambda x: x.sigmoid(),
-    "unit": lambda x: read_out(x, "unit"),
-    "none": lambda x: x,
-}
-DECISIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "argmax": lambda x: x.argmax(1, keepdim=True),
-    "foreground": lambda x: x[:, -1:],
-    "sigmoid": lambda x: x,
-    "unit": lambda x: F.normalize(x, dim=1, eps=1e-6),
-    "none": lambda x: x,
-}
 
 
 class MultiTaskDensePredictionPipeline(Pipeline):
     """Predicts all tasks of a `KdamTeacher` or `KdamStudent` on photos.
 
-    Called with one photo, a list, a generator or a `Dataset` of them. A photo is a PIL image, a path, an http(s) URL, or a
-    uint8 array (H, W, 3); JPEG, PNG, WebP, BMP or TIFF of 8 bits a channel, any size up to 50 million pixels and 10,000 a
-    side. Settings, at construction or in the call:
+    Called with one photo, a list, a generator or a `Dataset` of them, in any form that `open_photo` reads. Settings, at
+    construction or in the call:
 
     Args:
         flip: average with the prediction of the mirrored photo, which takes twice the time: class probabilities, metres
@@ -57,7 +34,7 @@ class MultiTaskDensePredictionPipeline(Pipeline):
         Per photo a dict: task name -> a dict with, at the photo's own upright size,
 
         - `values`: class ids int64 (H, W), probabilities float32 (H, W), metres float32 (H, W), or unit vectors float32
-          (H, W, 3), x right, y up, z towards the camera;
+          (H, W, 3), x right, y up, z towards the camera; for other tasks numbers float32 (H, W) or (H, W, C);
         - `probabilities`: float32 (H, W, C) in the order of the config's `class_names`, if asked for;
         - `picture`: PIL RGB image, if asked for.
 
@@ -114,18 +91,15 @@ class MultiTaskDensePredictionPipeline(Pipeline):
         """Predictions of one photo -> values, probabilities and pictures at its own size."""
         photo = outputs["photo"][0] if isinstance(outputs["photo"], list) else outputs["photo"]
         results: dict[str, dict[str, Any]] = {}
-        plain = len(photo["views"]) == 1 and not return_probabilities
-        if plain:
-            (maps,) = self.image_processor.post_process({"predictions": photo["views"][0]}, [photo["size"]])
-            results = {name: {"values": channels_last(x)} for name, x in maps.items()}
         for spec in self.image_processor.tasks:
-            if not plain:
-                views = [view[spec["name"]] for view in photo["views"]]
-                keep = return_probabilities and bool(spec["class_names"])
-                results[spec["name"]] = average(views, photo["seen"], photo["size"], spec["readout"], keep)
-            result = results[spec["name"]]
+            reader, views = readout_of(spec), [view[spec["name"]] for view in photo["views"]]
+            keep = return_probabilities and bool(spec["class_names"])
+            values, probabilities = reader.read(views, photo["seen"], photo["size"], keep)
+            result = results[spec["name"]] = {"values": as_map(values[0])}
+            if probabilities is not None:
+                result["probabilities"] = probabilities[0].numpy()
             if return_pictures:
-                result["picture"] = Image.fromarray(render(result["values"], spec))
+                result["picture"] = Image.fromarray(reader.colours(result["values"]))
         return results
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
@@ -140,44 +114,3 @@ class MultiTaskDensePredictionPipeline(Pipeline):
 MultiTaskDensePredictionPipeline._registered_impl = {
     TASK: {"impl": MultiTaskDensePredictionPipeline, "pt": (AutoModel,), "type": "image"}
 }
-
-
-def average(
-    views: list[Tensor], seen: tuple[int, int], size: tuple[int, int], readout: str, keep: bool
-) -> dict[str, NDArray[Any]]:
-    """What one task predicts from a photo and, if there is a second view, its mirror image.
-
-    Args:
-        views: predictions (1, C, h, w) of the photo and of its mirror image.
-        seen: (height, width) the model saw.
-        size: (height, width) of the photo.
-        readout: of the task.
-        keep: whether to add class probabilities.
-
-    Returns:
-        `values` and perhaps `probabilities`, as described above.
-    """
-    values, probabilities = [], []
-    for bands in zip(*(enlarged(view, seen, size) for view in views), strict=True):
-        quantity = QUANTITIES[readout](bands[0])
-        if len(bands) == 2:
-            quantity = (quantity + unmirrored(QUANTITIES[readout](bands[1]), readout)) / 2
-        values.append(DECISIONS[readout](quantity))
-        if keep:
-            probabilities.append(quantity)
-    result = {"values": channels_last(torch.cat(values, 2)[0])}
-    return result | {"probabilities": channels_last(torch.cat(probabilities, 2)[0])} if keep else result
-
-
-def unmirrored(quantity: Tensor, readout: str) -> Tensor:
-    """What was predicted on a mirrored photo, in the frame of the photo: a direction's x changes its sign."""
-    quantity = quantity.flip(-1)
-    return quantity * quantity.new_tensor([-1, 1, 1])[:, None, None] if readout == "unit" else quantity
-
-
-def channels_last(x: Tensor) -> NDArray[Any]:
-    """(H, W), (1, H, W) or (C, H, W) -> (H, W) or (H, W, C) numpy."""
-    array = x.cpu().numpy()
-    if array.ndim == 2:
-        return array
-    return array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))

@@ -36,7 +36,7 @@ from kdam_hf.export import (
     save_program,
     trace,
 )
-from kdam_hf.hub.public import public
+from kdam_hf.hub.redact import redact
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task, with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
@@ -157,7 +157,7 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
 
 def portable(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts without the places of this machine; tasks are kept whole, as names of classes may look like places."""
-    return public(facts) | {"tasks": facts["tasks"]}
+    return redact(facts) | {"tasks": facts["tasks"]}
 
 
 def primary_metrics(tasks: Sequence[Task]) -> dict[str, str]:

@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdam_hf.distributed import LOCAL, Processes
-from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.image_processing_kdam import decode
+from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
-from kdam_hf.tasks.labels import FloatMap, Label, LabelKind, expect_2d
+from kdam_hf.readout_kdam import RGB, Readout, readout_of
+from kdam_hf.tasks.labels import FloatMap, Label, LabelKind
+
+KINDS: dict[str, type["Task"]] = {}
+"""Every kind of task, by the `kind` of its class."""
+NAMED: dict[str, Any] = dict.fromkeys(("semseg", "human_parts", "saliency", "depth", "normals", "edge"))
+"""The class of every task by its name, in canonical order, which every list of tasks follows; new ones come last."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,14 @@ class Task(ABC):
     """The task of the Hub that comes closest, for the metadata of a published model."""
     label_kind: ClassVar[type[LabelKind]] = FloatMap
     """The class of `label`."""
-    stored_as: ClassVar[str] = ".png"
-    """End of the files in which predictions are kept."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with a `kind` of its own is known by it, and by the name that it has by default."""
+        super().__init_subclass__(**kwargs)
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
+            if isinstance(name := vars(cls).get("name"), str):
+                NAMED[name] = cls
 
     @property
     @abstractmethod
@@ -59,7 +70,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def readout(self) -> str:
-        """How a prediction is turned into physical units (`image_processing_kdam.READOUTS`)."""
+        """How a prediction is turned into physical units (`readout_kdam.READOUTS`)."""
 
     @property
     @abstractmethod
@@ -76,6 +87,12 @@ class Task(ABC):
         """Names of the classes; empty for regression tasks."""
         return ()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else says what predictions mean, such as fields of this task, as plain data; a published model keeps it."""
+        mirrored = self.label.mirrored if isinstance(self.label, FloatMap) else ()
+        return {"mirrored": list(mirrored)} if mirrored else {}
+
     def spec(self) -> dict[str, Any]:
         """The facts a published model keeps of this task, as plain data for its config."""
         return {
@@ -85,7 +102,13 @@ class Task(ABC):
             "activation": self.activation,
             "readout": self.readout,
             "class_names": list(self.class_names),
+            "settings": self.settings,
         }
+
+    @property
+    def reader(self) -> Readout:
+        """How predictions of this task are decoded, coloured, described and stored; the only one who knows its readout."""
+        return readout_of(self.spec())
 
     def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
         """Supervised loss, unweighted, averaged over the valid pixels of the global batch.
@@ -100,20 +123,33 @@ class Task(ABC):
             A float32 scalar; 0 with a gradient path when no pixel is valid.
         """
         expect_same_grid(prediction, label, mask, self)
-        return self.loss_share(prediction, label, mask, self.loss_weights(label, mask, processes))
+        return self.loss_share(
+            prediction, label, mask, self.loss_weights(processes.mean(self.loss_counts(label, mask)))
+        )
 
     @abstractmethod
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """What the loss of any part of the batch needs to know of the labels of the whole: weights per pixel.
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Which pixels count: labelled, and no padding.
 
         Args:
             label: (B, ...) as made by `label.to_tensor`.
             mask: (B, H, W) bool, False on padding.
-            processes: the processes that share the batch.
 
         Returns:
-            float32, a scalar or one weight per class: 1 over the processes' mean number of valid pixels, at most 1.
+            (B, H, W) bool.
         """
+
+    def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
+        """What the loss of any part of a batch needs to know of the labels of the whole; counts of batches add up.
+
+        Returns:
+            (k,) float32: by default the number of valid pixels, k = 1.
+        """
+        return self.valid_pixels(label, mask).sum(dtype=torch.float32).reshape(1)
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """Weights of pixels, of the mean counts of all processes: one over the number of valid pixels, at most 1."""
+        return 1 / counts.clamp_min(1)
 
     @abstractmethod
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
@@ -134,10 +170,10 @@ class Task(ABC):
         """Per-pixel distribution for matching, as unnormalised log-probabilities (method: one distribution per pixel).
 
         Args:
-            prediction: (B, C, h, w) float.
+            prediction: (..., C) float: pixels, channels last.
 
         Returns:
-            (B, K, h, w) float32.
+            (..., K) float32, K >= 2.
         """
 
     @abstractmethod
@@ -167,68 +203,20 @@ class Task(ABC):
         Returns:
             (B, H, W) or (B, c, H, W).
         """
-        return decode(prediction, size, self.readout)
+        return self.reader.decode(prediction, size)
 
-    # ---- decoded predictions in files -------------------------------------------------------------------------------
-
-    @abstractmethod
-    def prediction_to_file(self, values: Label) -> Label:
-        """A decoded prediction in raw layout (`as_map`) -> the array that is stored."""
-
-    @abstractmethod
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """What `decode` gave for one image, from a stored array.
-
-        Args:
-            array: as decoded from PNG or NPY.
-            where: the file, for the error message.
-
-        Raises:
-            DataIntegrityError: wrong shape or dtype; values are left to the metric, which knows where they count.
-        """
-
-    @abstractmethod
     def render(self, values: Label) -> NDArray[np.uint8]:
         """Colours of a raw label or of a decoded prediction in raw layout; (H, W, 3) uint8."""
+        return self.reader.colours(values)
 
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+    def legend(self) -> list[tuple[str, RGB]]:
         """What the colours mean: (text, RGB)."""
-        return []
-
-
-def as_map(values: Tensor) -> Label:
-    """A decoded prediction of one image, (H, W), (1, H, W) or (3, H, W), in the layout of a raw label."""
-    array = values.cpu().numpy()
-    if array.ndim == 2:
-        return array
-    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)
-
-
-def probability_to_file(values: Label) -> Label:
-    """Probabilities in [0, 1] -> uint8 (H, W), 255 p: off by 0.002 at most."""
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-def probability_from_file(array: Label, task: Task, where: str) -> Tensor:
-    """uint8 / 255, uint16 / 65535 or floats as they are -> float32 (H, W)."""
-    array = expect_2d(array, task, where)
-    if array.dtype.kind != "f" and array.dtype not in (np.uint8, np.uint16):
-        raise DataIntegrityError(
-            f"{where}: {task.name} is {array.dtype}; expected probabilities: 8 or 16 bits of which the largest number is "
-            "1, or floats in [0, 1]."
-        )
-    largest = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
-    return torch.from_numpy(array.astype(np.float32) / np.float32(largest))
+        return self.reader.legend()
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """In float32, or in float64 if it is float64: sums over pixels in half precision are far off."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def per_valid_pixel(valid: Tensor, processes: Processes) -> Tensor:
-    """1 over the processes' mean number of true pixels (at least one); averaged over processes, sums become means."""
-    return 1 / processes.mean(valid.sum().float()).clamp_min(1)
 
 
 def expect_same_grid(prediction: Tensor, label: Tensor, mask: Tensor, task: Task) -> None:

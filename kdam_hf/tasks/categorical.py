@@ -6,32 +6,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from kdam_hf.distributed import LOCAL, Processes
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import IGNORE_INDEX, Metric
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
-from kdam_hf.rendering_kdam import SALIENCY_STOPS, categorical_palette, class_colors, saliency_colors
 from kdam_hf.tasks.base import (
     Label,
     Task,
     at_least_float32,
-    expect_2d,
-    per_valid_pixel,
-    probability_from_file,
-    probability_to_file,
 )
-from kdam_hf.tasks.cross_entropy import cross_entropy_sum
 from kdam_hf.tasks.labels import ClassMap, LabelKind, Mask
+
+PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
 
 
 @dataclass(frozen=True)
 class Categorical(Task):
     """Softmax cross-entropy over `classes`."""
 
+    name: str = "semseg"
     classes: tuple[str, ...] = ()
 
     kind: ClassVar[str] = "categorical"
@@ -66,14 +62,19 @@ class Categorical(Task):
         """In the order of their ids."""
         return self.classes
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels."""
-        return per_valid_pixel(mask & (label != IGNORE_INDEX), processes)
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Those with a class."""
+        return mask & (label != IGNORE_INDEX)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels."""
-        target = label.masked_fill(~mask, IGNORE_INDEX)
-        return cross_entropy_sum(at_least_float32(prediction), target, weights.expand(self.channels), IGNORE_INDEX)
+        rows = at_least_float32(prediction).permute(0, 2, 3, 1).reshape(-1, self.channels)
+        target = label.masked_fill(~mask, IGNORE_INDEX).flatten()
+        # the gradient of an ignored row that is not finite would not be; on the CPU the sum is cheaper than a copy
+        if rows.device.type != "cpu" or not rows.detach().sum().isfinite():
+            rows = rows.masked_fill((target == IGNORE_INDEX)[:, None], 0)
+        weight = weights.to(rows).expand(self.channels)
+        return F.cross_entropy(rows, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """The class logits themselves."""
@@ -88,26 +89,6 @@ class Categorical(Task):
         from kdam_hf.plots import confusion_figure  # needs matplotlib
 
         return confusion_figure(metric.state["confusion"], self.classes, f"{self.name}, {model}")
-
-    def prediction_to_file(self, values: Label) -> Label:
-        """uint8 ids."""
-        return values.astype(np.uint8)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Integer ids, 0 for the first class -> int64 (H, W)."""
-        array = expect_2d(array, self, where)
-        if array.dtype.kind not in "iu":
-            raise DataIntegrityError(f"{where}: {self.name} is {array.dtype}; expected integer class ids.")
-        return torch.from_numpy(array.astype(np.int64))
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """One colour per class, black where ignored."""
-        return class_colors(values, self.channels)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Class names."""
-        palette = categorical_palette(self.channels).tolist()
-        return [(name, (r, g, b)) for name, (r, g, b) in zip(self.classes, palette, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -124,6 +105,10 @@ class PartMap(ClassMap):
 @dataclass(frozen=True)
 class HumanParts(Categorical):
     """Parts of people."""
+
+    name: str = "human_parts"
+    loss_weight: float = 2.0
+    classes: tuple[str, ...] = PASCAL_PARTS
 
     kind: ClassVar[str] = "human_parts"
     label_kind: ClassVar[type[LabelKind]] = PartMap
@@ -155,7 +140,10 @@ class SaliencyMask(Mask):
 class Saliency(Categorical):
     """Foreground or background, class-balanced cross-entropy; read out as the probability of foreground."""
 
+    name: str = "saliency"
+    loss_weight: float = 5.0
     classes: tuple[str, ...] = ("background", "salient")
+
     kind: ClassVar[str] = "saliency"
     limits_class_share: ClassVar[bool] = False
     label_kind: ClassVar[type[LabelKind]] = SaliencyMask
@@ -171,10 +159,13 @@ class Saliency(Categorical):
         """0, 1 or ignored."""
         return SaliencyMask(self.name)
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels, times the share of the other class in the batch (balanced CE of the field)."""
+    def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Pixels of each class."""
         target = label.masked_fill(~mask, IGNORE_INDEX)
-        counts = processes.mean(torch.stack([(target == c).sum() for c in range(2)]).float())
+        return torch.stack([(target == c).sum(dtype=torch.float32) for c in range(2)])
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """One over the labelled pixels, times the share of the other class in the batch (balanced CE of the field)."""
         total = counts.sum().clamp_min(1)
         return (1 - counts / total) / total
 
@@ -185,19 +176,3 @@ class Saliency(Categorical):
     def figure(self, metric: Any, model: str) -> Any:
         """None: no class is decided on."""
         return None
-
-    def prediction_to_file(self, values: Label) -> Label:
-        """8-bit probability."""
-        return probability_to_file(values)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Probability of being salient -> float32 (H, W)."""
-        return probability_from_file(array, self, where)
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """Black to yellow by probability; ignored pixels grey."""
-        return saliency_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Probability of being salient."""
-        return [("0", SALIENCY_STOPS[0]), ("1", SALIENCY_STOPS[1])]

@@ -4,27 +4,19 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics.base import IGNORE_INDEX, Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
-from kdam_hf.rendering_kdam import EDGE_STOPS, edge_colors
 from kdam_hf.tasks.base import (
-    Label,
     Task,
     at_least_float32,
-    per_valid_pixel,
-    probability_from_file,
-    probability_to_file,
 )
 from kdam_hf.tasks.labels import LabelKind, Mask
 
@@ -78,22 +70,22 @@ class Edge(Task):
         """0, 1 or ignored."""
         return Mask(self.name)
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the labelled pixels."""
-        return per_valid_pixel(mask[:, None] & (label != IGNORE_INDEX), processes)
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """The labelled ones."""
+        return mask & (label[:, 0] != IGNORE_INDEX)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Weighted binary cross-entropy over labelled pixels."""
-        valid = mask[:, None] & (label != IGNORE_INDEX)
-        logits = at_least_float32(prediction[valid])
-        target = label[valid].to(logits)
-        weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight)
-        return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") * weights
+        valid = self.valid_pixels(label, mask)[:, None]
+        logits = at_least_float32(prediction).masked_fill(~valid, 0)
+        target = label.masked_fill(~valid, 0).to(logits)
+        weight = torch.where(target > 0, self.positive_weight, 1 - self.positive_weight).masked_fill(~valid, 0)
+        return F.binary_cross_entropy_with_logits(logits, target, weight * weights, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (B, 2, h, w)."""
+        """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (..., 2)."""
         z = at_least_float32(prediction)
-        return torch.cat([z, torch.zeros_like(z)], dim=1)
+        return torch.cat([z, torch.zeros_like(z)], dim=-1)
 
     def metric(self) -> Metric:
         """odsF, oisF and AP under the task's protocol, and the best pixel-exact F."""
@@ -119,19 +111,3 @@ class Edge(Task):
 
         precision, recall, _ = metric.curve()
         return precision_recall_figure({model: (precision, recall)}, self.name, f_name="odsF")
-
-    def prediction_to_file(self, values: Label) -> Label:
-        """8-bit probability."""
-        return probability_to_file(values)
-
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Probability of an edge -> float32 (1, H, W)."""
-        return probability_from_file(array, self, where)[None]
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """White background, dark edges; ignored pixels grey."""
-        return edge_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Probability of an edge."""
-        return [("0", EDGE_STOPS[0]), ("1", EDGE_STOPS[1])]

@@ -1,21 +1,17 @@
 """Surface normals: unit vectors, x right, y up, z towards the camera; supervised by L1, matched over fixed directions."""
 
-import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
-from kdam_hf.rendering_kdam import normal_colors
-from kdam_hf.tasks.base import Label, Task, at_least_float32, per_valid_pixel
-from kdam_hf.tasks.labels import LabelKind, Vectors, stored_vectors
+from kdam_hf.tasks.base import Task, at_least_float32
+from kdam_hf.tasks.labels import LabelKind, Vectors
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,6 @@ class Normals(Task):
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
     higher_is_better: ClassVar[bool] = False
-    stored_as: ClassVar[str] = ".npy"
     label_kind: ClassVar[type[LabelKind]] = Vectors
 
     @property
@@ -51,27 +46,29 @@ class Normals(Task):
         return "unit"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What the distribution over directions is made of."""
+        return {"directions": self.directions, "kappa": self.kappa}
+
+    @property
     def label(self) -> LabelKind:
         """Unit vectors or (0, 0, 0)."""
         return Vectors(self.name)
 
-    def loss_weights(self, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """One over the pixels with a normal."""
-        return per_valid_pixel(mask & (label != 0).any(1), processes)
+    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
+        """Those with a normal."""
+        return mask & (label != 0).any(1)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """L1 distance of unit vectors, summed over the three channels."""
-        valid = mask & (label != 0).any(1)
-        unit = F.normalize(at_least_float32(prediction.movedim(1, -1)[valid]), dim=-1, eps=1e-2)
-        return (unit - label.movedim(1, -1)[valid]).abs().sum() * weights
+        valid = self.valid_pixels(label, mask)[:, None]
+        unit = unit_vectors(at_least_float32(prediction).masked_fill(~valid, 1), dim=1)
+        return ((unit - label).masked_fill(~valid, 0).abs() * weights).sum()
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """kappa * <n, c_k> for `directions` unit vectors c_k; (B, directions, h, w)."""
-        vectors = at_least_float32(prediction)
-        # as F.normalize(eps=1e-2), whose norm over three channels takes longer than all the rest
-        unit = vectors / vectors.square().sum(1, keepdim=True).clamp_min(1e-4).sqrt()
-        centres = self.kappa * fibonacci_sphere(self.directions).to(unit)
-        return torch.einsum("kc,bchw->bkhw", centres, unit)
+        """kappa * <n, c_k> for `directions` unit vectors c_k; (..., directions)."""
+        unit = unit_vectors(at_least_float32(prediction), dim=-1)
+        return unit @ (self.kappa * fibonacci_sphere(self.directions)).to(unit).T
 
     def metric(self) -> Metric:
         """Mean, median and RMS angle, shares under the usual limits."""
@@ -84,27 +81,16 @@ class Normals(Task):
         edges, counts = metric.error_histogram()
         return error_figure(edges, {model: counts}, THRESHOLDS, "angle to the true normal", "°", self.name)
 
-    def prediction_to_file(self, values: Label) -> Label:
-        """float16 vectors, within 0.03 degrees."""
-        return values.astype(np.float16)
 
-    def prediction_from_file(self, array: Label, where: str) -> Tensor:
-        """Float vectors of any length, or 8-bit n = 2 v / 255 - 1 -> float32 (3, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(stored_vectors(array, self, where).transpose(2, 0, 1)))
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """(n + 1) / 2 as RGB; black where invalid."""
-        return normal_colors(values)
-
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Colours of the axes."""
-        return [("x, right", (255, 128, 128)), ("y, up", (128, 255, 128)), ("z, to camera", (128, 128, 255))]
+def unit_vectors(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors of length one along `dim`; shorter ones than 0.01 are divided by that. Faster than the library's norm."""
+    return vectors / vectors.square().sum(dim, keepdim=True).clamp_min(1e-4).sqrt()
 
 
+@cache
 def fibonacci_sphere(n: int) -> Tensor:
-    """n unit vectors spread evenly over the sphere along a golden spiral; (n, 3) float32."""
-    k = torch.arange(n, dtype=torch.float64)
-    z = 1 - (2 * k + 1) / n
-    azimuth = k * math.pi * (3 - 5**0.5)
-    radius = (1 - z.square()).sqrt()
-    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), z], -1).float()
+    """n unit vectors spread evenly over the sphere along a golden spiral; (n, 3) float32 on the CPU."""
+    k = np.arange(n)
+    z, azimuth = 1 - (2 * k + 1) / n, k * np.pi * (3 - 5**0.5)
+    radius = np.sqrt(1 - z**2)
+    return torch.from_numpy(np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], -1).astype(np.float32))

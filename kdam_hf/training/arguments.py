@@ -1,6 +1,7 @@
 """What a recipe may say, as dataclasses; the defaults are the training protocol of the field."""
 
 import os
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import check_repo_id
 
 PRECISIONS = ("auto", "bf16", "fp32")
-CACHE_DTYPES = ("fp16", "uint8", "fp32")
+CACHE_DTYPES = ("fp16", "fp32")
 # Others would publish optimizer state, which is a pickle.
 HUB_STRATEGIES = ("end", "every_save")
 
@@ -91,15 +92,15 @@ class DistillationArguments:
     teacher_cache: str | None = _field(
         None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
     )
-    teacher_cache_dtype: str = _field(
-        "fp16", "of the cache: fp16, uint8 (8-bit log-probabilities for tasks with class logits, else fp16) or fp32"
-    )
+    teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
     method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
     temperature: float = _field(8.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("concat", "inter-task match: concat (all tasks in one row), per_task or off")
     intra: bool = _field(True, "intra-task match")
-    kd_resolution: str = _field("stride4", "where cs is computed: stride4, as the models predict, or full, upsampled")
+    divergence: str = _field(
+        "cauchy_schwarz", "of both matches of cs; any function of kdam_hf.distillation.divergences"
+    )
     scale_by_temperature_squared: bool = _field(True, "multiply by T^2, so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:
@@ -111,11 +112,6 @@ class DistillationArguments:
                 raise KdamValueError(f"{name} is {getattr(self, name)}; expected at least 1, or leave it out.")
         if self.teacher_cache is not None and self.teacher_views is None:
             raise KdamValueError("teacher_cache needs teacher_views: how many fixed crops of each image it holds.")
-        if self.teacher_cache_dtype == "uint8" and self.method == "cwd":
-            raise KdamValueError(
-                "teacher_cache_dtype uint8 keeps probabilities over classes, but cwd compares raw logits over pixels; "
-                "use fp16."
-            )
 
 
 @dataclass
@@ -148,6 +144,7 @@ class KdamTrainingArguments(TrainingArguments):
     resume_from_checkpoint: str | None = _field(
         None, "a checkpoint folder, or 'last' for the newest in output_dir if there is one"
     )
+    logging_nan_inf_filter: bool = _field(False, "kept off: a loss that is not finite ends the training")
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
     dataloader_num_workers: int = _field(0, "worker processes that load data, and count in evaluation on a GPU")
@@ -158,8 +155,6 @@ class KdamTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Fill in what depends on other fields."""
-        if self.full_determinism:  # before anything asks the device: cuBLAS reads it once
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
@@ -178,6 +173,18 @@ class KdamTrainingArguments(TrainingArguments):
         output_dir = self.output_dir
         super().__post_init__()
         self.output_dir = output_dir  # which `TrainingArguments` makes up
+        if self.n_gpu > 1:
+            warnings.warn(
+                f"{self.n_gpu} GPUs are visible to one process, which uses one of them: DataParallel would change the batch. "
+                "Start one process per GPU: accelerate launch --num_processes N ...",
+                stacklevel=2,
+            )
+            self._n_gpu = 1
+        if self.full_determinism and self.device.type == "cuda":
+            raise KdamValueError(
+                "full_determinism on CUDA: bilinear upsampling, 2-D cross-entropy and adaptive pooling have no deterministic "
+                "gradient there; leave it out (seeds still fix data and weights), or train with use_cpu: true."
+            )
         if self.device.type == "cpu":
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from dataset_loaders import DenseDataset, check_id, check_sample, read_array
 from dataset_loaders.files import list_folder
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
-from kdam_hf.tasks.base import Label, as_map
+from kdam_hf.tasks.base import Label
 from kdam_hf.training.scoring import ImageMaps
 
 SUFFIXES = (".png", ".npy")
@@ -49,8 +50,8 @@ def save_maps(
 def _saved(maps: Iterable[ImageMaps], root: Path, tasks: Sequence[Task], ids: Sequence[str]) -> Iterator[ImageMaps]:
     for one in maps:
         for task in tasks:
-            stored = task.prediction_to_file(as_map(one.predictions[task.name]))
-            _write(root / task.name / (ids[one.index] + task.stored_as), stored)
+            stored = task.reader.to_file(as_map(one.predictions[task.name]))
+            _write(root / task.name / (ids[one.index] + task.reader.suffix), stored)
         yield one
 
 
@@ -102,7 +103,12 @@ class StoredPredictions(Dataset[ImageMaps]):
         predictions, labels, sources = {}, {}, {}
         for task in self._tasks:
             path = self._folders[task.name][self._ids[index]]
-            prediction = task.prediction_from_file(read_array(path), str(path))
+            try:
+                prediction = task.reader.from_file(read_array(path))
+            except DataIntegrityError:
+                raise
+            except ValueError as error:
+                raise DataIntegrityError(f"{path}: {task.name}: {error}") from error
             if prediction.shape[-2:] != (height, width):
                 found = "x".join(map(str, prediction.shape[-2:]))
                 raise DataIntegrityError(

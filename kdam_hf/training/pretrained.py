@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
 from kdam_hf.errors import BackboneWeightsError, CheckpointError
+from kdam_hf.io import file_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.weights_kdam import find_weights
 
@@ -131,6 +132,22 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         return classes[kind].from_pretrained(name_or_path, config=config)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{name_or_path}: the weights cannot be used: {first_line(error)}") from error
+
+
+def weights_sha256(name_or_path: str) -> str:
+    """SHA-256 of the file of weights that `load_model` reads, of a folder or hub id.
+
+    Raises:
+        CheckpointError: no weights there.
+    """
+    refuse_mistyped_folder(name_or_path)
+    try:
+        return file_sha256(find_weights(name_or_path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"no model at {name_or_path!r}: {first_line(error)} "
+            "Give a folder that train.py or distill.py wrote, or a hub id."
+        ) from error
 
 
 def refuse_mistyped_folder(name_or_path: str) -> None:

@@ -2,39 +2,55 @@
 
 Unusual here: losses are those of the global batch (`kdam_hf.distributed`); evaluation streams through additive metrics on
 a strided share of the split per process, so no prediction is kept and no image is counted twice; a non-finite loss stops
-before the optimizer step.
+before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
 import warnings
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_loaders import Collator, EpochSampler
-from kdam_hf.distillation import DistillationCriterion
-from kdam_hf.distillation.kernels import DenseLoss, Match, dense_loss, match_loss
+from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
-from kdam_hf.image_processing_kdam import STRIDE
-from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
+from kdam_hf.objective import Objective
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
-from kdam_hf.training.identity import describe_objective, tensors_hash
 from kdam_hf.training.loading import sample_name
 from kdam_hf.training.teacher import FrozenTeacher
-from kdam_hf.training.teacher_cache import TaughtDataset
+from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 Batch = Mapping[str, Any]
-# fields of the criterion that are part of the objective
-_MATCH = ("temperature", "beta", "inter", "intra", "resolution", "scale_by_temperature_squared")
+OBJECTIVE = "objective.safetensors"
+"""Of a checkpoint: the state of the method and of the weighting, where they have any."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A batch whose gradient was computed, and not yet used.
+
+    Args:
+        index: of its samples.
+        terms: values of its loss, detached.
+        teacher: the teacher's predictions.
+    """
+
+    index: Tensor
+    terms: dict[str, Tensor]
+    teacher: Mapping[str, Tensor] | None
 
 
 class MultiTaskTrainer(PublishingTrainer):
@@ -46,14 +62,17 @@ class MultiTaskTrainer(PublishingTrainer):
         tasks: the tasks of the model, in its order.
         train_dataset: yields training samples for keys (epoch, index).
         eval_dataset: yields full-size samples.
+        method: of distillation, for `DistillationTrainer`.
+        weighting: of the terms of the loss, see `Objective`.
         kwargs: passed to `PublishingTrainer`.
 
     Raises:
         KdamValueError: tasks differ from the model's, or fewer images than one batch.
     """
 
-    loss_is_scaled_for_ga = False
+    loss_is_scaled_for_ga = True
     views: int | None = None
+    _pending: list[Pending]
 
     def __init__(
         self,
@@ -62,6 +81,8 @@ class MultiTaskTrainer(PublishingTrainer):
         tasks: Sequence[Task],
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
+        method: Method | None = None,
+        weighting: Callable[[dict[str, Tensor]], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         names = [task.name for task in tasks]
@@ -70,10 +91,8 @@ class MultiTaskTrainer(PublishingTrainer):
                 f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order."
             )
         self.tasks = tuple(tasks)
+        self.objective = Objective(tasks, method, weighting).to(args.device)
         self._sampler: EpochSampler | None = None
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
-        self._summed_steps = 0
-        self._seen: list[Tensor] = []
         self._shape: torch.Size | None = None
         if train_dataset is not None:
             _check_length(train_dataset, args)
@@ -84,7 +103,7 @@ class MultiTaskTrainer(PublishingTrainer):
             model.to(memory_format=torch.channels_last)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
-        self.add_callback(_Watch(self))
+        self.add_callback(EpochAndGradientCallback(self))
 
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat and as plain data."""
@@ -96,96 +115,131 @@ class MultiTaskTrainer(PublishingTrainer):
             return "before the first batch"
         return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """With the parameters of the method and of the weighting, if they have any; these are not decayed."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        own = list(self.objective.parameters())
+        if is_new and own:
+            optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+        return optimizer
+
+    def save_extra(self, folder: Path) -> None:
+        """The state of the method and of the weighting."""
+        state = self.objective.state_dict()
+        if state:
+            save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
+
+    def restore_extra(self, folder: Path) -> None:
+        """Take up what `save_extra` left."""
+        if self.objective.state_dict():
+            self.objective.load_state_dict(load_file(folder / OBJECTIVE))
+
     # ---- losses -----------------------------------------------------------------------------------------------------
 
-    def objective(self, predictions: Mapping[str, Tensor], inputs: Batch) -> DenseLoss:
-        """The loss of a batch, and its named, weighted terms.
-
-        Args:
-            predictions: task name -> (B, C, h, w) at stride 4.
-            inputs: a batch of the collator.
-        """
-        return self._dense_loss(predictions, inputs, None)
-
-    def _dense_loss(self, predictions: Mapping[str, Tensor], inputs: Batch, match: Match | None) -> DenseLoss:
-        labels, mask = inputs["labels"], inputs["pixel_mask"]
-        return dense_loss(self.tasks, predictions, labels, mask, match, self.processes)
+    def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
+        """The batches of a step, and what their losses are divided by: accumulated batches are one large batch."""
+        batches = list(islice(epoch_iterator, num_batches))
+        if len(batches) < 2:
+            return batches, None
+        found = [self.objective.counts(batch["labels"], batch["pixel_mask"]) for batch in batches]
+        return batches, {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
 
     def compute_loss(
-        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: dict[str, Tensor] | None = None,
     ) -> Any:
-        """Sum of the loss terms; keeps their values for the next log line."""
-        self._shape = inputs["pixel_values"].shape
-        self._refuse_non_finite_images(inputs)
+        """The loss of a batch; keeps the values of its terms for the next log line.
+
+        Args:
+            model: the student.
+            inputs: a batch of the collator.
+            return_outputs: return the model's output too.
+            num_items_in_batch: the counts of all accumulated batches, of `get_batch_samples`.
+        """
+        images, mask = inputs["pixel_values"], inputs["pixel_mask"]
+        self._shape = images.shape
         layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
-        outputs = model(inputs["pixel_values"].contiguous(memory_format=layout), inputs["pixel_mask"])
-        with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
-            try:
-                loss, terms = self.objective(outputs.predictions, inputs)
-            except KdamValueError as error:  # of the teacher's predictions
-                raise KdamValueError(f"{self._where(inputs['index'])}: {error}") from error
-        self._refuse_non_finite(terms, inputs)
-        self._seen.append(inputs["index"])
-        for name, term in terms.items():
+        features = self.objective.needs_features
+        outputs = model(images.contiguous(memory_format=layout), mask, output_hidden_states=features)
+        taught = self._teacher_outputs(inputs)
+        with torch.autocast(images.device.type, enabled=False):
+            terms = self.objective(
+                outputs.predictions,
+                inputs["labels"],
+                mask,
+                None if taught is None else taught.predictions,
+                self.processes,
+                num_items_in_batch,
+                (outputs.hidden_states, taught.hidden_states) if features and taught is not None else None,
+            )
+            loss = self.objective.total(terms)
+        values = {name: term.detach() for name, term in terms.items()}
+        self._pending.append(Pending(inputs["index"], values, None if taught is None else taught.predictions))
+        for name, term in values.items():
             self._sums[name] += term
-        self._summed_steps += 1
         return (loss, outputs) if return_outputs else loss
+
+    def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
+        """What the teacher says of a batch; None without a teacher."""
+        return None
+
+    def end_step(self) -> None:
+        """Before the optimizer step: stop if anything is not finite, then count the step for the log line.
+
+        Raises:
+            NonFiniteLossError: a loss or the gradient is not finite; names the step and its samples.
+            KdamValueError: the teacher's prediction is not finite.
+        """
+        pending, self._pending = self._pending, []
+        for parameter in self.objective.parameters():  # no wrapper of the model averages them
+            if parameter.grad is not None:
+                parameter.grad = self.processes.mean(parameter.grad)
+        gradients = [p.grad for p in [*self.model.parameters(), *self.objective.parameters()] if p.grad is not None]
+        values = [value for one in pending for value in one.terms.values()]
+        finite = torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all()
+        if self.any_process(~finite):  # the one time in a step that the device is waited for
+            for one in pending:
+                self._refuse_non_finite(one)
+            samples = self._where(torch.cat([one.index for one in pending]))
+            raise NonFiniteLossError(
+                f"{samples}: the gradient is not finite; nothing was updated. "
+                "Check these samples, lower learning_rate, or set precision: fp32."
+            )
+        self._summed_steps += 1
+
+    def _refuse_non_finite(self, one: Pending) -> None:
+        bad = [name for name, value in one.terms.items() if not value.isfinite()]
+        taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
+        if bad and taught:
+            raise KdamValueError(
+                f"{self._where(one.index)}: the teacher's prediction is not finite for {', '.join(taught)}: a student must not "
+                "learn from it; run the teacher in float32 or bfloat16 and check its weights and these images."
+            )
+        if bad:
+            raise NonFiniteLossError(
+                f"{self._where(one.index)}: {', '.join(bad)} is not finite; nothing was updated. "
+                "Check these samples, lower learning_rate, or set precision: fp32."
+            )
 
     def _where(self, indices: Tensor) -> str:
         """Step and samples, in words."""
         samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
         return f"step {self.state.global_step}, {samples}"
 
-    def _refuse_non_finite_images(self, inputs: Batch) -> None:
-        """Before the model sees them: batch norms would keep what they saw."""
-        images = inputs["pixel_values"]
-        if not torch.stack(images.aminmax()).isfinite().all():
-            bad = inputs["index"][~images.isfinite().flatten(1).all(1)]
-            raise NonFiniteLossError(
-                f"{self._where(bad)}: pixel_values is not finite; nothing was updated. Check these samples and the transform."
-            )
-
-    def _refuse_non_finite(self, terms: Mapping[str, Tensor], inputs: Batch) -> None:
-        values = torch.stack(list(terms.values()))
-        if not values.isfinite().all():
-            bad = [name for name, value in zip(terms, values.tolist(), strict=True) if not _finite(value)]
-            raise NonFiniteLossError(
-                f"{self._where(inputs['index'])}: {', '.join(bad)} is not finite; nothing was updated. "
-                "Check these samples, lower learning_rate, or set precision: fp32."
-            )
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every loss term since the last log line, over all processes."""
-        if self._summed_steps and "loss" in logs:
-            for name in list(self._sums):
-                logs[name] = self.processes.mean(self._sums[name] / self._summed_steps).item()
-            self._sums.clear()
-            self._summed_steps = 0
-        super().log(logs, start_time)
-
-    def running_sums(self) -> dict[str, Any]:
-        """With the loss terms, one by one."""
-        terms = {name: value.item() for name, value in self._sums.items()}
-        return super().running_sums() | {"terms": terms, "summed_steps": self._summed_steps}
-
     def forget_sums(self) -> None:
-        """With the loss terms, and the samples of an unfinished step."""
+        """With the batches of an unfinished step."""
         super().forget_sums()
-        self._sums.clear()
-        self._summed_steps, self._seen = 0, []
-
-    def restore_sums(self, sums: dict[str, Any]) -> None:
-        """With the loss terms, one by one."""
-        super().restore_sums(sums)
-        self._summed_steps = sums["summed_steps"]
-        for name, value in sums["terms"].items():
-            self._sums[name] += value
+        self._pending = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        self._sampler = EpochSampler(len(dataset), data_seed(self.args), self.views)
+    def make_sampler(self) -> Sampler:
+        """Another order in every epoch."""
+        self._sampler = EpochSampler(len(self.train_dataset), data_seed(self.args), self.views)
         return self._sampler
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
@@ -210,58 +264,59 @@ class MultiTaskTrainer(PublishingTrainer):
 
 
 class DistillationTrainer(MultiTaskTrainer):
-    """Adds the match with a frozen teacher to the supervised losses.
+    """Adds the terms of a method, which compares the student with a frozen teacher.
 
     Args:
-        teacher: the frozen teacher; None for a `TaughtDataset`, or to train the same student without one.
-        criterion: the match; its method "none" goes with no teacher.
+        teacher: the frozen teacher; None for a `CachedTeacherDataset`, or to train the same student without one.
+        method: how the student learns from it; None goes with no teacher.
         views: fixed crops per image, taken in turn; new ones in every epoch for None.
         kwargs: of `MultiTaskTrainer`.
 
     Raises:
         KdamValueError: a method without a teacher, a teacher without a method, or two teachers; more views than are stored; a
-            criterion with tasks that this trainer does not have, or not with all of them at full resolution.
+            method of tasks that this trainer does not have.
     """
 
     def __init__(
         self,
         *args: Any,
         teacher: FrozenTeacher | None = None,
-        criterion: DistillationCriterion,
+        method: Method | None = None,
         views: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        replayed = isinstance(self.train_dataset, TaughtDataset)
+        super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
+        replayed = isinstance(self.train_dataset, CachedTeacherDataset)
         taught = teacher is not None or replayed
-        if taught != (criterion.method != "none"):
+        if taught != (method is not None):
             raise KdamValueError(
-                f"method {criterion.method!r} with {'a ' if taught else 'no '}teacher; "
-                "give a teacher for cs, kl, dist and cwd, and none for method none."
+                f"{'a' if taught else 'no'} teacher with method {'none' if method is None else method.name}; "
+                "give a teacher for a method, and none for method none."
             )
         if replayed:
-            _check_replay(self.train_dataset, teacher, views)
-        self._matched = _matched_tasks(self.tasks, criterion)
-        if criterion.couples_batch and self.args.gradient_accumulation_steps > 1:
+            _check_replay(self.train_dataset, teacher, views, method)
+        if method is not None and method.couples_batch and self.args.gradient_accumulation_steps > 1:
             warnings.warn(
                 f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
                 f"{self.matching_batch} by itself, which is another objective than one large batch; exactness would take a "
                 "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
                 stacklevel=2,
             )
-        self.criterion, self.views = criterion, views
+        self.views = views
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
 
     def describe(self) -> dict[str, Any]:
-        """With the match and who is matched, known by weights, not by name."""
-        match = {name: getattr(self.criterion, name) for name in _MATCH} if self.criterion.method != "none" else {}
-        facts = super().describe() | {"distillation.method": self.criterion.method, "distillation.views": self.views}
+        """With the method and who teaches, known by weights, not by name."""
+        method = self.objective.method
+        match = {} if method is None else method.settings()
+        facts = super().describe() | {
+            "distillation.method": "none" if method is None else method.name,
+            "distillation.views": self.views,
+        }
         if self.teacher is not None:
-            match |= {"teacher_sha256": tensors_hash(self.teacher.models), "teacher_bf16": self.teacher.bf16}
-        elif isinstance(self.train_dataset, TaughtDataset):
-            taught = self.train_dataset.cache.manifest
-            match |= {"teacher_sha256": " ".join(taught["teacher"]), "teacher_cache_dtype": taught["dtype"]}
-            match["teacher_bf16"] = taught["precision"] == "bf16"
+            match |= self.teacher.facts
+        elif isinstance(self.train_dataset, CachedTeacherDataset):
+            match |= self.train_dataset.cache.facts
         return facts | {f"distillation.{name}": value for name, value in match.items()}
 
     @property
@@ -269,32 +324,24 @@ class DistillationTrainer(MultiTaskTrainer):
         """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
         return self.args.per_device_train_batch_size * self.args.world_size
 
-    def objective(self, predictions: Mapping[str, Tensor], inputs: Batch) -> DenseLoss:
-        """Supervised terms and those of the match, at full resolution or at stride 4 as the criterion says."""
-        if self.criterion.method == "none" or self.criterion.beta == 0:
-            return super().objective(predictions, inputs)
-        taught = self._taught(inputs)
-        valid = stride_mask(inputs["pixel_mask"])
-        if self.criterion.resolution == "full":
-            return self._dense_loss(predictions, inputs, self.criterion.match(predictions, taught, valid))
-        supervised = super().objective(predictions, inputs)
-        if self.criterion.method == "cs":
-            settings = self.criterion.match(predictions, taught, valid)
-            total, terms = match_loss(self._matched, predictions, settings, valid, self.processes)
-            return DenseLoss(supervised.total + total, supervised.terms | terms)
-        match = self.criterion(predictions, taught, valid, self.processes)
-        total = supervised.total + torch.stack(list(match.values())).sum()
-        return DenseLoss(total, supervised.terms | {name: term.detach() for name, term in match.items()})
-
-    def _taught(self, inputs: Batch) -> dict[str, Tensor]:
-        """The teacher's predictions (B, C, h, w), replayed with the batch or made now, float32."""
+    def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
+        """Predictions (B, C, h, w) float32, replayed with the batch or made now."""
+        method = self.objective.method
+        if method is None or method.beta == 0:
+            return None
         if "teacher" in inputs or self.teacher is None:
-            return inputs["teacher"]
-        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"])
+            return KdamOutput(predictions=inputs["teacher"])
+        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"], features=method.needs_features)
 
 
-def _check_replay(dataset: TaughtDataset, teacher: FrozenTeacher | None, views: int | None) -> None:
+def _check_replay(
+    dataset: CachedTeacherDataset, teacher: FrozenTeacher | None, views: int | None, method: Method | None
+) -> None:
     stored = dataset.cache.views
+    if method is not None and method.needs_features:
+        raise KdamValueError(
+            f"method {method.name} compares features, but {dataset.cache.folder} holds predictions; run the teacher online."
+        )
     if teacher is not None:
         raise KdamValueError("a teacher and a dataset with the predictions of one; give one of them.")
     if views is None or views > stored:
@@ -303,56 +350,29 @@ def _check_replay(dataset: TaughtDataset, teacher: FrozenTeacher | None, views: 
         )
 
 
-def _matched_tasks(tasks: Sequence[Task], criterion: DistillationCriterion) -> list[Task]:
-    """Those of the criterion, which must be tasks of the trainer, settings included."""
-    names, foreign = [task.name for task in criterion.tasks], [t.name for t in criterion.tasks if t not in tasks]
-    if foreign:
-        raise KdamValueError(
-            f"the criterion matches {', '.join(foreign)}, which the trainer does not have with the same settings; make it "
-            f"from its tasks: {', '.join(task.name for task in tasks)}."
-        )
-    matched = [task for task in tasks if task.name in names]
-    if criterion.method != "none" and criterion.resolution == "full" and len(matched) < len(tasks):
-        raise KdamValueError(
-            f"resolution 'full' matches all of {', '.join(task.name for task in tasks)}, the criterion has {names}; give it "
-            "all, or use resolution 'stride4'."
-        )
-    return matched
-
-
-def stride_mask(pixel_mask: Tensor) -> Tensor:
-    """(B, H, W) bool -> (B, ceil(H/4), ceil(W/4)) bool: cells of the prediction grid that hold no padding."""
-    padding = (~pixel_mask)[:, None].float()
-    return F.max_pool2d(padding, STRIDE, ceil_mode=True)[:, 0] == 0
-
-
-class _Watch(TrainerCallback):
+class EpochAndGradientCallback(TrainerCallback):
     """Tells the sampler its epoch, however the data loader was wrapped, and stops before a step on broken gradients."""
 
     def __init__(self, trainer: MultiTaskTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the epoch."""
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`Trainer` forgets the gradients of the model alone."""
+        self.trainer.objective.zero_grad()
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
-        samples, self.trainer._seen = self.trainer._seen, []
-        if not torch.nn.utils.get_total_norm(gradients).isfinite():
-            raise NonFiniteLossError(
-                f"{self.trainer._where(torch.cat(samples))}: the gradient is not finite; nothing was updated. "
-                "Check these samples, lower learning_rate, or set precision: fp32."
-            )
+        """Check the losses and the gradient."""
+        self.trainer.end_step()
 
 
 def data_seed(args: KdamTrainingArguments) -> int:
     """The seed of sampling and augmentation."""
     return args.seed if args.data_seed is None else args.data_seed
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0
 
 
 def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:

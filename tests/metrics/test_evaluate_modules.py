@@ -1,4 +1,4 @@
-"""The `evaluate` modules give the numbers of the metrics they wrap, however maps are handed over."""
+"""The `evaluate` module gives the numbers of the metrics it wraps, however maps are handed over."""
 
 import ast
 import threading
@@ -66,14 +66,14 @@ every_task = pytest.mark.parametrize("task", CASES)
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """`evaluate.load` of a task's module, with caches of its own; the library is imported for these tests only."""
+    """`evaluate.load` of a configuration, with caches of its own; the library is imported for these tests only."""
     import evaluate
 
     folder = tmp_path_factory.mktemp("evaluate")
     evaluate.config.HF_MODULES_CACHE = folder / "modules"
 
     def load(task, **settings):
-        return evaluate.load(module_path(task), cache_dir=str(folder / "data"), **settings)
+        return evaluate.load(module_path(), task, cache_dir=str(folder / "data"), **settings)
 
     return load
 
@@ -86,27 +86,18 @@ def expected(task):
 
 
 @every_task
-def test_module_gives_the_numbers_of_its_metric(load, task):
+def test_arrays_tensors_single_maps_and_lists_add_up_to_the_numbers_of_the_metric(load, task):
     settings, _, maps, _ = CASES[task]
     predictions, references = maps()
     module = load(task, **settings)
-    assert module.compute(predictions=predictions, references=references) == pytest.approx(expected(task), rel=1e-12)
-    # nothing of the first call is left
-    assert module.compute(predictions=predictions, references=references) == pytest.approx(expected(task), rel=1e-12)
-
-
-@every_task
-def test_batches_single_maps_tensors_and_lists_add_up_to_the_whole(load, task):
-    settings, _, maps, _ = CASES[task]
-    predictions, references = maps()
-    module = load(task, **settings)
-    module.add_batch(predictions=torch.from_numpy(predictions[:1]), references=torch.from_numpy(references[:1]))
-    module.add(prediction=predictions[1], reference=references[1])
-    module.add_batch(predictions=predictions[2:3].tolist(), references=references[2:3].tolist())
-    assert len(module) == 3
-    values = module.compute(predictions=list(predictions[3:]), references=list(references[3:]))
-    assert values == pytest.approx(expected(task), rel=1e-9)
-    assert len(module) == 0
+    for _ in range(2):  # the second time nothing of the first is left
+        module.add_batch(predictions=torch.from_numpy(predictions[:1]), references=torch.from_numpy(references[:1]))
+        module.add(prediction=predictions[1], reference=references[1])
+        module.add_batch(predictions=predictions[2:3].tolist(), references=references[2:3].tolist())
+        assert len(module) == 3
+        values = module.compute(predictions=list(predictions[3:]), references=list(references[3:]))
+        assert values == pytest.approx(expected(task), rel=1e-9)
+        assert len(module) == 0
 
 
 @every_task
@@ -156,7 +147,7 @@ def test_protocols_combine_under_names(load):
     assert values["ours_miou"] > values["atrc_miou"]
 
 
-def test_modules_serve_as_compute_metrics_of_a_trainer_batch_by_batch(load):
+def test_module_serves_as_compute_metrics_of_a_trainer_batch_by_batch(load):
     """As `Trainer` calls it with `batch_eval_metrics=True`."""
     from transformers import EvalPrediction
 
@@ -173,7 +164,7 @@ def test_modules_serve_as_compute_metrics_of_a_trainer_batch_by_batch(load):
     assert values == pytest.approx(expected("semseg"))
 
 
-def test_misuse_is_refused_with_the_reason(load):
+def test_misuse_of_a_module_is_refused_with_the_reason(load):
     predictions, references = ids(5)
     module = load("semseg", num_classes=5)
     with pytest.raises(KdamValueError, match="nothing to compute"):
@@ -184,37 +175,41 @@ def test_misuse_is_refused_with_the_reason(load):
         module.add_batch(predictions=predictions[:2], references=references)
     with pytest.raises(KdamValueError, match=r"\(4, 12, 16\).*2 axes"):
         module.add(prediction=predictions, reference=references)
-    with pytest.raises(KdamValueError, match="unknown protocol"):
-        load("depth", protocol="theirs")
-    with pytest.raises(KdamValueError, match="bsds, nyud, pascal"):
-        load("edge", boundaries="cityscapes")
 
 
-def test_unknown_task_is_refused_with_those_there_are():
-    with pytest.raises(KdamValueError, match=r"'pose'.*depth.*edge.*semseg"):
-        module_path("pose")
+@pytest.mark.parametrize(
+    ("configuration", "settings", "given"),
+    [
+        (None, {}, ("None", "human_parts")),
+        ("pose", {}, ("'pose'", "semseg")),
+        ("depth", {"protocol": "theirs"}, ("'theirs'", "invpt")),
+        ("edge", {"boundaries": "cityscapes"}, ("'cityscapes'", "nyud")),
+        ("semseg", {}, ("semseg", "num_classes")),
+        ("depth", {"num_classes": 3}, ("depth", "num_classes")),
+    ],
+)
+def test_unusable_settings_are_refused_with_what_was_given(load, configuration, settings, given):
+    with pytest.raises(KdamValueError) as caught:
+        load(configuration, **settings)
+    assert all(word in str(caught.value) for word in given)
 
 
-@every_task
-def test_folder_is_a_metric_repository(task):
-    folder = Path(module_path(task))
+def test_folder_is_a_metric_repository_whose_card_explains_every_configuration_and_value():
+    folder = Path(module_path())
     assert {path.name for path in folder.iterdir() if path.is_file()} == {f"{folder.name}.py", "README.md"}
     card = (folder / "README.md").read_text()
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["title"] == folder.name
     assert header["tags"] == ["evaluate", "metric"]
-    assert "pip install kdam-hf" in card
-    for key in expected(task):
-        assert f"`{key}`" in card, f"{key} is not explained"
+    for task in CASES:
+        assert all(f"`{name}`" in card for name in (task, *CASES[task][0], *expected(task)))
 
 
-def test_evaluate_is_imported_by_its_modules_only():
+def test_evaluate_is_imported_by_its_module_only():
     for path in ROOT.rglob("*.py"):
-        if path.parent == ROOT / "evaluate_modules" and path.name == "streaming.py":
+        if path.parent == Path(module_path()):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             assert not any(name.split(".")[0] == "evaluate" for name in names), path
-            if any(name.endswith("evaluate_modules") for name in names):
-                assert ROOT / "evaluate_modules" in path.parents, path

@@ -4,8 +4,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from kdam_hf import KdamImageProcessor, KdamOutput, KdamStudent, image_processing_kdam
-from kdam_hf.image_processing_kdam import decode, read_out, upsample
+from kdam_hf import KdamImageProcessor, KdamOutput, KdamStudent
 from kdam_hf.presets import make_config
 
 
@@ -64,41 +63,6 @@ def test_large_photos_are_reduced_small_ones_kept_and_maps_have_the_photos_size(
         assert torch.allclose(maps["normals"].norm(dim=0), torch.ones(()), atol=1e-5)
         assert 0 <= maps["edge"].min() <= maps["edge"].max() <= 1
         assert 0 <= maps["saliency"].min() <= maps["saliency"].max() <= 1
-
-
-def test_upsampling_is_pixel_exact_at_sizes_that_are_no_multiple_of_four():
-    ramp = torch.arange(8.0)[None, None, None].expand(1, 1, 6, 8) * 4 + 1.5
-    full = upsample(ramp, (22, 30))
-    assert full.shape == (1, 1, 22, 30)
-    torch.testing.assert_close(full[0, 0, 5, 4:26], torch.arange(4.0, 26.0))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 3), (41, 57), (60, 80)])
-@pytest.mark.parametrize(("readout", "channels"), [("argmax", 7), ("foreground", 2), ("sigmoid", 1), ("unit", 3)])
-def test_decoding_in_bands_of_rows_is_upsampling_and_reading_out(monkeypatch, size, readout, channels):
-    """Whole numbers are interpolated without rounding, so that ties between classes stay ties."""
-    shape = 2, channels, -(-size[0] // 4), -(-size[1] // 4)
-    prediction = torch.randint(-4, 5, shape, generator=torch.Generator().manual_seed(0)).float()
-    expected = read_out(upsample(prediction, size), readout)
-    for cached in (1, 2000, 1 << 19):
-        monkeypatch.setattr(image_processing_kdam, "CACHED", cached)
-        for given in (prediction, prediction.contiguous(memory_format=torch.channels_last), prediction.bfloat16()):
-            decoded = decode(given, size, readout)
-            assert decoded.is_contiguous()
-            torch.testing.assert_close(decoded, expected, rtol=0, atol=0 if readout == "argmax" else 3e-7)
-        torch.testing.assert_close(decode(prediction, size, "none"), upsample(prediction, size), rtol=0, atol=0)
-
-
-def test_a_map_too_small_for_the_size_is_not_stretched():
-    assert decode(torch.zeros(1, 5, 2, 3), (20, 20), "argmax").shape == (1, 8, 12)
-
-
-def test_read_out_gives_ids_probabilities_metres_and_unit_vectors():
-    z = torch.randn(2, 2, 3, 4)
-    assert torch.equal(read_out(z, "argmax"), z.argmax(1))
-    torch.testing.assert_close(read_out(z, "foreground"), z.softmax(1)[:, 1])
-    torch.testing.assert_close(read_out(z[:, :1], "sigmoid"), 1 / (1 + (-z[:, :1]).exp()))
-    torch.testing.assert_close(read_out(z, "unit").norm(dim=1), torch.ones(2, 3, 4))
 
 
 def test_settings_survive_saving(all_tasks, tmp_path):

@@ -16,8 +16,6 @@ from transformers import pipeline
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
 from kdam_hf import KdamImageProcessor, KdamStudent, MultiTaskDensePredictionPipeline
-from kdam_hf.image_processing_kdam import enlarged, upsample
-from kdam_hf.pipeline_kdam import average
 from kdam_hf.presets import make_config
 from kdam_hf.tasks import NYUD_V2, make_task, task_from_spec
 
@@ -63,7 +61,7 @@ def assert_same(results, expected, atol=0.0):
         for key in result:
             given, wanted = np.asarray(result[key]), np.asarray(expected[name][key])
             assert given.dtype == wanted.dtype
-            np.testing.assert_allclose(given, wanted, rtol=0, atol=atol, err_msg=f"{name} {key}")
+            np.testing.assert_allclose(given, wanted, rtol=1e-5 if atol else 0, atol=atol, err_msg=f"{name} {key}")
 
 
 def mirror(values):
@@ -149,17 +147,6 @@ def test_pictures_are_those_of_the_tasks(pipe, photos):
         np.testing.assert_array_equal(np.asarray(result["picture"]), task_from_spec(spec).render(result["values"]))
 
 
-@pytest.mark.parametrize("readout", ["argmax", "foreground", "sigmoid", "unit", "none"])
-def test_bands_of_rows_are_one_interpolation(readout):
-    channels = {"argmax": 5, "foreground": 2, "unit": 3}.get(readout, 1)
-    prediction = torch.randn(1, channels, 9, 12, generator=torch.Generator().manual_seed(1))
-    seen, size = (35, 46), (421, 553)
-    whole = torch.nn.functional.interpolate(upsample(prediction, seen), size, mode="bilinear")
-    torch.testing.assert_close(torch.cat(list(enlarged(prediction, seen, size)), 2), whole, rtol=0, atol=1e-5)
-    values = average([prediction], seen, size, readout, keep=False)["values"]
-    assert values.shape[:2] == size
-
-
 def test_paths_arrays_and_urls_give_the_same_values_as_the_picture(pipe, photos, tmp_path):
     photo = photos[0]
     photo.save(tmp_path / "a photo.png")
@@ -174,7 +161,7 @@ def test_paths_arrays_and_urls_give_the_same_values_as_the_picture(pipe, photos,
             f"{url}/a%20photo.png",
         ):
             assert_same(pipe(given), expected)
-        with pytest.raises(ValueError, match="not a readable photo"):
+        with pytest.raises(ValueError, match="could not be fetched"):
             pipe(f"{url}/missing.png")
         server.shutdown()
     with pytest.raises(ValueError, match="could not be fetched"):
@@ -216,15 +203,15 @@ def bad_inputs(tmp_path):
         (tmp_path / "empty.jpg", "not a readable photo"),
         (tmp_path / "cut.jpg", "not a readable photo"),
         (tmp_path / "long.png", "20000x20 pixels"),
-        (tmp_path / "large.png", "9000x9000 pixels; expected at most 50,000,000"),
-        (tmp_path / "bomb.png", "too large"),
+        (tmp_path / "large.png", "9000x9000 pixels.*50,000,000"),
+        (tmp_path / "bomb.png", "not a readable"),
         (tmp_path / "deep.png", "8 bits"),
         (tmp_path / "missing.png", "no such photo"),
         (tmp_path, "not a readable photo"),
         ("", "no such photo"),
-        (np.zeros((4, 4, 3)), "float64 array"),
-        (np.zeros((0, 4, 3), np.uint8), "empty"),
-        (7, "int given"),
+        (np.zeros((4, 4, 3)), "float64"),
+        (np.zeros((0, 4, 3), np.uint8), "4x0 pixels"),
+        (7, "int is 7"),
     ]
 
 

@@ -17,8 +17,8 @@ from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
 from kdam_hf import KdamImageProcessor, KdamStudent
 from kdam_hf.errors import CheckpointError, ExportError, KdamValueError
-from kdam_hf.image_processing_kdam import READOUTS
 from kdam_hf.presets import make_config
+from kdam_hf.readout_kdam import READOUTS, readout_of
 from kdam_hf.tasks import make_task
 from kdam_hf.training import evaluate_model
 
@@ -160,10 +160,9 @@ def test_numpy_enlarges_as_torch_does(runner, size):
 def test_numpy_reads_out_as_the_processor_does(runner, readout):
     channels = 1 if readout in ("sigmoid", "none") else 3
     values = 4 * np.random.default_rng(0).normal(size=(channels, 5, 6)).astype(np.float32)
-    expected = READOUTS[readout](torch.from_numpy(values)[None])[0].numpy()
-    expected = (
-        expected.transpose(1, 2, 0) if readout == "unit" else expected.squeeze(0) if expected.ndim == 3 else expected
-    )
+    reader = readout_of({"name": "a", "readout": readout, "channels": channels, "class_names": [], "settings": {}})
+    read = reader.values(torch.from_numpy(values).movedim(0, -1)[None])[0].numpy()
+    expected = read[..., 0] if read.shape[2:] == (1,) else read
     np.testing.assert_allclose(runner.read_out(values, readout), expected, atol=1e-5)
 
 

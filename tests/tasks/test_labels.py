@@ -156,6 +156,6 @@ def test_a_flow_survives_preparation_crop_flip_scale_tensor_and_padding(tmp_path
 
 
 def test_the_ignore_index_is_one_number():
-    from kdam_hf import rendering_kdam  # travels with published models, so it may not import the constant
+    from kdam_hf import readout_kdam  # travels with published models, so it may not import the constant
 
-    assert rendering_kdam.IGNORE_INDEX == IGNORE_INDEX == make_task("semseg", ["a", "b"]).label.invalid
+    assert readout_kdam.IGNORE_INDEX == IGNORE_INDEX == make_task("semseg", ["a", "b"]).label.invalid

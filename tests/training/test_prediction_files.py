@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EvalTransform, SubsetDataset, TransformedDataset, open_dataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks.base import as_map
+from kdam_hf.readout_kdam import as_map
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.scoring import count_maps, flat_values, make_metrics
@@ -34,8 +34,8 @@ def saved(kit, rooms, tmp_path):
 def rounded(kit, maps):
     """The maps as files would hold them, without files."""
     for one in maps:
-        stored = {task.name: task.prediction_to_file(as_map(one.predictions[task.name])) for task in kit.tasks}
-        held = {task.name: task.prediction_from_file(stored[task.name], "") for task in kit.tasks}
+        stored = {task.name: task.reader.to_file(as_map(one.predictions[task.name])) for task in kit.tasks}
+        held = {task.name: task.reader.from_file(stored[task.name]) for task in kit.tasks}
         yield replace(one, predictions=held)
 
 

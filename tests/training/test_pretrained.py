@@ -43,35 +43,34 @@ def test_weights_of_a_classification_checkpoint_arrive_in_the_backbone(kind, tmp
     assert all(torch.equal(source[same[k]], target[k]) for k in shared)
 
 
+def spoil(folder, part, value=None):
+    """Take a weight away, or fill it."""
+    weights = load_file(folder / "model.safetensors")
+    key = next(k for k in weights if part in k and k.endswith("weight"))
+    weights[key] = torch.full_like(weights[key], value or 0)
+    save_file({k: v for k, v in weights.items() if k != key or value}, folder / "model.safetensors", {"format": "pt"})
+
+
 @pytest.mark.fault(28)
-def test_a_missing_weight_is_an_error_that_names_it(tmp_path):
-    classifier("swin", tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    gone = next(k for k in weights if "attention" in k and "weight" in k)
-    save_file({k: v for k, v in weights.items() if k != gone}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(BackboneWeightsError, match="missing from the checkpoint"):
-        load_backbone_weights(student("swin"), str(tmp_path))
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"), [("swin", None, "missing from"), ("convnext", float("nan"), "not finite")]
+)
+def test_a_weight_that_is_missing_or_not_finite_is_an_error_that_names_it(tmp_path, kind, value, problem):
+    classifier(kind, tmp_path)
+    part = "attention" if kind == "swin" else "dwconv"
+    spoil(tmp_path, part, value)
+    with pytest.raises(BackboneWeightsError, match=problem) as raised:
+        load_backbone_weights(student(kind), str(tmp_path))
+    assert part in str(raised.value)
 
 
 @pytest.mark.fault(28)
 def test_weights_of_another_kind_or_size_are_refused(tmp_path):
     classifier("swin", tmp_path)
-    with pytest.raises(BackboneWeightsError, match="holds a swin, the model has a convnext"):
+    with pytest.raises(BackboneWeightsError, match=r"swin, .* convnext"):
         load_backbone_weights(student("convnext"), str(tmp_path))
-    other = KdamStudent(make_config("student", "swin-tiny", NYUD_V2))
     with pytest.raises(BackboneWeightsError, match="unknown to the checkpoint's architecture"):
-        load_backbone_weights(other, str(tmp_path))
-
-
-@pytest.mark.fault(28)
-def test_weights_that_are_not_finite_are_refused(tmp_path):
-    classifier("convnext", tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    key = next(k for k in weights if "dwconv.weight" in k)
-    weights[key][0] = float("nan")
-    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(BackboneWeightsError, match="not finite"):
-        load_backbone_weights(student("convnext"), str(tmp_path))
+        load_backbone_weights(KdamStudent(make_config("student", "swin-tiny", NYUD_V2)), str(tmp_path))
 
 
 def test_the_architecture_is_read_from_the_checkpoint(tmp_path):
@@ -94,31 +93,18 @@ def test_what_an_older_library_wrote_beside_the_architecture_is_left_behind(tmp_
 
 
 @pytest.mark.fault(27, 28)
-def test_incomplete_or_foreign_models_do_not_load(tmp_path):
-    model = student("convnext")
-    model.save_pretrained(tmp_path / "m")
+def test_what_is_no_whole_model_of_ours_does_not_load(tmp_path):
+    student("convnext").save_pretrained(tmp_path / "m")
     assert type(load_model(str(tmp_path / "m"))) is KdamStudent
-    weights = load_file(tmp_path / "m" / "model.safetensors")
-    weights.pop("decoder.norm.weight")
-    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match="missing keys"):
-        load_model(str(tmp_path / "m"))
-    with pytest.raises(CheckpointError, match="no model at"):
-        load_model(str(tmp_path / "nothing"))
+    spoil(tmp_path / "m", "decoder.norm")
+    student("convnext").save_pretrained(tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"not weights")
     classifier("swin", tmp_path / "swin")
-    with pytest.raises(CheckpointError, match="is a swin"):
-        load_model(str(tmp_path / "swin"))
-
-
-@pytest.mark.fault(27)
-def test_unreadable_weights_are_named(tmp_path):
-    model = student("convnext")
-    model.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_model(str(tmp_path))
-    with pytest.raises(BackboneWeightsError, match="no backbone at '/nowhere'"):
-        load_backbone_weights(model, "/nowhere")
+    for name, word in (("m", "missing keys"), ("nothing", "no model"), ("broken", "cannot be"), ("swin", "is a swin")):
+        with pytest.raises(CheckpointError, match=word):
+            load_model(str(tmp_path / name))
+    with pytest.raises(BackboneWeightsError, match="/nowhere"):
+        load_backbone_weights(student("convnext"), "/nowhere")
 
 
 def test_a_mistyped_folder_is_told_from_a_hub_id_without_asking_the_hub(tmp_path, monkeypatch):

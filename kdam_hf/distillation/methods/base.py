@@ -1,0 +1,199 @@
+"""What a method of distillation is: predictions of student and teacher in, named loss terms with gradient out.
+
+Shapes: B batch, C channels of a prediction, K channels of its distribution, h w stride-4 map, N valid pixels.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdam_hf.distributed import LOCAL, Processes
+from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import Task
+from kdam_hf.tasks.base import at_least_float32
+
+Maps = Mapping[str, Tensor]
+METHODS: dict[str, type["Method"]] = {}
+
+
+class Method(nn.Module, ABC):
+    """One way to learn from a teacher. Its parameters, if it has any, are trained and saved with the run.
+
+    A subclass keeps every argument as an attribute of its name, and has a `name` by which it is known.
+
+    Args:
+        tasks: the distilled tasks in canonical order; predictions may hold more.
+        beta: weight of all its terms, finite and >= 0.
+
+    Raises:
+        KdamValueError: no task, or a beta out of range.
+    """
+
+    name: ClassVar[str]
+    couples_batch: bool = False
+    """Whether a pixel's term depends on the other images of the batch."""
+    needs_features: ClassVar[bool] = False
+    """Whether `terms` is given the backbone's maps of both models."""
+
+    def __init__(self, tasks: Sequence[Task], beta: float = 0.5) -> None:
+        super().__init__()
+        if not tasks:
+            raise KdamValueError(f"method {self.name!r} was given no task: name at least one.")
+        if not 0 <= beta < math.inf:
+            raise KdamValueError(f"beta is {beta}: a loss weight must be finite and >= 0.")
+        self.tasks, self.beta = tuple(tasks), beta
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            METHODS[cls.name] = cls
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments it was made with, as plain data: part of what a run computes."""
+        return {
+            key: getattr(self, key) for key in signature(type(self).__init__).parameters if key not in ("self", "tasks")
+        }
+
+    @abstractmethod
+    def terms(
+        self,
+        student: Maps,
+        teacher: Maps,
+        valid: Tensor,
+        pixels: Tensor | float,
+        processes: Processes = LOCAL,
+        features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted terms by name; their sum is the distillation loss.
+
+        Args:
+            student: task name -> predictions (B, C, h, w), floating.
+            teacher: task name -> predictions of the same batch and channels, any size; without gradient.
+            valid: (B, h, w) bool, False on padding.
+            pixels: what sums over pixels are divided by: the mean number of valid pixels of all processes, at least 1.
+            processes: those that share the batch; averaged over them, terms are those of the global batch.
+            features: the backbones' maps of student and teacher, for a method with `needs_features`.
+
+        Raises:
+            KdamValueError: a missing task, or shapes that do not fit.
+        """
+
+
+class LogitMethod(Method):
+    """Compares log-probabilities of valid pixels; a subclass only says how.
+
+    Args:
+        tasks: as of `Method`.
+        beta: as of `Method`.
+        temperature: softmax temperature T of both distributions, > 0.
+        scale_by_temperature_squared: multiply the terms by T^2, so that a softer distribution does not shrink their gradient.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        beta: float = 0.5,
+        temperature: float = 8.0,
+        scale_by_temperature_squared: bool = True,
+    ) -> None:
+        super().__init__(tasks, beta)
+        if not 0 < temperature < math.inf:
+            raise KdamValueError(f"temperature is {temperature}: logits are divided by it, give a finite value > 0.")
+        self.temperature, self.scale_by_temperature_squared = temperature, scale_by_temperature_squared
+
+    @property
+    def scale(self) -> float:
+        """Factor of every term."""
+        return self.beta * (self.temperature**2 if self.scale_by_temperature_squared else 1)
+
+    def terms(
+        self,
+        student: Maps,
+        teacher: Maps,
+        valid: Tensor,
+        pixels: Tensor | float,
+        processes: Processes = LOCAL,
+        features: Any = None,
+    ) -> dict[str, Tensor]:
+        """See `Method.terms`; float32, or float64 for float64 predictions."""
+        teacher = aligned(self.tasks, student, teacher, valid)
+        kept = valid.flatten().nonzero()[:, 0]
+        # autocast would take the products inside a task's rule back to half precision
+        with torch.autocast(valid.device.type, enabled=False):
+            z, t = (
+                {task.name: self._logits(task, maps[task.name], kept) for task in self.tasks}
+                for maps in (student, teacher)
+            )
+            found = self.compare(z, t, kept // valid[0].numel(), pixels, processes)
+        return {f"kd_{name}": self.scale * term for name, term in found.items()}
+
+    def _logits(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
+        rows = at_least_float32(prediction.permute(0, 2, 3, 1).flatten(0, 2))
+        return task.distribution_logits(rows if len(kept) == len(rows) else rows[kept]) / self.temperature
+
+    @abstractmethod
+    def compare(
+        self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
+    ) -> dict[str, Tensor]:
+        """Unweighted terms by name, without `kd_`.
+
+        Args:
+            student: task name -> distribution logits over the temperature, (N, K).
+            teacher: the same names and shapes.
+            image: (N,) int64, index of the image each pixel belongs to.
+            pixels: as of `Method.terms`.
+            processes: as of `Method.terms`.
+        """
+
+
+def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | None:
+    """The method called `name`, with those of the settings that it has; None for "none".
+
+    Raises:
+        KdamValueError: an unknown name, or a value out of range.
+    """
+    if name == "none":
+        return None
+    if name not in METHODS:
+        raise KdamValueError(f"method {name!r} is not known: choose one of none, {', '.join(METHODS)}.")
+    known = signature(METHODS[name].__init__).parameters
+    return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
+
+
+def log_softmax(logits: Maps) -> dict[str, Tensor]:
+    """Log-probabilities (N, K) of every task's logits."""
+    return {name: torch.log_softmax(x, 1) for name, x in logits.items()}
+
+
+def aligned(tasks: Sequence[Task], student: Maps, teacher: Maps, valid: Tensor) -> dict[str, Tensor]:
+    """The teacher's predictions of `tasks`, resized to the student's maps where sizes differ.
+
+    Raises:
+        KdamValueError: a task that one of them lacks, another batch or number of channels, or a mask of another kind.
+    """
+    found = {}
+    for name in (task.name for task in tasks):
+        for who, predictions in (("student", student), ("teacher", teacher)):
+            if name not in predictions:
+                raise KdamValueError(
+                    f"the {who} predicts {sorted(predictions)}, not {name!r}: distil tasks that both models have."
+                )
+        s, t = student[name], teacher[name].detach()
+        if s.ndim != 4 or t.ndim != 4 or s.shape[:2] != t.shape[:2]:
+            raise KdamValueError(
+                f"teacher predicts {name} of shape {tuple(t.shape)}, student {tuple(s.shape)}: batch and channels must agree; "
+                "build both models with the same classes."
+            )
+        if valid.dtype != torch.bool or valid.shape != (s.shape[0], *s.shape[2:]):
+            raise KdamValueError(
+                f"{name}: predictions are {tuple(s.shape)}, valid is {valid.dtype} {tuple(valid.shape)}: expected "
+                "(B, C, h, w) and bool (B, h, w); bring the mask to the size of the map."
+            )
+        found[name] = t if t.shape == s.shape else F.interpolate(at_least_float32(t), s.shape[2:], mode="bilinear")
+    return found

@@ -1,0 +1,148 @@
+"""The objective of a training: supervised losses and the terms of a method, named, weighted, with gradient.
+
+It is the only thing a trainer calls. It never asks which method or task it holds.
+
+Shapes: B batch, C channels of a prediction, h w stride-4 map, H W full resolution (H <= 4 h, W <= 4 w).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdam_hf.configuration_kdam import STRIDE
+from kdam_hf.distillation.dense import dense_loss
+from kdam_hf.distillation.methods import Method
+from kdam_hf.distributed import LOCAL, Processes
+from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import Task
+
+Maps = Mapping[str, Tensor]
+Counts = dict[str, Tensor]
+_PIXELS, _OWN_PIXELS = "", "own"  # keys beside those of tasks: of all accumulated batches, of this one
+
+
+class Objective(nn.Module):
+    """Supervised losses of all tasks at full resolution, and what a method adds at stride 4.
+
+    Args:
+        tasks: in canonical order.
+        method: how the student learns from a teacher; None for the supervised losses alone.
+        weighting: terms by name -> the loss; their sum by default. It may use the gradient of every term, and may be a
+            module with parameters of its own.
+
+    Raises:
+        KdamValueError: the method has a task that is not among `tasks` with the same settings.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        method: Method | None = None,
+        weighting: Callable[[dict[str, Tensor]], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        foreign = [task.name for task in (method.tasks if method is not None else ()) if task not in tasks]
+        if foreign:
+            raise KdamValueError(
+                f"the method matches {', '.join(foreign)}, but the tasks are {', '.join(task.name for task in tasks)}, or have "
+                "other settings; make the method from these tasks."
+            )
+        self.tasks, self.method, self.weighting = tuple(tasks), method, weighting
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether both models must give the maps of their backbones."""
+        return self.method is not None and self.method.needs_features
+
+    def counts(self, labels: Maps, mask: Tensor) -> Counts:
+        """What the losses of a batch are divided by; the counts of accumulated batches add up.
+
+        Args:
+            labels: task name -> label (B, ..., H, W) as the task's label makes it.
+            mask: (B, H, W) bool, False on padding.
+        """
+        found = {task.name: task.loss_counts(labels[task.name], mask) for task in self.tasks}
+        return found | {_PIXELS: stride_mask(mask).sum(dtype=torch.float32).reshape(1)}
+
+    def forward(
+        self,
+        predictions: Maps,
+        labels: Maps,
+        mask: Tensor,
+        teacher_predictions: Maps | None = None,
+        processes: Processes = LOCAL,
+        counts: Counts | None = None,
+        features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted terms by name: `loss_<task>`, then those of the method.
+
+        Args:
+            predictions: task name -> (B, C, ceil(H/4), ceil(W/4)), floating.
+            labels: as of `counts`.
+            mask: as of `counts`.
+            teacher_predictions: task name -> (B, C, h, w), for a method.
+            processes: those that share the batch; averaged over them, terms are those of the global batch.
+            counts: the sum of those of all accumulated batches; of this batch alone by default.
+            features: the backbones' maps of student and teacher, where `needs_features`.
+
+        Returns:
+            Scalars, float32 (float64 for float64 predictions), zero with a gradient path where nothing is valid.
+
+        Raises:
+            KdamValueError: a missing task, a missing teacher, or shapes that do not fit.
+        """
+        self._check(predictions, labels, mask)
+        own = self.counts(labels, mask)
+        mean = _mean_over(processes, (counts or own) | {_OWN_PIXELS: own[_PIXELS]})
+        terms = {}
+        for task in self.tasks:
+            weights = task.loss_weights(mean[task.name])
+            loss = dense_loss(task, predictions[task.name], labels[task.name], mask, weights)
+            terms[f"loss_{task.name}"] = task.loss_weight * loss
+        if self.method is None or self.method.beta == 0:
+            return terms
+        if teacher_predictions is None:
+            raise KdamValueError(
+                f"method {self.method.name!r} needs the teacher's predictions; give them, or use no method."
+            )
+        pixels = mean[_OWN_PIXELS][0].clamp_min(1)
+        found = self.method.terms(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
+        # a mean over this batch, as its share of the mean over all accumulated ones
+        share = pixels / mean[_PIXELS][0].clamp_min(1)
+        return terms | {name: term * share for name, term in found.items()}
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The loss: what the weighting makes of the terms, or their sum."""
+        return self.weighting(terms) if self.weighting is not None else torch.stack([*terms.values()]).sum()
+
+    def _check(self, predictions: Maps, labels: Maps, mask: Tensor) -> None:
+        small = tuple(-(-side // STRIDE) for side in mask.shape[1:])
+        for task in self.tasks:
+            x, label = (
+                None if maps.get(task.name) is None else tuple(maps[task.name].shape) for maps in (predictions, labels)
+            )
+            expected = (mask.shape[0], task.channels, *small)
+            if x != expected:
+                raise KdamValueError(
+                    f"{task.name}: the prediction is {x}; expected {expected} for a mask {tuple(mask.shape)}."
+                )
+            if label is None or label[-2:] != mask.shape[1:] or label[0] != len(mask):
+                raise KdamValueError(
+                    f"{task.name}: the label is {label}; expected (B, ..., H, W) of a mask {tuple(mask.shape)}."
+                )
+
+
+def stride_mask(pixel_mask: Tensor) -> Tensor:
+    """(B, H, W) bool -> (B, ceil(H/4), ceil(W/4)) bool: cells of the prediction grid that hold no padding."""
+    padding = (~pixel_mask)[:, None].float()
+    return F.max_pool2d(padding, STRIDE, ceil_mode=True)[:, 0] == 0
+
+
+def _mean_over(processes: Processes, counts: Counts) -> dict[str, Tensor]:
+    """The processes' mean counts, in one collective."""
+    flat: Any = torch.cat([*counts.values()])
+    parts = processes.mean(flat).split([len(x) for x in counts.values()])
+    return dict(zip(counts, parts, strict=True))

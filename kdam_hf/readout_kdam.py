@@ -1,0 +1,388 @@
+"""How a prediction is read: the one table of values, averages, colours, words and files.
+
+`readout_of(entry)` is the reader of one task; `entry` is the task's entry in a model's config, as made by `Task.spec`. Its key
+`readout` names a class in `READOUTS`, at the end of this file. A new readout is one more class; nothing else knows the names.
+What a reader offers:
+
+- `decode(prediction, size)`, `read(views, ...)`: predictions at stride 4 -> values at full size, averaged over mirrored views;
+- `words`, `has_ids`: what a value is;
+- `colours(values)`, `legend()`, `has_scale`: a picture, and what its colours mean;
+- `to_file(values)`, `from_file(array)`, `suffix`: how a decoded map is stored.
+
+Values in numpy have the layout of a raw label, (H, W) or (H, W, c). This file travels with published models and loads alone.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .colours_kdam import NEAR_TO_FAR, RGB, Picture, Values, class_palette, direction_colours, number_colours, ramp
+from .configuration_kdam import STRIDE
+
+IGNORE_INDEX = 255
+NEAREST, FARTHEST = 0.7, 10.0  # metres
+CACHED = 1 << 19  # numbers that stay in the cache of one core
+Legend = list[tuple[str, RGB]]
+
+
+class Readout:
+    """What readers share. `quantity`, `decide` and `unmirrored` see the channels last: (B, rows, W, C)."""
+
+    words = "number"
+    """What a value is, e.g. for a table; a unit may follow."""
+    has_ids = False
+    """Values are class ids."""
+    has_scale = True
+    """The legend lists colours along one scale, low to high, not those of separate things."""
+    suffix = ".npy"
+    """End of the file name of a stored map."""
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        self.entry = entry
+        self.maps: int = entry["channels"]
+        """Numbers per pixel in a decoded map."""
+
+    def quantity(self, prediction: Tensor) -> Tensor:
+        """What may be averaged over views: probabilities, metres, vectors."""
+        return prediction
+
+    def decide(self, quantity: Tensor) -> Tensor:
+        """Values (B, rows, W) or (B, rows, W, c) from an average."""
+        return quantity
+
+    def values(self, prediction: Tensor) -> Tensor:
+        """Values from a single view."""
+        return self.decide(self.quantity(prediction))
+
+    def unmirrored(self, quantity: Tensor) -> Tensor:
+        """The quantity of a mirrored photo in the frame of the photo."""
+        return quantity.flip(2)
+
+    def read(
+        self, views: Sequence[Tensor], seen: tuple[int, int], target: tuple[int, int], keep: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Values at the size of the photo, in bands of rows: dozens of classes at the size of a camera fill the memory.
+
+        Args:
+            views: predictions (B, C, h, w) at stride 4 of the photo and, if there is a second, of its mirror image.
+            seen: (height, width) the model saw.
+            target: (height, width) of the photo.
+            keep: whether to return the averaged quantity too, e.g. class probabilities.
+
+        Returns:
+            Values (B, H, W), or (B, c, H, W) where `decide` keeps the channels: ids int64, everything else float32. And the
+            quantity (B, H, W, K), or None.
+        """
+        values, kept = [], []
+        for bands in zip(*(bands_of_rows(view, seen, target) for view in views), strict=True):
+            if len(bands) == 1 and not keep:
+                values.append(self.values(bands[0]))
+                continue
+            quantity = self.quantity(bands[0])
+            if len(bands) == 2:
+                quantity = (quantity + self.unmirrored(self.quantity(bands[1]))) / 2
+            values.append(self.decide(quantity))
+            kept += [quantity] if keep else []
+        whole = torch.cat(values, 1)
+        return whole.movedim(-1, 1) if whole.ndim == 4 else whole, torch.cat(kept, 1) if keep else None
+
+    def decode(self, prediction: Tensor, size: Sequence[int]) -> Tensor:
+        """Values, as of `read`, of one prediction (B, C, ceil(H / 4), ceil(W / 4)) at the `size` (H, W) the model saw."""
+        whole = int(size[0]), int(size[1])
+        return self.read([prediction], whole, whole)[0].contiguous()
+
+    def colours(self, values: Values) -> Picture:
+        """RGB of decoded values or of a raw label, (H, W, 3); what is invalid has a colour of its own."""
+        raise NotImplementedError
+
+    def legend(self) -> Legend:
+        """What the colours mean: (text, RGB)."""
+        raise NotImplementedError
+
+    def to_file(self, values: Values) -> Values:
+        """Values -> the array that is stored."""
+        return values.astype(np.float32)
+
+    def from_file(self, array: Values) -> Tensor:
+        """What `decode` gave for one image, from an array in any usual form.
+
+        Raises:
+            ValueError: wrong shape or type; values are left to the metric, which knows where they count.
+        """
+        return self.scaled(array, {"f": 1}, "floats")
+
+    def scaled(self, array: Values, factors: Mapping[str, float], what: str) -> Tensor:
+        """An array of one of the types in `factors`, by kind or name, times its factor -> float32 (c, H, W)."""
+        factor = factors.get(array.dtype.kind, factors.get(array.dtype.name))
+        shape = (*array.shape[:2], self.maps) if self.maps > 1 else array.shape[:2]
+        if factor is None or array.ndim < 2 or array.shape != shape:
+            sides = f"(H, W, {self.maps})" if self.maps > 1 else "(H, W)"
+            raise ValueError(f"{array.dtype} array {array.shape}; expected {what}, of shape {sides}.")
+        pixels = array.reshape(*array.shape[:2], self.maps).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(pixels, np.float32)) * factor
+
+
+class ClassIds(Readout):
+    """The most probable class, stored as uint8 ids."""
+
+    words, has_ids, has_scale, suffix = "class id", True, False, ".png"
+
+    def quantity(self, prediction: Tensor) -> Tensor:
+        return prediction.softmax(-1)
+
+    def decide(self, quantity: Tensor) -> Tensor:
+        return quantity.argmax(-1)
+
+    def values(self, prediction: Tensor) -> Tensor:
+        return prediction.argmax(-1)
+
+    def colours(self, values: Values) -> Picture:
+        """One colour per class, black where ignored (255)."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: self.maps] = class_palette(self.maps)
+        return table[values.astype(np.uint8)]
+
+    def legend(self) -> Legend:
+        names = self.entry["class_names"] or [f"class {k}" for k in range(self.maps)]
+        return [(name, (r, g, b)) for name, (r, g, b) in zip(names, class_palette(self.maps).tolist(), strict=True)]
+
+    def to_file(self, values: Values) -> Values:
+        return values.astype(np.uint8)
+
+    def from_file(self, array: Values) -> Tensor:
+        """Integer ids, 0 for the first class -> int64 (H, W)."""
+        if array.dtype.kind not in "iu" or array.ndim != 2:
+            raise ValueError(f"{array.dtype} array {array.shape}; expected integer class ids, of shape (H, W).")
+        return torch.from_numpy(array.astype(np.int64))
+
+
+class Probability(Readout):
+    """Each channel is a logit of its own. Stored as 255 p in 8 bits: off by 0.002 at most."""
+
+    words = "probability in [0, 1]"
+    stops: tuple[RGB, RGB] = ((255, 255, 255), (20, 20, 40))
+    ignored = 160
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        super().__init__(entry)
+        self.suffix = ".png" if self.maps == 1 else ".npy"
+
+    def quantity(self, prediction: Tensor) -> Tensor:
+        return prediction.sigmoid()
+
+    def colours(self, values: Values) -> Picture:
+        """Between two colours by the largest probability of a pixel; grey where ignored (255)."""
+        largest = values.max(-1) if values.ndim == 3 else values
+        picture = ramp(largest.astype(np.float32), self.stops)
+        picture[largest == IGNORE_INDEX] = self.ignored
+        return picture
+
+    def legend(self) -> Legend:
+        return [("0", self.stops[0]), ("1", self.stops[1])]
+
+    def to_file(self, values: Values) -> Values:
+        return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+    def from_file(self, array: Values) -> Tensor:
+        """uint8 / 255, uint16 / 65535 or floats as they are -> float32 (c, H, W)."""
+        factors = {"f": 1, "uint8": 1 / 255, "uint16": 1 / 65535}
+        return self.scaled(array, factors, "probabilities: floats, or 8 or 16 bits of which the largest number is 1")
+
+
+class Foreground(Probability):
+    """Softmax probability of the last class, one map without a channel axis."""
+
+    stops = ((10, 10, 30), (255, 210, 60))
+    ignored = 90
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        super().__init__({**entry, "channels": 1})
+
+    def quantity(self, prediction: Tensor) -> Tensor:
+        return prediction.softmax(-1)
+
+    def decide(self, quantity: Tensor) -> Tensor:
+        return quantity[..., -1]
+
+    def values(self, prediction: Tensor) -> Tensor:
+        """As decided from the quantity, without a softmax over two neighbours in memory, which is slow."""
+        return (prediction[..., -1] - prediction[..., :-1].logsumexp(-1)).sigmoid()
+
+    def from_file(self, array: Values) -> Tensor:
+        """As for one logit -> float32 (H, W)."""
+        return super().from_file(array)[0]
+
+
+class UnitVectors(Readout):
+    """Directions, normalised again after interpolation. Stored as float16, within 0.03 degrees."""
+
+    words, has_scale = "unit vector (x right, y up, z towards the camera)", False
+
+    def quantity(self, prediction: Tensor) -> Tensor:
+        return F.normalize(prediction, dim=-1, eps=1e-6)
+
+    def decide(self, quantity: Tensor) -> Tensor:
+        return F.normalize(quantity, dim=-1, eps=1e-6)
+
+    def unmirrored(self, quantity: Tensor) -> Tensor:
+        """x changes its sign."""
+        return quantity.flip(2) * quantity.new_tensor([-1, 1, 1])
+
+    def colours(self, values: Values) -> Picture:
+        """(n + 1) / 2 as RGB; black where the vector is zero."""
+        picture = np.clip((values + 1) * 127.5, 0, 255).round().astype(np.uint8)
+        picture[(values == 0).all(-1)] = 0
+        return picture
+
+    def legend(self) -> Legend:
+        return [("x, right", (255, 128, 128)), ("y, up", (128, 255, 128)), ("z, to camera", (128, 128, 255))]
+
+    def to_file(self, values: Values) -> Values:
+        return values.astype(np.float16)
+
+    def from_file(self, array: Values) -> Tensor:
+        """Float vectors of any length, or 8-bit n = 2 v / 255 - 1 -> float32 (3, H, W)."""
+        vectors = self.scaled(array, {"f": 1, "uint8": 2 / 255}, "vectors: floats in [-1, 1], or 8 bits")
+        return vectors - 1 if array.dtype == np.uint8 else vectors
+
+
+class Numbers(Readout):
+    """Numbers as the head gives them, any number of channels, stored as float32; see `number_colours`.
+
+    `mirrored` in the settings lists the channels whose sign changes with a mirrored photo, such as the x of a vector.
+    """
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        super().__init__(entry)
+        self.has_scale = self.maps == 1
+
+    def unmirrored(self, quantity: Tensor) -> Tensor:
+        """Values of the channels that are `mirrored` change their sign."""
+        mirrored = self.entry["settings"].get("mirrored", ())
+        signs = [-1 if k in mirrored else 1 for k in range(self.maps)]
+        return quantity.flip(2) * quantity.new_tensor(signs)
+
+    def colours(self, values: Values) -> Picture:
+        return number_colours(values)
+
+    def legend(self) -> Legend:
+        if self.maps == 1:
+            return [("lowest", NEAR_TO_FAR[0]), ("highest", NEAR_TO_FAR[-1])]
+        if self.maps == 2:
+            ways = {"+x": (1, 0), "+y": (0, 1), "-x": (-1, 0), "-y": (0, -1)}
+            (colours,) = direction_colours(np.array([list(ways.values())], np.float32)).tolist()
+            return [(name, (r, g, b)) for name, (r, g, b) in zip(ways, colours, strict=True)]
+        return [(f"channel {k}", rgb) for k, rgb in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255)))]
+
+
+class Metres(Numbers):
+    """Depth; coloured on a log scale between the `nearest` and the `farthest` of the entry's settings."""
+
+    words = "metres"
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        super().__init__(entry)
+        self.nearest, self.farthest = (entry["settings"][key] for key in ("nearest", "farthest"))
+        if not 0 < self.nearest < self.farthest:
+            limits = f"nearest {self.nearest}, farthest {self.farthest}"
+            raise ValueError(f"task {entry['name']!r}: {limits}; expected 0 < nearest < farthest, in metres.")
+
+    def colours(self, values: Values) -> Picture:
+        """Yellow near, violet far; black where 0 or less."""
+        picture = ramp(
+            np.log(np.maximum(values, 1e-3) / self.nearest) / math.log(self.farthest / self.nearest), NEAR_TO_FAR
+        )
+        picture[values <= 0] = 0
+        return picture
+
+    def legend(self) -> Legend:
+        places = np.geomspace(self.nearest, self.farthest, len(NEAR_TO_FAR))
+        return [(f"{metres:.1f} m", rgb) for metres, rgb in zip(places, NEAR_TO_FAR, strict=True)]
+
+    def from_file(self, array: Values) -> Tensor:
+        """Float metres, or 16-bit millimetres -> float32 (1, H, W)."""
+        return self.scaled(array, {"f": 1, "uint16": 1e-3}, "float metres (.npy) or 16-bit millimetres (PNG)")
+
+
+def numbers_or_metres(entry: Mapping[str, Any]) -> Readout:
+    """Metres if the settings say how near and how far; configs without settings read depth alone in this way."""
+    settings = entry.get("settings", {"nearest": NEAREST, "farthest": FARTHEST})
+    reader = Metres if {"nearest", "farthest"} <= set(settings) else Numbers
+    return reader({**entry, "settings": settings})
+
+
+READOUTS: dict[str, Callable[[Mapping[str, Any]], Readout]] = {
+    "argmax": ClassIds,
+    "foreground": Foreground,
+    "sigmoid": Probability,
+    "unit": UnitVectors,
+    "none": numbers_or_metres,
+}
+
+
+def readout_of(entry: Mapping[str, Any]) -> Readout:
+    """The reader of a task.
+
+    Args:
+        entry: of the task in a model's config, see `Task.spec`.
+
+    Raises:
+        ValueError: a readout this version does not know, or settings that make no sense.
+    """
+    if entry["readout"] not in READOUTS:
+        raise ValueError(
+            f"task {entry['name']!r} has the readout {entry['readout']!r}; expected one of {', '.join(READOUTS)}. "
+            "Use the version of kdam-hf that wrote the model."
+        )
+    return READOUTS[entry["readout"]](entry)
+
+
+def upsample(prediction: Tensor, size: Sequence[int]) -> Tensor:
+    """Stride-4 prediction (B, C, ceil(H/4), ceil(W/4)) -> (B, C, H, W), bilinear, pixel-exact for any H, W."""
+    full = F.interpolate(prediction, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+    return full[..., : size[0], : size[1]]
+
+
+def bands_of_rows(prediction: Tensor, seen: tuple[int, int], target: tuple[int, int]) -> Iterator[Tensor]:
+    """A prediction at the size of its photo: `upsample` to what the model saw, bilinear from there; pixel centres kept.
+
+    Args:
+        prediction: (B, C, h, w) at stride 4 of what the model saw.
+        seen: (height, width) the model saw.
+        target: (height, width) of the photo.
+
+    Yields:
+        float32 (B, rows, W, C), top to bottom, as many rows as stay in the cache.
+    """
+    prediction = prediction.float().contiguous(memory_format=torch.channels_last)
+    if seen == target:
+        rows = max(1, CACHED // (STRIDE * prediction.shape[:2].numel() * target[1]))
+        for top in range(0, prediction.shape[2], rows):
+            first = max(top - 1, 0)  # pixels are interpolated between one row and the next
+            start, stop = STRIDE * (top - first), target[0] - STRIDE * first
+            band = upsample(prediction[:, :, first : top + rows + 1], (min(start + STRIDE * rows, stop), target[1]))
+            yield band.movedim(1, -1)[:, start:]
+        return
+    wide = F.interpolate(upsample(prediction, seen), (seen[0], target[1]), mode="bilinear").movedim(1, -1)
+    centres = (torch.arange(target[0], dtype=torch.float64) + 0.5) * (seen[0] / target[0]) - 0.5
+    centres = centres.clamp(0, seen[0] - 1)
+    above = centres.long()
+    weight = (centres - above).to(wide)[:, None, None]
+    above = above.to(wide.device)
+    below = (above + 1).clamp(max=seen[0] - 1)
+    rows = max(1, CACHED // (prediction.shape[:2].numel() * target[1]))
+    for part in (slice(top, top + rows) for top in range(0, target[0], rows)):
+        yield torch.lerp(wide[:, above[part]], wide[:, below[part]], weight[part])
+
+
+def as_map(values: Tensor) -> Values:
+    """Decoded values of one image, (H, W) or (c, H, W), in the layout of a raw label: (H, W) or (H, W, c)."""
+    array = values.cpu().numpy()
+    if array.ndim == 2:
+        return array
+    return array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
