@@ -30,7 +30,7 @@ from kdam_hf.export import (
     refuse_differences,
     save_onnx,
 )
-from kdam_hf.hub.public import public
+from kdam_hf.hub.redact import redact
 from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.int8:
             facts["int8"] = make_int8(model, data, args, file)
         # names of classes may look like places of this machine
-        portable = public(facts) | {"tasks": facts["tasks"], "versions": versions()}
+        portable = redact(facts) | {"tasks": facts["tasks"], "versions": versions()}
         write_json(Path(folder) / "kdam.json", portable)
         output.mkdir(exist_ok=True)
         for path in Path(folder).iterdir():
