@@ -11,7 +11,7 @@ from dataset_loaders import DATASETS, DenseDataset, SubsetDataset, check_sample,
 from dataset_loaders.builders import features_of, row_of
 from dataset_loaders.inspection import inspect_split
 
-NAMES = {layout: "nyud_v2" for layout in "ABCDEO"} | {"pascal": "pascal_context", "pascal_edge": "pascal_context"}
+NAMES = dict.fromkeys("ABCDEO", "nyud_v2") | {"pascal": "pascal_context", "pascal_edge": "pascal_context"}
 NAMES |= {name: name for name in ("folder", "hub", "synthetic_rooms")}
 
 
