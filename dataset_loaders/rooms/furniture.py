@@ -6,7 +6,7 @@ A piece of width w, depth d and height h (metres) stands on local y = 0, centred
 import math
 
 from dataset_loaders.rooms.materials import Material
-from dataset_loaders.rooms.scene import BOX, CYLINDER, ELLIPSOID, Light, Place, SceneBuilder
+from dataset_loaders.rooms.scene import BOX, CYLINDER, ELLIPSOID, Place, SceneBuilder
 
 
 def _legs(b: SceneBuilder, x: float, z: float, height: float, thick: float, material: Material) -> None:
@@ -157,7 +157,7 @@ def lamp(b: SceneBuilder, place: Place) -> None:
     b.box((-radius, end, -radius), (radius, end + tall, radius), shade, dice.choice((CYLINDER, ELLIPSOID)))
     if lit:
         strength = dice.uniform(0.2, 0.8)
-        b.lights.append(Light(place.point(0, end + tall / 2, 0), (strength, 0.85 * strength, 0.65 * strength)))
+        b.lights.append((place.point(0, end + tall / 2, 0), (strength, 0.85 * strength, 0.65 * strength)))
 
 
 def crate(b: SceneBuilder, place: Place) -> None:

@@ -13,7 +13,7 @@ from dataset_loaders.rooms.floor_plan import FloorPlan
 from dataset_loaders.rooms.furniture import bed, cabinet, chair, crate, lamp, small_object, sofa, table
 from dataset_loaders.rooms.materials import Vector
 from dataset_loaders.rooms.people import person
-from dataset_loaders.rooms.scene import BOX, CYLINDER, Camera, Light, Place, Scene, SceneBuilder
+from dataset_loaders.rooms.scene import BOX, CYLINDER, PRIMITIVE, Camera, Place, Scene, SceneBuilder
 from dataset_loaders.rooms.wall_items import furnish_walls
 
 MAX_LIGHTS = 4
@@ -48,7 +48,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
     _add_small_objects(b, plan)
     dim = dice.uniform(0.12, 0.3)
     ambient = (dim * dice.uniform(0.9, 1.1), dim, dim * dice.uniform(0.9, 1.15))
-    return Scene(size, b.build(), camera, b.lights[:MAX_LIGHTS], ambient)
+    return Scene(size, np.array(b.primitives, PRIMITIVE), camera, b.lights[:MAX_LIGHTS], ambient)
 
 
 def _random_camera(dice: Random, size: Vector) -> tuple[Camera, FloorPlan]:
@@ -92,7 +92,7 @@ def _add_ceiling_light(b: SceneBuilder, plan: FloorPlan) -> None:
     place = Place(x * dice.uniform(0.3, 0.7), y, z * dice.uniform(0.3, 0.7), 0.0, dice.uniform(0.25, 0.55), 0.0, -drop)
     strength, warmth = dice.uniform(1.2, 3.5), dice.uniform(0.6, 1.0)
     colour = (strength, strength * (0.5 + 0.5 * warmth), strength * warmth)
-    b.lights.append(Light(place.point(0, -drop - 0.02, 0), colour))
+    b.lights.append((place.point(0, -drop - 0.02, 0), colour))
     if plan.sees(place, 1.2):
         lamp(b, place)
 
