@@ -37,7 +37,7 @@ def test_a_tag_brings_back_what_it_named(hub, own, publication):
     changed.decoder.norm.bias.data += 1
     changed.save_pretrained(own)
     files = publication.files | {"model.safetensors": own / "model.safetensors"}
-    publish(Publication(ID, files, has_results=True))
+    publish(Publication(ID, files))
     assert same(AutoModel.from_pretrained(ID), changed)
     assert same(AutoModel.from_pretrained(ID, revision="v1"), before)
 
