@@ -239,7 +239,7 @@ def test_some_vectors_shortened_by_resizing_are_lengthened_again():
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64])
 def test_integers_of_other_widths_are_no_normals(dtype):
-    with pytest.raises(DataIntegrityError, match=rf"f: normals are {np.dtype(dtype)}; expected uint8 or float"):
+    with pytest.raises(DataIntegrityError, match=rf"f: normals are {np.dtype(dtype)} "):
         Normals().label.from_file(np.zeros((2, 2, 3), dtype), {}, "f")
 
 
