@@ -20,10 +20,10 @@ import datasets
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset_loaders import open_dataset
-from dataset_loaders.files import digest
+from dataset_loaders.registry import open_dataset
 from dataset_loaders.sample import DenseDataset
 from kdam_hf.errors import KdamValueError
+from kdam_hf.io import lines_sha256
 from kdam_hf.tasks import Task
 
 SPLITS = ("train", "val")
@@ -72,7 +72,7 @@ class DenseBuilder(datasets.GeneratorBasedBuilder):
         where, names = str(Path(data_dir).resolve()), None if tasks is None else list(tasks)
         # A cache made from other files is another cache.
         splits = [open_dataset(self.DATASET, split, where, names, **(options or {})) for split in SPLITS]
-        kwargs.setdefault("hash", digest(text for dataset in splits for text in _identity(dataset)))
+        kwargs.setdefault("hash", lines_sha256(text for dataset in splits for text in _identity(dataset))[:16])
         kwargs.setdefault("dataset_name", self.DATASET)
         super().__init__(data_dir=where, tasks=names, options=options or {}, **kwargs)
 
@@ -137,7 +137,7 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
         DataIntegrityError: a file is not usable, or a depth is above 65.535 m.
     """
     sample = dataset[index]
-    photo = dataset.photo(index) if hasattr(dataset, "photo") else None
+    photo = dataset.photo(index)
     if photo is not None and photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
         image = photo.read_bytes()
     else:
@@ -154,8 +154,7 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
 
 def _identity(dataset: DenseDataset) -> list[str]:
     """What changes with the dataset and with an edit of any of its files."""
-    stamp = getattr(dataset, "stamp", None)
-    return [str(getattr(dataset, "version", "")), *(stamp(index) for index in range(len(dataset)) if stamp)]
+    return [str(dataset.version), *(dataset.stamp(index) for index in range(len(dataset)))]
 
 
 def _png(pixels: NDArray[Any]) -> bytes:

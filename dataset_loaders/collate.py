@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdam_hf.errors import DataIntegrityError
 from kdam_hf.tasks import Task
 
 
@@ -29,7 +30,16 @@ class Collator:
         Returns:
             `pixel_values` float32 (B, 3, H, W), 0 on padding; `pixel_mask` bool (B, H, W), False on padding; `labels`
             {task: (B, ..., H, W)}; `index` int64 (B,); `teacher` {task: (B, C, h, w)} if the samples have it.
+
+        Raises:
+            DataIntegrityError: an image holds NaN or infinity; names the sample.
         """
+        for sample in samples:
+            if not sample["pixel_values"].sum().isfinite():
+                raise DataIntegrityError(
+                    f"sample {sample['id']!r} (index {sample['index']}): pixel_values holds NaN or infinity; expected finite "
+                    "numbers. Check this image and the transform."
+                )
         sizes = [sample["pixel_values"].shape[-2:] for sample in samples]
         height, width = (max(side) for side in zip(*sizes, strict=True))
 

@@ -3,43 +3,22 @@
 Everything that can be known without opening a file is known when the dataset is made.
 """
 
-import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from dataset_loaders.sample import Sample, check_id, check_sizes, read_array, read_image
+from dataset_loaders.reading import read_array, read_image
+from dataset_loaders.sample import DenseDataset, Sample, check_sizes
 from kdam_hf.errors import DataIntegrityError
+from kdam_hf.io import lines_sha256
 from kdam_hf.tasks import Task
 
 Read = Callable[[Path], NDArray[Any]]
-ReadOrSkip = Callable[[Path], NDArray[Any] | None]
-"""None means that the file says nothing of this task: the image is unlabelled."""
-
-
-@dataclass(frozen=True)
-class ReadLabel:
-    """Reads label files of one task.
-
-    Args:
-        task: whose `from_file` turns the stored array into a raw label.
-        load: opens a file.
-        options: what the layout knows of the files, as in the task's entry of dataset.json.
-    """
-
-    task: Task
-    load: Read = read_array
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, path: Path) -> NDArray[Any]:
-        """The raw label in a file."""
-        return self.task.label.from_file(self.load(path), self.options, str(path))
 
 
 @dataclass(frozen=True)
@@ -102,7 +81,41 @@ def list_folder(path: Path, suffix: str | tuple[str, ...], holds: str) -> Folder
     return Folder(path, suffixes, files)
 
 
-class FileDataset:
+@dataclass(frozen=True)
+class ReadLabel:
+    """Reads label files of one task.
+
+    Args:
+        task: whose label kind turns the stored array into a raw label.
+        load: opens a file.
+        options: what the layout knows of the files, as in the task's entry of dataset.json.
+    """
+
+    task: Task
+    load: Read = read_array
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, path: Path) -> NDArray[Any]:
+        """The raw label in a file."""
+        return self.task.label.from_file(self.load(path), self.options, str(path))
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """The label files of one task.
+
+    Args:
+        folder: one file per id.
+        read: gives the raw label in a file, or None if it says nothing of this task: the image is unlabelled.
+        beside: folders of further files of the same id that `read` opens.
+    """
+
+    folder: Folder
+    read: Callable[[Path], NDArray[Any] | None]
+    beside: tuple[Folder, ...] = ()
+
+
+class FileDataset(DenseDataset):
     """One split of a dataset on disk.
 
     Args:
@@ -111,13 +124,19 @@ class FileDataset:
         ids: in order.
         images: one file per id.
         labels: per task its files and how they are read.
+        strict: refuse ids without files and files without ids.
         read_photo: opens an image file.
         partial: whether a label file may be missing (the task is then unlabelled for that image).
         listed: ids of all splits, to tell files that belong to none; None where other files are expected.
         origin: where the files are and what was recognised, in words.
         notes: what a user should know of the labels, e.g. which are derived.
         settings: more that the samples depend on.
+
+    Raises:
+        DataIntegrityError: with `strict`, the files do not fit the ids.
     """
+
+    ids: Sequence[str] = ()
 
     def __init__(
         self,
@@ -125,7 +144,8 @@ class FileDataset:
         split: str,
         ids: Sequence[str],
         images: Folder,
-        labels: Mapping[Task, tuple[Folder, ReadOrSkip]],
+        labels: Mapping[Task, LabelFiles],
+        strict: bool = True,
         read_photo: Read = read_image,
         partial: bool = False,
         listed: Collection[str] | None = None,
@@ -133,33 +153,24 @@ class FileDataset:
         notes: Sequence[str] = (),
         settings: str = "",
     ) -> None:
-        self.name, self.split, self.origin = name, split, origin
-        self.ids = tuple(ids)
-        self.tasks = tuple(labels)
-        self.notes = tuple(notes)
-        self._partial, self._listed = partial, listed
-        self._images = images
-        self._labels = {task.name: entry for task, entry in labels.items()}
-        self._read_photo = read_photo
-        self._settings = settings
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        self.name, self.split, self.ids, self.tasks = name, split, tuple(ids), tuple(labels)
+        self.origin, self.notes = origin, tuple(notes)
+        self._images, self._labels = images, {task.name: files for task, files in labels.items()}
+        self._read_photo, self._partial, self._listed, self._settings = read_photo, partial, listed, settings
+        required = [images] if partial else self.folders
+        missing = (folder.lacks(self.ids, split) for folder in required)
+        for problem in (*filter(None, missing), *self.unlisted()) if strict else ():
+            raise DataIntegrityError(problem)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one sample.
-
-        Raises:
-            DataIntegrityError: a file is missing, unreadable, out of range or of another size than its image; names it.
-        """
         sample_id = self.ids[index]
         image = self._read_photo(self._images[sample_id])
         labels = {}
-        for name, (folder, read) in self._labels.items():
-            if self._partial and sample_id not in folder.files:
+        for name, files in self._labels.items():
+            if self._partial and sample_id not in files.folder.files:
                 continue
-            path = folder[sample_id]
-            label = read(path)
+            path = files.folder[sample_id]
+            label = files.read(path)
             if label is not None:
                 check_sizes(image, label, f"{path}: label")
                 labels[name] = label
@@ -171,22 +182,15 @@ class FileDataset:
 
     @property
     def folders(self) -> list[Folder]:
-        """The images' folder, those of the labels, and those that a reader opens beside them (its `beside`)."""
-        of_labels = ((folder, *getattr(read, "beside", ())) for folder, read in self._labels.values())
-        return [self._images, *chain.from_iterable(of_labels)]
-
-    def missing(self) -> list[str]:
-        """What is wrong with files that should be there: one sentence per folder."""
-        required = self.folders[:1] if self._partial else self.folders
-        return [text for folder in required if (text := folder.lacks(self.ids, self.split))]
+        """The images' folder, those of the labels, and those that are opened beside them."""
+        of_labels = [folder for files in self._labels.values() for folder in (files.folder, *files.beside)]
+        return [self._images, *of_labels]
 
     def unlisted(self) -> list[str]:
         """Files that no split lists: one sentence per folder."""
-        if self._listed is None:
-            return []
         found = []
-        for folder in self.folders:
-            names = [path.name for stem, path in folder.files.items() if stem not in self._listed]
+        for folder in self.folders if self._listed is not None else ():
+            names = [path.name for stem, path in folder.files.items() if stem not in (self._listed or ())]
             if names:
                 found.append(
                     f"{folder.path}: {len(names)} files belong to no split, first {names[0]}; expected every file in a "
@@ -196,12 +200,12 @@ class FileDataset:
 
     def stamp(self, index: int) -> str:
         """Changes with a sample's id, the settings, and the names, sizes and times of its files: with any edit of them."""
-        return digest(self._facts(index, timed=True))
+        return lines_sha256(self._facts(index, timed=True))[:16]
 
     @cached_property
     def version(self) -> str:
         """Changes with the ids, the settings, and the names and sizes of the files: the same for a copy of them."""
-        return digest(digest(self._facts(index, timed=False)) for index in range(len(self)))
+        return lines_sha256("\n".join(self._facts(index, timed=False)) for index in range(len(self)))[:16]
 
     def _facts(self, index: int, timed: bool) -> Iterator[str]:
         sample_id = self.ids[index]
@@ -218,44 +222,3 @@ def file_facts(path: Path | None, timed: bool = True) -> str:
         found = None
     name, size = None if path is None else path.name, -1 if found is None else found.st_size
     return f"{name}:{size}" + (f":{found.st_mtime_ns}" if timed and found is not None else "")
-
-
-def digest(lines: Iterable[str]) -> str:
-    """16 hexadecimal digits of the SHA-256."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def read_ids(path: Path) -> tuple[str, ...]:
-    """The ids of a split, one a line.
-
-    Raises:
-        DataIntegrityError: missing, not text, empty, an id twice, or one that could leave the folder.
-    """
-    lines = (line.strip() for line in read_text(path, "it lists the ids of the split, one a line").splitlines())
-    ids = tuple(line for line in lines if line)
-    if not ids:
-        raise DataIntegrityError(f"{path}: no ids; expected one a line, e.g. 0001 for images/0001.jpg.")
-    try:
-        seen = set()
-        for sample_id in ids:
-            if check_id(sample_id) in seen:
-                raise DataIntegrityError(f"id {sample_id!r} occurs twice; remove one.")
-            seen.add(sample_id)
-    except DataIntegrityError as error:
-        raise DataIntegrityError(f"{path}: {error}") from error
-    return ids
-
-
-def read_text(path: Path, holds: str) -> str:
-    """A text file.
-
-    Raises:
-        DataIntegrityError: missing, or not UTF-8; names what lies beside it.
-    """
-    try:
-        return path.read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        present = ", ".join(sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))) or "none"
-        raise DataIntegrityError(f"{path}: no such file; {holds}. {path.suffix} files there: {present}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataIntegrityError(f"{path}: not readable as UTF-8 text ({error}).") from error

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_loaders.files import FileDataset, Folder, ReadLabel, list_folder, read_ids, read_text
-from dataset_loaders.sample import check_id
+from dataset_loaders.files import FileDataset, Folder, LabelFiles, ReadLabel, list_folder
+from dataset_loaders.reading import check_id, read_ids, read_text
+from dataset_loaders.registry import register
 from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
 from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-LABEL_SUFFIXES = (".png", ".npy")
-_FIELDS = {"name": str, "tasks": dict}
+DESCRIPTION = "dataset.json"
 
 
+@register("folder")
 class FolderDataset(FileDataset):
     """One split of a dataset in the layout of the README.
 
@@ -37,35 +37,26 @@ class FolderDataset(FileDataset):
     ) -> None:
         root = Path(data_dir)
         if not root.is_dir():
-            raise KdamValueError(f"data_dir {str(data_dir)!r}: no such folder; expected one that holds dataset.json.")
-        if not (root / "dataset.json").exists() and (root.resolve().parent / "dataset.json").exists():
-            raise KdamValueError(f"data_dir {str(data_dir)!r}: dataset.json lies in the folder above; give that one.")
-        name, all_tasks, options = _read_description(root / "dataset.json")
+            raise KdamValueError(f"data_dir {str(data_dir)!r}: no such folder; expected one that holds {DESCRIPTION}.")
+        if not (root / DESCRIPTION).exists() and (root.resolve().parent / DESCRIPTION).exists():
+            raise KdamValueError(f"data_dir {str(data_dir)!r}: {DESCRIPTION} lies in the folder above; give that one.")
+        text = read_text(root / DESCRIPTION, "it names the dataset and its tasks")
+        name, all_tasks, options = _parse(text, root / DESCRIPTION)
         ids = read_ids(root / f"{check_id(split)}.txt")
-        images = list_folder(root / "images", IMAGE_SUFFIXES, "the photos of the dataset")
+        images = list_folder(root / "images", (".jpg", ".jpeg", ".png"), "the photos of the dataset")
         if strict and (lacking := images.lacks(ids, split)):
             raise DataIntegrityError(lacking)
         labels = {
-            task: (_labels(root / task.name, ids, split), ReadLabel(task, options=options[task.name]))
+            task: LabelFiles(_labels(root / task.name, ids, split), ReadLabel(task, options=options[task.name]))
             for task in select_tasks(all_tasks, tasks)
         }
-        settings = (root / "dataset.json").read_text("utf-8-sig")
-        super().__init__(
-            name,
-            split,
-            ids,
-            images,
-            labels,
-            partial=True,
-            origin="\n  ".join(
-                [f"own data in {root}", *(_coverage(task, files, ids) for task, (files, _) in labels.items())]
-            ),
-            settings=settings,
-        )
+        coverage = (_coverage(task, files.folder, ids) for task, files in labels.items())
+        origin = "\n  ".join([f"own data in {root}", *coverage])
+        super().__init__(name, split, ids, images, labels, strict, partial=True, origin=origin, settings=text)
 
 
 def _labels(folder: Path, ids: Sequence[str], split: str) -> Folder:
-    found = list_folder(folder, LABEL_SUFFIXES, "the labels of a task named in dataset.json")
+    found = list_folder(folder, (".png", ".npy"), f"the labels of a task named in {DESCRIPTION}")
     if found.files.keys().isdisjoint(ids):
         raise DataIntegrityError(
             f"{folder}: no label for any of the {len(ids)} ids of {split}.txt; expected e.g. {ids[0]}.png. "
@@ -82,26 +73,26 @@ def _coverage(task: Task, files: Folder, ids: Sequence[str]) -> str:
     return text + (f" ({strangers} label files are of none of them: other splits, or other names)" if strangers else "")
 
 
-def _read_description(path: Path) -> tuple[str, tuple[Task, ...], dict[str, Mapping[str, Any]]]:
+def _parse(text: str, path: Path) -> tuple[str, list[Task], dict[str, Mapping[str, Any]]]:
     """Name, tasks in canonical order, and the options of each task."""
     try:
-        description = json.loads(read_text(path, "it names the dataset and its tasks"))
+        description = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataIntegrityError(f"{path}: not valid JSON ({error}); correct it there.") from error
-    _check_fields(description, _FIELDS, str(path))
-    missing = [field for field in _FIELDS if not description.get(field)]
+    fields = {"name": str, "tasks": dict}
+    _check_fields(description, fields, str(path))
+    missing = [field for field in fields if not description.get(field)]
     if missing:
         raise DataIntegrityError(f"{path}: {' and '.join(missing)} missing or empty; expected a name and some tasks.")
     entries = description["tasks"]
     unknown = [name for name in entries if name not in TASK_NAMES]
     if unknown:
         raise DataIntegrityError(f"{path}: unknown task {', '.join(unknown)}; expected {', '.join(TASK_NAMES)}.")
-    names = [name for name in TASK_NAMES if name in entries]
-    return description["name"], tuple(_make_task(name, entries[name], path) for name in names), entries
+    tasks = [_make_task(name, entries[name], f"{path}: tasks.{name}") for name in TASK_NAMES if name in entries]
+    return description["name"], tasks, entries
 
 
-def _make_task(name: str, entry: Mapping[str, Any], path: Path) -> Task:
-    where = f"{path}: tasks.{name}"
+def _make_task(name: str, entry: Mapping[str, Any], where: str) -> Task:
     _check_fields(entry, task_class(name).label_kind.file_options, where)
     count, names = entry.get("num_classes"), entry.get("class_names")
     if names is not None and not all(isinstance(text, str) for text in names):
@@ -109,10 +100,9 @@ def _make_task(name: str, entry: Mapping[str, Any], path: Path) -> Task:
     if names is not None and count is not None and len(names) != count:
         raise DataIntegrityError(f"{where}: num_classes is {count}, class_names has {len(names)}. Correct one.")
     try:
-        task = make_task(name, names if names is not None else [f"class_{k}" for k in range(count or 0)])
+        return make_task(name, names if names is not None else [f"class_{k}" for k in range(count or 0)])
     except KdamError as error:
         raise DataIntegrityError(f"{where}: {error} State num_classes or class_names.") from error
-    return task
 
 
 def _check_fields(entry: Any, fields: Mapping[str, type], where: str) -> None:

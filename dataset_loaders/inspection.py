@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -12,16 +13,14 @@ from dataset_loaders.sample import DenseDataset, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamError
 from kdam_hf.tasks import LabelStatistics, Task
 
-FACTS_PER_MESSAGE = 16
-
 
 @dataclass(frozen=True)
-class Seen:
+class SampleReport:
     """One sample after a look at it.
 
     Args:
         index: in the split.
-        id: of the sample; its number where it could not be read.
+        id: of the sample.
         size: "HEIGHTxWIDTH" in pixels.
         statistics: per labelled task.
         payload: what was made of the sample, if anything.
@@ -47,9 +46,9 @@ class SplitReport:
         tasks: in canonical order.
         origin: where the files are and what was recognised.
         notes: what a user should know of the labels.
+        problems: one sentence each, with file, expected and found.
         sizes: images by size.
         statistics: per task.
-        problems: one sentence each, with file, expected and found.
     """
 
     name: str
@@ -58,27 +57,25 @@ class SplitReport:
     tasks: Sequence[Task]
     origin: str = ""
     notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
     statistics: dict[str, LabelStatistics] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, dataset: DenseDataset) -> "SplitReport":
         """An empty report; files that belong to no sample are problems from the start."""
-        report = cls(dataset.name, dataset.split, len(dataset), dataset.tasks)
-        report.origin = getattr(dataset, "origin", "")
-        report.notes += getattr(dataset, "notes", ())
-        report.problems += getattr(dataset, "unlisted", list)()
+        facts = dataset.name, dataset.split, len(dataset), dataset.tasks, dataset.origin
+        report = cls(*facts, list(dataset.notes), dataset.unlisted())
         report.statistics = {task.name: LabelStatistics() for task in dataset.tasks}
         return report
 
-    def add(self, seen: Seen) -> None:
+    def add(self, sample: SampleReport) -> None:
         """Count one sample in."""
-        if seen.problem is not None:
-            self.problems.append(seen.problem)
+        if sample.problem is not None:
+            self.problems.append(sample.problem)
             return
-        self.sizes[seen.size] += 1
-        for name, facts in seen.statistics.items():
+        self.sizes[sample.size] += 1
+        for name, facts in sample.statistics.items():
             self.statistics[name] += facts
 
     def as_json(self) -> dict[str, Any]:
@@ -88,7 +85,7 @@ class SplitReport:
             "split": self.split,
             "origin": self.origin,
             "images": self.length,
-            "usable": sum(self.sizes.values()),
+            "usable": self.sizes.total(),
             "sizes": dict(self.sizes.most_common()),
             "tasks": {
                 task.name: self.statistics[task.name].as_json() | {"class_names": list(task.class_names)}
@@ -100,7 +97,7 @@ class SplitReport:
 
     def text(self, most: int = 20) -> str:
         """For a person; at most `most` problems are spelled out."""
-        usable = sum(self.sizes.values())
+        usable = self.sizes.total()
         lines = [f"{self.name} {self.split}: {usable} of {self.length} images usable"]
         lines += [f"  {self.origin}"] if self.origin else []
         sizes = self.sizes.most_common()
@@ -124,33 +121,30 @@ def _task_lines(task: Task, facts: LabelStatistics, images: int) -> list[str]:
         extent = f", {facts.lowest:.3g} to {facts.highest:.3g} {task.unit}" if facts.lowest <= facts.highest else ""
         return [head + extent.rstrip()]
     names = task.class_names or [str(k) for k in range(len(facts.counts))]
-    shares = [
-        f"{name} {100 * count / facts.valid:.2g} %" for name, count in zip(names, facts.counts, strict=True) if count
-    ]
-    absent = [name for name, count in zip(names, facts.counts, strict=True) if not count]
-    lines = [head, *_wrapped(shares)]
-    return lines + (_wrapped(["never:", *absent]) if absent else [])
+    counted = list(zip(names, facts.counts, strict=True))
+    shares = [f"{name} {100 * count / facts.valid:.2g} %" for name, count in counted if count]
+    absent = [name for name, count in counted if not count]
+    lines = _wrapped("", shares) + (_wrapped("never: ", absent) if absent else [])
+    return [head, *lines]
 
 
-def _wrapped(words: Sequence[str], width: int = 110) -> list[str]:
-    lines, line = [], ""
-    for word in words:
-        if line and len(line) + len(word) > width:
-            lines.append(line)
-            line = ""
-        line += (", " if line and not line.endswith(":") else " " if line else "") + word
-    return [f"      {text}" for text in [*lines, line]]
+def _wrapped(first: str, words: Sequence[str]) -> list[str]:
+    """Lines that break between words, not inside."""
+    indent = " " * 6
+    whole = ", ".join(word.replace(" ", "\xa0") for word in words)
+    lines = wrap(first + whole, 116, initial_indent=indent, subsequent_indent=indent)
+    return [line.replace("\xa0", " ") for line in lines]
 
 
-def examine(
+def iter_reports(
     dataset: DenseDataset,
     indices: Sequence[int],
-    make: Callable[[Sample], Any] | None = None,
+    make: Callable[[Sample, int], Any] | None = None,
     num_proc: int = 1,
     progress: bool = True,
     verb: str = "checking",
-) -> Iterator[Seen]:
-    """Read and check samples; a bad one comes back as a `Seen` with its problem.
+) -> Iterator[SampleReport]:
+    """Read and check samples, in order; a bad one comes back as a report with its problem.
 
     Args:
         dataset: raw samples.
@@ -163,27 +157,24 @@ def examine(
     Raises:
         KdamError: a process that reads was killed.
     """
-    # Handing over a sample costs as much as checking a small one, so facts travel in bundles and payloads one by one.
-    size = FACTS_PER_MESSAGE if make is None and num_proc > 1 else 1
-    # A DataLoader keeps the order, bounds what waits in memory and notices a killed worker.
-    loader: DataLoader[list[Seen]] = DataLoader(
-        _Examined(dataset, make),
-        batch_size=None,
-        sampler=[indices[k : k + size] for k in range(0, len(indices), size)],
+    # A DataLoader keeps the order, bounds what waits in memory and notices a killed worker. Handing over a sample costs as
+    # much as checking a small one, so reports travel in bundles and payloads one by one.
+    loader: DataLoader[Any] = DataLoader(
+        _Reports(dataset, make),
+        batch_size=16 if make is None and num_proc > 1 else 1,
+        sampler=indices,
         num_workers=num_proc if num_proc > 1 else 0,
-        collate_fn=_unchanged,
+        collate_fn=list,
         prefetch_factor=8 if num_proc > 1 else None,
     )
-    done = len(dataset) - len(indices)
     last = "the first sample"
+    done, total = len(dataset) - len(indices), len(dataset)
     try:
-        with tqdm(
-            None, f"{verb} {dataset.split}", len(dataset), initial=done, unit="image", disable=not progress
-        ) as bar:
+        with tqdm(None, f"{verb} {dataset.split}", total, initial=done, unit="image", disable=not progress) as bar:
             for bundle in loader:
-                for seen in bundle:
-                    last = f"sample {seen.id!r}"
-                    yield seen
+                for report in bundle:
+                    last = f"sample {report.id!r}"
+                    yield report
                 bar.update(len(bundle))
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -194,39 +185,28 @@ def examine(
         ) from None
 
 
-def _unchanged(item: Any) -> Any:
-    return item
-
-
-class _Examined(Dataset[list[Seen]]):
-    def __init__(self, dataset: DenseDataset, make: Callable[[Sample], Any] | None) -> None:
+class _Reports(Dataset[SampleReport]):
+    def __init__(self, dataset: DenseDataset, make: Callable[[Sample, int], Any] | None) -> None:
         self.dataset, self.make = dataset, make
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, indices: Sequence[int]) -> list[Seen]:
-        return [self._look(index) for index in indices]
-
-    def _look(self, index: int) -> Seen:
+    def __getitem__(self, index: int) -> SampleReport:
         try:
             sample = check_sample(self.dataset[index], self.dataset.tasks)
-            payload = None if self.make is None else self.make(sample)
+            payload = None if self.make is None else self.make(sample, index)
         except DataIntegrityError as error:
-            ids = getattr(self.dataset, "ids", None)
-            return Seen(index, str(index) if ids is None else ids[index], problem=str(error))
+            return SampleReport(index, self.dataset.ids[index], problem=str(error))
+        labels = sample["labels"]
+        statistics = {t.name: t.label.statistics(labels[t.name]) for t in self.dataset.tasks if t.name in labels}
         height, width = sample["image"].shape[:2]
-        statistics = {
-            task.name: task.label.statistics(sample["labels"][task.name])
-            for task in self.dataset.tasks
-            if task.name in sample["labels"]
-        }
-        return Seen(index, sample["id"], f"{height}x{width}", statistics, payload)
+        return SampleReport(index, sample["id"], f"{height}x{width}", statistics, payload)
 
 
 def inspect_split(dataset: DenseDataset, num_proc: int = 1, progress: bool = True) -> SplitReport:
     """Check every sample of a split and report; nothing is written."""
     report = SplitReport.of(dataset)
-    for seen in examine(dataset, range(len(dataset)), num_proc=num_proc, progress=progress):
-        report.add(seen)
+    for sample in iter_reports(dataset, range(len(dataset)), num_proc=num_proc, progress=progress):
+        report.add(sample)
     return report

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_loaders.mat_process import parse
-from dataset_loaders.sample import reading
+from dataset_loaders.reading import reading
 from kdam_hf.errors import DataIntegrityError
 
 MAX_BYTES = 500 * 2**20

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.files import FileDataset, Read, ReadLabel, digest, file_facts, list_folder, read_ids
+from dataset_loaders.files import FileDataset, LabelFiles, Read, ReadLabel, file_facts, list_folder
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat_map
 from dataset_loaders.nyud_v2_official import METRIC_DEPTH, OfficialNyud
-from dataset_loaders.sample import DenseDataset, Sample, check_id, read_array, read_image, reading
+from dataset_loaders.reading import check_id, read_array, read_ids, read_image, reading
+from dataset_loaders.registry import register
+from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import lines_sha256
 from kdam_hf.tasks import NYUD_V2, Task, make_task, select_tasks
 
 NAME = "nyud_v2"
@@ -40,9 +43,10 @@ LAYOUTS = (
 )
 
 
+@register(NAME)
 def open_nyud_v2(
     split: str,
-    data_dir: str | Path | None,
+    data_dir: str | Path,
     tasks: Sequence[str] | None = None,
     layout: str | None = None,
     strict: bool = True,
@@ -66,8 +70,6 @@ def open_nyud_v2(
         KdamValueError: no such folder, split, layout or task.
         DataIntegrityError: the folder is not recognised, or its files do not fit together.
     """
-    if data_dir is None:
-        raise KdamValueError("dataset 'nyud_v2' needs data_dir: the root of the data set on disk.")
     root, recognised = recognise(data_dir, LAYOUTS, layout, NAME)
     origin = f"{NAME}: layout {recognised} in {root}"
     if recognised.key == "official":
@@ -91,8 +93,8 @@ class _Form:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _mat_ids(path: Path, key: str) -> NDArray[Any]:
-    return class_ids(read_mat_map(path, key), str(path))
+def _mat_ids(path: Path) -> NDArray[Any]:
+    return class_ids(read_mat_map(path, "segmentation"), str(path))
 
 
 _VOID_FIRST = {"ignore_index": 0, "first_id": 1}
@@ -102,8 +104,8 @@ _TREES: dict[str, tuple[str, dict[str, _Form]]] = {
     "astmt": (
         ".jpg",
         {
-            "semseg": _Form(".mat", partial(_mat_ids, key="segmentation"), _VOID_FIRST),
-            "depth": _Form(".mat", partial(read_mat_map, key="depth")),
+            "semseg": _Form(".mat", _mat_ids, _VOID_FIRST),
+            "depth": _Form(".mat", partial(read_mat_map, key="depth"), METRIC_DEPTH),
             "normals": _Form(".jpg", read_image),
             "edge": _Form(".png", options=_MASK),
         },
@@ -112,7 +114,7 @@ _TREES: dict[str, tuple[str, dict[str, _Form]]] = {
         ".jpg",
         {
             "semseg": _Form(".png", options=_VOID_FIRST),
-            "depth": _Form(".npy"),
+            "depth": _Form(".npy", options=METRIC_DEPTH),
             "normals": _Form(".npy"),
             "edge": _Form(".npy", options={"edge_value": 1}),
         },
@@ -121,7 +123,7 @@ _TREES: dict[str, tuple[str, dict[str, _Form]]] = {
         ".png",
         {
             "semseg": _Form(".png", options=_VOID_FIRST),
-            "depth": _Form(".npy"),
+            "depth": _Form(".npy", options=METRIC_DEPTH),
             "normals": _Form(".png"),
             "edge": _Form(".png", options=_MASK),
         },
@@ -137,44 +139,34 @@ def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: 
     for task in tasks:
         form = forms[task.name]
         folder = list_folder(root / _FOLDERS.get(task.name, task.name), form.suffix, f"the {task.name} labels")
-        labels[task] = (folder, ReadLabel(task, form.load, {**form.options, **METRIC_DEPTH.get(task.name, {})}))
+        labels[task] = LabelFiles(folder, ReadLabel(task, form.load, form.options))
     photos = list_folder(root / "images", photo_suffix, "the photos")
-    dataset = FileDataset(
-        NAME,
-        split,
-        ids,
-        photos,
-        labels,
-        listed=listed,
-        origin=origin,
-        notes=count_notes(SPLITS, split, len(ids)),
-        settings=key,
-    )
-    return _complete(dataset, strict)
-
-
-def _complete(dataset: FileDataset, strict: bool) -> FileDataset:
-    if strict:
-        for problem in (*dataset.missing(), *dataset.unlisted()):
-            raise DataIntegrityError(problem)
-    return dataset
+    notes = count_notes(SPLITS, split, len(ids))
+    facts: dict[str, Any] = {"listed": listed, "origin": origin, "notes": notes, "settings": key}
+    return FileDataset(NAME, split, ids, photos, labels, strict, **facts)
 
 
 # ---- 13 classes: MTAN's arrays, and the same as Parquet ---------------------------------------------------------------
 
 
-def _coarse_depth(array: NDArray[Any], where: str) -> NDArray[Any]:
+@dataclass(frozen=True)
+class _Coarse:
+    """A task of the 13-class data: its folder in `mtan`, its column in `parquet`, and the form of its arrays."""
+
+    folder: str
+    column: str
+    convert: Callable[[NDArray[Any], str], NDArray[Any]] = lambda array, where: array
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _flat_depth(array: NDArray[Any], where: str) -> NDArray[Any]:
     return array.reshape(array.shape[:2]) if array.ndim == 3 and array.shape[2] == 1 else array
 
 
-def _as_it_is(array: NDArray[Any], where: str) -> NDArray[Any]:
-    return array
-
-
-_COARSE: dict[str, tuple[str, Callable[[NDArray[Any], str], NDArray[Any]], dict[str, Any]]] = {
-    "semseg": ("label", class_ids, {"ignore_index": -1}),
-    "depth": ("depth", _coarse_depth, METRIC_DEPTH["depth"]),
-    "normals": ("normal", _as_it_is, {}),
+_COARSE = {
+    "semseg": _Coarse("label", "segmentation", class_ids, {"ignore_index": -1}),
+    "depth": _Coarse("depth", "depth", _flat_depth, METRIC_DEPTH),
+    "normals": _Coarse("normal", "normal"),
 }
 
 
@@ -191,14 +183,12 @@ def unit_photo(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     return np.rint(array * 255).astype(np.uint8, order="C")
 
 
-@dataclass(frozen=True)
-class _Array:
-    """Opens a `.npy` and brings it into the form that the task's `from_file` takes."""
+def _read_coarse(path: Path, name: str) -> NDArray[Any]:
+    return _COARSE[name].convert(read_array(path), str(path))
 
-    convert: Callable[[NDArray[Any], str], NDArray[Any]]
 
-    def __call__(self, path: Path) -> NDArray[Any]:
-        return self.convert(read_array(path), str(path))
+def _read_unit_photo(path: Path) -> NDArray[np.uint8]:
+    return unit_photo(read_array(path), str(path))
 
 
 def _open_mtan(root: Path, split: str, tasks: Sequence[Task], strict: bool, origin: str) -> FileDataset:
@@ -207,26 +197,16 @@ def _open_mtan(root: Path, split: str, tasks: Sequence[Task], strict: bool, orig
     photos = list_folder(root / split / "image", ".npy", "the photos as arrays")
     labels = {}
     for task in tasks:
-        name, convert, options = _COARSE[task.name]
-        folder = list_folder(root / split / name, ".npy", f"the {task.name} labels as arrays")
-        labels[task] = (folder, ReadLabel(task, _Array(convert), options))
+        form = _COARSE[task.name]
+        folder = list_folder(root / split / form.folder, ".npy", f"the {task.name} labels as arrays")
+        labels[task] = LabelFiles(folder, ReadLabel(task, partial(_read_coarse, name=task.name), form.options))
     ids = sorted(photos.files, key=lambda stem: (not stem.isdigit(), int(stem) if stem.isdigit() else 0, stem))
-    dataset = FileDataset(
-        NAME,
-        split,
-        ids,
-        photos,
-        labels,
-        _Array(unit_photo),
-        listed=set(ids),
-        origin=origin,
-        notes=count_notes(SPLITS, split, len(ids)),
-        settings="mtan",
-    )
-    return _complete(dataset, strict)
+    notes = count_notes(SPLITS, split, len(ids))
+    facts: dict[str, Any] = {"listed": set(ids), "origin": origin, "notes": notes, "settings": "mtan"}
+    return FileDataset(NAME, split, ids, photos, labels, strict, _read_unit_photo, **facts)
 
 
-class CoarseParquet:
+class CoarseParquet(DenseDataset):
     """Columns `image` f32 (3, H, W), `segmentation` i64 (H, W), `depth` f32 (1, H, W) and `normal` f32 (3, H, W).
 
     Args:
@@ -241,6 +221,7 @@ class CoarseParquet:
     """
 
     name = NAME
+    ids: Sequence[str] = ()
 
     def __init__(self, root: Path, split: str, tasks: Sequence[Task], origin: str) -> None:
         # `datasets` takes over a second to import.
@@ -252,47 +233,39 @@ class CoarseParquet:
             present = ", ".join(sorted(path.name for path in root.glob("**/*.parquet"))) or "none"
             raise KdamValueError(f"{NAME}: no Parquet file for split {split!r} in {root}; found {present}.")
         self.split, self.tasks, self.origin = split, tuple(tasks), origin
-        self._folder = files[0].parent
-        self._columns = {task.name: _COLUMNS[task.name] for task in tasks}
-        columns = ["image", *self._columns.values()]
+        self._files = files
+        columns = ["image", *(_COARSE[task.name].column for task in tasks)]
         for path in files:
             with reading(path, "Parquet file"):
                 found = read_schema(path).names
             if not set(columns) <= set(found):
                 raise DataIntegrityError(f"{path}: columns {', '.join(found)}; expected {', '.join(columns)}.")
-        with reading(self._folder, f"set of Parquet files for split {split!r}"):
+        with reading(files[0].parent, f"set of Parquet files for split {split!r}"):
             rows = Dataset.from_parquet([str(path) for path in files], columns=columns)
         self._rows = rows.with_format("numpy")
         self.ids = tuple(map(str, range(len(rows))))
         self.notes = count_notes(SPLITS, split, len(rows))
-        self.version = "-".join(str(path.stat().st_size) for path in files)
-        self._stamp = digest([self.version, *map(file_facts, files)])
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    @property
+    def version(self) -> str:
+        """Changes with the sizes of the files."""
+        return "-".join(str(path.stat().st_size) for path in self._files)
 
     def stamp(self, index: int) -> str:
         """Changes with the names, sizes and times of the files."""
-        return self._stamp
+        return lines_sha256(map(file_facts, self._files))[:16]
 
     def __getitem__(self, index: int) -> Sample:
-        """Row `index`.
-
-        Raises:
-            DataIntegrityError: values out of range.
-        """
-        row, where = self._rows[index], f"{self._folder}, {self.split} row {index}"
+        row, where = self._rows[index], f"{self._files[0].parent}, {self.split} row {index}"
         labels = {}
         for task in self.tasks:
-            _, convert, options = _COARSE[task.name]
-            array = _channels_last(np.asarray(row[self._columns[task.name]]))
-            labels[task.name] = task.label.from_file(convert(array, f"{where}: {task.name}"), options, where)
-        image = unit_photo(_channels_last(np.asarray(row["image"])), f"{where}: image")
+            form = _COARSE[task.name]
+            array = form.convert(_channels_last(row[form.column]), f"{where}: {task.name}")
+            labels[task.name] = task.label.from_file(array, form.options, where)
+        image = unit_photo(_channels_last(row["image"]), f"{where}: image")
         return {"id": self.ids[index], "image": image, "labels": labels}
 
 
-_COLUMNS = {"semseg": "segmentation", "depth": "depth", "normals": "normal"}
-
-
-def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
+def _channels_last(values: Any) -> NDArray[Any]:
+    array = np.asarray(values)
     return array.transpose(1, 2, 0) if array.ndim == 3 else array

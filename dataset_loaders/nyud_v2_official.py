@@ -13,14 +13,15 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
-from dataset_loaders.files import digest, file_facts
+from dataset_loaders.files import file_facts
 from dataset_loaders.geometry import KINECT_COLOR, Intrinsics, normals_from_depth, segment_borders
 from dataset_loaders.matlab import open_hdf5, read_mat
-from dataset_loaders.sample import Sample, reading
+from dataset_loaders.reading import reading
+from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import Task
+from kdam_hf.io import lines_sha256
+from kdam_hf.tasks import IGNORE_INDEX, Task
 
 LABELED, SPLITS, CLASSES = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 KINDS = {"images": "u1", "depths": "f", "labels": "u", "instances": "u"}  # as NumPy writes types
@@ -30,10 +31,10 @@ NATIVE = (480, 640)
 FIELD_CROP = (45, 470, 41, 601)  # rows and columns inside the white frame; 425x560, as in the trees of the field
 FINE_CLASSES = 894
 # What a Kinect reports ends near 10 m; larger values are another unit.
-METRIC_DEPTH: dict[str, dict[str, Any]] = {"depth": {"unit": "m", "max_depth": 20.0}}
+METRIC_DEPTH: dict[str, Any] = {"unit": "m", "max_depth": 20.0}
 
 
-class OfficialNyud:
+class OfficialNyud(DenseDataset):
     """One split of the official files.
 
     Args:
@@ -50,6 +51,8 @@ class OfficialNyud:
         DataIntegrityError: a file is missing, or does not hold what it should.
     """
 
+    ids: Sequence[str] = ()
+
     def __init__(
         self, name: str, root: Path, split: str, tasks: Sequence[Task], crop: str, intrinsics: str, origin: str
     ) -> None:
@@ -65,32 +68,29 @@ class OfficialNyud:
         self._frames = _read_split(root / SPLITS, SPLIT_KEYS[split], count)
         self.ids = tuple(f"{frame + 1:04d}" for frame in self._frames)
         self._mapping = _read_mapping(root / CLASSES)
-        chosen = digest(map(str, [*self._frames, *self._mapping]))
-        self.version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
-        self._stamp = digest([self.version, file_facts(self._path)])
+        chosen = lines_sha256(map(str, [*self._frames, *self._mapping]))[:16]
+        self._version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
+        self._stamp = lines_sha256([self._version, file_facts(self._path)])[:16]
         derived = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
         self.notes = [f"{t.name}: derived {derived[t.name]}" for t in tasks if t.name in derived]
 
-    def __len__(self) -> int:
-        return len(self._frames)
+    @property
+    def version(self) -> str:
+        """Changes with the size of the large file, the chosen frames, classes, crop and camera."""
+        return self._version
 
     def stamp(self, index: int) -> str:
         """Changes with the version and the time of the large file."""
         return self._stamp
 
     def __getitem__(self, index: int) -> Sample:
-        """Read and derive one sample.
-
-        Raises:
-            DataIntegrityError: values out of range; names the frame.
-        """
         frame = self._frames[index]
         where = f"{self._path} frame {frame + 1}"
         top, bottom, left, right = self._crop
         labels = {}
         for task in self.tasks:
-            array = _DERIVE[task.name](self, frame, where)[top:bottom, left:right]
-            labels[task.name] = task.label.from_file(array, METRIC_DEPTH.get(task.name, {}), where)
+            array = _READ[task.name](self, frame, where)[top:bottom, left:right]
+            labels[task.name] = task.label.from_file(array, _OPTIONS.get(task.name, {}), where)
         image = self._read("images", frame)[top:bottom, left:right]
         return {"id": self.ids[index], "image": np.ascontiguousarray(image), "labels": labels}
 
@@ -143,6 +143,8 @@ class OfficialNyud:
         return normals_from_depth(self._read("depths", frame).astype(np.float32), self._camera)
 
     def _edge(self, frame: int, where: str) -> NDArray[Any]:
+        from scipy.ndimage import distance_transform_edt  # takes a third of a second to import
+
         labels, instances = (self._read(key, frame).astype(np.int64) for key in ("labels", "instances"))
         segments = labels * 256 + instances
         void = labels == 0
@@ -152,7 +154,8 @@ class OfficialNyud:
         return segment_borders(segments)
 
 
-_DERIVE = {
+_OPTIONS = {"depth": METRIC_DEPTH}
+_READ = {
     "semseg": OfficialNyud._semseg,
     "depth": OfficialNyud._depth,
     "normals": OfficialNyud._normals,
@@ -216,4 +219,4 @@ def _read_mapping(path: Path) -> NDArray[np.uint8]:
         raise DataIntegrityError(
             f"{path}: mapClass is {coarse.dtype} of length {len(coarse)}; expected {FINE_CLASSES} whole numbers in 1..40."
         )
-    return np.concatenate([[255], coarse - 1]).astype(np.uint8)
+    return np.concatenate([[IGNORE_INDEX], coarse - 1]).astype(np.uint8)

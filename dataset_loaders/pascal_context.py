@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.files import FileDataset, Folder, ReadLabel, ReadOrSkip, list_folder, read_ids, read_text
+from dataset_loaders.files import FileDataset, Folder, LabelFiles, ReadLabel, list_folder
 from dataset_loaders.geometry import laplacian_borders
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat, read_mat_map
-from dataset_loaders.sample import check_id, read_array, reading
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from dataset_loaders.reading import check_id, read_array, read_ids, read_text, reading
+from dataset_loaders.registry import register
+from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.thinning import thin
 from kdam_hf.tasks import PASCAL_CONTEXT, Task, select_tasks
 
@@ -52,9 +53,10 @@ NORMALS_VALID = frozenset((
 # fmt: on
 
 
+@register(NAME)
 def open_pascal_context(
     split: str,
-    data_dir: str | Path | None,
+    data_dir: str | Path,
     tasks: Sequence[str] | None = None,
     layout: str | None = None,
     strict: bool = True,
@@ -72,8 +74,6 @@ def open_pascal_context(
         KdamValueError: no such folder, layout or task.
         DataIntegrityError: the folder is not recognised, or its files do not fit together.
     """
-    if data_dir is None:
-        raise KdamValueError("dataset 'pascal_context' needs data_dir: the root of the data set on disk.")
     root, recognised = recognise(data_dir, LAYOUTS, layout, NAME)
     ids = read_ids(root / "ImageSets" / "Context" / f"{check_id(split)}.txt")
     open_labels = {
@@ -85,12 +85,13 @@ def open_pascal_context(
     }
     selected = select_tasks(PASCAL_CONTEXT, tasks)
     labels = {task: open_labels[task.name](root, task) for task in selected}
-    dataset = FileDataset(
+    return FileDataset(
         NAME,
         split,
         ids,
         list_folder(root / "JPEGImages", ".jpg", "the photos"),
         labels,
+        strict,
         origin=f"{NAME}: layout {recognised} in {root}",
         notes=[
             *count_notes(SPLITS, split, len(ids)),
@@ -98,9 +99,6 @@ def open_pascal_context(
         ],
         settings=NAME,
     )
-    if strict and (missing := dataset.missing()):
-        raise DataIntegrityError(missing[0])
-    return dataset
 
 
 _NOTES = {
@@ -110,7 +108,7 @@ _NOTES = {
 }
 
 
-def _semseg(root: Path, task: Task) -> tuple[Folder, ReadOrSkip]:
+def _semseg(root: Path, task: Task) -> LabelFiles:
     """The 21 classes of VOC; where an image has two files, that of VOC12 counts."""
     folders = [root / "semseg" / name for name in ("pascal-context", "VOC12")]
     files: dict[str, Path] = {}
@@ -119,11 +117,12 @@ def _semseg(root: Path, task: Task) -> tuple[Folder, ReadOrSkip]:
             files |= list_folder(folder, ".png", "semseg labels").files
     if not files:
         raise DataIntegrityError(f"{root / 'semseg'}: no labels; expected VOC12/ID.png or pascal-context/ID.png.")
-    return Folder(root / "semseg" / "VOC12", (".png",), files), ReadLabel(task)
+    return LabelFiles(Folder(root / "semseg" / "VOC12", (".png",), files), ReadLabel(task))
 
 
-def _saliency(root: Path, task: Task) -> tuple[Folder, ReadOrSkip]:
-    return list_folder(root / "sal_distill", ".png", "saliency maps"), ReadLabel(task, _salient, {"ignore_index": 255})
+def _saliency(root: Path, task: Task) -> LabelFiles:
+    folder = list_folder(root / "sal_distill", ".png", "saliency maps")
+    return LabelFiles(folder, ReadLabel(task, _salient, task.label.own_options))
 
 
 def _salient(path: Path) -> NDArray[np.uint8]:
@@ -145,9 +144,10 @@ def _label_map(path: Path) -> NDArray[Any]:
     return ids
 
 
-def _normals(root: Path, task: Task) -> tuple[Folder, ReadOrSkip]:
+def _normals(root: Path, task: Task) -> LabelFiles:
     stored = list_folder(root / "normals_distill", ".png", "normals")
-    return stored, _ReadNormals(ReadLabel(task), _context(root))
+    context = _context(root)
+    return LabelFiles(stored, _ReadNormals(ReadLabel(task), context), (context,))
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,6 @@ class _ReadNormals:
     read: ReadLabel
     context: Folder
     valid: Collection[int] = NORMALS_VALID
-
-    @property
-    def beside(self) -> tuple[Folder, ...]:
-        """The maps that say which normals count."""
-        return (self.context,)
 
     def __call__(self, path: Path) -> NDArray[np.float32]:
         normals = self.read(path)
@@ -176,13 +171,13 @@ class _ReadNormals:
         return normals
 
 
-def _edge(root: Path, task: Task) -> tuple[Folder, ReadOrSkip]:
+def _edge(root: Path, task: Task) -> LabelFiles:
     context = _context(root)
     if not (root / "edge").is_dir():
-        return context, ReadLabel(task, _context_edges, {"edge_value": 1})
+        return LabelFiles(context, ReadLabel(task, _context_edges, task.label.own_options))
     drawn = list_folder(root / "edge", ".png", "edges")
     both = Folder(drawn.path, (".png",), {**context.files, **drawn.files})
-    return both, _ReadEdges(ReadLabel(task), ReadLabel(task, _context_edges, {"edge_value": 1}))
+    return LabelFiles(both, _ReadEdges(ReadLabel(task), ReadLabel(task, _context_edges, task.label.own_options)))
 
 
 @dataclass(frozen=True)
@@ -201,9 +196,9 @@ def _context_edges(path: Path) -> NDArray[np.uint8]:
     return thin(laplacian_borders(_label_map(path))).astype(np.uint8)
 
 
-def _human_parts(root: Path, split: str) -> tuple[Folder, ReadOrSkip]:
+def _human_parts(root: Path, split: str) -> LabelFiles:
     stored = list_folder(root / "human_parts", ".mat", "the annotation of parts")
-    return stored, _ReadParts(_read_parts_index(root / "ImageSets" / "Parts" / f"{split}.txt"))
+    return LabelFiles(stored, _ReadParts(_read_parts_index(root / "ImageSets" / "Parts" / f"{split}.txt")))
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,137 @@
-"""What every loader yields, its checks, and the two file readers that loaders share.
+"""What every data set is: raw samples and how they are checked."""
 
-A task that is absent from `labels` is unlabelled for that image (partial label). Label files are never converted
-between image modes: `convert("L")` turns palette ids into grey values and cuts 16-bit depth to 8 bits.
-"""
-
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from kdam_hf.errors import DataIntegrityError
+from dataset_loaders.reading import check_id
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import lines_sha256
 from kdam_hf.tasks import Task
-
-MAX_PIXELS = 50_000_000
 
 
 class Sample(TypedDict):
-    """A raw sample: `image` uint8 (H, W, 3) RGB, `labels` raw labels by task name, each (H, W, ...)."""
+    """A raw sample: `image` uint8 (H, W, 3) RGB, `labels` raw labels by task name, each (H, W, ...).
+
+    A task that is absent from `labels` is unlabelled for that image (partial label).
+    """
 
     id: str
     image: NDArray[np.uint8]
     labels: dict[str, NDArray[Any]]
 
 
-class DenseDataset(Protocol):
-    """One split of a dataset of images with dense labels; picklable, so that it can be read in worker processes."""
+class DenseDataset(ABC):
+    """One split of images with dense labels; picklable, so that it can be read in worker processes.
+
+    A subclass has `name`, `split`, `tasks`, `ids` and `__getitem__`; everything else has a default.
+    """
 
     name: str
     split: str
     tasks: tuple[Task, ...]
+    registered: str = ""
+    """The name by which `open_dataset` opened it."""
+    origin: str = ""
+    """Where the files are and what was recognised, in words."""
+    notes: Sequence[str] = ()
+    """What a user should know of the labels, e.g. which are derived."""
+    options: Mapping[str, Any] = {}
+    """With which `open_dataset` opened it, defaults included."""
+    checked: bool = False
+    """Whether every sample is known to keep the contract, so that it need not be checked when it is read."""
 
     @property
+    @abstractmethod
     def ids(self) -> Sequence[str]:
         """Of the samples, in order."""
 
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def __getitem__(self, index: int, /) -> Sample:
+        """Read one sample.
 
-    def __getitem__(self, index: int, /) -> Sample: ...
+        Raises:
+            DataIntegrityError: a file is missing, unreadable, out of range or of another size than its image; names it.
+        """
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def version(self) -> str | None:
+        """Changes with what the samples depend on, but is the same for a copy of the files; None if that is not known."""
+        return None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the ids, one a line: whether two scores are over the same images."""
+        return lines_sha256(self.ids)
+
+    def stamp(self, index: int) -> str:
+        """Changes with any edit of the files of a sample; empty if that cannot be told."""
+        return ""
+
+    def photo(self, index: int) -> Path | None:
+        """The image file of a sample, if it is one."""
+        return None
+
+    def unlisted(self) -> list[str]:
+        """Files that belong to no split though they should: one sentence per folder."""
+        return []
 
 
-def check_id(sample_id: str) -> str:
-    """The id itself, if it is a plain file name without extension.
+class SubsetDataset(DenseDataset):
+    """The samples of `dataset` with the given ids, in the order of `ids`; all else is that of `dataset`.
+
+    Args:
+        dataset: the whole split.
+        ids: of samples in it, each once.
 
     Raises:
-        DataIntegrityError: empty, `.` or `..`, or holding a separator or NUL; joined to a folder it could leave it.
+        KdamValueError: no id, an id that is not in the split, or twice.
     """
-    if not sample_id or sample_id in (".", "..") or any(c in sample_id for c in "/\\\0"):
-        raise DataIntegrityError(f"sample id {sample_id!r}: expected a plain file name, without folder, '..' or NUL.")
-    return sample_id
+
+    ids: Sequence[str] = ()
+
+    def __init__(self, dataset: DenseDataset, ids: Sequence[str]) -> None:
+        index_of = {sample_id: index for index, sample_id in enumerate(dataset.ids)}
+        unknown = [sample_id for sample_id in ids if sample_id not in index_of]
+        if unknown or not ids or len(set(ids)) != len(ids):
+            raise KdamValueError(
+                f"{dataset.name} {dataset.split}: {len(unknown)} of {len(ids)} ids are not in the split"
+                + (f", first {', '.join(unknown[:5])}" if unknown else "")
+                + f"; expected some of its {len(index_of)}, such as {dataset.ids[0]}, each once."
+            )
+        self.name, self.split, self.tasks, self.ids = dataset.name, dataset.split, dataset.tasks, tuple(ids)
+        self.registered, self.options, self.checked = dataset.registered, dataset.options, dataset.checked
+        self.origin, self.notes = dataset.origin, dataset.notes
+        self._dataset = dataset
+        self._indices = [index_of[sample_id] for sample_id in ids]
+
+    def __getitem__(self, index: int) -> Sample:
+        """A sample of the whole split."""
+        return self._dataset[self._indices[index]]
+
+    @property
+    def version(self) -> str | None:
+        """Of the whole split."""
+        return self._dataset.version
+
+    def stamp(self, index: int) -> str:
+        """As in the whole split."""
+        return self._dataset.stamp(self._indices[index])
+
+    def photo(self, index: int) -> Path | None:
+        """As in the whole split."""
+        return self._dataset.photo(self._indices[index])
+
+    def unlisted(self) -> list[str]:
+        """Of the whole split."""
+        return self._dataset.unlisted()
 
 
 def check_sample(sample: Sample, tasks: Sequence[Task]) -> Sample:
@@ -87,90 +167,3 @@ def check_sizes(image: NDArray[np.uint8], label: NDArray[Any], where: str) -> No
             f"{where} has {h}x{w} pixels, its image {image_h}x{image_w}; expected one size (height x width). "
             "Resize the label by nearest neighbour; if they are swapped, the photo carries an EXIF rotation."
         )
-
-
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG photo as it is meant to be seen: EXIF orientation applied, alpha dropped.
-
-    Args:
-        path: the file; other formats are refused whatever its name says.
-        max_pixels: limit on width x height, read from the header before anything is decoded.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
-
-    Raises:
-        DataIntegrityError: missing, truncated, too large, 16-bit or no PNG / JPEG.
-    """
-    with _opened(path, ("PNG", "JPEG"), max_pixels) as image:
-        if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK"):
-            raise DataIntegrityError(f"{path}: image mode {image.mode}; expected 8 bits a channel, colour or grey.")
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def read_array(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """Decode a label file without changing a value.
-
-    Args:
-        path: `.png` (grey, palette: the ids, 16-bit grey: uint16, RGB: for normals) or `.npy` (never unpickled).
-        max_pixels: limit on height x width, read from the header.
-
-    Returns:
-        (H, W) or (H, W, 3); uint8 or uint16 from a PNG, any numeric dtype from .npy. NaN is left to the task.
-
-    Raises:
-        DataIntegrityError: missing, truncated, too large or of another kind.
-    """
-    if path.suffix.lower() == ".npy":
-        return _read_npy(path, max_pixels)
-    with _opened(path, ("PNG",), max_pixels) as image:
-        if image.mode not in ("1", "L", "P", "I;16", "RGB"):
-            raise DataIntegrityError(f"{path}: label mode {image.mode}; expected a PNG of mode L, P, I;16 or RGB.")
-        array = np.array(image)
-        if image.mode in ("1", "L"):
-            array = array.astype(np.uint8) // _grey_factor(path, image.mode)
-        return array
-
-
-def _grey_factor(path: Path, mode: str) -> int:
-    """Pillow stretches grey of 2 or 4 bits, as PNG optimisers write it, to 0..255; byte 24 holds the bit depth."""
-    with path.open("rb") as file:
-        bits = file.read(25)[24]
-    return 1 if mode == "1" or bits >= 8 else 255 // (2**bits - 1)
-
-
-def _read_npy(path: Path, max_pixels: int) -> NDArray[Any]:
-    """Through a memory map: a header that promises more than the file holds is refused before any allocation."""
-    with reading(path, ".npy array"):
-        array = np.lib.format.open_memmap(path, mode="r")
-    if array.dtype.kind not in "biuf" or array.ndim < 2 or array.shape[0] * array.shape[1] > max_pixels:
-        raise DataIntegrityError(
-            f"{path}: array is {array.dtype} {array.shape}; expected numbers (H, W, ...), at most {max_pixels} pixels."
-        )
-    return np.array(array)
-
-
-@contextmanager
-def _opened(path: Path, formats: tuple[str, ...], max_pixels: int) -> Iterator[Image.Image]:
-    with reading(path, " or ".join(formats)), Image.open(path, formats=formats) as image:
-        if image.width * image.height > max_pixels:
-            raise DataIntegrityError(
-                f"{path}: {image.width}x{image.height} pixels; expected at most {max_pixels}. Downscale the file."
-            )
-        yield image
-
-
-@contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a parser raises into a DataIntegrityError that names the file.
-
-    Crafted bytes make the parsers of Pillow, NumPy and SciPy raise nearly anything, TypeError and TokenError among it.
-    """
-    try:
-        yield
-    except (DataIntegrityError, MemoryError):
-        raise
-    except FileNotFoundError as error:
-        raise DataIntegrityError(f"{path}: no such file.") from error
-    except Exception as error:
-        raise DataIntegrityError(f"{path}: not a readable {kind} ({error}). Replace it.") from error

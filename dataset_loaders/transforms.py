@@ -1,33 +1,26 @@
 """From a raw sample to tensors: random scale, crop, flip and colour for training, normalisation alone for evaluation.
 
-The crop window is chosen in the pixels of the source and only the window is decoded and resized, colours and
-normalisation are one matrix. Everything random is drawn from a generator keyed by (seed, epoch, index): a run can resume
-inside an epoch, and the number of workers changes nothing.
+The crop window is chosen in the pixels of the source and only the window is resized; colours and normalisation are one
+matrix. Everything random is drawn from a generator keyed by (seed, epoch, index): a run can resume inside an epoch, and
+the number of workers changes nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from math import cos, floor, radians, sin
+from math import ceil, cos, floor, radians, sin
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
-from dataset_loaders.resampling import (
-    Floats,
-    bilinear_taps,
-    count_ids,
-    nearest_indices,
-    resize_image,
-    resize_label,
-)
 from dataset_loaders.sample import DenseDataset, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import IGNORE_INDEX, Task
 
+Floats = NDArray[np.float32]
 Transform = Callable[[Sample, int, int], dict[str, Any]]
 
 _YIQ_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -36,9 +29,6 @@ _RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
 _LUMA = _RGB_FROM_YIQ @ np.diag([1, 0, 0]) @ _YIQ_FROM_RGB
 _CHROMA = np.eye(3) - _LUMA
 _TURNED_CHROMA = _RGB_FROM_YIQ @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ_FROM_RGB
-
-_SAME_COLORS = np.eye(3, 4, dtype=np.float32)
-_NO_LIMITS = np.array([[-np.inf, np.inf]] * 3, np.float32)
 
 
 @dataclass(frozen=True)
@@ -56,41 +46,27 @@ class Window:
     columns: int
     mirrored: bool = False
 
-    def resize_image(
-        self,
-        image: NDArray[np.uint8],
-        colors: Floats = _SAME_COLORS,
-        limits: Floats = _NO_LIMITS,
-        size: tuple[int, int] | None = None,
-    ) -> Floats:
-        """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> (3, rows, columns).
+    def resize_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> (rows, columns, 3)."""
+        # the filter reaches beyond the window by its radius; no more than that is handed to Pillow
+        down, right = (ceil(max(1.0, ratio)) + 1 for ratio in (self.height / self.rows, self.width / self.columns))
+        top, left = max(0, self.top - down), max(0, self.left - right)
+        part = image[top : ceil(self.top + self.height) + down, left : ceil(self.left + self.width) + right]
+        x, y = self.left - left, self.top - top
+        box = (x, y, x + self.width, y + self.height)
+        resized = Image.fromarray(part).resize((self.columns, self.rows), Image.Resampling.BILINEAR, box)
+        return np.asarray(resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else resized)
 
-        Args:
-            image: RGB.
-            colors: (3, 4) affine map of RGB, applied to what is resized.
-            limits: (3, 2), lowest and highest result in each channel.
-            size: (height, width) of a larger result, in which it lies at the top left; the rest is 0.
-        """
-        columns = bilinear_taps(self.left, self.width, self.columns, image.shape[1])
-        rows = bilinear_taps(self.top, self.height, self.rows, image.shape[0])
-        return resize_image(image, rows, columns.reversed() if self.mirrored else columns, colors, limits, size)
-
-    def resize_label(self, label: NDArray[Any], size: tuple[int, int] | None = None, fill: float = 0) -> NDArray[Any]:
-        """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...).
-
-        Args:
-            label: raw.
-            size: (height, width) of a larger result, in which it lies at the top left.
-            fill: the value of the rest.
-        """
-        return resize_label(label, *self._centres, size, fill)
-
-    @cached_property
-    def _centres(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Source row of each row, source column of each column."""
-        xs = nearest_indices(self.left, self.width, self.columns)
-        ys = nearest_indices(self.top, self.height, self.rows)
-        return ys, xs[::-1].copy() if self.mirrored else xs
+    def resize_label(self, label: NDArray[Any]) -> NDArray[Any]:
+        """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
+        ys = ((np.arange(self.rows) + 0.5) * (self.height / self.rows)).astype(np.intp)
+        xs = self.left + ((np.arange(self.columns) + 0.5) * (self.width / self.columns)).astype(np.intp)
+        xs = xs[::-1] if self.mirrored else xs
+        part = label[self.top : self.top + int(ys[-1]) + 1]
+        # columns, the slow half, are picked on whichever side has fewer rows
+        return (
+            part.take(xs, axis=1).take(ys, axis=0) if len(part) < self.rows else part.take(ys, axis=0).take(xs, axis=1)
+        )
 
 
 def _draw_span(source: int, target: int, scale: float, rng: np.random.Generator) -> tuple[int, float, int]:
@@ -177,15 +153,14 @@ class TrainTransform:
             "crop_tries": crop_tries,
         }
         self._normalize = _Normalize(mean, std)
-        self._balanced = next((task.name for task in self.tasks if task.limits_class_share), None)
-        self._invalid = {task.name: task.label.invalid for task in self.tasks}
+        self._balanced = next((task for task in self.tasks if task.limits_class_share), None)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
         """The view of a raw sample in one epoch.
 
         Returns:
             `pixel_values` float32 (3, h, w), 0 on padding; `pixel_mask` bool (h, w), False on padding; `labels`
-            {task: tensor label}, invalid on padding; `index`.
+            {task: tensor label}, invalid on padding; `index` and `id`.
         """
         rng = np.random.default_rng([self.seed, epoch, index])
         scale = rng.uniform(*self.scale)
@@ -193,39 +168,35 @@ class TrainTransform:
         colors = _draw_color_matrix(rng) if self.photometric else None
         window, balanced = self._draw_window(sample, scale, flip, rng)
 
-        colors_and_limits = self._normalize.with_colors(colors)
         labels = {}
         for task in self.tasks:
             if task.name in sample["labels"]:
-                cut = balanced if task.name == self._balanced else self._cut(task.name, sample, window)
-                # The window is mirrored already: hflip gets it the other way round, and corrects the values.
-                labels[task.name] = task.label.rescale(task.label.hflip(cut[:, ::-1]) if flip else cut, scale)
-        pixel_values = window.resize_image(sample["image"], *colors_and_limits, self.size)
-        return _to_tensors(pixel_values, (window.rows, window.columns), labels, self.tasks, index)
+                label = balanced if task is self._balanced else window.resize_label(sample["labels"][task.name])
+                labels[task.name] = task.label.rescale(task.label.mirror_values(label) if flip else label, scale)
+        pixel_values = self._normalize(window.resize_image(sample["image"]), colors)
+        return _to_tensors(pixel_values, labels, self.size, self.tasks, sample["id"], index)
 
     def _draw_window(
         self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator
     ) -> tuple[Window, NDArray[Any]]:
-        """The window, and in it the label that must not be filled by one class; an empty array when there is none."""
-        name = self._balanced if self._balanced in sample["labels"] else None
+        """A window, and in it the label that must not be filled by one class; an empty array when there is none."""
+        source = None if self._balanced is None else sample["labels"].get(self._balanced.name)
+        label = np.empty((0, 0), np.uint8)
         for _ in range(self.crop_tries):
             (top, height, rows), (left, width, columns) = (
                 _draw_span(source, target, scale, rng)
                 for source, target in zip(sample["image"].shape[:2], self.size, strict=True)
             )
             window = Window(top, left, height, width, rows, columns, flip)
-            label = np.empty((0, 0), np.uint8) if name is None else self._cut(name, sample, window)
+            label = label if source is None else window.resize_label(source)
             if _largest_share(label) <= self.max_class_share:
                 break
         return window, label
 
-    def _cut(self, name: str, sample: Sample, window: Window) -> NDArray[Any]:
-        return window.resize_label(sample["labels"][name], self.size, self._invalid[name])
-
 
 def _largest_share(label: NDArray[np.uint8]) -> float:
     """Share of the most frequent class among labelled pixels; 0 when there is none."""
-    counts = count_ids(label)[:255]
+    counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX)[:IGNORE_INDEX]
     return float(counts.max() / max(1, counts.sum()))
 
 
@@ -244,13 +215,12 @@ class EvalTransform:
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
         """As `TrainTransform.__call__`, the same in every epoch."""
-        height, width = sample["image"].shape[:2]
-        labels = {name: label[:, :] for name, label in sample["labels"].items()}
-        return _to_tensors(self._normalize(sample["image"]), (height, width), labels, self.tasks, index)
+        size = sample["image"].shape[:2]
+        return _to_tensors(self._normalize(sample["image"]), sample["labels"], size, self.tasks, sample["id"], index)
 
 
 class _Normalize:
-    """(v / 255 - mean) / std as one multiplication and one addition per value."""
+    """(v / 255 - mean) / std, after a change of colours that is clipped to 0..255."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -258,38 +228,49 @@ class _Normalize:
         self._factors = 1 / (255 * np.array(std))
         self._offsets = -np.array(mean) / np.array(std)
 
-    def __call__(self, image: NDArray[np.uint8]) -> Floats:
-        """uint8 (h, w, 3) -> float32 (3, h, w)."""
-        values = np.empty((3, *image.shape[:2]), np.float32)
-        for channel, (factor, offset) in enumerate(zip(self._factors, self._offsets, strict=True)):
-            np.multiply(image[..., channel], np.float32(factor), out=values[channel])
-            values[channel] += np.float32(offset)
-        return values
-
-    def with_colors(self, colors: NDArray[np.float64] | None) -> tuple[Floats, Floats]:
-        """Matrix (3, 4) and limits (3, 2) of a change of colours that is clipped to 0..255, and then normalised."""
-        matrix = self._factors[:, None] * (_SAME_COLORS if colors is None else colors)
-        matrix[:, 3] += self._offsets
+    def __call__(self, image: NDArray[np.uint8], colors: NDArray[np.float64] | None = None) -> Floats:
+        """uint8 (h, w, 3) -> float32 (3, h, w); `colors` is an affine map (3, 4) of RGB."""
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
         if colors is None:
-            return matrix.astype(np.float32), _NO_LIMITS
-        limits = np.column_stack([self._offsets, 255 * self._factors + self._offsets])
-        return matrix.astype(np.float32), limits.astype(np.float32)
+            values = planes
+            values *= self._factors[:, None, None].astype(np.float32)
+        else:
+            matrix = (self._factors[:, None] * colors).astype(np.float32)
+            values = (matrix[:, :3] @ planes.reshape(3, -1)).reshape(planes.shape)
+        for k, offset in enumerate(self._offsets):  # a channel at a time stays in the cache
+            values[k] += np.float32(offset if colors is None else matrix[k, 3] + offset)
+            if colors is not None:
+                np.clip(values[k], np.float32(offset), np.float32(offset + 255 * self._factors[k]), out=values[k])
+        return values
 
 
 def _to_tensors(
-    pixel_values: Floats, used: tuple[int, int], labels: Mapping[str, NDArray[Any]], tasks: Sequence[Task], index: int
+    pixel_values: Floats,
+    labels: Mapping[str, NDArray[Any]],
+    size: tuple[int, ...],
+    tasks: Sequence[Task],
+    sample_id: str,
+    index: int,
 ) -> dict[str, Any]:
-    """Image and labels of one size, of which `used` rows and columns at the top left are no padding."""
-    size = pixel_values.shape[1:]
-    pixel_mask = np.zeros(size, np.bool_)
-    pixel_mask[: used[0], : used[1]] = True
+    """Image and labels at the top left of `size` (height, width); the rest is padding."""
+    used = pixel_values.shape[1:]
+    mask = np.zeros(size, np.bool_)
+    mask[: used[0], : used[1]] = True
+    image = pixel_values
+    if used != tuple(size):
+        image = np.zeros((3, *size), np.float32)
+        image[:, : used[0], : used[1]] = pixel_values
     tensors = {}
     for task in tasks:
-        tensors[task.name] = task.label.to_tensor(
-            labels[task.name] if task.name in labels else task.label.unlabelled(*size)
-        )
-    image, mask = torch.from_numpy(pixel_values), torch.from_numpy(pixel_mask)
-    return {"pixel_values": image, "pixel_mask": mask, "labels": tensors, "index": index}
+        label = labels.get(task.name)
+        if label is None or used != tuple(size):
+            padded = task.label.unlabelled(*size)
+            if label is not None:
+                padded[: used[0], : used[1]] = label
+            label = padded
+        tensors[task.name] = task.label.to_tensor(label)
+    tensors_of_image = {"pixel_values": torch.from_numpy(image), "pixel_mask": torch.from_numpy(mask)}
+    return {**tensors_of_image, "labels": tensors, "index": index, "id": sample_id}
 
 
 class TransformedDataset(Dataset[dict[str, Any]]):
@@ -303,7 +284,7 @@ class TransformedDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, dataset: DenseDataset, transform: Transform) -> None:
         self.dataset, self.transform = dataset, transform
-        self.check = not getattr(dataset, "checked", False)
+        self.check = not dataset.checked
 
     def __len__(self) -> int:
         return len(self.dataset)

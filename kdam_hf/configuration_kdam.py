@@ -18,6 +18,8 @@ IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 TASK_KEYS = {"name": str, "kind": str, "channels": int, "activation": str, "readout": str, "class_names": list}
 OPTIONAL_TASK_KEYS = {"settings": dict}
+ACTIVATION_NAMES = ("none", "positive", "unit")
+"""How a head's raw output becomes a prediction, see `modeling_kdam`."""
 # What the library itself writes to config.json or sets while it loads, whatever its version.
 LIBRARY_KEYS = {
     *("_commit_hash", "_name_or_path", "architectures", "attn_implementation", "auto_map", "chunk_size_feed_forward"),
@@ -134,6 +136,10 @@ class KdamConfig(PreTrainedConfig):
             for key, kind in (TASK_KEYS | OPTIONAL_TASK_KEYS).items():
                 if type(task.get(key, kind())) is not kind:
                     raise ValueError(f"task {task['name']!r}: {key} is {task[key]!r}; expected {kind.__name__}.")
+            if task["activation"] not in ACTIVATION_NAMES:
+                raise ValueError(
+                    f"task {task['name']!r}: activation is {task['activation']!r}; expected {', '.join(ACTIVATION_NAMES)}."
+                )
             if not task["name"].isidentifier() or task["channels"] < 1:
                 raise ValueError(
                     f"task {task['name']!r} with {task['channels']} channels; expected letters, digits and _, and at least 1."

@@ -35,6 +35,13 @@ class Processes:
         """Element-wise sum over processes; differentiable, any shape."""
         return _Sum.apply(x) if self.size > 1 else x
 
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, on every process; plain data or CPU tensors, whatever the device of the run."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     @staticmethod
     def _reduced(x: Tensor, op: dist.ReduceOp.RedOpType) -> Tensor:
         with torch.no_grad():

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdam_hf.distillation.dense import STRIDE, dense_loss
+from kdam_hf.configuration_kdam import STRIDE
+from kdam_hf.distillation.dense import dense_loss
 from kdam_hf.distillation.methods import Method
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from huggingface_hub.errors import StrictDataclassError
+
 from kdam_hf.configuration_kdam import KdamConfig, KdamStudentConfig, KdamTeacherConfig
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task
@@ -120,7 +122,7 @@ def make_config(
         overrides: fields of `KdamTeacherConfig` / `KdamStudentConfig`.
 
     Raises:
-        KdamValueError: unknown preset.
+        KdamValueError: unknown preset, or fields that do not fit together.
     """
     if preset not in PRESETS:
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
@@ -128,8 +130,12 @@ def make_config(
     specs = [task.spec() for task in tasks]
     teacher_width, student_width = backbone.decoder_channels
     fields: dict[str, Any] = {"backbone_config": backbone_config or dict(backbone.config), "tasks": specs}
-    if role == "teacher":
-        return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))
-    return KdamStudentConfig(
-        **(fields | {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)} | overrides)
-    )
+    try:
+        if role == "teacher":
+            return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))
+        return KdamStudentConfig(
+            **(fields | {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)} | overrides)
+        )
+    except (ValueError, StrictDataclassError) as error:
+        reason = str(error).split("ValueError: ")[-1]
+        raise KdamValueError(f"no {role} of preset {preset} can be made: {reason}") from error

@@ -11,6 +11,7 @@ stand in docs/metrics.md.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from dataset_loaders import Collator, DenseDataset, EvalTransform, SubsetDataset, TransformedDataset, read_ids
 from kdam_hf.errors import KdamValueError, UnknownTaskError
+from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, run_command, write_results
@@ -46,7 +48,7 @@ class EvaluationArguments:
     predictions: str | None = _option(None, "folder of maps on disk to score in place of a model's")
     split: str = _option("val", "split to score")
     ids: str | None = _option(None, "file with the ids to score, one a line; the whole split by default")
-    protocol: str = _option("ours", "ours, or that of other code: atrc, invpt, mtl_pytorch, all_thresholds")
+    protocol: str = _option("ours", "ours, or that of other code: atrc, invpt, mtl_pytorch")
     boundaries: str | None = _option(
         None, "protocol of odsF: nyud, pascal, bsds, or none; that of the dataset by default"
     )
@@ -78,26 +80,24 @@ def main(argv: list[str] | None = None) -> None:
     tasks = with_boundaries(with_options(source.tasks, data.task_options or ()), args.boundaries)
     metrics = make_metrics(tasks, args.protocol)
 
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    num_proc = share_cores(args.num_proc, on_cpu=model is not None and device.type == "cpu")
     maps: Iterable[ImageMaps]
     if model is not None:
         check_tasks_agree(model.config.tasks, [task.spec() for task in tasks], "the model", "the data")
-        transform = EvalTransform(tasks, model.config.image_mean, model.config.image_std)
-        dataset = TransformedDataset(source, transform)
+        dataset = TransformedDataset(source, EvalTransform(tasks, model.config.image_mean, model.config.image_std))
         batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(tasks))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        num_proc = share_cores(args.num_proc, on_cpu=device == "cpu")
         maps = predict_maps(model.to(device), batches, tasks, device)
         if args.save_predictions:
             maps = save_maps(maps, args.save_predictions, tasks, source.ids)
         meta = describe_run(model, dataset, args.model, data, tasks, args.protocol)
         meta |= facts_of_training(Path(args.output), meta["weights_sha256"])
     else:
-        num_proc = share_cores(args.num_proc, on_cpu=False)
         stored = StoredPredictions(args.predictions, source, tasks)
         reader = DataLoader(stored, batch_size=None, num_workers=args.num_workers, collate_fn=as_it_is)
         maps = tqdm(reader, desc="Scoring", unit="image", leave=False)
         meta = {"predictions": args.predictions, **describe_data(source, data, tasks, args.protocol)}
-    meta |= {"ids": args.ids, "ids_sha256": source.digest if isinstance(source, SubsetDataset) else None}
+    meta |= {"ids": args.ids, "ids_sha256": source.digest if args.ids else None}
     references = single_task_references(args.single_task, tasks, meta) if args.single_task else {}
     count_maps(maps, metrics, num_proc)
 
@@ -106,13 +106,14 @@ def main(argv: list[str] | None = None) -> None:
         results["delta_m"] = gain_over(results, references, tasks)
         meta["single_task"] = {name: path for name, (path, _) in references.items()}
     write_results(args.output, results, meta)
-    table = results_table(results, meta, tasks)
-    Path(args.output).with_suffix(".md").write_text(table, "utf-8")
+    table, table_file = results_table(results, meta, tasks), Path(args.output).with_suffix(".md")
+    write_text(table_file, table)
     print("\n" + table)
     if args.plots:
         draw(metrics, results, tasks, args.plots, Path(args.model or args.predictions).name)
-    written = [args.output, str(Path(args.output).with_suffix(".md")), args.save_predictions, args.plots]
-    print(f"Written: {', '.join(name for name in written if name)}")
+    print(
+        f"Written: {', '.join(str(path) for path in (args.output, table_file, args.save_predictions, args.plots) if path)}"
+    )
 
 
 def check_arguments(args: EvaluationArguments) -> None:
@@ -137,13 +138,11 @@ def facts_of_training(path: Path, weights_sha256: str | None) -> dict[str, Any]:
     """What the file that will be replaced says of the training of these weights; nothing if it is of others."""
     try:
         meta = json.loads(path.read_text("utf-8"))["meta"]
+        facts = {key: meta[key] for key in OF_TRAINING if key in meta}
         same = weights_sha256 is not None and meta["weights_sha256"] == weights_sha256
     except (OSError, ValueError, LookupError, TypeError):  # no file yet, or no results of a model
         return {}
-    if not same:
-        return {}
-    facts = {key: meta[key] for key in OF_TRAINING if key in meta}
-    return {"trained_on": meta.get("data"), **facts} if facts else {}
+    return {"trained_on": meta.get("data"), **facts} if same and facts else {}
 
 
 def share_cores(num_proc: int | None, on_cpu: bool) -> int:
@@ -167,11 +166,10 @@ def draw(
     from kdam_hf.plots import save_png
 
     for task in tasks:
-        value = results[f"{task.name}/{task.primary_metric}"]
-        figure = task.figure(metrics[task.name], model) if value == value else None  # NaN: nothing to show
+        labelled = not math.isnan(results[f"{task.name}/{task.primary_metric}"])
+        figure = task.figure(metrics[task.name], model) if labelled else None
         if figure is not None:
             save_png(figure, Path(folder) / f"{task.name}.png")
-            print(f"{folder}/{task.name}.png")
 
 
 if __name__ == "__main__":

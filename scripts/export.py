@@ -30,7 +30,7 @@ from kdam_hf.export import (
     refuse_differences,
     save_onnx,
 )
-from kdam_hf.hub.public import public
+from kdam_hf.hub.redact import redact
 from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
@@ -133,7 +133,7 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
 
 def portable(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts without the places of this machine; tasks are kept whole, as names of classes may look like places."""
-    return public(facts) | {"tasks": facts["tasks"]}
+    return redact(facts) | {"tasks": facts["tasks"]}
 
 
 def summary(facts: dict[str, Any]) -> str:

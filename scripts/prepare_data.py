@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dataset_loaders import PackedDataset
+from dataset_loaders import PreparedDataset
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.training import SourceArguments, parse_recipe, run_command
 from kdam_hf.training.report import versions, write_json
-from kdam_hf.training.runs import open_split, pack_split
+from kdam_hf.training.runs import open_split
+from kdam_hf.training.runs import prepare_split as write_split
 
 DATASETS = ("nyud_v2", "pascal_context", "folder")
 
@@ -85,14 +86,14 @@ def prepare_split(data: SourceArguments, args: PreparationArguments, split: str)
     except DataIntegrityError as error:
         print(f"{data.dataset} {split}\n  PROBLEM: {error}")
         return {"dataset": data.dataset, "split": split, "problems": [str(error)]}
-    if isinstance(dataset, PackedDataset):
+    if isinstance(dataset, PreparedDataset):
         raise KdamValueError(f"{data.data_dir} is prepared already; give the dataset it was made from.")
     report = SplitReport.of(dataset)
     if args.check_only or report.problems:
         report = inspect_split(dataset, args.num_proc)
     else:
         try:
-            pack_split(dataset, replace(data, cache_dir=args.output_dir), args.num_proc, report)
+            write_split(dataset, replace(data, cache_dir=args.output_dir), args.num_proc, report)
         except DataIntegrityError as error:
             if not report.problems:
                 raise

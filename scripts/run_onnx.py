@@ -25,13 +25,13 @@ READ = {
 }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", required=True, help="folder that scripts/export.py wrote")
     parser.add_argument("--image", required=True, help="photo")
     parser.add_argument("--output_dir", required=True, help="folder to write to")
     parser.add_argument("--int8", action="store_true", help="run the quantised form")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     facts, session = load(Path(args.model), args.int8)
     photo = read_photo(args.image)
     pixels, mask = prepare(photo, facts)

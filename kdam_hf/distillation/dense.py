@@ -8,24 +8,18 @@ Shapes: B batch, C channels, h w stride-4 map, H W full resolution (H <= 4 h, W 
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kdam_hf.distillation.divergences import at_least_float32
+from kdam_hf.configuration_kdam import STRIDE
+from kdam_hf.tasks import Task
+from kdam_hf.tasks.base import at_least_float32
 
-STRIDE = 4
 PIXELS_ON_CPU, PIXELS_ELSEWHERE = 1 << 16, 1 << 20
-
-
-class SupervisedTask(Protocol):
-    """What the loss needs of a task."""
-
-    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """What a part of the batch, (b, C, h, w) of any images and rows, adds to the loss."""
 
 
 class Band(NamedTuple):
@@ -69,7 +63,7 @@ def upsample(x_BChw: Tensor, rows: int, width: int, skip: int = 0) -> Tensor:
     return full[:, :, skip : skip + rows, :width]
 
 
-def dense_loss(task: SupervisedTask, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+def dense_loss(task: Task, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
     """A task's supervised loss at full resolution, with gradient.
 
     Args:
@@ -87,14 +81,12 @@ def dense_loss(task: SupervisedTask, prediction: Tensor, label: Tensor, mask: Te
 
 class _DenseLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, prediction: Tensor, task: SupervisedTask, label: Tensor, mask: Tensor, weights: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, prediction: Tensor, task: Task, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         small = at_least_float32(prediction.detach()).contiguous(memory_format=torch.channels_last)
         differentiate = ctx.needs_input_grad[0]
         gradient, total = torch.zeros_like(small) if differentiate else None, small.new_zeros(())
         pixels = PIXELS_ON_CPU if small.device.type == "cpu" else PIXELS_ELSEWHERE
-        for images, rows, source, skip in bands(*mask.shape, small.shape[2], pixels):
+        for images, rows, source, skip in bands(len(mask), mask.shape[1], mask.shape[2], small.shape[2], pixels):
             part = small[images, :, source].detach().requires_grad_(differentiate)
             with torch.set_grad_enabled(differentiate):
                 full = upsample(part, rows.stop - rows.start, mask.shape[2], skip)

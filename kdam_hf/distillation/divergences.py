@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks.base import at_least_float32
 
 Divergence = Callable[..., Tensor]
 DIVERGENCES: dict[str, Divergence] = {}
@@ -109,11 +110,6 @@ def pearson_distance(log_p: Tensor, log_q: Tensor, dim: int = -1, processes: Pro
     p, q = p - p.mean(dim, keepdim=True), q - q.mean(dim, keepdim=True)
     norms = torch.linalg.vector_norm(p, dim=dim) * torch.linalg.vector_norm(q, dim=dim)
     return 1 - (p * q).sum(dim) / (norms + 1e-8)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32, or in float64 if it is float64: half precision loses small divergences."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _floats(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ A class takes predictions in physical units at full label resolution (`update`),
 NaN or Inf in a prediction is an error; a value that no valid pixel defines is NaN. `delta_m` compares a set of results.
 """
 
-from kdam_hf.metrics.base import Metric
+from kdam_hf.metrics.base import IGNORE_INDEX, Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryCounts, boundary_counts
 from kdam_hf.metrics.boundary_scores import BoundaryScores, score_boundaries
 from kdam_hf.metrics.confusion import MeanIoU
@@ -13,13 +13,14 @@ from kdam_hf.metrics.delta_m import delta_m
 from kdam_hf.metrics.depth import DepthErrors
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.normals import NormalErrors
+from kdam_hf.metrics.parallel import in_processes
 from kdam_hf.metrics.protocols import PROTOCOLS, Protocol, under_protocol
-from kdam_hf.metrics.saliency import ALL_THRESHOLDS, Saliency
+from kdam_hf.metrics.saliency import Saliency
 from kdam_hf.metrics.thresholds import EdgeF
 
 __all__ = [
-    "ALL_THRESHOLDS",
     "BOUNDARY_PROTOCOLS",
+    "IGNORE_INDEX",
     "PROTOCOLS",
     "BoundaryCounts",
     "BoundaryScores",
@@ -33,6 +34,7 @@ __all__ = [
     "Saliency",
     "boundary_counts",
     "delta_m",
+    "in_processes",
     "score_boundaries",
     "under_protocol",
 ]

@@ -1,10 +1,11 @@
 """What all streaming metrics share: a dict of additive tensors.
 
-Unusual here: the state of two metrics, of two processes or of two halves of a split merges by addition, so a value
-never depends on how the images were cut into batches, and memory is constant.
+Unusual here: the states of two metrics, of two processes or of two halves of a split merge by addition, so a value never
+depends on how the images were batched, and memory is constant. States are CPU tensors: some accelerators lack float64.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -13,13 +14,13 @@ from torch import Tensor
 from kdam_hf.errors import KdamValueError
 
 IGNORE_INDEX = 255
-"""The label of pixels that have no class; whoever reads labels in other conventions translates to it."""
+"""Label of pixels that do not count, in class maps and masks of the whole project."""
 
 
 class Metric(ABC):
     """One metric accumulated over a whole split; never a mean of per-image means.
 
-    `state` maps names to CPU tensors, float64 or int64, zero at the start; a sum over processes merges them.
+    `state` maps names to CPU tensors, float64 or int64, zero at the start. Every other attribute is a constructor argument.
     """
 
     state: dict[str, Tensor]
@@ -38,60 +39,52 @@ class Metric(ABC):
         Raises:
             KdamValueError: the other metric is of another kind or its settings differ.
         """
-        mine, theirs = self._settings(), other._settings()
-        if type(self) is not type(other) or mine != theirs:
+        if type(self) is not type(other) or self.settings() != other.settings():
             raise KdamValueError(
-                f"cannot merge {type(other).__name__} {theirs} into {type(self).__name__} {mine}: "
-                "sums are only meaningful between metrics of one kind with one setting"
+                f"cannot merge {type(other).__name__} {other.settings()} into {type(self).__name__} {self.settings()}: "
+                "give both one kind and one setting"
             )
-        for name, value in other.state.items():
-            self.state[name] += value
+        self.add_state(other.state)
+
+    def add_state(self, state: Mapping[str, Tensor]) -> None:
+        """Add sums of the names and shapes of `state`, such as the state of a metric in another process."""
+        for name, value in state.items():
+            self.state[name] += value.cpu()
+
+    def settings(self) -> dict[str, Any]:
+        """Constructor arguments that make an equal, empty metric."""
+        return {name: value for name, value in vars(self).items() if name != "state"}
+
+    def with_settings(self, **changes: Any) -> Self:
+        """An empty metric of the same kind, with the same settings except for `changes` (constructor arguments)."""
+        return type(self)(**{**self.settings(), **changes})
 
     def reset(self) -> None:
         """Forget everything added so far."""
         for value in self.state.values():
             value.zero_()
 
-    def with_settings(self, **changes: Any) -> Self:
-        """An empty metric of the same kind, with the same settings except for `changes` (constructor arguments)."""
-        return type(self)(**{**self._settings(), **changes})
-
-    def _add(self, **sums: Tensor) -> None:
-        for name, value in sums.items():
-            self.state[name] += value.to(self.state[name])
-
-    def _settings(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "state"}
-
 
 def check_same_shape(prediction: Tensor, label: Tensor, layout: str, channels: int | None = None) -> None:
     """Raise KdamValueError unless both have one shape `layout`, with `channels` third from the end if given."""
     least_dims = 2 if channels is None else 3
-    if (
-        prediction.shape != label.shape
-        or prediction.dim() < least_dims
-        or (channels is not None and prediction.shape[-3] != channels)
-    ):
+    fits = prediction.shape == label.shape and prediction.dim() >= least_dims
+    if not fits or (channels is not None and prediction.shape[-3] != channels):
         raise KdamValueError(
-            f"prediction is {tuple(prediction.shape)}, label {tuple(label.shape)}: both must be {layout} at the size "
-            "of the label; resize the prediction, never the label, and do not rely on broadcasting"
+            f"prediction is {tuple(prediction.shape)}, label {tuple(label.shape)}: both must be {layout} at the size of the "
+            "label; resize the prediction, never the label, and do not rely on broadcasting"
         )
-
-
-def on_valid(values: Tensor, valid: Tensor, filler: float) -> Tensor:
-    """`values` with `filler` where `valid` (same or broadcast shape) is False: cheaper than gathering valid pixels."""
-    return torch.where(valid, values, torch.tensor(filler, dtype=values.dtype, device=values.device))
 
 
 def check_finite(prediction: Tensor, valid: Tensor) -> None:
     """Raise KdamValueError if a prediction (any shape) holds NaN or Inf where `valid` (same or broadcast shape) is True."""
-    prediction = on_valid(prediction, valid, 0)
+    prediction = torch.where(valid, prediction, 0)
     # extremes pass NaN on, and cost a tenth of testing every value
     if prediction.numel() and not all(torch.isfinite(extreme) for extreme in prediction.aminmax()):
         bad = int((~torch.isfinite(prediction)).sum())
         raise KdamValueError(
-            f"{bad} predicted values on {int(valid.sum())} valid pixels are NaN or Inf: leaving them out would "
-            "flatter the metric; check the model's weights and the numeric type it runs in"
+            f"{bad} predicted values on {int(valid.sum())} valid pixels are NaN or Inf: leaving them out would flatter the "
+            "metric; check the model's weights and the numeric type it runs in"
         )
 
 

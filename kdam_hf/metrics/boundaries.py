@@ -58,8 +58,7 @@ def boundary_counts(
 ) -> BoundaryCounts:
     """Match the boundaries of one image, one to one, at every threshold.
 
-    Most pairs first, then the least sum of distances. With one annotator only the number of pairs counts, and the
-    second step is left out.
+    Most pairs first, then the least sum of distances; with one annotator only the number of pairs counts.
 
     Args:
         prediction: strength of boundaries in [0, 1], (H, W) floating.
@@ -82,16 +81,18 @@ def boundary_counts(
     """
     values = threshold_values(thresholds)
     strength = _checked_strength(prediction, ignore)
-    annotated = _checked_annotations(annotations, ignore, strength.shape)
+    if not len(annotations):
+        raise KdamValueError("annotations are empty: give one mask per annotator, if only an empty one")
+    for number, mask in enumerate(annotations):
+        _check_mask(f"annotation {number}", mask, strength.shape)
     if not 0 < max_dist <= 1:
         raise KdamValueError(
             f"max_dist is {max_dist}: expected a share of the image diagonal in (0, 1], such as 0.0075, not pixels"
         )
     if nms:
         strength = suppress_non_maxima(strength)
-    if thin_annotations:
-        annotated = [thinning.thin(mask) for mask in annotated]
-    pixels = [np.flatnonzero(mask) for mask in annotated]
+    annotated = (mask if ignore is None else mask & ~ignore for mask in annotations)
+    pixels = [np.flatnonzero(thinning.thin(mask) if thin_annotations else mask) for mask in annotated]
     within = window(strength.shape, max_dist * math.hypot(*strength.shape))
     counts = np.zeros((4, len(values)), np.int64)
     counts[1] = sum(len(each) for each in pixels)
@@ -159,21 +160,13 @@ def _checked_strength(prediction: NDArray[np.floating], ignore: Mask | None) -> 
     if ignore is not None:
         _check_mask("ignore", ignore, prediction.shape)
         prediction = np.where(ignore, prediction.dtype.type(0), prediction)
-    low, high = (prediction.min(), prediction.max()) if prediction.size else (0, 0)
+    low, high = prediction.min(initial=0), prediction.max(initial=0)
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # so that NaN does not pass
         raise KdamValueError(
             f"prediction lies between {low:g} and {high:g}: expected finite probabilities in [0, 1]; apply the sigmoid "
             "exactly once, or divide an 8-bit map by 255"
         )
     return prediction
-
-
-def _checked_annotations(annotations: Sequence[Mask], ignore: Mask | None, shape: tuple[int, ...]) -> list[Mask]:
-    if not len(annotations):
-        raise KdamValueError("annotations are empty: give one mask per annotator, if only an empty one")
-    for number, mask in enumerate(annotations):
-        _check_mask(f"annotation {number}", mask, shape)
-    return [mask if ignore is None else mask & ~ignore for mask in annotations]
 
 
 def _check_mask(what: str, mask: Mask, shape: tuple[int, ...]) -> None:

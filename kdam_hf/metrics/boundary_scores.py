@@ -4,9 +4,8 @@ Unusual here: every sum is a whole number, so a score does not depend on the ord
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Sequence, Sized
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,8 @@ from kdam_hf.metrics.boundaries import (
     precision_recall_f,
     threshold_values,
 )
-from kdam_hf.metrics.thresholds import binary_pixels
+from kdam_hf.metrics.parallel import in_processes
+from kdam_hf.metrics.thresholds import binary_pixels, images_of
 
 VALUES = ("odsf", "oisf", "ap", "ods_threshold", "ods_precision", "ods_recall")
 
@@ -59,26 +59,17 @@ class BoundaryScores(Metric):
         }
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Add images with one annotation each.
-
-        Args:
-            prediction: probability in [0, 1], (..., H, W) floating; anything on ignored pixels.
-            label: 0, 1 or 255 (ignored), the same shape, any number type.
-
-        Raises:
-            KdamValueError: shapes differ; on a valid pixel, a prediction outside of [0, 1] or a label other than 0 and 1.
-        """
-        maps = [part.detach().cpu().numpy() for part in binary_pixels(prediction, label)]
-        maps = [part.reshape(-1, *part.shape[-2:]) for part in maps]
-        for strength, annotation, valid in zip(*maps, strict=True):
+        """Add images (..., H, W) with one annotation each; see `binary_pixels` for what is raised."""
+        for image in images_of(binary_pixels(prediction, label)):
+            strength, annotation, valid = (part.detach().cpu().numpy() for part in image)
             if valid.any():
-                self.add(boundary_counts(strength, [annotation], ~valid, **self._settings()))  # type: ignore[arg-type]
+                self.add(boundary_counts(strength, [annotation], ~valid, **self.settings()))
 
     def add(self, counts: BoundaryCounts) -> None:
         """Add the counts of one image, made with the settings of this metric; the way for several annotators."""
         best = int(precision_recall_f(counts)[2].argmax())
         table = torch.from_numpy(np.stack(counts))
-        self._add(counts=table, best=table[:, best], images=torch.ones(()))
+        self.add_state({"counts": table, "best": table[:, best], "images": torch.tensor(1)})
 
     def curve(self) -> tuple[Floats, Floats, Floats]:
         """Precision, recall and F of the split per threshold, float64 (T,) in [0, 1]."""
@@ -107,45 +98,26 @@ def score_boundaries(
     """Score images, several at a time.
 
     Args:
-        images: (prediction, annotations) or (prediction, annotations, ignore) per image, as `boundary_counts` takes
-            them. Few are held at a time, so a generator that reads files needs little memory.
-        num_proc: processes that count, started in the way that is the default of Python on the system; where that is
-            not fork, a script must guard its entry with `if __name__ == "__main__"`.
+        images: (prediction, annotations) or (prediction, annotations, ignore) per image, as `boundary_counts` takes them.
+        num_proc: processes that count; see `in_processes`.
         progress: show a bar.
         settings: of `BoundaryScores`.
 
     Raises:
         KdamValueError: num_proc < 1, or an image is refused; the message gives its number.
+        DataWorkerError: a process died.
     """
-    if num_proc < 1:
-        raise KdamValueError(f"num_proc is {num_proc}: expected the number of processes that count, at least 1")
     scores = BoundaryScores(**settings)
-    tasks = ((number, image, scores._settings()) for number, image in enumerate(images))
+    counted = in_processes(partial(_count, scores.settings()), enumerate(images), num_proc)
     total = len(images) if isinstance(images, Sized) else None
-    counted = map(_count, tasks) if num_proc == 1 else _count_in_processes(tasks, num_proc)
     for counts in tqdm(counted, desc="boundaries", unit="image", total=total, disable=not progress):
         scores.add(counts)
     return scores
 
 
-Numbered = tuple[int, tuple[Any, ...], dict[str, Any]]
-
-
-def _count(task: Numbered) -> BoundaryCounts:
-    number, image, settings = task
+def _count(settings: dict[str, Any], numbered: tuple[int, tuple[Any, ...]]) -> BoundaryCounts:
+    number, image = numbered
     try:
         return boundary_counts(*image, **settings)
     except KdamValueError as error:
         raise KdamValueError(f"image {number} (the first is 0): {error}") from error
-
-
-def _count_in_processes(tasks: Iterable[Numbered], num_proc: int) -> Iterator[BoundaryCounts]:
-    """Counts in the order of the tasks; at most two images per process are under way."""
-    with ProcessPoolExecutor(num_proc) as pool:
-        under_way: deque[Future[BoundaryCounts]] = deque()
-        for task in tasks:
-            under_way.append(pool.submit(_count, task))
-            if len(under_way) == 2 * num_proc:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()

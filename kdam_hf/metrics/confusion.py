@@ -26,20 +26,19 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
     """
     check_same_shape(prediction, label, "(..., H, W)")
     valid = label != ignore_index
-    checked = []
-    for who, ids in (("label", label), ("prediction", prediction)):
-        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            raise KdamValueError(f"{who} is {ids.dtype}: class ids must be integers; take the argmax of logits first")
-        ids = torch.where(valid, ids, 0).long()
-        low, high = (int(extreme) for extreme in ids.aminmax()) if ids.numel() else (0, 0)
+    ids = {"label": label, "prediction": prediction}
+    for who, given in ids.items():
+        if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+            raise KdamValueError(f"{who} is {given.dtype}: class ids must be integers; take the argmax of logits first")
+        ids[who] = torch.where(valid, given, 0).long()
+        low, high = (int(extreme) for extreme in ids[who].aminmax()) if given.numel() else (0, 0)
         if low < 0 or high >= num_classes:
             raise KdamValueError(
-                f"{who} holds class ids from {low} to {high}: expected 0..{num_classes - 1}, and {ignore_index} "
-                "(ignored) in the label; check the class list of the dataset and the offset of its void class"
+                f"{who} holds class ids from {low} to {high}: expected 0..{num_classes - 1}, and {ignore_index} (ignored) "
+                "in the label; check the class list of the dataset and the offset of its void class"
             )
-        checked.append(ids)
     # ignored pixels get a bin of their own, so that nothing has to be gathered
-    pair = torch.where(valid, checked[0] * num_classes + checked[1], num_classes**2)
+    pair = torch.where(valid, ids["label"] * num_classes + ids["prediction"], num_classes**2)
     return torch.bincount(pair.flatten(), minlength=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
 
 
@@ -65,13 +64,13 @@ class MeanIoU(Metric):
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, absent: str = "present") -> None:
         if absent not in ABSENT:
-            raise KdamValueError(f"absent {absent!r} is not known: choose one of {ABSENT}")
+            raise KdamValueError(f"absent is {absent!r}: choose one of {ABSENT}")
         self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent
         self.state = {"confusion": torch.zeros(num_classes, num_classes, dtype=torch.int64)}
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add integer class ids (..., H, W); see `confusion_matrix` for what is raised."""
-        self._add(confusion=confusion_matrix(prediction, label, self.num_classes, self.ignore_index))
+        self.add_state({"confusion": confusion_matrix(prediction, label, self.num_classes, self.ignore_index)})
 
     def class_iou(self) -> Tensor:
         """Intersection over union per class in percent, (num_classes,) float64; NaN for a class in neither side."""
@@ -79,11 +78,10 @@ class MeanIoU(Metric):
 
     def compute(self) -> dict[str, float]:
         """`miou` and `pixel_accuracy` in percent."""
-        confusion = self.state["confusion"]
-        iou_C = class_iou(confusion)
+        confusion, iou_C = self.state["confusion"], self.class_iou()
         if self.absent == "literature" and confusion.any():
             iou_C = iou_C.nan_to_num(0)
         return {
-            "miou": 100 * float(iou_C.nanmean()),
+            "miou": float(iou_C.nanmean()),
             "pixel_accuracy": 100 * ratio(confusion.trace(), confusion.sum()),
         }

@@ -1,7 +1,7 @@
 """Pooled depth errors over the valid pixels of a whole split.
 
-Unusual here: invalid pixels are set to a perfect prediction instead of being gathered away, which costs a third; and a
-histogram of the ratio between predicted and true depth is kept beside the sums, for plots.
+Unusual here: invalid pixels are given a perfect prediction instead of being gathered away, which costs a third; and a
+histogram of the factor between predicted and true depth is kept beside the sums, for plots.
 """
 
 import math
@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, on_valid, ratio
+from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
 
 THRESHOLDS = (1.25, 1.25**2, 1.25**3)
 # predictions at or below zero have no logarithm; the field's code counts them as this many metres there
@@ -39,10 +39,8 @@ def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
     check_same_shape(prediction, label, "(..., 1, H, W)", channels=1)
     valid = (label > 0) & (label < math.inf)
     check_finite(prediction, valid)
-    p, g = (on_valid(metres, valid, 1).double() for metres in (prediction, label))
+    p, g = (torch.where(valid, metres, 1).double() for metres in (prediction, label))
     difference = p - g
-    # products and not quotients: exact at the border, and false for a negative prediction, whose quotients are small
-    within = [(valid & (p < t * g) & (g < t * p)).sum() for t in THRESHOLDS]
     log_ratio = (p.clamp_min(LEAST_METRES) / g).log()
     bins = (log_ratio.abs() * (BINS_PER_THRESHOLD / math.log(THRESHOLDS[0]))).clamp_max(BINS - 1).int()
     return {
@@ -50,7 +48,8 @@ def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
         "squared": difference.square().sum(),
         "relative": (difference.abs() / g).sum(),
         "log_squared": log_ratio.square().sum(),
-        "within": torch.stack(within),
+        # products and not quotients: exact at the border, and false for a negative prediction, whose quotients are small
+        "within": torch.stack([(valid & (p < t * g) & (g < t * p)).sum() for t in THRESHOLDS]),
         "histogram": torch.bincount(torch.where(valid, bins, BINS).flatten(), minlength=BINS + 1)[:-1],
     }
 
@@ -62,18 +61,11 @@ class DepthErrors(Metric):
     """
 
     def __init__(self) -> None:
-        self.state = {
-            "count": torch.zeros((), dtype=torch.int64),
-            "squared": torch.zeros((), dtype=torch.float64),
-            "relative": torch.zeros((), dtype=torch.float64),
-            "log_squared": torch.zeros((), dtype=torch.float64),
-            "within": torch.zeros(len(THRESHOLDS), dtype=torch.int64),
-            "histogram": torch.zeros(BINS, dtype=torch.int64),
-        }
+        self.state = depth_sums(*torch.zeros(2, 1, 0, 0))
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add depth in metres, (..., 1, H, W); see `depth_sums` for what is raised."""
-        self._add(**depth_sums(prediction, label))
+        self.add_state(depth_sums(prediction, label))
 
     def error_histogram(self) -> tuple[Tensor, Tensor]:
         """Edges (401,) float64 and counts (400,) int64 of the factor max(p / g, g / p); the last bin has no upper end."""
@@ -82,10 +74,9 @@ class DepthErrors(Metric):
     def compute(self) -> dict[str, float]:
         """`rmse`, `log_rmse`, `abs_rel` and the three deltas."""
         count = self.state["count"]
-        deltas = {f"delta{k}": 100 * ratio(within, count) for k, within in enumerate(self.state["within"], start=1)}
         return {
             "rmse": ratio(self.state["squared"], count) ** 0.5,
             "log_rmse": ratio(self.state["log_squared"], count) ** 0.5,
             "abs_rel": ratio(self.state["relative"], count),
-            **deltas,
+            **{f"delta{k}": 100 * ratio(within, count) for k, within in enumerate(self.state["within"], start=1)},
         }

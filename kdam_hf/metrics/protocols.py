@@ -12,7 +12,7 @@ from typing import Any
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
-from kdam_hf.metrics.saliency import ALL_THRESHOLDS, Saliency
+from kdam_hf.metrics.saliency import Saliency
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol("ours", "nothing", "the defaults of kdam_hf.metrics", {}),
-        Protocol(
-            "all_thresholds",
-            "saliency: every 8-bit threshold k/255 instead of 0.05, 0.10 ... 0.95; maxf and max_miou can only rise",
-            "kdam_hf; the thresholds are those of salient object detection, where maps are stored as 8-bit images",
-            {Saliency: {"thresholds": ALL_THRESHOLDS}},
-        ),
         Protocol(
             "atrc",
             "a class in neither side counts as IoU 0 in the mean",
@@ -92,5 +86,5 @@ def under_protocol(metric: Metric, name: str) -> Metric:
         KdamValueError: unknown protocol.
     """
     if name not in PROTOCOLS:
-        raise KdamValueError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}")
+        raise KdamValueError(f"protocol is {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return metric.with_settings(**PROTOCOLS[name].settings.get(type(metric), {}))

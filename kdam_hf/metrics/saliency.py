@@ -12,17 +12,15 @@ from torch import Tensor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric, ratio
 from kdam_hf.metrics.thresholds import (
-    Pixels,
     binary_pixels,
     check_thresholds,
     counts_above,
     f_measure,
+    images_of,
     precision_recall_iou,
 )
 
 SALIENCY_THRESHOLDS = tuple(k / 100 for k in range(5, 100, 5))
-# every threshold that tells 8-bit maps apart
-ALL_THRESHOLDS = tuple(k / 255 for k in range(256))
 POOLINGS = ("split", "image")
 
 
@@ -58,7 +56,7 @@ class Saliency(Metric):
         if not 0 < beta_squared < math.inf:
             raise KdamValueError(f"beta_squared is {beta_squared}: expected a number above zero, such as 0.3 or 1")
         if pooling not in POOLINGS:
-            raise KdamValueError(f"pooling {pooling!r} is not known: choose one of {POOLINGS}")
+            raise KdamValueError(f"pooling is {pooling!r}: choose one of {POOLINGS}")
         self.thresholds, self.beta_squared, self.strict, self.pooling = thresholds, beta_squared, strict, pooling
         self.state = {
             "counts": torch.zeros(2, len(thresholds) + 1, dtype=torch.int64),
@@ -71,22 +69,23 @@ class Saliency(Metric):
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add one image (H, W) or several (..., H, W) of probabilities; see `binary_pixels` for what is raised."""
         pixels = binary_pixels(prediction, label)
-        self._add(absolute=(pixels.p.double() - (pixels.positive & pixels.valid).double()).abs().sum())
+        self.add_state({"absolute": (pixels.p.double() - (pixels.positive & pixels.valid).double()).abs().sum()})
         if self.pooling == "split":
-            self._add(counts=counts_above(pixels, self.thresholds, self.strict))
+            self.add_state({"counts": counts_above(pixels, self.thresholds, self.strict)})
             return
-        for image in _images(pixels):
+        for image in images_of(pixels):
             counts = counts_above(image, self.thresholds, self.strict)
             labelled = counts.any().long()
             curves = labelled * precision_recall_iou(counts, both_empty=1)
-            self._add(counts=counts, curves=curves, images=labelled)
+            self.add_state({"counts": counts, "curves": curves, "images": labelled})
 
     def curves(self) -> Tensor:
         """Precision, recall and IoU of the salient class per threshold, (3, K) float64 in [0, 1]; NaN without pixels."""
         if self.pooling == "image":
             return self.state["curves"] / self.state["images"]
         counts = self.state["counts"]
-        return precision_recall_iou(counts) if counts.any() else counts[:1, 1:].expand(3, -1) * math.nan
+        curves = precision_recall_iou(counts)
+        return curves if counts.any() else curves * math.nan
 
     def compute(self) -> dict[str, float]:
         """`maxf` and `max_miou` in percent, `mae` in [0, 1]."""
@@ -99,8 +98,3 @@ class Saliency(Metric):
             "max_miou": 100 * float(iou_K.max()),
             "mae": ratio(self.state["absolute"], pixels),
         }
-
-
-def _images(pixels: Pixels) -> list[Pixels]:
-    parts = (tensor.flatten(0, -3) if tensor.dim() > 2 else tensor[None] for tensor in pixels)
-    return [Pixels(*image) for image in zip(*parts, strict=True)]

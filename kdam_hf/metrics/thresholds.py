@@ -1,12 +1,11 @@
 """Counts of a probability map at many thresholds in one pass, and a pixel-exact edge F.
 
-Unusual here: the unit interval is cut into cells that hold at most one threshold each, so a pixel's cell and one comparison
-say how many thresholds it reaches: exact, and 256 thresholds cost as much as one. "prediction >= threshold" is taken in
-the prediction's own type (float32 for half precision), as torch and numpy compare: a float32 0.7 reaches the threshold 0.7.
+Unusual here: "prediction >= threshold" is taken in the prediction's own type (float32 for half precision), as torch and
+numpy compare: a float32 0.7 reaches the threshold 0.7.
 """
 
 import math
-from functools import lru_cache
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,11 +13,9 @@ import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import IGNORE_INDEX, Metric, check_finite, check_same_shape, on_valid
+from kdam_hf.metrics.base import IGNORE_INDEX, Metric, check_finite, check_same_shape
 
 EDGE_THRESHOLDS = tuple(k / 100 for k in range(1, 100))
-# float32 tells thresholds apart that are this far from each other
-LEAST_GAP = 0.999e-6
 # a resized map of ones may exceed one by rounding
 ROUNDING = 1e-5
 
@@ -48,7 +45,7 @@ def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
         )
     valid = label != IGNORE_INDEX
     check_finite(prediction, valid)
-    p = on_valid(prediction, valid, 0)
+    p = torch.where(valid, prediction, 0)
     p = p.to(torch.promote_types(p.dtype, torch.float32))
     low, high = p.aminmax() if p.numel() else (torch.zeros(()), torch.zeros(()))
     if low < -ROUNDING or high > 1 + ROUNDING:
@@ -66,24 +63,18 @@ def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
     return Pixels(p, positive, valid)
 
 
+def images_of(pixels: Pixels) -> Iterator[Pixels]:
+    """(H, W) at a time; nothing where there is no pixel."""
+    if pixels.p.numel():
+        parts = (part.reshape(-1, *part.shape[-2:]) for part in pixels)
+        yield from map(Pixels._make, zip(*parts, strict=True))
+
+
 def check_thresholds(thresholds: tuple[float, ...]) -> None:
-    """Raise KdamValueError unless the thresholds are one or more ascending numbers in [0, 1], 1e-6 or more apart."""
-    ascending = all(high - low > LEAST_GAP for low, high in pairwise(thresholds))
+    """Raise KdamValueError unless the thresholds are one or more ascending numbers in [0, 1]."""
+    ascending = all(low < high for low, high in pairwise(thresholds))
     if not thresholds or not ascending or not (thresholds[0] >= 0 and thresholds[-1] <= 1):
-        raise KdamValueError(
-            f"thresholds are {thresholds}: expected one or more ascending numbers in [0, 1], at least 1e-6 apart"
-        )
-
-
-@lru_cache(maxsize=32)
-def _cells(thresholds: tuple[float, ...], dtype: torch.dtype) -> tuple[int, Tensor, Tensor]:
-    """Number of cells; thresholds below the start of each cell (cells + 1,) int32; the thresholds and infinity (K + 1,)."""
-    edges = torch.tensor((*thresholds, math.inf), dtype=dtype)
-    gap = min(1.0, float(edges.diff().min()))
-    # a power of two: scaling by it is exact, so no rounding moves a pixel over the border of its cell
-    cells = 2 ** (math.ceil(-math.log2(gap)) + 1)
-    starts = torch.arange(cells + 1, dtype=dtype) / cells
-    return cells, torch.searchsorted(edges, starts, out_int32=True), edges
+        raise KdamValueError(f"thresholds are {thresholds}: expected one or more ascending numbers in [0, 1]")
 
 
 def counts_above(pixels: Pixels, thresholds: tuple[float, ...], strict: bool = False) -> Tensor:
@@ -95,12 +86,8 @@ def counts_above(pixels: Pixels, thresholds: tuple[float, ...], strict: bool = F
         strict: count p > threshold instead.
     """
     p = pixels.p.flatten()
-    cells, below, edges = _cells(thresholds, p.dtype)
-    cell = (p * cells).int().clamp_(0, cells)
-    reached = below.to(p.device).index_select(0, cell)
-    following = edges.to(p.device).index_select(0, reached)
-    reached = reached + (p > following if strict else p >= following)
-    columns = len(edges)
+    columns = len(thresholds) + 1
+    reached = torch.bucketize(p, torch.tensor(thresholds, dtype=p.dtype, device=p.device), right=not strict)
     # ignored pixels get a bin of their own, so that nothing has to be gathered
     column = torch.where(pixels.valid.flatten(), reached + columns * pixels.positive.flatten(), 2 * columns)
     histogram = torch.bincount(column, minlength=2 * columns + 1)[:-1].reshape(2, columns)
@@ -126,6 +113,14 @@ def f_measure(precision: Tensor, recall: Tensor, beta_squared: float) -> Tensor:
     return ((1 + beta_squared) * precision * recall / (beta_squared * precision + recall)).nan_to_num(0)
 
 
+def best_f1(counts: Tensor) -> float:
+    """Highest F1 over thresholds in percent, of (2, K + 1) counts as made by `counts_above`; NaN without a pixel."""
+    if not counts.any():
+        return math.nan
+    precision_K, recall_K, _ = precision_recall_iou(counts)
+    return 100 * float(f_measure(precision_K, recall_K, beta_squared=1).max())
+
+
 class EdgeF(Metric):
     """`maxf`: F1 in percent, pixel by pixel, best of the thresholds 0.01, 0.02 ... 0.99; NaN without a valid pixel.
 
@@ -134,15 +129,12 @@ class EdgeF(Metric):
     """
 
     def __init__(self) -> None:
-        self.state = {"counts": torch.zeros(2, len(EDGE_THRESHOLDS) + 1, dtype=torch.int64)}
+        self.state = {"pixels": torch.zeros(2, len(EDGE_THRESHOLDS) + 1, dtype=torch.int64)}
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add probabilities (..., H, W); see `binary_pixels` for what is raised."""
-        self._add(counts=counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS))
+        self.add_state({"pixels": counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS)})
 
     def compute(self) -> dict[str, float]:
         """`maxf` in percent."""
-        if not self.state["counts"].any():
-            return {"maxf": math.nan}
-        precision_K, recall_K, _ = precision_recall_iou(self.state["counts"])
-        return {"maxf": 100 * float(f_measure(precision_K, recall_K, beta_squared=1).max())}
+        return {"maxf": best_f1(self.state["pixels"])}

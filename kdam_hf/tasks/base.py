@@ -20,6 +20,11 @@ from kdam_hf.metrics.base import Metric
 from kdam_hf.readout_kdam import RGB, Readout, readout_of
 from kdam_hf.tasks.labels import FloatMap, Label, LabelKind
 
+KINDS: dict[str, type["Task"]] = {}
+"""Every kind of task, by the `kind` of its class."""
+NAMED: dict[str, Any] = dict.fromkeys(("semseg", "human_parts", "saliency", "depth", "normals", "edge"))
+"""The class of every task by its name, in canonical order, which every list of tasks follows; new ones come last."""
+
 
 @dataclass(frozen=True)
 class Task(ABC):
@@ -48,6 +53,14 @@ class Task(ABC):
     """The task of the Hub that comes closest, for the metadata of a published model."""
     label_kind: ClassVar[type[LabelKind]] = FloatMap
     """The class of `label`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with a `kind` of its own is known by it, and by the name that it has by default."""
+        super().__init_subclass__(**kwargs)
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
+            if isinstance(name := vars(cls).get("name"), str):
+                NAMED[name] = cls
 
     @property
     @abstractmethod

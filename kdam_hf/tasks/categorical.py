@@ -20,11 +20,14 @@ from kdam_hf.tasks.base import (
 )
 from kdam_hf.tasks.labels import ClassMap, LabelKind, Mask
 
+PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
+
 
 @dataclass(frozen=True)
 class Categorical(Task):
     """Softmax cross-entropy over `classes`."""
 
+    name: str = "semseg"
     classes: tuple[str, ...] = ()
 
     kind: ClassVar[str] = "categorical"
@@ -67,6 +70,9 @@ class Categorical(Task):
         """Cross-entropy over labelled pixels."""
         rows = at_least_float32(prediction).permute(0, 2, 3, 1).reshape(-1, self.channels)
         target = label.masked_fill(~mask, IGNORE_INDEX).flatten()
+        # the gradient of an ignored row that is not finite would not be; on the CPU the sum is cheaper than a copy
+        if rows.device.type != "cpu" or not rows.detach().sum().isfinite():
+            rows = rows.masked_fill((target == IGNORE_INDEX)[:, None], 0)
         weight = weights.to(rows).expand(self.channels)
         return F.cross_entropy(rows, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
 
@@ -100,6 +106,10 @@ class PartMap(ClassMap):
 class HumanParts(Categorical):
     """Parts of people."""
 
+    name: str = "human_parts"
+    loss_weight: float = 2.0
+    classes: tuple[str, ...] = PASCAL_PARTS
+
     kind: ClassVar[str] = "human_parts"
     label_kind: ClassVar[type[LabelKind]] = PartMap
     limits_class_share: ClassVar[bool] = False
@@ -130,7 +140,10 @@ class SaliencyMask(Mask):
 class Saliency(Categorical):
     """Foreground or background, class-balanced cross-entropy; read out as the probability of foreground."""
 
+    name: str = "saliency"
+    loss_weight: float = 5.0
     classes: tuple[str, ...] = ("background", "salient")
+
     kind: ClassVar[str] = "saliency"
     limits_class_share: ClassVar[bool] = False
     label_kind: ClassVar[type[LabelKind]] = SaliencyMask

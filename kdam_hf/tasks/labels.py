@@ -93,7 +93,11 @@ class LabelKind(ABC):
 
     def hflip(self, label: Label) -> Label:
         """Mirror a raw label left to right."""
-        return label[:, ::-1]
+        return self.mirror_values(label[:, ::-1])
+
+    def mirror_values(self, label: Label) -> Label:
+        """Correct the values of a raw label whose grid was mirrored left to right."""
+        return label
 
     def rescale(self, label: Label, scale: float) -> Label:
         """Correct the values (not the grid) of a raw label for an image enlarged by `scale`."""
@@ -264,13 +268,14 @@ class FloatMap(LabelKind):
     def _value_statistics(self, values: Label) -> dict[str, Any]:
         return {"lowest": float(values.min()), "highest": float(values.max())}
 
-    def hflip(self, label: Label) -> Label:
-        """Mirror the grid, and the values of `mirrored` channels."""
+    def mirror_values(self, label: Label) -> Label:
+        """Other signs in `mirrored` channels."""
         if not self.mirrored:
-            return label[:, ::-1]
-        signs = np.ones(self.channels, label.dtype)
-        signs[list(self.mirrored)] = -1
-        return label[:, ::-1] * (signs if self.channels > 1 else signs[0])
+            return label
+        label = label.copy()
+        for values in (label[..., channel] for channel in self.mirrored) if self.channels > 1 else (label,):
+            np.negative(values, out=values)
+        return label
 
     def rescale(self, label: Label, scale: float) -> Label:
         """Values times scale ** scaling."""

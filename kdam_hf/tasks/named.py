@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from kdam_hf.errors import KdamValueError, UnknownTaskError
-from kdam_hf.tasks.base import Task
+from kdam_hf.tasks.base import KINDS, NAMED, Task
 from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
 from kdam_hf.tasks.depth import Depth
 from kdam_hf.tasks.edge import Edge
@@ -29,18 +29,7 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
-
-# In canonical order: every task list of the project follows it.
-_NAMED: dict[str, tuple[type[Task], dict[str, Any]]] = {
-    "semseg": (Categorical, {"loss_weight": 1.0}),
-    "human_parts": (HumanParts, {"loss_weight": 2.0, "classes": PASCAL_PARTS}),
-    "saliency": (Saliency, {"loss_weight": 5.0}),
-    "depth": (Depth, {"loss_weight": 1.0}),
-    "normals": (Normals, {"loss_weight": 10.0}),
-    "edge": (Edge, {"loss_weight": 50.0}),
-}
-TASK_NAMES = tuple(_NAMED)
+TASK_NAMES = NAMED.keys()
 # The protocol under which papers report boundaries on a dataset.
 _BOUNDARIES = {"nyud_v2": "nyud", "pascal_context": "pascal"}
 
@@ -51,9 +40,10 @@ def task_class(name: str) -> type[Task]:
     Raises:
         KdamValueError: unknown name.
     """
-    if name not in _NAMED:
+    if NAMED.get(name) is None:
         raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
-    return _NAMED[name][0]
+    found: type[Task] = NAMED[name]
+    return found
 
 
 def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = None) -> Task:
@@ -67,12 +57,13 @@ def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = 
     Raises:
         KdamValueError: unknown name.
     """
-    cls, arguments = task_class(name), dict(_NAMED[name][1])
+    cls = task_class(name)
+    arguments: dict[str, Any] = {}
     if class_names:
         if "class_names" not in cls.label_kind.file_options:
             raise KdamValueError(f"{name} has no classes to name; leave class_names out.")
         arguments["classes"] = tuple(class_names)
-    (task,) = with_boundaries([cls(name=name, **arguments)], _BOUNDARIES.get(dataset or ""))
+    (task,) = with_boundaries([cls(**arguments)], _BOUNDARIES.get(dataset or ""))
     return task
 
 
@@ -96,15 +87,16 @@ def task_from_spec(spec: Mapping[str, Any]) -> Task:
     Raises:
         KdamValueError: a kind this version does not know.
     """
-    kinds = {cls.kind: cls for cls, _ in _NAMED.values()}
-    if spec["kind"] not in kinds:
+    if spec["kind"] not in KINDS:
         raise KdamValueError(
-            f"task {spec['name']!r} is of kind {spec['kind']!r}; this version knows {', '.join(kinds)}."
+            f"task {spec['name']!r} is of kind {spec['kind']!r}; this version knows {', '.join(KINDS)}."
         )
-    arguments: dict[str, Any] = {"name": spec["name"]}
+    kind = KINDS[spec["kind"]]
+    known = {field.name for field in fields(kind)}
+    arguments = {key: value for key, value in spec.get("settings", {}).items() if key in known}
     if spec["class_names"]:
         arguments["classes"] = tuple(spec["class_names"])
-    return kinds[spec["kind"]](**arguments)
+    return kind(name=spec["name"], **arguments)
 
 
 def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:
@@ -167,16 +159,5 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
     return tuple(changed.values())
 
 
-NYUD_V2: tuple[Task, ...] = (
-    make_task("semseg", NYUD_CLASSES),
-    make_task("depth"),
-    make_task("normals"),
-    make_task("edge", dataset="nyud_v2"),
-)
-PASCAL_CONTEXT: tuple[Task, ...] = (
-    make_task("semseg", VOC_CLASSES),
-    make_task("human_parts"),
-    make_task("saliency"),
-    make_task("normals"),
-    make_task("edge", dataset="pascal_context"),
-)
+NYUD_V2: tuple[Task, ...] = (Categorical(classes=NYUD_CLASSES), Depth(), Normals(), Edge(boundaries="nyud"))
+PASCAL_CONTEXT: tuple[Task, ...] = (Categorical(classes=VOC_CLASSES), HumanParts(), Saliency(), Normals(), Edge())

@@ -1,9 +1,10 @@
 """Surface normals: unit vectors, x right, y up, z towards the camera; supervised by L1, matched over fixed directions."""
 
-import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,10 +87,10 @@ def unit_vectors(vectors: Tensor, dim: int) -> Tensor:
     return vectors / vectors.square().sum(dim, keepdim=True).clamp_min(1e-4).sqrt()
 
 
+@cache
 def fibonacci_sphere(n: int) -> Tensor:
-    """n unit vectors spread evenly over the sphere along a golden spiral; (n, 3) float32."""
-    k = torch.arange(n, dtype=torch.float64)
-    z = 1 - (2 * k + 1) / n
-    azimuth = k * math.pi * (3 - 5**0.5)
-    radius = (1 - z.square()).sqrt()
-    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), z], -1).float()
+    """n unit vectors spread evenly over the sphere along a golden spiral; (n, 3) float32 on the CPU."""
+    k = np.arange(n)
+    z, azimuth = 1 - (2 * k + 1) / n, k * np.pi * (3 - 5**0.5)
+    radius = np.sqrt(1 - z**2)
+    return torch.from_numpy(np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], -1).astype(np.float32))

@@ -44,9 +44,9 @@ def evaluate_model(
     """
     metrics = make_metrics(tasks)
     images = count_maps(predict_maps(model, batches, tasks, device, progress), metrics, num_proc)
-    if processes.sum(torch.tensor(images, device=device)) == 0:
+    if not any(processes.gather(images)):
         raise KdamValueError("nothing to evaluate: the split holds no image.")
-    sum_over(metrics, processes, device)
+    sum_over(metrics, processes)
     return flat_values(metrics)
 
 

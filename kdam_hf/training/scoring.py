@@ -5,26 +5,23 @@ Unusual here: a process that counts sends back sums, not values, so the numbers 
 
 import json
 import os
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kdam_hf.distributed import Processes
-from kdam_hf.errors import DataWorkerError, KdamValueError
-from kdam_hf.metrics import Metric, delta_m, under_protocol
+from kdam_hf.errors import KdamValueError
+from kdam_hf.io import differences
+from kdam_hf.metrics import Metric, delta_m, in_processes, under_protocol
 from kdam_hf.tasks import Task
-from kdam_hf.training.signals import shield_worker
+from kdam_hf.training.workers import shield_worker, worker_context
 
-Arrays = dict[str, NDArray[Any]]
 # facts of a score that must agree with those of the score it is held against
 CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
 
@@ -36,7 +33,7 @@ class ImageMaps:
     Args:
         index: of the image in the split.
         predictions: per task, as `Task.decode` gives it for one image, on the CPU.
-        labels: per task, as `Task.to_tensor` gives it.
+        labels: per task, as `to_tensor` gives it.
         sources: per task where the prediction comes from, for error messages.
     """
 
@@ -70,39 +67,29 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
         KdamValueError: num_proc < 1, or a metric refuses a map; names where the prediction comes from.
         DataWorkerError: a counting process died.
     """
-    if num_proc < 1:
-        raise KdamValueError(f"num_proc is {num_proc}: expected the number of processes that count, at least 1.")
     images = 0
     if num_proc == 1:
         for one in maps:
             _update(metrics, one)
             images += 1
         return images
-    empty = {name: metric.with_settings() for name, metric in metrics.items()}
-    try:
-        with ProcessPoolExecutor(num_proc, initializer=_begin, initargs=(os.getpid(), empty)) as pool:
-            under_way: deque[Future[dict[str, Arrays]]] = deque()
-            for one in maps:
-                arrays = _arrays(one.predictions), _arrays(one.labels)
-                under_way.append(pool.submit(_count, one.index, *arrays, one.sources))
-                images += 1
-                if len(under_way) == 2 * num_proc:
-                    _merge(metrics, under_way.popleft().result())
-            for future in under_way:
-                _merge(metrics, future.result())
-    except BrokenProcessPool as error:
-        raise DataWorkerError(
-            f"one of {num_proc} processes that count died after {images} images were handed out; it was killed, mostly for "
-            "lack of memory. Count with fewer."
-        ) from error
+    kinds = {name: (type(metric), metric.settings()) for name, metric in metrics.items()}
+    packed = (replace(one, predictions=_arrays(one.predictions), labels=_arrays(one.labels)) for one in maps)
+    counted = in_processes(partial(_count, kinds), packed, num_proc, _begin, (os.getpid(),), worker_context())
+    for states in counted:
+        for name, state in states.items():
+            metrics[name].add_state(_tensors(state))
+        images += 1
     return images
 
 
-def sum_over(metrics: Mapping[str, Metric], processes: Processes, device: torch.device | str) -> None:
-    """Make the metrics of every process those of all processes; `device` is where they can talk."""
+def sum_over(metrics: Mapping[str, Metric], processes: Processes) -> None:
+    """Make the metrics of every process those of all processes."""
     for metric in metrics.values():
-        for key, value in metric.state.items():
-            metric.state[key] = processes.sum(value.to(device)).cpu()
+        total = metric.with_settings()
+        for state in processes.gather(metric.state):
+            total.add_state(state)
+        metric.state = total.state
 
 
 def flat_values(metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -140,12 +127,13 @@ def single_task_references(
             )
         path, content = holders[0], found[holders[0]]
         theirs = content.get("meta", {})
-        for name in CONDITIONS:
-            if name in theirs and name in meta and theirs[name] != meta[name]:
-                raise KdamValueError(
-                    f"{path}: scored with {name} {theirs[name]}, here {meta[name]}; a gain needs equal conditions. Score both "
-                    "with evaluate.py and the same options."
-                )
+        both = [name for name in CONDITIONS if name in theirs and name in meta]
+        other = differences({name: theirs[name] for name in both}, {name: meta[name] for name in both})
+        if other:
+            raise KdamValueError(
+                f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "
+                "with evaluate.py and the same options."
+            )
         references[task.name] = (path, float(content[key]))
     return references
 
@@ -178,34 +166,23 @@ def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:
             raise KdamValueError(f"{maps.sources[name]}: {error}") from error
 
 
-def _merge(metrics: Mapping[str, Metric], counted: Mapping[str, Arrays]) -> None:
-    for name, arrays in counted.items():
-        part = metrics[name].with_settings()
-        part.state = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        metrics[name].merge(part)
-
-
-# ---- in a process that counts -----------------------------------------------------------------------------------------
-
-_EMPTY: dict[str, Metric] = {}
-
-
-def _begin(parent: int, empty: Mapping[str, Metric]) -> None:
+def _begin(parent: int) -> None:
+    """First call in a process that counts."""
     shield_worker(parent)
     torch.set_num_threads(1)
-    _EMPTY.update(empty)
 
 
-def _count(index: int, predictions: Arrays, labels: Arrays, sources: dict[str, str]) -> dict[str, Arrays]:
-    metrics = {name: metric.with_settings() for name, metric in _EMPTY.items()}
-    _update(metrics, ImageMaps(index, _tensors(predictions), _tensors(labels), sources))
+def _count(kinds: Mapping[str, tuple[type[Metric], dict[str, Any]]], maps: Any) -> dict[str, Any]:
+    """States per task of metrics that have seen one image, in a process that counts."""
+    metrics = {name: kind(**settings) for name, (kind, settings) in kinds.items()}
+    _update(metrics, replace(maps, predictions=_tensors(maps.predictions), labels=_tensors(maps.labels)))
     return {name: _arrays(metric.state) for name, metric in metrics.items()}
 
 
-def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
-    """Tensors would be handed over as shared memory, of which containers have little."""
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """As NumPy arrays: tensors would be handed over in shared memory, of which containers have little."""
     return {name: np.asarray(tensor) for name, tensor in tensors.items()}
 
 
-def _tensors(arrays: Arrays) -> dict[str, Tensor]:
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -6,12 +6,14 @@ before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainerCallback
@@ -25,16 +27,19 @@ from kdam_hf.objective import Objective
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
-from kdam_hf.training.identity import describe_objective, tensors_hash
 from kdam_hf.training.loading import sample_name
 from kdam_hf.training.teacher import FrozenTeacher
-from kdam_hf.training.teacher_cache import TaughtDataset
+from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 Batch = Mapping[str, Any]
+OBJECTIVE = "objective.safetensors"
+"""Of a checkpoint: the state of the method and of the weighting, where they have any."""
 
 
-class Pending(NamedTuple):
+@dataclass(frozen=True)
+class Pending:
     """A batch whose gradient was computed, and not yet used.
 
     Args:
@@ -67,6 +72,7 @@ class MultiTaskTrainer(PublishingTrainer):
 
     loss_is_scaled_for_ga = True
     views: int | None = None
+    _pending: list[Pending]
 
     def __init__(
         self,
@@ -87,9 +93,6 @@ class MultiTaskTrainer(PublishingTrainer):
         self.tasks = tuple(tasks)
         self.objective = Objective(tasks, method, weighting).to(args.device)
         self._sampler: EpochSampler | None = None
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
-        self._summed_steps = 0
-        self._pending: list[Pending] = []
         self._shape: torch.Size | None = None
         if train_dataset is not None:
             _check_length(train_dataset, args)
@@ -100,7 +103,7 @@ class MultiTaskTrainer(PublishingTrainer):
             model.to(memory_format=torch.channels_last)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
-        self.add_callback(_Watch(self))
+        self.add_callback(EpochAndGradientCallback(self))
 
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat and as plain data."""
@@ -111,6 +114,26 @@ class MultiTaskTrainer(PublishingTrainer):
         if self._shape is None:
             return "before the first batch"
         return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """With the parameters of the method and of the weighting, if they have any; these are not decayed."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        own = list(self.objective.parameters())
+        if is_new and own:
+            optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+        return optimizer
+
+    def save_extra(self, folder: Path) -> None:
+        """The state of the method and of the weighting."""
+        state = self.objective.state_dict()
+        if state:
+            save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
+
+    def restore_extra(self, folder: Path) -> None:
+        """Take up what `save_extra` left."""
+        if self.objective.state_dict():
+            self.objective.load_state_dict(load_file(folder / OBJECTIVE))
 
     # ---- losses -----------------------------------------------------------------------------------------------------
 
@@ -172,10 +195,13 @@ class MultiTaskTrainer(PublishingTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
+        for parameter in self.objective.parameters():  # no wrapper of the model averages them
+            if parameter.grad is not None:
+                parameter.grad = self.processes.mean(parameter.grad)
         gradients = [p.grad for p in [*self.model.parameters(), *self.objective.parameters()] if p.grad is not None]
         values = [value for one in pending for value in one.terms.values()]
-        # the one time in a step that the device is waited for
-        if not torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all():
+        finite = torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all()
+        if self.any_process(~finite):  # the one time in a step that the device is waited for
             for one in pending:
                 self._refuse_non_finite(one)
             samples = self._where(torch.cat([one.index for one in pending]))
@@ -185,7 +211,7 @@ class MultiTaskTrainer(PublishingTrainer):
             )
         self._summed_steps += 1
 
-    def _refuse_non_finite(self, one: "Pending") -> None:
+    def _refuse_non_finite(self, one: Pending) -> None:
         bad = [name for name, value in one.terms.items() if not value.isfinite()]
         taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
         if bad and taught:
@@ -204,38 +230,16 @@ class MultiTaskTrainer(PublishingTrainer):
         samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
         return f"step {self.state.global_step}, {samples}"
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every loss term since the last log line, over all processes."""
-        if self._summed_steps and "loss" in logs:
-            for name in list(self._sums):
-                logs[name] = self.processes.mean(self._sums[name] / self._summed_steps).item()
-            self._sums.clear()
-            self._summed_steps = 0
-        super().log(logs, start_time)
-
-    def running_sums(self) -> dict[str, Any]:
-        """With the loss terms, one by one."""
-        terms = {name: value.item() for name, value in self._sums.items()}
-        return super().running_sums() | {"terms": terms, "summed_steps": self._summed_steps}
-
     def forget_sums(self) -> None:
-        """With the loss terms, and the samples of an unfinished step."""
+        """With the batches of an unfinished step."""
         super().forget_sums()
-        self._sums.clear()
-        self._summed_steps, self._pending = 0, []
-
-    def restore_sums(self, sums: dict[str, Any]) -> None:
-        """With the loss terms, one by one."""
-        super().restore_sums(sums)
-        self._summed_steps = sums["summed_steps"]
-        for name, value in sums["terms"].items():
-            self._sums[name] += value
+        self._pending = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        self._sampler = EpochSampler(len(dataset), data_seed(self.args), self.views)
+    def make_sampler(self) -> Sampler:
+        """Another order in every epoch."""
+        self._sampler = EpochSampler(len(self.train_dataset), data_seed(self.args), self.views)
         return self._sampler
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
@@ -263,7 +267,7 @@ class DistillationTrainer(MultiTaskTrainer):
     """Adds the terms of a method, which compares the student with a frozen teacher.
 
     Args:
-        teacher: the frozen teacher; None for a `TaughtDataset`, or to train the same student without one.
+        teacher: the frozen teacher; None for a `CachedTeacherDataset`, or to train the same student without one.
         method: how the student learns from it; None goes with no teacher.
         views: fixed crops per image, taken in turn; new ones in every epoch for None.
         kwargs: of `MultiTaskTrainer`.
@@ -281,8 +285,8 @@ class DistillationTrainer(MultiTaskTrainer):
         views: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, method=method, **kwargs)
-        replayed = isinstance(self.train_dataset, TaughtDataset)
+        super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
+        replayed = isinstance(self.train_dataset, CachedTeacherDataset)
         taught = teacher is not None or replayed
         if taught != (method is not None):
             raise KdamValueError(
@@ -310,11 +314,9 @@ class DistillationTrainer(MultiTaskTrainer):
             "distillation.views": self.views,
         }
         if self.teacher is not None:
-            match |= {"teacher_sha256": tensors_hash(self.teacher.models), "teacher_bf16": self.teacher.bf16}
-        elif isinstance(self.train_dataset, TaughtDataset):
-            taught = self.train_dataset.cache.manifest
-            match |= {"teacher_sha256": " ".join(taught["teacher"]), "teacher_cache_dtype": taught["dtype"]}
-            match["teacher_bf16"] = taught["precision"] == "bf16"
+            match |= self.teacher.facts
+        elif isinstance(self.train_dataset, CachedTeacherDataset):
+            match |= self.train_dataset.cache.facts
         return facts | {f"distillation.{name}": value for name, value in match.items()}
 
     @property
@@ -333,7 +335,7 @@ class DistillationTrainer(MultiTaskTrainer):
 
 
 def _check_replay(
-    dataset: TaughtDataset, teacher: FrozenTeacher | None, views: int | None, method: Method | None
+    dataset: CachedTeacherDataset, teacher: FrozenTeacher | None, views: int | None, method: Method | None
 ) -> None:
     stored = dataset.cache.views
     if method is not None and method.needs_features:
@@ -348,17 +350,23 @@ def _check_replay(
         )
 
 
-class _Watch(TrainerCallback):
+class EpochAndGradientCallback(TrainerCallback):
     """Tells the sampler its epoch, however the data loader was wrapped, and stops before a step on broken gradients."""
 
     def __init__(self, trainer: MultiTaskTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the epoch."""
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`Trainer` forgets the gradients of the model alone."""
+        self.trainer.objective.zero_grad()
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check the losses and the gradient."""
         self.trainer.end_step()
 
 

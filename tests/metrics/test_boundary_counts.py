@@ -66,6 +66,8 @@ def test_recall_of_several_annotators_is_summed_and_precision_is_their_union():
     # ties between equally short matchings leave a little play
     union = reference_counts(prediction, annotations, thresholds, 2.5, thin=True)[2]
     assert together.precision_matched == pytest.approx(union, rel=0.03)
+    turned = boundary_counts(prediction, annotations[::-1], thresholds=thresholds, max_dist=0.05)
+    assert np.array_equal(turned, together)
 
 
 def test_annotators_that_agree_match_the_same_pixels():
@@ -76,45 +78,15 @@ def test_annotators_that_agree_match_the_same_pixels():
     assert [int(each[0]) for each in counts] == [120, 120, 40, 80]
 
 
-def test_the_order_of_annotators_does_not_matter():
-    prediction, annotations = soft_map(1), masks(1, 3)
-    counts = boundary_counts(prediction, annotations, thresholds=9, max_dist=0.05)
-    assert np.array_equal(counts, boundary_counts(prediction, annotations[::-1], thresholds=9, max_dist=0.05))
-
-
-def test_prediction_and_annotation_may_change_places():
-    first, second = masks(2, 2)
-    there = boundary_counts(first.astype(float), [second], thresholds=[0.5], max_dist=0.05, thin=False)
-    back = boundary_counts(second.astype(float), [first], thresholds=[0.5], max_dist=0.05, thin=False)
-    assert there.recall_matched == back.precision_matched
-    assert there.recall_total == back.precision_total
-    assert there.precision_matched == back.recall_matched
-    assert there.precision_total == back.recall_total
-
-
-@pytest.mark.parametrize(("shift", "matched"), [(0, 40), (2, 40), (3, 0)])
-def test_a_line_moved_by_less_than_the_limit_counts_in_full(shift, matched):
-    prediction, annotation = np.zeros((2, 30, 40))
-    prediction[10 + shift] = annotation[10] = 1
-    counts = boundary_counts(prediction, [annotation == 1], thresholds=3, max_dist=2.5 / 50)
-    assert np.array_equal(counts, [[matched] * 3, [40] * 3, [matched] * 3, [40] * 3])
-
-
-def test_a_thick_response_counts_once_when_thinned_and_in_full_when_not():
-    prediction, annotation = np.zeros((2, 30, 40))
-    prediction[8:13] = annotation[10] = 1
-    thinned = boundary_counts(prediction, [annotation == 1], thresholds=[0.5], max_dist=0.1)
-    assert thinned.precision_total < 45
-    thick = boundary_counts(prediction, [annotation == 1], thresholds=[0.5], max_dist=0.1, thin=False)
-    assert [int(each[0]) for each in thick] == [40, 40, 40, 200]
-
-
-def test_thick_annotations_are_thinned_on_request():
-    prediction, annotation = np.zeros((2, 30, 40))
-    prediction[10] = annotation[8:13] = 1
-    for thin_annotations, expected in ((False, 200), (True, int(morphology.thin(annotation == 1).sum()))):
-        counts = boundary_counts(prediction, [annotation == 1], thresholds=[0.5], thin_annotations=thin_annotations)
-        assert counts.recall_total == expected
+def test_thinning_makes_a_thick_response_or_annotation_count_once():
+    thick, line = np.zeros((2, 30, 40))
+    thick[8:13] = line[10] = 1
+    settings = {"thresholds": [0.5], "max_dist": 0.1}
+    assert [int(each[0]) for each in boundary_counts(thick, [line == 1], thin=False, **settings)] == [40, 40, 40, 200]
+    assert boundary_counts(thick, [line == 1], **settings).precision_total < 45
+    assert boundary_counts(line, [thick == 1], **settings).recall_total == 200
+    thinned = int(morphology.thin(thick == 1).sum())
+    assert boundary_counts(line, [thick == 1], thin_annotations=True, **settings).recall_total == thinned
 
 
 def test_nms_comes_before_thresholds():
@@ -205,25 +177,25 @@ def test_average_precision_is_the_area_under_the_curve():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "given"),
     [
-        ({"prediction": np.zeros((30, 40), np.uint8)}, r"uint8 \(30, 40\)"),
-        ({"prediction": np.zeros((1, 30, 40))}, r"float64 \(1, 30, 40\)"),
-        ({"prediction": np.full((30, 40), 1.5)}, r"between 1\.5 and 1\.5"),
-        ({"prediction": np.full((30, 40), np.nan)}, "between nan and nan"),
-        ({"annotations": []}, "one mask per annotator"),
-        ({"annotations": np.zeros((30, 40), bool)}, r"bool \(40,\).*put a single annotation into a list"),
-        ({"annotations": [np.zeros((30, 40))]}, r"float64 \(30, 40\): expected bool"),
-        ({"annotations": [np.zeros((30, 41), bool)]}, r"bool \(30, 41\): expected bool \(30, 40\)"),
-        ({"ignore": np.zeros((30, 40))}, r"ignore is float64"),
-        ({"max_dist": 4.3}, r"4\.3.*share of the image diagonal"),
-        ({"max_dist": 0}, "share of the image diagonal"),
+        ({"prediction": np.zeros((30, 40), np.uint8)}, "uint8 (30, 40)"),
+        ({"prediction": np.zeros((1, 30, 40))}, "float64 (1, 30, 40)"),
+        ({"prediction": np.full((30, 40), 1.5)}, "1.5"),
+        ({"prediction": np.full((30, 40), np.nan)}, "nan"),
+        ({"annotations": []}, "annotations are empty"),
+        ({"annotations": np.zeros((30, 40), bool)}, "bool (40,)"),
+        ({"annotations": [np.zeros((30, 40))]}, "annotation 0 is float64 (30, 40)"),
+        ({"annotations": [np.zeros((30, 41), bool)]}, "bool (30, 41): expected bool (30, 40)"),
+        ({"ignore": np.zeros((30, 40))}, "ignore is float64"),
+        ({"max_dist": 4.3}, "4.3"),
+        ({"max_dist": 0}, "max_dist is 0"),
         ({"thresholds": 0}, "thresholds are 0"),
-        ({"thresholds": []}, r"thresholds are \[\]"),
-        ({"thresholds": [0.0, 0.5]}, r"strength 0 is never a boundary"),
+        ({"thresholds": []}, "thresholds are []"),
+        ({"thresholds": [0.0, 0.5]}, "[0.0, 0.5]"),
     ],
 )
-def test_other_inputs_are_refused_with_what_was_given(change, message):
-    given = {"prediction": np.zeros(SHAPE), "annotations": [np.zeros(SHAPE, bool)], **change}
-    with pytest.raises(KdamValueError, match=message):
-        boundary_counts(**given)
+def test_other_inputs_are_refused_with_what_was_given(change, given):
+    with pytest.raises(KdamValueError) as caught:
+        boundary_counts(**{"prediction": np.zeros(SHAPE), "annotations": [np.zeros(SHAPE, bool)], **change})
+    assert given in str(caught.value)

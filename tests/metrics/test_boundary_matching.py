@@ -125,14 +125,13 @@ def test_empty_and_full_masks(match, shape):
     full, empty = np.ones(shape, bool), np.zeros(shape, bool)
     for first, second in ((empty, empty), (full, empty), (empty, full)):
         assert result(match, first, second, 4) == (0, 0)
-    assert result(match, full, full, 4) == (full.size, 0)
-    assert result(match, full, full, 100) == (full.size, 0)
+    assert result(match, full, full, 4) == result(match, full, full, 100) == (full.size, 0)
 
 
 def test_a_line_is_matched_up_to_the_radius_and_not_beyond(match):
     line = np.zeros((20, 30), bool)
     line[5] = True
-    for shift in range(8):
+    for shift in (0, 1, 5, 6):
         moved = np.roll(line, shift, axis=0)
         assert result(match, line, moved, 5.0) == ((30, 30 * 100 * shift) if shift <= 5 else (0, 0))
     assert result(match, line, np.roll(line, 5, axis=0), 4.999) == (0, 0)
@@ -145,30 +144,6 @@ def test_diagonal_distances_are_euclidean(match):
     assert result(match, first, second, 4.99) == (0, 0)
 
 
-def test_a_doubled_line_is_matched_once(match):
-    one, two = np.zeros((2, 12, 40), bool)
-    one[6] = True
-    two[[5, 7]] = True
-    assert result(match, one, two, 3) == (40, 4000)
-    assert result(match, two, one, 3) == (40, 4000)
-
-
-def test_a_thick_line_leaves_its_sides_unmatched(match):
-    one, thick = np.zeros((2, 12, 40), bool)
-    one[6] = True
-    thick[4:9] = True
-    assert result(match, one, thick, 3) == (40, 0)
-
-
-def test_crossing_lines_are_matched_through_the_crossing(match):
-    first, second = np.zeros((2, 21, 21), bool)
-    first[10] = first[:, 10] = True
-    second[11] = second[:, 11] = True
-    cost = pair_costs(np.flatnonzero(first), np.flatnonzero(second), 21, 1.5)
-    assert result(match, first, second, 1.5) == best_by_assignment(cost)
-    assert result(match, first, second, 1.5)[0] == 41
-
-
 def test_most_pairs_come_before_short_ones(match):
     """The only way to two pairs is for the middle pixel to give up the partner it lies on."""
     first, second = np.zeros((2, 1, 7), bool)
@@ -176,19 +151,3 @@ def test_most_pairs_come_before_short_ones(match):
     second[0, [3, 5]] = True
     assert result(match, first, second, 2) == (2, 400)
     assert result(match, first, second, 1.9) == (1, 0)
-
-
-def test_the_nearest_of_many_is_chosen(match):
-    first, second = np.zeros((2, 5, 40), bool)
-    first[2, ::8] = True
-    second[2] = second[4] = True
-    for shortest_of in ((first, second), (second, first)):
-        assert result(match, *shortest_of, 6) == (5, 0)
-
-
-def test_equal_numbers_of_pixels_in_one_long_chain(match):
-    """Each pixel but the last lies on one of the other side; all have to move up by one."""
-    first, second = np.zeros((2, 1, 200), bool)
-    first[0, :199] = True
-    second[0, 1:] = True
-    assert result(match, first, second, 1) == (199, 19900)

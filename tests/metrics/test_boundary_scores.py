@@ -1,12 +1,10 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import BoundaryScores, boundary_counts, score_boundaries
+from kdam_hf.metrics import BoundaryScores, EdgeF, EdgeScores, boundary_counts, score_boundaries
 
 SETTINGS = {"thresholds": 9, "max_dist": 0.05}
 
@@ -16,23 +14,22 @@ def soft_maps(seed, number=5, shape=(24, 32)):
     return (noise - noise.min()) / np.ptp(noise)
 
 
-def batch(seed=0, number=5):
+def batch():
     """Probabilities and labels in {0, 1, 255}."""
-    label = (soft_maps(seed, number) > 0.6).astype(np.int64)
+    label = (soft_maps(0) > 0.6).astype(np.int64)
     label[:, :3] = 255
-    return torch.from_numpy(soft_maps(seed + 50, number)), torch.from_numpy(label)
+    return torch.from_numpy(soft_maps(50)), torch.from_numpy(label)
 
 
-def scored(*batches, **settings):
-    metric = BoundaryScores(**{**SETTINGS, **settings})
-    for prediction, label in batches:
-        metric.update(prediction, label)
+def scored(prediction, label, kind=BoundaryScores):
+    metric = kind(**SETTINGS)
+    metric.update(prediction, label)
     return metric
 
 
-def reference_scores(images, **settings):
+def reference_scores(images):
     """ODS, OIS and their threshold by plain loops over images and thresholds."""
-    per_image = [np.array(boundary_counts(*image, **{**SETTINGS, **settings})) for image in images]
+    per_image = [np.array(boundary_counts(*image, **SETTINGS)) for image in images]
 
     def f(counts):
         r, p = counts[0] / max(counts[1], 1), counts[2] / max(counts[3], 1)
@@ -53,7 +50,7 @@ def as_images(prediction, label):
 
 
 def test_values_agree_with_loops_over_images_and_thresholds():
-    values = scored(batch()).compute()
+    values = scored(*batch()).compute()
     expected = reference_scores(as_images(*batch()))
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     p, r = values["ods_precision"], values["ods_recall"]
@@ -61,61 +58,18 @@ def test_values_agree_with_loops_over_images_and_thresholds():
     assert 0 < values["ap"] <= 100
 
 
-def test_batches_order_and_extra_axes_do_not_matter():
-    prediction, label = batch()
-    whole = scored((prediction, label)).compute()
-    assert scored((prediction[:2], label[:2]), (prediction[2:], label[2:])).compute() == whole
-    assert scored(*zip(prediction.flip(0), label.flip(0), strict=True)).compute() == whole
-    assert scored((prediction[:, None], label[:, None].float())).compute() == whole
+def test_edge_scores_are_those_of_boundaries_and_of_exact_pixels():
+    exact = EdgeF()
+    exact.update(*batch())
+    assert scored(*batch(), kind=EdgeScores).compute() == scored(*batch()).compute() | exact.compute()
 
 
-def test_merged_parts_equal_the_whole():
-    prediction, label = batch()
-    first, second = scored((prediction[:2], label[:2])), scored((prediction[2:], label[2:]))
-    first.merge(second)
-    assert first.compute() == scored((prediction, label)).compute()
-    with pytest.raises(KdamValueError, match="max_dist"):
-        first.merge(scored(max_dist=0.01))
-    with pytest.raises(KdamValueError, match="thresholds"):
-        first.merge(scored(thresholds=[0.5]))
-
-
-def test_state_is_additive_and_of_constant_size():
-    metric = scored()
-    before = {name: (value.shape, value.dtype) for name, value in metric.state.items()}
-    metric.update(*batch())
-    assert {name: (value.shape, value.dtype) for name, value in metric.state.items()} == before
-    assert all(dtype == torch.int64 for _, dtype in before.values())
-
-
-def test_settings_survive_a_copy_with_changes():
-    metric = scored(nms=True).with_settings(thin=False)
-    assert (metric.max_dist, metric.nms, metric.thin, len(metric.thresholds)) == (0.05, True, False, 9)
-
-
-def test_no_valid_pixel_gives_nan_and_changes_nothing():
-    prediction, label = batch()
-    nothing = (prediction, torch.full_like(label, 255))
-    assert all(math.isnan(value) for value in scored().compute().values())
-    assert all(math.isnan(value) for value in scored(nothing).compute().values())
-    assert scored(nothing, (prediction, label)).compute() == scored((prediction, label)).compute()
-
-
-def test_nan_on_ignored_pixels_does_no_harm_and_on_valid_pixels_is_refused():
-    prediction, label = batch()
-    spoilt = torch.where(label == 255, torch.nan, prediction)
-    assert scored((spoilt, label)).compute() == scored((prediction, label)).compute()
-    with pytest.raises(KdamValueError, match="NaN or Inf"):
-        scored((torch.where(label == 1, torch.nan, prediction), label))
-
-
-def test_perfect_predictions_score_100_and_wrong_ones_0():
-    label = torch.zeros(2, 24, 32)
-    label[:, 12] = 1
-    values = scored((label, label)).compute()
-    assert values["odsf"] == values["oisf"] == 100
-    assert scored((label, torch.zeros_like(label))).compute()["odsf"] == 0
-    assert scored((torch.zeros_like(label), label)).compute()["odsf"] == 0
+@pytest.mark.parametrize(("predicted", "labelled", "expected"), [(1, 1, 100), (1, 0, 0), (0, 1, 0)])
+def test_perfect_predictions_score_100_and_wrong_ones_0(predicted, labelled, expected):
+    line = torch.zeros(2, 24, 32)
+    line[:, 12] = 1
+    values = scored(predicted * line, labelled * line).compute()
+    assert values["odsf"] == values["oisf"] == expected
 
 
 def test_a_threshold_per_image_is_never_worse_here_than_one_for_all():
@@ -125,7 +79,7 @@ def test_a_threshold_per_image_is_never_worse_here_than_one_for_all():
     prediction = 0.4 * label
     prediction[:, 4] = 0.2
     prediction[1] *= 2
-    values = scored((prediction, label)).compute()
+    values = scored(prediction, label).compute()
     assert values["oisf"] == 100
     assert values["odsf"] < 100
 
@@ -143,12 +97,6 @@ def test_processes_count_as_one_does():
     assert int(alone.state["images"]) == len(images)
 
 
-def test_ignored_pixels_can_be_given_per_image():
-    prediction, label = batch()
-    by_function = score_boundaries(as_images(prediction, label), progress=False, **SETTINGS)
-    assert by_function.compute() == scored((prediction, label)).compute()
-
-
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_a_refused_image_is_named(num_proc):
     images = several_annotators(3)
@@ -157,19 +105,18 @@ def test_a_refused_image_is_named(num_proc):
         score_boundaries(images, num_proc, progress=False, **SETTINGS)
 
 
-def test_images_are_taken_as_they_are_needed():
-    taken = 0
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_images_are_taken_as_they_are_needed(num_proc):
+    taken = []
 
     def images():
-        nonlocal taken
-        for image in several_annotators(6):
-            taken += 1
-            yield image
-        raise RuntimeError("stop")
+        for image in several_annotators(20):
+            taken.append(image)
+            yield 5 * image[0], image[1]
 
-    with pytest.raises(RuntimeError, match="stop"):
-        score_boundaries(images(), progress=False, **SETTINGS)
-    assert taken == 6
+    with pytest.raises(KdamValueError, match="image 0"):
+        score_boundaries(images(), num_proc, progress=False, **SETTINGS)
+    assert len(taken) <= 2 * num_proc
 
 
 def test_a_bar_shows_progress(capsys):

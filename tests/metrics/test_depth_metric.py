@@ -19,34 +19,34 @@ def reference(prediction, label):
     }
 
 
-def computed(prediction, label):
+def filled(prediction, label):
     metric = DepthErrors()
     metric.update(prediction, label)
-    return metric.compute()
+    return metric
+
+
+def case(seed, dtype=torch.float32):
+    """Maps with holes of every kind, and predictions of which some are not positive."""
+    generator = torch.Generator().manual_seed(seed)
+    label = 10 * torch.rand(2, 1, 40, 50, generator=generator, dtype=torch.float64).to(dtype)
+    prediction = label * torch.exp(torch.randn(label.shape, generator=generator, dtype=dtype) / 3)
+    label[:, :, :3], label[:, :, 3], label[:, :, 4], label[:, :, 5] = 0, -1, torch.nan, torch.inf
+    prediction[..., 0], prediction[..., 1] = 0, -1
+    return prediction, label
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_agrees_with_numpy_on_maps_with_holes(dtype):
-    generator = torch.Generator().manual_seed(0)
-    label = 10 * torch.rand(2, 1, 40, 50, generator=generator, dtype=torch.float64).to(dtype)
-    prediction = label * torch.exp(torch.randn(label.shape, generator=generator, dtype=dtype) / 3)
-    label[:, :, :3], label[:, :, 3], label[:, :, 4], label[:, :, 5] = 0, -1, torch.nan, torch.inf
-    assert computed(prediction, label) == pytest.approx(reference(prediction, label), rel=1e-12)
-
-
-def test_non_positive_prediction_is_within_no_threshold():
-    prediction, label = torch.tensor([[[-1.0, 0.0, 1.0, 1.0]]]), torch.ones(1, 1, 4)
-    assert computed(prediction, label) == pytest.approx(reference(prediction, label))
-    assert computed(prediction, label)["delta1"] == 50
+    prediction, label = case(0, dtype)
+    assert filled(prediction, label).compute() == pytest.approx(reference(prediction, label), rel=1e-12)
 
 
 def test_ratio_exactly_at_the_threshold_is_outside():
-    assert computed(torch.tensor([[[1.25, 2.0]]]), torch.tensor([[[1.0, 2.5]]]))["delta1"] == 0
+    assert filled(torch.tensor([[[1.25, 2.0]]]), torch.tensor([[[1.0, 2.5]]])).compute()["delta1"] == 0
 
 
 def test_errors_are_pooled_over_pixels_and_not_over_images():
-    metric = DepthErrors()
-    metric.update(torch.full((1, 1, 3), 2.0), torch.ones(1, 1, 3))
+    metric = filled(torch.full((1, 1, 3), 2.0), torch.ones(1, 1, 3))
     metric.update(torch.ones(1, 1, 1), torch.ones(1, 1, 1))
     assert metric.compute()["rmse"] == pytest.approx(np.sqrt(3 / 4))
 
@@ -56,17 +56,13 @@ def test_missing_channel_axis_is_refused():
         DepthErrors().update(torch.ones(2, 4, 4), torch.ones(2, 4, 4))
 
 
-def test_histogram_of_the_ratio_agrees_with_a_loop_and_with_the_deltas():
-    generator = torch.Generator().manual_seed(1)
-    label = 10 * torch.rand(1, 30, 40, generator=generator)
-    prediction = label * torch.exp(torch.randn(label.shape, generator=generator))
-    label[:, :2], prediction[:, 3] = 0, -1
-    metric = DepthErrors()
-    metric.update(prediction, label)
+def test_histogram_of_the_factor_agrees_with_a_loop_and_with_the_deltas():
+    prediction, label = case(1)
+    metric = filled(prediction, label)
     edges, counts = metric.error_histogram()
     expected = np.zeros(len(counts), int)
     for p, g in zip(prediction.double().ravel().tolist(), label.double().ravel().tolist(), strict=True):
-        if g > 0:
+        if 0 < g < np.inf:
             factor = max(p / g, g / p) if p > 0 else np.inf
             expected[min(np.searchsorted(edges.numpy(), factor, side="right"), len(counts)) - 1] += 1
     assert counts.tolist() == expected.tolist()
@@ -74,10 +70,3 @@ def test_histogram_of_the_ratio_agrees_with_a_loop_and_with_the_deltas():
         assert edges[50 * k] == pytest.approx(1.25**k)
         share = 100 * float(counts[: 50 * k].sum() / counts.sum())
         assert metric.compute()[f"delta{k}"] == pytest.approx(share)
-
-
-def test_image_without_any_pixel_adds_nothing():
-    metric = DepthErrors()
-    metric.update(torch.ones(0, 1, 4, 5), torch.ones(0, 1, 4, 5))
-    metric.update(torch.ones(1, 0, 5), torch.ones(1, 0, 5))
-    assert all(not value.any() for value in metric.state.values())

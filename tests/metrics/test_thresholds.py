@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import ALL_THRESHOLDS, EdgeF, Saliency
+from kdam_hf.metrics import EdgeF, Saliency
 from kdam_hf.metrics.saliency import SALIENCY_THRESHOLDS
 from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, Pixels, check_thresholds, counts_above, precision_recall_iou
 
@@ -12,7 +12,7 @@ both = pytest.mark.parametrize(("make", "thresholds", "beta_squared"), METRICS.v
 SETS = {
     "saliency": SALIENCY_THRESHOLDS,
     "edge": EDGE_THRESHOLDS,
-    "all": ALL_THRESHOLDS,
+    "all": tuple(k / 255 for k in range(256)),
     "ends": (0.0, 1.0),
     "one": (0.5,),
     "crowded": (0.3, 0.3 + 1e-6, 0.3 + 3e-6, 0.9),
@@ -48,23 +48,18 @@ def random_case(seed, dtype=torch.float32):
     return (0.4 * (label == 1) + 0.6 * noise).to(dtype), label
 
 
+def on_thresholds(dtype):
+    generator = torch.Generator().manual_seed(0)
+    prediction = (torch.randint(0, 101, (50, 60), generator=generator).double() / 100).to(dtype)
+    return prediction, (torch.rand(50, 60, generator=generator) < prediction).long()
+
+
 @both
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_maxf_agrees_with_a_loop_over_thresholds(make, thresholds, beta_squared, dtype):
-    for seed in range(5):
-        prediction, label = random_case(seed, dtype)
+    for prediction, label in (random_case(0, dtype), random_case(1, dtype), on_thresholds(dtype)):
         expected = reference_maxf(prediction, label, thresholds, beta_squared)
         assert computed(make, prediction, label)["maxf"] == pytest.approx(expected, rel=1e-12)
-
-
-@both
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_maxf_agrees_on_predictions_that_sit_exactly_on_thresholds(make, thresholds, beta_squared, dtype):
-    generator = torch.Generator().manual_seed(0)
-    prediction = (torch.randint(0, 101, (50, 60), generator=generator).double() / 100).to(dtype)
-    label = (torch.rand(50, 60, generator=generator) < prediction).long()
-    expected = reference_maxf(prediction, label, thresholds, beta_squared)
-    assert computed(make, prediction, label)["maxf"] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("thresholds", SETS.values(), ids=SETS.keys())
@@ -87,11 +82,12 @@ def test_half_precision_is_compared_in_float32():
 
 
 @both
-def test_perfect_prediction_scores_100_and_empty_labels_0(make, thresholds, beta_squared):
-    label = torch.tensor([[[0.0, 1.0, 255.0]]])
-    assert computed(make, torch.tensor([[[0.0, 1.0, 0.5]]]), label)["maxf"] == pytest.approx(100)
-    assert computed(make, torch.rand(1, 4, 4), torch.zeros(1, 4, 4))["maxf"] == 0
-    assert computed(make, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))["maxf"] == 0
+@pytest.mark.parametrize(
+    ("prediction", "label", "expected"),
+    [([0.0, 1.0, 0.5], [0.0, 1.0, 255.0], 100), ([0.3, 0.8], [0.0, 0.0], 0), ([0.0, 0.0], [0.0, 0.0], 0)],
+)
+def test_perfect_prediction_scores_100_and_empty_labels_0(make, thresholds, beta_squared, prediction, label, expected):
+    assert computed(make, torch.tensor([prediction]), torch.tensor([label]))["maxf"] == pytest.approx(expected)
 
 
 def test_iou_of_two_empty_sides_is_what_the_caller_says():
@@ -101,24 +97,23 @@ def test_iou_of_two_empty_sides_is_what_the_caller_says():
 
 
 def test_one_threshold_serves_all_images():
-    label = torch.tensor([[[0, 1]], [[0, 1]]])
-    prediction = torch.tensor([[[0.1, 0.2]], [[0.8, 0.9]]])
-    each = [computed(EdgeF, prediction[i], label[i])["maxf"] for i in (0, 1)]
-    assert each == [100, 100]
+    label, prediction = torch.tensor([[[0, 1]], [[0, 1]]]), torch.tensor([[[0.1, 0.2]], [[0.8, 0.9]]])
+    assert [computed(EdgeF, prediction[i], label[i])["maxf"] for i in (0, 1)] == [100, 100]
     assert computed(EdgeF, prediction, label)["maxf"] == pytest.approx(80)
 
 
 @both
-def test_logits_and_other_labels_are_refused(make, thresholds, beta_squared):
-    with pytest.raises(KdamValueError, match="between -2 and 3"):
-        make().update(torch.tensor([[-2.0, 3.0]]), torch.tensor([[0, 1]]))
-    with pytest.raises(KdamValueError, match=r"torch\.int64"):
-        make().update(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
-    with pytest.raises(KdamValueError, match=r"label holds \[254\]"):
-        make().update(torch.tensor([[0.0, 1.0]]), torch.tensor([[0, 254]]))
+@pytest.mark.parametrize(
+    ("prediction", "label", "given"),
+    [([[-2.0, 3.0]], [[0, 1]], ("-2", "3")), ([[0, 1]], [[0, 1]], ("int64",)), ([[0.0, 1.0]], [[0, 254]], ("254",))],
+)
+def test_logits_and_other_labels_are_refused(make, thresholds, beta_squared, prediction, label, given):
+    with pytest.raises(KdamValueError) as caught:
+        make().update(torch.tensor(prediction), torch.tensor(label))
+    assert all(word in str(caught.value) for word in given)
 
 
 @pytest.mark.parametrize("thresholds", [(), (0.5, 0.5), (0.5, 0.4), (-0.1, 0.5), (0.5, 1.1), (float("nan"),)])
 def test_thresholds_that_do_not_ascend_within_the_unit_interval_are_refused(thresholds):
-    with pytest.raises(KdamValueError, match="ascending"):
+    with pytest.raises(KdamValueError):
         check_thresholds(thresholds)

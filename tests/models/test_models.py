@@ -5,9 +5,11 @@ import sys
 import pytest
 import torch
 from absent import without
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel
 
-from kdam_hf import KdamImageProcessor, KdamStudent, KdamStudentConfig, KdamTeacher, KdamTeacherConfig
+from kdam_hf import KdamImageProcessor, KdamStudent, KdamStudentConfig, KdamTeacher
+from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import CrossTaskAttention, StudentDecoder, resize
 from kdam_hf.presets import PRESETS, make_config
 
@@ -158,14 +160,17 @@ def test_unusable_configurations_say_what_to_do(change, message, all_tasks):
         KdamStudent(KdamStudentConfig(**fields))
 
 
-def test_incomplete_task_entries_and_repeated_names_are_refused(all_tasks):
+def test_task_entries_that_cannot_be_meant_are_refused_before_a_model_is_built(all_tasks):
     spec = all_tasks[0].spec()
-    with pytest.raises(Exception, match="not unique"):
-        KdamStudentConfig(tasks=[spec, spec])
-    with pytest.raises(Exception, match="class_names"):
-        KdamStudentConfig(tasks=[{k: v for k, v in spec.items() if k != "class_names"}])
-    with pytest.raises(Exception, match="attention_heads"):
-        KdamTeacherConfig(decoder_channels=30, attention_heads=4)
+    without = {k: v for k, v in spec.items() if k != "class_names"}
+    for tasks in ([spec, spec], [without], [spec | {"activation": "exponential"}]):
+        with pytest.raises((ValueError, StrictDataclassError)):
+            KdamStudentConfig(tasks=tasks)
+
+
+def test_fields_that_do_not_fit_together_are_an_error_of_ours(all_tasks):
+    with pytest.raises(KdamValueError, match=r"30.*attention_heads=4"):
+        make_config("teacher", "tiny-resnet", all_tasks, decoder_channels=30)
 
 
 @pytest.mark.fault(20)

@@ -15,9 +15,8 @@ from PIL import Image
 from pyarrow.parquet import write_table
 from torch.utils.data import Subset
 
-from dataset_loaders import TransformedDataset, open_dataset
+from dataset_loaders import TransformedDataset, open_dataset, read_ids
 from dataset_loaders.archives import extract
-from dataset_loaders.files import read_ids
 from dataset_loaders.folder import FolderDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import make_task
@@ -131,7 +130,7 @@ def test_a_published_photo_of_too_many_pixels_is_refused_by_its_header(tmp_path)
     header = bytearray(png(np.zeros((4, 6, 3), np.uint8)))
     header[16:24] = (8_000).to_bytes(4, "big") * 2
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
-    with pytest.raises(DataIntegrityError, match="8000x8000 pixels; expected at most"):
+    with pytest.raises(DataIntegrityError, match="8000x8000 pixels"):
         rows(tmp_path, {"bytes": bytes(header), "path": None})[0]
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import trees
 
-from dataset_loaders import PackedDataset, check_sample, open_dataset
+from dataset_loaders import PreparedDataset, check_sample, open_dataset
 from dataset_loaders.files import FileDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.training import SourceArguments, run_command
-from kdam_hf.training.runs import open_split, source_options
+from kdam_hf.training.runs import open_split
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 spec = importlib.util.spec_from_file_location("prepare_data", SCRIPT)
@@ -149,7 +149,7 @@ def check_facts(content, scenes, derived):
 
 def check_packed(packed, source):
     """The prepared split is the one on disk: ids and edges exactly, depth to half a millimetre, normals to 0.002 degrees."""
-    assert isinstance(packed, PackedDataset)
+    assert isinstance(packed, PreparedDataset)
     assert [task.spec() for task in packed.tasks] == [task.spec() for task in source.tasks]
     assert len(packed) == len(source)
     for k in range(len(source)):
@@ -165,30 +165,6 @@ def check_packed(packed, source):
                 found == 0 if label.ndim == 2 else found.any(-1), label == 0 if label.ndim == 2 else label.any(-1)
             )
             np.testing.assert_allclose(found, label, atol=0.51e-3 if label.ndim == 2 else 2e-5)
-
-
-@pytest.mark.parametrize("layout", ["C", "pascal", "O"])
-def test_the_number_of_processes_changes_neither_report_nor_cache(good, tmp_path, layout):
-    root, _ = good(layout)
-    for num_proc in (1, 2):
-        prepare(layout, root, tmp_path / str(num_proc), num_proc=num_proc)
-    one, two = tmp_path / "1", tmp_path / "2"
-    assert report_of(one) == report_of(two)
-    for name in visible(one):
-        if name != "report.json":
-            for file in ("samples.bin", "index.json"):
-                assert (one / name / file).read_bytes() == (two / name / file).read_bytes()
-
-
-def test_a_subset_of_tasks_is_read_from_a_prepared_folder(good, tmp_path):
-    root, truth = good("pascal")
-    prepare("pascal", root, tmp_path)
-    data = open_dataset("pascal_context", "val", tmp_path, tasks=["edge", "semseg"])
-    assert [task.name for task in data.tasks] == ["semseg", "edge"]
-    assert set(data[1]["labels"]) == {"semseg", "edge"}
-    np.testing.assert_array_equal(data[1]["labels"]["edge"], truth["val"][1].labels["edge"])
-    with pytest.raises(KdamValueError, match="unknown task depth"):
-        open_dataset("pascal_context", "val", tmp_path, tasks=["depth"])
 
 
 def test_only_the_wanted_splits_and_tasks_are_prepared(good, tmp_path):
@@ -292,41 +268,6 @@ def test_after_a_correction_only_what_changed_is_read_again(tmp_path, reads):
     check_packed(open_dataset("nyud_v2", "val", output), open_dataset("nyud_v2", "val", root))
 
 
-def test_a_good_sample_that_changed_meanwhile_is_read_again(tmp_path, reads):
-    root, output = tmp_path / "tree", tmp_path / "out"
-    truth = trees.write_tree("C", root, 1, 4)
-    bad, other = (root / f"depth/{truth['val'][k].id}.npy" for k in (3, 1))
-    content = bad.read_bytes()
-    trees.truncate(bad)
-    fails("C", root, output)
-    bad.write_bytes(content)
-    np.save(other, np.load(other).astype(np.float64) + 1)
-    reads.clear()
-    prepare("C", root, output)
-    assert sorted(reads) == [("val", 1), ("val", 3)]
-    source = open_dataset("nyud_v2", "val", root)
-    check_packed(open_dataset("nyud_v2", "val", output), source)
-    assert report_of(output)["val"]["tasks"]["depth"]["highest"] == pytest.approx(
-        max(float(source[k]["labels"]["depth"].max()) for k in range(4))
-    )
-
-
-def test_a_cache_of_other_data_or_options_is_not_overwritten(tmp_path):
-    root, output = tmp_path / "tree", tmp_path / "out"
-    truth = trees.write_tree("O", root, 1, 1)
-    prepare("O", root, output)
-    before = snapshot(output / "nyud_v2-val")
-    with pytest.raises(KdamValueError, match=r"packed from another dataset: options is .*crop.*Remove that folder"):
-        prepare("O", root, output, "--data_options", "crop=0:20:0:30")
-    with pytest.raises(KdamValueError, match=r"packed from another dataset: tasks is"):
-        prepare("O", root, output, "--tasks", "depth")
-    trees.write_tree("O", root, 1, 2)
-    with pytest.raises(KdamValueError, match=r"packed from another dataset: "):
-        prepare("O", root, output)
-    assert snapshot(output / "nyud_v2-val") == before
-    assert len(truth["val"]) == 1
-
-
 # ---- faults ----
 
 
@@ -372,25 +313,6 @@ def test_a_tree_with_many_faults_is_reported_row_by_row(tmp_path, capsys):
     assert snapshot(root) == before
 
 
-@pytest.mark.parametrize("layout", ["A", "C", "D", "folder", "pascal"])
-def test_a_fault_in_one_split_leaves_the_other_usable(tmp_path, layout):
-    root, output = tmp_path / "tree", tmp_path / "out"
-    truth = trees.write_tree(layout, root, 2, 3)
-    photo = {"D": "val/image", "pascal": "JPEGImages"}.get(layout, "images")
-    [path] = (root / photo).glob(f"{truth['val'][1].id}.*")
-    trees.truncate(path)
-    fails(layout, root, output)
-    assert visible(output) == sorted([f"{prefix_of(layout)}-train", "report.json"])
-    report = report_of(output)
-    assert (report["train"]["usable"], report["train"]["problems"]) == (2, [])
-    [problem] = report["val"]["problems"]
-    assert str(path) in problem
-    assert report["val"]["usable"] == 2
-    with pytest.raises((DataIntegrityError, KdamValueError)):
-        open_dataset(name_of(layout), "val", output)
-    assert len(open_dataset(name_of(layout), "train", output)) == 2
-
-
 @pytest.mark.parametrize(
     ("layout", "file", "says"),
     [
@@ -409,15 +331,6 @@ def test_a_split_that_cannot_be_opened_is_a_problem_of_its_own(tmp_path, layout,
     assert says in problem
 
 
-def test_an_unknown_tree_is_reported_with_what_was_looked_for(tmp_path, capsys):
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree" / "notes.txt").touch()
-    fails("A", tmp_path / "tree", None, "--check_only")
-    printed = capsys.readouterr().out
-    assert "segmentation/*.mat" in printed
-    assert "Found: notes.txt." in printed
-
-
 # ---- where it reads and writes ----
 
 
@@ -432,13 +345,6 @@ def test_an_output_folder_inside_the_data_is_refused_and_nothing_is_made(good, t
     with pytest.raises(KdamValueError, match="never written to"):
         prepare("A", link, root / "cache")
     assert snapshot(root) == before
-
-
-def test_checking_the_arguments_makes_no_folder(good, tmp_path):
-    data = SourceArguments(dataset="nyud_v2", data_dir=str(good("A")[0]))
-    output = tmp_path / "new" / "cache"
-    assert prepare_data.check_arguments(data, prepare_data.PreparationArguments(output_dir=str(output))) == output
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_missing_from_the_command_line_is_named(good, tmp_path):
@@ -475,11 +381,6 @@ def test_an_archive_of_another_checksum_is_refused_and_nothing_is_unpacked(good,
     assert not (tmp_path / "out" / "unpacked").exists()
 
 
-def test_check_only_may_be_written_with_a_hyphen(good, tmp_path):
-    prepare("A", good("A")[0], tmp_path, "--check-only")
-    assert visible(tmp_path) == ["report.json"]
-
-
 @pytest.mark.parametrize("suffix", [".tgz", ".tar.gz", ".zip"])
 @pytest.mark.parametrize("layout", ["A", "pascal"])
 def test_an_archive_stands_in_for_the_folder(good, tmp_path, layout, suffix, reads):
@@ -498,16 +399,6 @@ def test_an_archive_stands_in_for_the_folder(good, tmp_path, layout, suffix, rea
     reads.clear()
     prepare(layout, archive, output)  # neither unpacked nor read again
     assert reads == []
-
-
-def test_a_broken_archive_is_refused(good, tmp_path):
-    archive = trees.make_archive(good("A")[0], tmp_path / "set.tgz")
-    trees.truncate(archive)
-    with pytest.raises(DataIntegrityError, match=r"set\.tgz: damaged, cut short"):
-        prepare("A", archive, tmp_path / "out")
-    with pytest.raises(DataIntegrityError, match=r"gone\.zip: cannot be read"):
-        prepare("A", tmp_path / "gone.zip", tmp_path / "out")
-    assert not (tmp_path / "out" / "report.json").exists()
 
 
 # ---- options ----
@@ -555,14 +446,6 @@ def test_a_data_option_that_does_not_parse_is_named(good, tmp_path, option, says
     with pytest.raises(KdamValueError, match=says):
         prepare("O", good("O")[0], tmp_path, "--data_options", option)
     assert visible(tmp_path) == []
-
-
-def test_options_with_an_equals_sign_in_their_value_stay_whole():
-    assert source_options(SourceArguments(data_options=["crop=a=b", "x="], layout="atrc")) == {
-        "layout": "atrc",
-        "crop": "a=b",
-        "x": "",
-    }
 
 
 def test_an_argument_at_fault_is_one_message_and_exit_code_2(good, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset_loaders import Collator, EvalTransform, TrainTransform, check_sample, pack
+from dataset_loaders import Collator, DenseDataset, EvalTransform, TrainTransform, check_sample, prepare
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.tasks import IGNORE_INDEX, Edge, FloatMap, LabelKind, Metres, Vectors, make_task
 
@@ -132,16 +132,13 @@ def test_a_flow_survives_preparation_crop_flip_scale_tensor_and_padding(tmp_path
     flow = np.full((H, W, 2), (3.5, -12.0), np.float32)
     flow[0, 0] = np.nan
 
-    class Moving:
+    class Moving(DenseDataset):
         name, split, tasks, ids = "moving", "train", (task,), ("0",)
-
-        def __len__(self):
-            return 1
 
         def __getitem__(self, index):
             return {"id": "0", "image": np.zeros((H, W, 3), np.uint8), "labels": {"flow": flow}}
 
-    [sample] = [check_sample(s, [task]) for s in [pack(Moving(), tmp_path / "p", progress=False)[0]]]
+    sample = check_sample(prepare(Moving(), tmp_path / "p", progress=False)[0], [task])
     np.testing.assert_array_equal(sample["labels"]["flow"], flow)
     plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
     whole = EvalTransform([task], **plain)(sample, 0, 0)

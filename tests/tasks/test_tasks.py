@@ -141,20 +141,19 @@ def test_a_depth_that_is_not_a_number_is_a_hole():
 def test_every_task_has_a_proper_distribution_per_pixel(all_tasks):
     for task in all_tasks:
         prediction, *_ = batch(task, np.random.default_rng(2))
-        logits = task.distribution_logits(prediction)
-        assert logits.shape[1] >= 2, task.name
-        probabilities = logits.softmax(1)
-        assert torch.allclose(probabilities.sum(1), torch.ones(2, H, W))
-        assert probabilities.std(dim=(0, 2, 3)).max() > 1e-3, f"{task.name}: a constant distribution teaches nothing"
+        logits = task.distribution_logits(prediction.movedim(1, -1))
+        assert logits.shape[:-1] == (2, H, W)
+        assert logits.shape[-1] >= 2, task.name
+        assert logits.softmax(-1).std(dim=(0, 1, 2)).max() > 1e-3, (
+            f"{task.name}: a constant distribution teaches nothing"
+        )
 
 
 def test_depth_distribution_peaks_at_the_nearest_log_bin():
-    task = Depth()
-    metres = torch.tensor([0.7, 1.0, 2.5, 10.0])[None, None, None]
-    logits = task.distribution_logits(metres)[0, :, 0].double()
-    centres = np.geomspace(0.7, 10, 40)
+    metres, centres = np.array([0.7, 1.0, 2.5, 10.0]), np.geomspace(0.7, 10, 40)
+    logits = Depth().distribution_logits(torch.from_numpy(metres)[:, None])
     step = np.log(10 / 0.7) / 39
-    expected = -((np.log(metres.numpy().ravel())[None] - np.log(centres)[:, None]) ** 2) / (2 * step**2)
+    expected = -((np.log(metres)[:, None] - np.log(centres)) ** 2) / (2 * step**2)
     np.testing.assert_allclose(logits.numpy(), expected, atol=1e-3)
 
 
@@ -164,15 +163,14 @@ def test_normals_distribution_is_kappa_times_cosine_over_even_directions():
     assert centres.mean(0).norm() < 0.02
     cosines = centres @ centres.T - 2 * torch.eye(64)
     assert cosines.max() < math.cos(math.radians(18))
-    n = F.normalize(torch.randn(1, 3, 1, 5), dim=1)
+    n = F.normalize(torch.randn(5, 3), dim=1)
     logits = Normals().distribution_logits(n * 7)
-    np.testing.assert_allclose(logits[0, :, 0].numpy(), 32 * (centres @ n[0, :, 0].double()).numpy(), atol=1e-4)
+    np.testing.assert_allclose(logits.numpy(), 32 * (n.double() @ centres.T).numpy(), atol=1e-4)
 
 
 def test_edge_distribution_is_sigmoid_and_its_complement():
-    z = torch.randn(1, 1, 3, 3)
-    p = Edge().distribution_logits(z).softmax(1)
-    assert torch.allclose(p[:, :1], z.sigmoid())
+    z = torch.randn(3, 3, 1)
+    assert torch.allclose(Edge().distribution_logits(z).softmax(-1)[..., :1], z.sigmoid())
 
 
 def test_two_flips_are_the_identity_and_normals_mirror_x(all_tasks):

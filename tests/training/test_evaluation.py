@@ -1,15 +1,20 @@
+import json
+import os
+
 import numpy as np
 import pytest
 import torch
+from conftest_kit import Kit
+from spawn_kit import spawn
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, EvalTransform, TransformedDataset, open_dataset
+from dataset_loaders import Collator, DenseDataset, EvalTransform, TransformedDataset, open_dataset
 from kdam_hf import KdamImageProcessor
 from kdam_hf.errors import KdamValueError
-from kdam_hf.training import evaluate_model
+from kdam_hf.training import MultiTaskTrainer, evaluate_model
 
 
-class MixedSizes:
+class MixedSizes(DenseDataset):
     """Rooms of several sizes in one split, as photos are."""
 
     def __init__(self, kit):
@@ -17,8 +22,9 @@ class MixedSizes:
         self.rooms = [open_dataset("synthetic_rooms", "val", num_images=4, height=h, width=w) for h, w in self.sizes]
         self.tasks, self.name, self.split = kit.tasks, "mixed", "val"
 
-    def __len__(self):
-        return len(self.sizes)
+    @property
+    def ids(self):
+        return [room.ids[k] for k, room in enumerate(self.rooms)]
 
     def __getitem__(self, index):
         return self.rooms[index][index]
@@ -66,6 +72,21 @@ def test_the_model_is_left_in_its_mode(kit):
         model = kit.model().train(mode)
         evaluate_model(model, batches(kit, 2), kit.tasks, progress=False)
         assert model.training is mode
+
+
+def evaluate_share(rank, root):
+    kit = Kit(root)
+    trainer = MultiTaskTrainer(kit.model(), kit.args(), kit.tasks, kit.train_data(), kit.eval_data())
+    values = {key: value for key, value in trainer.evaluate().items() if "/" in key}
+    (root / f"{os.environ.get('WORLD_SIZE', 1)}-{rank}.json").write_text(json.dumps(values))
+
+
+@pytest.mark.reliability
+def test_two_processes_that_share_five_images_count_each_of_them_once(tmp_path):
+    spawn(evaluate_share, 2, tmp_path)
+    evaluate_share(0, tmp_path)
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    assert first == second == pytest.approx(one, rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.fault(12)

@@ -7,33 +7,25 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdam_hf.distillation.divergences import at_least_float32
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import Task
+from kdam_hf.tasks.base import at_least_float32
 
 Maps = Mapping[str, Tensor]
 METHODS: dict[str, type["Method"]] = {}
 
 
-class DistributionTask(Protocol):
-    """What a method needs of a task."""
-
-    @property
-    def name(self) -> str:
-        """The key of this task in every mapping of predictions."""
-
-    def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """(..., C) predictions -> (..., K) logits of a distribution per pixel, K >= 2."""
-
-
 class Method(nn.Module, ABC):
     """One way to learn from a teacher. Its parameters, if it has any, are trained and saved with the run.
+
+    A subclass keeps every argument as an attribute of its name, and has a `name` by which it is known.
 
     Args:
         tasks: the distilled tasks in canonical order; predictions may hold more.
@@ -49,7 +41,7 @@ class Method(nn.Module, ABC):
     needs_features: ClassVar[bool] = False
     """Whether `terms` is given the backbone's maps of both models."""
 
-    def __init__(self, tasks: Sequence[DistributionTask], beta: float = 0.5) -> None:
+    def __init__(self, tasks: Sequence[Task], beta: float = 0.5) -> None:
         super().__init__()
         if not tasks:
             raise KdamValueError(f"method {self.name!r} was given no task: name at least one.")
@@ -105,7 +97,7 @@ class LogitMethod(Method):
 
     def __init__(
         self,
-        tasks: Sequence[DistributionTask],
+        tasks: Sequence[Task],
         beta: float = 0.5,
         temperature: float = 8.0,
         scale_by_temperature_squared: bool = True,
@@ -141,7 +133,7 @@ class LogitMethod(Method):
             found = self.compare(z, t, kept // valid[0].numel(), pixels, processes)
         return {f"kd_{name}": self.scale * term for name, term in found.items()}
 
-    def _logits(self, task: DistributionTask, prediction: Tensor, kept: Tensor) -> Tensor:
+    def _logits(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
         rows = at_least_float32(prediction.permute(0, 2, 3, 1).flatten(0, 2))
         return task.distribution_logits(rows if len(kept) == len(rows) else rows[kept]) / self.temperature
 
@@ -160,7 +152,7 @@ class LogitMethod(Method):
         """
 
 
-def make_method(name: str, tasks: Sequence[DistributionTask], **settings: Any) -> Method | None:
+def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | None:
     """The method called `name`, with those of the settings that it has; None for "none".
 
     Raises:
@@ -179,7 +171,7 @@ def log_softmax(logits: Maps) -> dict[str, Tensor]:
     return {name: torch.log_softmax(x, 1) for name, x in logits.items()}
 
 
-def aligned(tasks: Sequence[DistributionTask], student: Maps, teacher: Maps, valid: Tensor) -> dict[str, Tensor]:
+def aligned(tasks: Sequence[Task], student: Maps, teacher: Maps, valid: Tensor) -> dict[str, Tensor]:
     """The teacher's predictions of `tasks`, resized to the student's maps where sizes differ.
 
     Raises:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from kdam_hf.distillation.divergences import DIVERGENCES
 from kdam_hf.distillation.matching import INTER_MODES, inter_task, intra_task
-from kdam_hf.distillation.methods.base import DistributionTask, LogitMethod, Maps, log_softmax
+from kdam_hf.distillation.methods.base import LogitMethod, Maps, log_softmax
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import Task
 
 
 class CauchySchwarz(LogitMethod):
@@ -33,7 +34,7 @@ class CauchySchwarz(LogitMethod):
 
     def __init__(
         self,
-        tasks: Sequence[DistributionTask],
+        tasks: Sequence[Task],
         beta: float = 0.5,
         temperature: float = 8.0,
         scale_by_temperature_squared: bool = True,

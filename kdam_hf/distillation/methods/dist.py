@@ -11,8 +11,9 @@ from torch import Tensor
 
 from kdam_hf.distillation.divergences import pearson_distance
 from kdam_hf.distillation.matching import inter_task, intra_task
-from kdam_hf.distillation.methods.base import DistributionTask, LogitMethod, Maps, log_softmax
+from kdam_hf.distillation.methods.base import LogitMethod, Maps, log_softmax
 from kdam_hf.distributed import Processes
+from kdam_hf.tasks import Task
 
 
 class Dist(LogitMethod):
@@ -21,7 +22,7 @@ class Dist(LogitMethod):
     name = "dist"
     couples_batch = True
 
-    def __init__(self, tasks: Sequence[DistributionTask], beta: float = 0.5, temperature: float = 8.0) -> None:
+    def __init__(self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 8.0) -> None:
         super().__init__(tasks, beta, temperature, scale_by_temperature_squared=False)
 
     def compare(

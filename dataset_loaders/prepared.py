@@ -1,0 +1,338 @@
+"""Prepared data: every raw sample of a split, decoded once, in one memory-mapped file that training reads windows of.
+
+`samples.bin` holds the arrays, in the stored form of their label kinds. The first line of `index.jsonl` says what was
+prepared, each other line where a sample lies, its checksum and what its labels hold. Both grow in a hidden folder that
+gets its name when every sample is in it; after a kill the next call keeps what the checksums confirm.
+"""
+
+import json
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from dataset_loaders.inspection import SampleReport, SplitReport, iter_reports
+from dataset_loaders.reading import check_id
+from dataset_loaders.sample import DenseDataset, Sample
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import differences, sync
+from kdam_hf.tasks import LabelStatistics, Task, make_task, select_tasks, task_class
+
+FORMAT = 4
+DATA_FILE, INDEX_FILE = "samples.bin", "index.jsonl"
+AGAIN = "Remove that folder and prepare the data again with scripts/prepare_data.py"
+
+
+class PreparedDataset(DenseDataset):
+    """A dense dataset read from a folder made by `prepare`; its images are read-only views.
+
+    Args:
+        path: the folder.
+        tasks: the tasks to read, with the class names they were prepared with, or their names; all for None.
+
+    Raises:
+        DataIntegrityError: the folder is missing, incomplete or of another version.
+        KdamValueError: a task that was not prepared, or was prepared with other classes.
+    """
+
+    checked = True
+
+    def __init__(self, path: str | Path, tasks: Sequence[Task] | Sequence[str] | None = None) -> None:
+        self.path = Path(path)
+        header, self._entries = read_index(self.path)
+        facts = header["facts"]
+        self.name, self.split, self.registered = facts["name"], facts["split"], facts["registered"]
+        self.options, self.notes = facts["options"], tuple(header["notes"])
+        self.origin = f"{self.name}: prepared in {path}"
+        chosen = [task for task in tasks or () if isinstance(task, Task)]
+        if chosen:
+            self.tasks = tuple(chosen)
+        else:
+            prepared = [_make_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
+            self.tasks = select_tasks(prepared, tasks)  # type: ignore[arg-type]
+        for task in self.tasks:
+            if facts["tasks"].get(task.name) != _facts_of(task):
+                raise KdamValueError(
+                    f"{path}: asked for {task.name} as {_facts_of(task)}, prepared were {facts['tasks']}. "
+                    f"{AGAIN}, or choose another folder."
+                )
+        self._map: NDArray[np.uint8] | None = None
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Of the samples, in order."""
+        return tuple(entry["id"] for entry in self._entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample, without decoding an image file."""
+        entry = self._entries[index]
+        size, start = entry["size"], entry["offset"]
+        labels = {}
+        for task in self.tasks:
+            if task.name in entry["labels"]:
+                kind = task.label
+                stored = self._view(start + entry["labels"][task.name], (*size, *kind.shape_suffix), kind.stored_dtype)
+                labels[task.name] = kind.decode(stored)
+        return {"id": entry["id"], "image": self._view(start, (*size, 3), np.dtype(np.uint8)), "labels": labels}
+
+    def reports(self) -> Iterator[SampleReport]:
+        """What was found in each sample when it was prepared."""
+        return map(_report, self._entries)
+
+    def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if self._map is None:  # opened by the process that reads
+            self._map = np.asarray(np.memmap(self.path / DATA_FILE, np.uint8, "r"))
+        return self._map[offset : offset + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_map": None}
+
+
+def _facts_of(task: Task) -> dict[str, Any]:
+    """What must agree between a task that is asked for and one that was prepared."""
+    return {"kind": task.kind, "class_names": list(task.class_names)}
+
+
+def _make_task(name: str, class_names: Sequence[str], dataset: str) -> Task:
+    named = "class_names" in task_class(name).label_kind.file_options
+    return make_task(name, class_names if named else (), dataset)
+
+
+def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What was prepared, and the entries of its samples in order.
+
+    Raises:
+        DataIntegrityError: missing, incomplete, or written by another version.
+    """
+    try:
+        header, *entries = map(json.loads, (path / INDEX_FILE).read_text("utf-8").splitlines())
+        expected = header["facts"]["format"], header["facts"]["length"], max(e["offset"] + e["bytes"] for e in entries)
+        found = FORMAT, len(entries), (path / DATA_FILE).stat().st_size
+        entries.sort(key=lambda entry: entry["index"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataIntegrityError(f"{path}: no complete prepared data of this version ({error}). {AGAIN}.") from error
+    if found != expected:
+        raise DataIntegrityError(
+            f"{path}: format, samples and bytes are {found}, expected by its index {expected}. {AGAIN}."
+        )
+    return header, entries
+
+
+def find_prepared(folder: Path, name: str, split: str) -> Path | None:
+    """The prepared split below a folder; None if there is none.
+
+    Args:
+        folder: to look in.
+        name: by which the dataset is opened.
+        split: its name.
+
+    Raises:
+        DataIntegrityError: it cannot be read.
+        KdamValueError: what is prepared there was opened by another name, or there are several.
+    """
+    paths = sorted(folder.glob(f"*-{check_id(split)}/{DATA_FILE}")) if folder.is_dir() else []
+    names = {path.parent: read_index(path.parent)[0]["facts"]["registered"] for path in paths}
+    fitting = [path for path, registered in names.items() if registered in ("", name)]
+    if names and len(fitting) != 1:
+        found = ", ".join(f"{path.name} ({registered})" for path, registered in names.items())
+        raise KdamValueError(f"{folder} holds prepared {found}; expected one that was opened as {name}.")
+    return fitting[0] if fitting else None
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------------
+
+
+def prepare(
+    dataset: DenseDataset,
+    path: str | Path,
+    num_proc: int = 1,
+    progress: bool = True,
+    report: SplitReport | None = None,
+) -> PreparedDataset:
+    """Write every sample of `dataset` to the folder `path`, or take the folder as it is when it was made from the same.
+
+    The same means equal name, split, length, classes and options, and equal stamps, which hold names, sizes and times of
+    files: an edit shows, and so does a copy that lost its times. A dataset without stamps is known by its `version`. An
+    interrupted call is continued by the next one, also after some files were corrected.
+
+    Args:
+        dataset: raw samples; they are checked on the way.
+        path: the folder to make. It is built under another name beside it and renamed when complete.
+        num_proc: processes that read and encode; the content does not depend on it.
+        progress: show a bar.
+        report: filled with what the samples hold. With it, every bad sample is found before the call fails.
+
+    Raises:
+        KdamValueError: the folder holds something else, or the dataset is empty.
+        DataIntegrityError: a sample is broken, or holds a value that cannot be stored.
+    """
+    target = Path(path)
+    if not len(dataset):
+        raise KdamValueError(f"{dataset.name} {dataset.split}: empty dataset; nothing to prepare in {target}.")
+    facts = {
+        "format": FORMAT,
+        "name": dataset.name,
+        "split": dataset.split,
+        "registered": dataset.registered,
+        "length": len(dataset),
+        "tasks": {task.name: _facts_of(task) for task in dataset.tasks},
+        "options": dict(dataset.options),
+        "version": None if dataset.stamp(0) else dataset.version,
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        if not _holds(target, dataset, facts):
+            _write(dataset, target, {"facts": facts, "notes": list(dataset.notes)}, num_proc, progress, report)
+    prepared = PreparedDataset(target, dataset.tasks)
+    if report is not None and not report.sizes:
+        for sample in prepared.reports():
+            report.add(sample)
+    return prepared
+
+
+def _holds(target: Path, dataset: DenseDataset, facts: dict[str, Any]) -> bool:
+    """Whether `target` is this very dataset; an error when it is anything else but absent or empty."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    if not (target / DATA_FILE).is_file():
+        raise KdamValueError(f"{target}: exists and is no prepared data; remove it or choose another folder.")
+    header, entries = read_index(target)
+    different = differences(header["facts"], facts)
+    if different:
+        raise KdamValueError(
+            f"{target}: prepared from another dataset: {'; '.join(different)}. {AGAIN}, or choose another one."
+        )
+    changed = [entry["id"] for entry in entries if entry["stamp"] != dataset.stamp(entry["index"])]
+    if changed:
+        raise KdamValueError(
+            f"{target}: prepared from other files: those of {len(changed)} of {len(dataset)} samples, first {changed[0]!r}, "
+            f"differ in name, size or time. If they were only copied, use what is prepared: --data_dir {target.parent}, "
+            f"without --cache_dir. Otherwise: {AGAIN}."
+        )
+    return True
+
+
+def _write(
+    dataset: DenseDataset,
+    target: Path,
+    header: dict[str, Any],
+    num_proc: int,
+    progress: bool,
+    report: SplitReport | None,
+) -> None:
+    building = target.parent / f".{target.name}.building"
+    problems = 0
+    with _Writer(building, header, dataset) as writer:
+        if report is not None:
+            for entry in writer.entries.values():
+                report.add(_report(entry))
+        left = [index for index in range(len(dataset)) if index not in writer.entries]
+        for sample in iter_reports(dataset, left, partial(_encode, dataset=dataset), num_proc, progress, "preparing"):
+            if report is not None:
+                report.add(sample)
+            if sample.problem is None:
+                writer.append(sample)
+            elif report is None:
+                raise DataIntegrityError(sample.problem)
+            problems += sample.problem is not None
+    if problems:
+        raise DataIntegrityError(
+            f"{dataset.name} {dataset.split}: {problems} of {len(dataset)} samples are not usable; nothing was put at "
+            f"{target}. Correct or remove them and run again: the good samples are kept."
+        )
+    sync(building / DATA_FILE)
+    sync(building / INDEX_FILE)
+    if target.exists():  # an empty folder
+        target.rmdir()
+    building.rename(target)
+
+
+def _encode(sample: Sample, index: int, dataset: DenseDataset) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a sample, and its stamp and where its labels lie in them; each array begins at a multiple of 64."""
+    data, labels = bytearray(sample["image"].tobytes()), {}
+    for task in dataset.tasks:
+        if task.name in sample["labels"]:
+            data += bytes(-len(data) % 64)
+            labels[task.name] = len(data)
+            data += task.label.encode(sample["labels"][task.name], f"sample {sample['id']!r}: {task.name}").tobytes()
+    data += bytes(-len(data) % 64)
+    return bytes(data), {"stamp": dataset.stamp(index), "labels": labels}
+
+
+def _report(entry: dict[str, Any]) -> SampleReport:
+    statistics = {name: LabelStatistics.from_json(facts) for name, facts in entry["statistics"].items()}
+    return SampleReport(entry["index"], entry["id"], "{}x{}".format(*entry["size"]), statistics)
+
+
+class _Writer:
+    """The samples written so far.
+
+    Args:
+        folder: made if absent; one that was begun for anything else is emptied.
+        header: first line of the index.
+        dataset: whose stamps say which samples are still the same.
+    """
+
+    def __init__(self, folder: Path, header: dict[str, Any], dataset: DenseDataset) -> None:
+        first = json.dumps(header).encode() + b"\n"
+        index = folder / INDEX_FILE
+        if not index.is_file() or not index.read_bytes().startswith(first):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            (folder / DATA_FILE).touch()
+            index.write_bytes(first)
+        self._data: BinaryIO = (folder / DATA_FILE).open("r+b")
+        self.entries = self._recover(index, first, dataset)
+        self._index: BinaryIO = index.open("ab")
+
+    def _recover(self, path: Path, first: bytes, dataset: DenseDataset) -> dict[int, dict[str, Any]]:
+        """The entries of whole lines whose samples have their checksums and stamps; the rest is cut off."""
+        kept, entries, self._end = [first], {}, 0
+        for line in path.read_bytes()[len(first) :].splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            self._data.seek(entry["offset"])
+            if zlib.crc32(self._data.read(entry["bytes"])) != entry["crc"]:
+                break
+            if entry["stamp"] == dataset.stamp(entry["index"]):
+                kept.append(line)
+                entries[entry["index"]] = entry
+                self._end = entry["offset"] + entry["bytes"]
+        path.write_bytes(b"".join(kept))
+        self._data.seek(self._end)
+        self._data.truncate()
+        return entries
+
+    def append(self, sample: SampleReport) -> None:
+        """Write one encoded sample."""
+        data, facts = sample.payload
+        entry = facts | {
+            "index": sample.index,
+            "id": sample.id,
+            "size": [int(side) for side in sample.size.split("x")],
+            "offset": self._end,
+            "bytes": len(data),
+            "crc": zlib.crc32(data),
+            "statistics": {name: statistics.as_json() for name, statistics in sample.statistics.items()},
+        }
+        self._data.write(data)
+        self._data.flush()  # a kill must not leave a line without its sample
+        self._index.write(json.dumps(entry).encode() + b"\n")
+        self._index.flush()
+        self._end += len(data)
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._data.close()
+        self._index.close()

@@ -1,0 +1,89 @@
+"""Data sets by name: they register themselves, and their options are those of their constructor."""
+
+from collections.abc import Callable, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dataset_loaders.archives import is_archive
+from dataset_loaders.prepared import PreparedDataset, find_prepared
+from dataset_loaders.sample import DenseDataset
+from kdam_hf.errors import KdamValueError
+
+DATASETS: dict[str, Callable[..., DenseDataset]] = {}
+"""What opens a split of the data set of each name."""
+_Opener = TypeVar("_Opener", bound=Callable[..., DenseDataset])
+
+
+def register(name: str) -> Callable[[_Opener], _Opener]:
+    """Make a data set known to `open_dataset`, recipes and scripts by `name`.
+
+    What is decorated is a subclass of `DenseDataset`, or a function that returns one. It takes `split` and `tasks`; `data_dir`
+    if it reads from disk; and its options, each with a default.
+    """
+
+    def add(opener: _Opener) -> _Opener:
+        DATASETS[name] = opener
+        return opener
+
+    return add
+
+
+def open_dataset(
+    name: str, split: str, data_dir: str | Path | None = None, tasks: Sequence[str] | None = None, **options: Any
+) -> DenseDataset:
+    """One split of a dataset.
+
+    Args:
+        name: as registered.
+        split: `train` or `val`, or another list of ids where the data has one.
+        data_dir: where the files are, for datasets on disk: their root, or what `scripts/prepare_data.py` wrote.
+        tasks: names of the tasks to read; all of them for None.
+        options: of the dataset: the other arguments of what is registered.
+
+    Raises:
+        KdamValueError: unknown name, task or option, `data_dir` missing or an archive, or prepared with other options.
+        DataIntegrityError: the files on disk are not usable.
+    """
+    if name not in DATASETS:
+        raise KdamValueError(f"unknown dataset {name!r}; expected one of {', '.join(sorted(DATASETS))}.")
+    parameters = signature(DATASETS[name]).parameters
+    defaults = {key: p.default for key, p in parameters.items() if key not in ("split", "data_dir", "tasks")}
+    unknown = [option for option in options if option not in defaults]
+    if unknown:
+        known = ", ".join(defaults) or "none"
+        raise KdamValueError(f"{name}: unknown option {', '.join(unknown)}; expected {known}.")
+    where = {"data_dir": data_dir} if "data_dir" in parameters else {}
+    if data_dir is not None and not where:
+        raise KdamValueError(
+            f"{name} is not read from disk, but data_dir is {str(data_dir)!r}: say what lies there with dataset (folder for "
+            "your own data, nyud_v2, pascal_context or hub), or leave data_dir out."
+        )
+    if where and data_dir is None:
+        raise KdamValueError(f"dataset {name!r} needs data_dir: the root of its files, or what prepare_data.py wrote.")
+    if data_dir is not None:
+        prepared = find_prepared(Path(data_dir), name, split)
+        if prepared is not None:
+            return _reopen(prepared, name, tasks, options)
+        if is_archive(Path(data_dir)):
+            raise KdamValueError(
+                f"{name}: {data_dir} is an archive; prepare it once with scripts/prepare_data.py --dataset {name} --data_dir "
+                f"{data_dir} --output_dir OUT, then give OUT as data_dir."
+            )
+    dataset = DATASETS[name](split=split, tasks=tasks, **where, **options)
+    dataset.registered = name
+    dataset.options = {key: value for key, value in (defaults | options).items() if key != "strict"}
+    return dataset
+
+
+def _reopen(path: Path, name: str, tasks: Sequence[str] | None, options: dict[str, Any]) -> PreparedDataset:
+    """A prepared folder, which cannot be read with another crop or layout than it was made with."""
+    dataset = PreparedDataset(path, tasks)
+    for option, value in options.items():
+        made = dataset.options.get(option, value)
+        if str(made) != str(value):
+            raise KdamValueError(
+                f"{name}: {path} was prepared with {option}={made}, asked for is {value}. Leave the option out, or prepare "
+                "the data again into another folder."
+            )
+    return dataset
