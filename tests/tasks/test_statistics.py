@@ -40,11 +40,6 @@ def test_binary_maps_count_both_sides(name):
     assert facts == LabelStatistics(images=1, pixels=4, valid=3, counts=(1, 2))
 
 
-def test_a_label_without_a_valid_pixel_has_no_range_and_no_counts(all_tasks):
-    for task in all_tasks:
-        assert task.label.statistics(task.label.unlabelled(2, 3)) == LabelStatistics(images=1, pixels=6)
-
-
 def test_valid_pixels_are_those_of_the_statistics(all_tasks):
     rng = np.random.default_rng(0)
     for task in all_tasks:
@@ -99,11 +94,6 @@ def test_without_a_valid_value_there_is_no_range_in_json():
     assert "lowest" not in A.as_json()
     assert (LabelStatistics().lowest, LabelStatistics().highest) == (inf, -inf)
     assert C.as_json() == {"images": 1, "pixels": 4, "valid": 2, "counts": [], "lowest": 0.5, "highest": 3.0}
-
-
-def test_counts_of_different_classes_do_not_add():
-    with pytest.raises(ValueError, match="zip"):
-        A + LabelStatistics(1, 2, 2, counts=(1, 1))
 
 
 # ---- settings ----
