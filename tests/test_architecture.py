@@ -17,6 +17,7 @@ FLAT = {
     "photos_kdam",
     "readout_kdam",
     "colours_kdam",
+    "upsampling_kdam",
     "weights_kdam",
     "pipeline_kdam",
 }
@@ -34,7 +35,8 @@ ALLOWED = {
     },
     "kdam_hf.photos_kdam": set(),
     "kdam_hf.colours_kdam": set(),
-    "kdam_hf.readout_kdam": {"kdam_hf.colours_kdam", "kdam_hf.configuration_kdam"},
+    "kdam_hf.upsampling_kdam": {"kdam_hf.configuration_kdam"},
+    "kdam_hf.readout_kdam": {"kdam_hf.colours_kdam", "kdam_hf.upsampling_kdam"},
     "kdam_hf.pipeline_kdam": {
         *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
@@ -78,8 +80,7 @@ ALLOWED = {
         *("kdam_hf.pipeline_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.export": {
-        "kdam_hf.io",
-        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
+        *("kdam_hf.errors", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.training": {
         "kdam_hf.io",

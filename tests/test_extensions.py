@@ -146,7 +146,7 @@ def test_a_new_task_is_exported_and_predicted_with(kit, written, tmp_path):
     from transformers import pipeline
 
     from kdam_hf import KdamImageProcessor
-    from kdam_hf.export import export_onnx
+    from kdam_hf.export import save_onnx
 
     written("flow", FLOW)
     model = kit.model(tasks=(make_task("flow"),)).eval()
@@ -156,8 +156,8 @@ def test_a_new_task_is_exported_and_predicted_with(kit, written, tmp_path):
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8))
     found = pipeline("multi-task-dense-prediction", model=str(tmp_path / "model"))(photo, return_pictures=True)
     assert found["flow"]["values"].shape == (40, 56, 2)
-    export_onnx(model, tmp_path / "onnx")
-    assert (tmp_path / "onnx" / "model.onnx").is_file()
+    save_onnx(model, (40, 56), tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").is_file()
 
 
 def test_a_new_divergence_costs_one_function(kit, written):

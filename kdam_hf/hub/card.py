@@ -22,6 +22,14 @@ from kdam_hf.tasks import Task, task_from_spec, with_boundaries
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PICTURE = "sample.png"
 UNKNOWN = "unknown"
+SETTINGS = {
+    "temperature": "Temperature T",
+    "beta": "Weight beta",
+    "scale_by_temperature_squared": "Multiplied by T²",
+    "inter": "Inter-task match",
+    "intra": "Intra-task match",
+    "teacher_views": "Fixed crops per image seen by the teacher",
+}
 
 
 def make_card(
@@ -84,6 +92,8 @@ def card_facts(record: Record) -> dict[str, Any]:
         "further": {key: value for key, value in scores.items() if key not in shown},
         "gain": _gain(scores, scores_of(baseline), shown),
         "cost_sizes": ", ".join(sorted(sizes - {""})),
+        "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),
+        "words": SETTINGS,
         "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
         "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" else None,
         "backbone_source": _backbone_source(settings),

@@ -28,17 +28,10 @@ from kdam_hf.photos_kdam import open_photo
 
 @dataclass(frozen=True)
 class Publication:
-    """A repository that is ready to be written or uploaded.
-
-    Args:
-        repo_id: `org/name`.
-        files: path in the repository -> content, or the file that holds it.
-        has_results: whether the card shows scores.
-    """
+    """A repository `org/name` that is ready to be uploaded: path in it -> content, or the file that holds it."""
 
     repo_id: str
     files: Mapping[str, bytes | Path]
-    has_results: bool
 
 
 def make_publication(
@@ -75,7 +68,7 @@ def make_publication(
     files = {"README.md": str(card).encode(), **_model_files(record)}
     if picture is not None:
         files[PICTURE] = _bare_picture(picture)
-    return Publication(repo_id, files, record.results is not None)
+    return Publication(repo_id, files)
 
 
 def publish(publication: Publication, private: bool = False, tag: str | None = None, token: str | None = None) -> str:
@@ -95,7 +88,7 @@ def publish(publication: Publication, private: bool = False, tag: str | None = N
     """
     check_tag(tag)
     open_repository(publication.repo_id, private, token)
-    scores = "with its scores" if publication.has_results else "without scores"
+    scores = "with its scores" if RESULTS in publication.files else "without scores"
     return upload(publication.repo_id, publication.files, f"Publish the model {scores}", tag, token=token)
 
 

@@ -84,12 +84,8 @@ def read_record(
         _check_own(record)
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
     settings = _object(run / "recipe.json") or record.meta.get("recipe")
-    teacher, baseline = (None if path is None else _given(path) for path in (teacher_results, baseline_results))
-    if teacher is not None:
-        _check_beside(record, teacher, SAME_SCORE, teacher_results)
-        _check_teacher(record, teacher, teacher_results)
-    if baseline is not None:
-        _check_beside(record, baseline, (*SAME_SCORE, "kind", "parameters"), baseline_results)
+    teacher = _beside(record, teacher_results, weights=list(filter(None, record.meta.get("teacher_sha256") or ())))
+    baseline = _beside(record, baseline_results, same=("kind", "parameters"))
     return replace(record, settings=settings, teacher=teacher, baseline=baseline)
 
 
@@ -146,27 +142,22 @@ def _log(folder: Path) -> list[dict[str, Any]] | None:
     return None
 
 
-def _given(path: Path) -> Results:
-    results = _object(path, KdamValueError)
-    if results is None or not isinstance(results.get("meta"), dict):
+def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights: Sequence[str] = ()) -> Results | None:
+    """Results to stand beside the model's own: under the same conditions, with the `same` facts, of one of the `weights`."""
+    if path is None:
+        return None
+    other = _object(path, KdamValueError)
+    if other is None or not isinstance(other.get("meta"), dict):
         raise KdamValueError(f"{path}: no results there; give the results.json of train.py, distill.py or evaluate.py.")
-    return results
-
-
-def _check_beside(record: Record, other: Results, keys: Sequence[str], where: Path | None) -> None:
-    there, here = ({key: meta.get(key) for key in keys} for meta in (other["meta"], record.meta))
+    there = {key: other["meta"].get(key) for key in (*SAME_SCORE, *same)}
+    here = {key: record.meta.get(key) for key in there}
+    scored = other["meta"].get("weights_sha256")
+    if scored and weights and scored not in weights:
+        there["weights_sha256"], here["weights_sha256"] = scored, weights[0]
     different = differences(there, here)
     if different:
         raise KdamValueError(
-            f"{where} has other conditions than {record.folder / RESULTS} (there -> here): {'; '.join(different)}. Scores "
-            "stand side by side only on the same images under the same protocol; score both with scripts/evaluate.py."
+            f"{path} does not fit {record.folder / RESULTS} (there -> here): {'; '.join(different)}. Scores stand side by side "
+            "only on the same images under the same protocol; score both with scripts/evaluate.py."
         )
-
-
-def _check_teacher(record: Record, teacher: Results, where: Path | None) -> None:
-    scored, taught = teacher["meta"].get("weights_sha256"), record.meta.get("teacher_sha256") or []
-    if scored and taught and scored not in taught:
-        raise KdamValueError(
-            f"{where} is the score of weights {scored:.12}; the teacher of {record.folder} had {', '.join(taught):.60}. Give "
-            "the results.json of that teacher."
-        )
+    return other

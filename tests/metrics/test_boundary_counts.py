@@ -78,21 +78,6 @@ def test_annotators_that_agree_match_the_same_pixels():
     assert [int(each[0]) for each in counts] == [120, 120, 40, 80]
 
 
-def test_prediction_and_annotation_may_change_places():
-    first, second = masks(2, 2)
-    there = boundary_counts(first.astype(float), [second], thresholds=[0.5], max_dist=0.05, thin=False)
-    back = boundary_counts(second.astype(float), [first], thresholds=[0.5], max_dist=0.05, thin=False)
-    assert np.array_equal(there, [*back[2:], *back[:2]])
-
-
-@pytest.mark.parametrize(("shift", "matched"), [(0, 40), (2, 40), (3, 0)])
-def test_a_line_moved_by_less_than_the_limit_counts_in_full(shift, matched):
-    prediction, annotation = np.zeros((2, 30, 40))
-    prediction[10 + shift] = annotation[10] = 1
-    counts = boundary_counts(prediction, [annotation == 1], thresholds=3, max_dist=2.5 / 50)
-    assert np.array_equal(counts, [[matched] * 3, [40] * 3, [matched] * 3, [40] * 3])
-
-
 def test_thinning_makes_a_thick_response_or_annotation_count_once():
     thick, line = np.zeros((2, 30, 40))
     thick[8:13] = line[10] = 1

@@ -144,22 +144,6 @@ def test_diagonal_distances_are_euclidean(match):
     assert result(match, first, second, 4.99) == (0, 0)
 
 
-@pytest.mark.parametrize(("rows", "cost"), [([5, 7], 4000), ([4, 5, 6, 7, 8], 0)])
-def test_a_doubled_or_thick_line_is_matched_once_and_by_its_nearest_pixels(match, rows, cost):
-    one, other = np.zeros((2, 12, 40), bool)
-    one[6] = other[rows] = True
-    assert result(match, one, other, 3) == result(match, other, one, 3) == (40, cost)
-
-
-def test_crossing_lines_are_matched_through_the_crossing(match):
-    first, second = np.zeros((2, 21, 21), bool)
-    first[10] = first[:, 10] = True
-    second[11] = second[:, 11] = True
-    cost = pair_costs(np.flatnonzero(first), np.flatnonzero(second), 21, 1.5)
-    assert result(match, first, second, 1.5) == best_by_assignment(cost)
-    assert result(match, first, second, 1.5)[0] == 41
-
-
 def test_most_pairs_come_before_short_ones(match):
     """The only way to two pairs is for the middle pixel to give up the partner it lies on."""
     first, second = np.zeros((2, 1, 7), bool)
@@ -167,11 +151,3 @@ def test_most_pairs_come_before_short_ones(match):
     second[0, [3, 5]] = True
     assert result(match, first, second, 2) == (2, 400)
     assert result(match, first, second, 1.9) == (1, 0)
-
-
-def test_equal_numbers_of_pixels_in_one_long_chain(match):
-    """Each pixel but the last lies on one of the other side; all have to move up by one."""
-    first, second = np.zeros((2, 1, 200), bool)
-    first[0, :199] = True
-    second[0, 1:] = True
-    assert result(match, first, second, 1) == (199, 19900)

@@ -97,11 +97,6 @@ def test_processes_count_as_one_does():
     assert int(alone.state["images"]) == len(images)
 
 
-def test_ignored_pixels_can_be_given_per_image():
-    by_function = score_boundaries(as_images(*batch()), progress=False, **SETTINGS)
-    assert by_function.compute() == scored(*batch()).compute()
-
-
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_a_refused_image_is_named(num_proc):
     images = several_annotators(3)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from metric_cases import binary, class_ids, depths, vectors
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import (
@@ -19,25 +20,6 @@ from kdam_hf.metrics import (
 )
 
 BOUNDARIES = {"thresholds": 9, "max_dist": 0.1}
-
-
-def class_ids():
-    label = torch.randint(0, 7, (6, 9, 11))
-    return torch.randint(0, 6, (6, 9, 11)), torch.where(label == 6, 255, label)
-
-
-def depths():
-    label = 10 * torch.rand(6, 1, 9, 11)
-    return 10 * torch.rand(6, 1, 9, 11), torch.where(label < 2, 0, label)
-
-
-def vectors():
-    return torch.randn(6, 3, 9, 11), torch.where(torch.rand(6, 1, 9, 11) < 0.2, 0, torch.randn(6, 3, 9, 11))
-
-
-def binary():
-    label = torch.randint(0, 3, (6, 9, 11))
-    return torch.rand(6, 9, 11), torch.where(label == 2, 255, label)
 
 
 # name -> (an empty metric, predictions and labels, value of an invalid label)

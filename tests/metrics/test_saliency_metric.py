@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import MeanIoU, Saliency
+from kdam_hf.metrics import Saliency
 
 # every one that tells 8-bit maps apart
 EIGHT_BITS = tuple(k / 255 for k in range(256))
@@ -93,21 +93,6 @@ def test_stored_8_bit_maps_are_told_apart_at_every_level(strict):
         tp, fp, fn = counts(flat, k, strict)
         expected = [tp / (tp + fp) if tp else 0, tp / (tp + fn), tp / (tp + fp + fn)]
         assert metric.curves()[:, k].tolist() == pytest.approx(expected)
-
-
-def test_iou_of_one_threshold_is_the_foreground_iou_of_a_confusion_matrix():
-    p, label = case(2)
-    saliency, confusion = Saliency(thresholds=(0.5,)), MeanIoU(2)
-    saliency.update(p, label)
-    confusion.update((p >= 0.5).long(), label)
-    assert saliency.compute()["max_miou"] == pytest.approx(float(confusion.class_iou()[1]))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_pooled_iou_is_never_above_the_f_measure(seed):
-    metric = Saliency()
-    metric.update(*case(seed))
-    assert metric.compute()["max_miou"] <= metric.compute()["maxf"]
 
 
 def test_image_without_salient_pixels_counts_as_found_only_per_image():
