@@ -17,7 +17,7 @@ from dataset_loaders import PreparedDataset, open_dataset
 from dataset_loaders.files import FileDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.training import SourceArguments, run_command
-from kdam_hf.training.runs import open_split
+from kdam_hf.training.sources import open_split
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 spec = importlib.util.spec_from_file_location("prepare_data", SCRIPT)
