@@ -1,49 +1,39 @@
 """Archives of data sets, opened safely: every member is checked before anything is written.
 
-Unusual here: one bad member refuses the whole archive, and a tar is read twice, once to check and once to write. What
-a header promises is not believed: bytes are counted while they are unpacked. Writing goes to a folder beside the
-target that is renamed when it is complete.
+Unusual here: one bad member refuses the whole archive, so it is read twice, once to check and once to write. Writing goes
+to a folder beside the target that is renamed when it is complete.
 """
 
 import gzip
-import hashlib
 import io
 import json
-import logging
 import re
 import shutil
 import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock
 from tqdm import tqdm
-from tqdm.utils import CallbackIOWrapper
 
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import file_sha256
 
 SUFFIXES = (".tgz", ".tar.gz", ".tar", ".zip")
 MAX_MEMBERS = 200_000
 MAX_BYTES = 200 * 2**30
-MAX_RATIO = 400.0
+MAX_RATIO = 400
 """Bytes unpacked for one packed. A whole data set is near 1, as photos and PNG labels are packed already; labels alone as
-8-byte .npy reach about 290 (edges and classes of synthetic rooms); a bomb comes close to 1032, the most deflate can do."""
+8-byte .npy reach about 290; a bomb comes close to 1032, the most deflate can do."""
 RATIO_FLOOR = 100 * 2**20
 """Bytes that any archive may unpack to: the ratio says little about small ones, and this much harms nobody."""
-
-_STAMP = ".kdam-archive.json"  # in lower case, as names are compared
+_STAMP = ".kdam-archive.json"
 _CHUNK = 2**20
-_BLOCK = 4096
-_MAX_NAME, _MAX_PART = 1000, 255
-_BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-_log = logging.getLogger(__name__)
 
 
 def is_archive(path: str | Path) -> bool:
@@ -57,23 +47,21 @@ def extract(
     *,
     max_members: int = MAX_MEMBERS,
     max_bytes: int = MAX_BYTES,
-    max_ratio: float = MAX_RATIO,
     sha256: str | None = None,
     progress: bool = True,
 ) -> Path:
     """Unpack an archive into the folder `into`, or take the folder as it is when it was made from this archive.
 
     The same archive means equal name, size and time of change. Only files and folders are accepted; they get plain
-    permissions. Files that macOS adds on its own are left out and counted in the log.
+    permissions. Files that macOS adds on its own are left out.
 
     Args:
         path: the archive; nothing is written beside it unless `into` lies there.
         into: the folder to make. It is built under another name beside it and renamed when complete.
         max_members: limit on files and folders.
         max_bytes: limit on what the archive unpacks to, bytes.
-        max_ratio: limit on bytes unpacked for one packed, for archives that unpack to more than `RATIO_FLOOR`.
         sha256: of the archive, as its publisher states it, in hexadecimal; compared before anything is parsed.
-        progress: show bars, by bytes.
+        progress: show a bar.
 
     Returns:
         The folder that holds the data: `into`, or the only folder at its top when there is nothing beside it.
@@ -86,99 +74,55 @@ def extract(
     source, target = Path(path), Path(into).absolute()
     if not is_archive(source):
         raise KdamValueError(f"{source}: no archive by its name; expected one of {', '.join(SUFFIXES)}.")
-    stamp = _stamp_of(source)
-    if sha256 is not None:
-        _compare(source, sha256)
-    if not _holds(target, stamp):
-        archive = _Archive(source, min(max_bytes, max(RATIO_FLOOR, int(max_ratio * stamp["bytes"]))))
-        with tqdm(total=stamp["bytes"], desc=f"checking {source.name}", disable=not progress, **_BYTES) as bar:
-            members = _check(archive, max_members, bar.update)
-        _check_space(target, members)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
-            if not _holds(target, stamp):  # otherwise another process was faster
-                _build(archive, members, target, stamp, progress)
-    return _top(target)
-
-
-def _compare(path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256.strip().lower():
+    try:
+        facts = source.stat()
+    except OSError as error:
+        raise DataIntegrityError(f"{source}: cannot be read ({error.strerror}); expected an archive.") from error
+    if sha256 is not None and (found := file_sha256(source)) != sha256.strip().lower():
         raise DataIntegrityError(
-            f"{path}: SHA-256 is {found}; expected {sha256}. It is incomplete, altered or another version; nothing was opened. "
-            "Get the file again."
+            f"{source}: SHA-256 is {found}; expected {sha256}. It is incomplete, altered or another version; nothing was "
+            "opened. Get the file again."
         )
+    stamp = {"name": source.name, "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not _holds(target, stamp):
+            limit = min(max_bytes, max(RATIO_FLOOR, MAX_RATIO * facts.st_size))
+            with _reading(source):
+                needed = _check(source, limit, max_members)
+            if needed > (free := shutil.disk_usage(target.parent).free):
+                raise KdamValueError(
+                    f"{target}: needs {needed} bytes, {free} are free on this disk. Choose another disk."
+                )
+            _write(source, target, stamp, progress)
+    entries = [entry for entry in target.iterdir() if entry.name != _STAMP]
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
+
+
+def _holds(target: Path, stamp: dict[str, object]) -> bool:
+    """Whether `target` was made from this very archive; an error when it is anything else but absent or empty."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    try:
+        found = json.loads((target / _STAMP).read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found != stamp:
+        raise KdamValueError(
+            f"{target}: exists, and was not unpacked from {stamp} but from {found or 'no archive'}. "
+            "Remove that folder to unpack again, or choose another one."
+        )
+    return True
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An entry as its header describes it; `kind` is `file`, `folder` or what else it is."""
+class _Forward(io.RawIOBase):
+    """The unpacked bytes of a tar: read forward only, in no larger pieces than a chunk."""
 
-    name: str
-    kind: str
-    size: int
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(part for part in self.name.split("/") if part not in ("", "."))
-
-    @property
-    def is_junk(self) -> bool:
-        parts = self.parts
-        return "__MACOSX" in parts or (bool(parts) and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))
-
-
-@dataclass(frozen=True)
-class _Archive:
-    """An archive on disk and the bytes that may come out of it."""
-
-    path: Path
-    limit: int
-
-    def walk(self, consumed: Callable[[int], object] = lambda count: None) -> Iterator[tuple[_Member, Iterator[bytes]]]:
-        """Members in order, each with its content, to be read before the next one; `consumed` gets packed bytes."""
-        with _reading(self.path):
-            yield from (self._walk_zip() if self.path.suffix.lower() == ".zip" else self._walk_tar(consumed))
-
-    def _walk_zip(self) -> Iterator[tuple[_Member, Iterator[bytes]]]:
-        with zipfile.ZipFile(self.path) as archive:
-            for info in archive.infolist():
-                yield _zip_member(info), self._content(partial(archive.open, info))
-
-    def _walk_tar(self, consumed: Callable[[int], object]) -> Iterator[tuple[_Member, Iterator[bytes]]]:
-        with self.path.open("rb") as file:
-            packed = CallbackIOWrapper(consumed, file, "read")
-            metered = _Metered(packed if self.path.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=packed), self)
-            with tarfile.open(fileobj=metered, mode="r:") as archive:
-                while (info := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all
-                    yield _tar_member(info), self._content(partial(archive.extractfile, info))
-            metered.expect_end()
-
-    def _content(self, start: Callable[[], IO[bytes] | None]) -> Iterator[bytes]:
-        with _reading(self.path):
-            stream = start()
-            while stream is not None and (chunk := stream.read(_CHUNK)):
-                yield chunk
-
-    def too_large(self) -> DataIntegrityError:
-        return DataIntegrityError(
-            f"{self.path}: {self.path.stat().st_size} bytes that unpack to more than {self.limit}, as a bomb does. "
-            "Nothing was kept. If you trust the archive, unpack it yourself and give the folder."
-        )
-
-
-class _Metered(io.RawIOBase):
-    """The unpacked bytes of a tar, forward only and counted, headers included."""
-
-    def __init__(self, stream: Any, archive: _Archive) -> None:
-        self._stream, self._archive = stream, archive
-        self._limit = archive.limit + _CHUNK + archive.limit // 8  # headers and padding come on top
-        self._position, self._last = 0, b""
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._position, self._last = stream, 0, b""
 
     def tell(self) -> int:
         return self._position
@@ -191,14 +135,10 @@ class _Metered(io.RawIOBase):
         return self._position
 
     def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= _CHUNK:  # content is read in chunks: this is a header
-            raise DataIntegrityError(
-                f"{self._archive.path}: a header of {count} bytes; expected at most {_CHUNK}. Pack the data again."
-            )
+        if not 0 <= count <= _CHUNK:  # content is read in smaller pieces: this is a header
+            raise tarfile.ReadError(f"a header of {count} bytes, expected at most {_CHUNK}")
         self._last = self._stream.read(count)
         self._position += len(self._last)
-        if self._position > self._limit:
-            raise self._archive.too_large()
         return self._last
 
     def expect_end(self) -> None:
@@ -208,43 +148,7 @@ class _Metered(io.RawIOBase):
             complete = not self._last.strip(b"\0")
             self.read(_CHUNK)
         if not complete:
-            raise DataIntegrityError(
-                f"{self._archive.path}: damaged or cut short at byte {self._position} of what it unpacks to; expected "
-                "another member or the end mark. Get the file again."
-            )
-
-
-def _tar_member(info: tarfile.TarInfo) -> _Member:
-    kinds = {
-        tarfile.REGTYPE: "file",
-        tarfile.AREGTYPE: "file",
-        tarfile.DIRTYPE: "folder",
-        tarfile.SYMTYPE: f"a symbolic link to {info.linkname!r:.120}",
-        tarfile.LNKTYPE: f"a hard link to {info.linkname!r:.120}",
-        tarfile.CHRTYPE: "a character device",
-        tarfile.BLKTYPE: "a block device",
-        tarfile.FIFOTYPE: "a FIFO",
-    }
-    kind = "a sparse file" if info.issparse() else kinds.get(info.type, f"an entry of type {info.type!r}")
-    return _Member(info.name, kind, info.size if kind == "file" else 0)
-
-
-def _zip_member(info: zipfile.ZipInfo) -> _Member:
-    name = info.orig_filename  # `filename` is cut at NUL
-    kinds = {
-        stat.S_IFLNK: "a symbolic link",
-        stat.S_IFCHR: "a character device",
-        stat.S_IFBLK: "a block device",
-        stat.S_IFIFO: "a FIFO",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFDIR: "folder",
-    }
-    kind = kinds.get(stat.S_IFMT(info.external_attr >> 16), "folder" if name.endswith("/") else "file")
-    if kind == "file" and info.flag_bits & 1:
-        kind = "an encrypted file"
-    elif kind == "file" and info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        kind = f"a file packed by method {info.compress_type}, neither stored nor deflated"
-    return _Member(name, kind, info.file_size if kind == "file" else 0)
+            raise tarfile.ReadError(f"no end mark at byte {self._position} of what it unpacks to")
 
 
 @contextmanager
@@ -252,195 +156,127 @@ def _reading(path: Path) -> Iterator[None]:
     """Crafted bytes make the parsers raise nearly anything, struct.error and RecursionError among it."""
     try:
         yield
-    except (DataIntegrityError, MemoryError):
+    except (DataIntegrityError, KdamValueError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk; that of a parser has no number
+            raise KdamValueError(
+                f"{path}: cannot be unpacked ({error}). Free some space, or choose another disk."
+            ) from error
         raise DataIntegrityError(
             f"{path}: damaged, cut short or no archive of the kind its name says ({error or type(error).__name__}). "
             "Get the file again and compare its checksum."
         ) from error
 
 
-# ---- checking -----------------------------------------------------------------------------------------------------------
+def _members(path: Path, folder: Path | None = None) -> Iterator[tuple[str, str, int]]:
+    """Name, kind (`file`, `folder` or what else it is) and size of each member; they are unpacked to `folder`, if given."""
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                yield member.orig_filename, _zip_kind(member), member.file_size  # `filename` is cut at NUL
+                if folder and not _is_junk(member.filename):
+                    archive.extract(member, folder)
+        return
+    with path.open("rb") as packed:
+        stream = _Forward(packed if path.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=packed))  # type: ignore[arg-type]
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            while (entry := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all
+                kind = "folder" if entry.isdir() else "file" if entry.isreg() and not entry.issparse() else None
+                yield (
+                    entry.name,
+                    kind or f"a link, device or sparse file ({entry.type!r} {entry.linkname!r:.120})",
+                    entry.size,
+                )
+                if folder and not _is_junk(entry.name):
+                    tar.extract(entry, folder, filter="data")
+        stream.expect_end()
 
 
-def _check(archive: _Archive, max_members: int, consumed: Callable[[int], object]) -> list[_Member]:
-    """All members of an archive that may be unpacked as a whole.
+def _zip_kind(member: zipfile.ZipInfo) -> str:
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a link or device"
+    if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"encrypted, or packed by method {member.compress_type}, neither stored nor deflated"
+    return "folder" if stat.S_ISDIR(member.external_attr >> 16) or member.is_dir() else "file"
+
+
+def _is_junk(name: str) -> bool:
+    """What macOS adds to archives on its own."""
+    parts = name.rstrip("/").split("/")
+    return "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
+
+
+# ---- checking and writing -----------------------------------------------------------------------------------------------
+
+
+def _check(path: Path, limit: int, max_members: int) -> int:
+    """Bytes on the disk that an archive needs which may be unpacked as a whole.
 
     Raises:
         DataIntegrityError: names the first member that must not be unpacked.
     """
-    members: list[_Member] = []
-    seen: dict[str, tuple[str, bool]] = {_STAMP: (_STAMP, False)}
-    total = 0
-    for member, _ in archive.walk(consumed):
-        _check_member(member, archive.path)
-        _check_place(member, seen, archive.path)
-        total += member.size
-        if total > archive.limit:
-            raise archive.too_large()
-        members.append(member)
-        if max(len(members), len(seen)) > max_members:
+    places = {_STAMP: (_STAMP, False)}  # as compared -> as named, and whether it is a folder
+    count = total = files = 0
+    for name, kind, size in _members(path):
+        problem = _problem(name, kind, size) or _clash(name, kind, places)
+        if problem:
             raise DataIntegrityError(
-                f"{archive.path}: more than {max_members} files and folders. Nothing was written. If you trust the "
-                "archive, unpack it yourself and give the folder."
+                f"{path}: member {name!r:.120} {problem}; expected files and folders only, each under a relative path of its "
+                "own. Nothing was written. Get the archive from its publisher, or pack the folder again without it."
             )
-    if not any(member.kind == "file" and not member.is_junk for member in members):
-        raise DataIntegrityError(f"{archive.path}: holds no file; expected a data set.")
-    return members
+        count, total = count + 1, total + size
+        files += kind == "file" and not _is_junk(name)
+        if total > limit or max(count, len(places)) > max_members:
+            raise DataIntegrityError(
+                f"{path}: {path.stat().st_size} bytes that unpack to more than {limit}, or to more than {max_members} files "
+                "and folders, as a bomb does. Nothing was written. If you trust it, unpack it yourself and give the folder."
+            )
+    if not files:
+        raise DataIntegrityError(f"{path}: holds no file; expected a data set.")
+    return total + 4096 * count
 
 
-def _check_member(member: _Member, path: Path) -> None:
-    name = member.name
+def _problem(name: str, kind: str, size: int) -> str | None:
     parts = name.split("/")
     if not name.isprintable():
-        found = "has NUL, control characters or broken UTF-8 in its name"
-    elif name.startswith("/"):
-        found = "has an absolute path"
-    elif ".." in parts:
-        found = "has '..' in its path"
-    elif "\\" in name:
-        found = "has a backslash in its path"
-    elif any(re.match("[A-Za-z]:", part) for part in parts):
-        found = "has a drive letter in its path"
-    elif len(name) > _MAX_NAME or any(len(part.encode()) > _MAX_PART for part in parts):
-        found = f"has a name longer than {_MAX_NAME} characters, or {_MAX_PART} bytes between slashes"
-    elif member.kind not in ("file", "folder"):
-        found = f"is {member.kind}"
-    elif member.kind == "file" and (not member.parts or member.size < 0):
-        found = f"is a file of {member.size} bytes, or without a name"
-    else:
-        return
-    raise _refusal(member, path, found)
+        return "has NUL, control characters or broken UTF-8 in its name"
+    if name.startswith("/") or ".." in parts or "\\" in name or any(re.match("[A-Za-z]:", part) for part in parts):
+        return "has an absolute path, '..', a backslash or a drive letter in its name"
+    if len(name) > 1000 or any(len(part.encode()) > 255 for part in parts):
+        return "has a name longer than 1000 characters, or 255 bytes between slashes"
+    if kind not in ("file", "folder"):
+        return f"is {kind}"
+    if size < 0 or (kind == "file" and not name.strip("./")):
+        return f"is a file of {size} bytes, or without a name"
+    return None
 
 
-def _check_place(member: _Member, seen: dict[str, tuple[str, bool]], path: Path) -> None:
-    """Each place is taken once, on file systems that ignore case or Unicode form too; `seen` also gets the parents."""
-    for depth in range(1, len(member.parts) + 1):
-        place = "/".join(member.parts[:depth])
-        is_folder = depth < len(member.parts) or member.kind == "folder"
+def _clash(name: str, kind: str, places: dict[str, tuple[str, bool]]) -> str | None:
+    """Each place is taken once, on file systems that ignore case or Unicode form too; `places` also gets the parents."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    for depth in range(1, len(parts) + 1):
+        place, is_folder = "/".join(parts[:depth]), depth < len(parts) or kind == "folder"
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", place).casefold())
-        if key not in seen:
-            seen[key] = place, is_folder
-        elif seen[key] != (place, True) or not is_folder:  # the same folder may be named often
-            raise _refusal(member, path, f"takes the place of {seen[key][0]!r:.120}")
+        if key not in places:
+            places[key] = place, is_folder
+        elif places[key] != (place, True) or not is_folder:  # the same folder may be named often
+            return f"takes the place of {places[key][0]!r:.120}"
+    return None
 
 
-def _refusal(member: _Member, path: Path, found: str) -> DataIntegrityError:
-    return DataIntegrityError(
-        f"{path}: member {member.name!r:.120} {found}; expected files and folders only, each under a relative path of "
-        "its own. Nothing was written. Get the archive from its publisher, or pack the folder again without it."
-    )
-
-
-def _check_space(target: Path, members: Sequence[_Member]) -> None:
-    needed = sum(-(-member.size // _BLOCK) * _BLOCK + _BLOCK for member in members if not member.is_junk)
-    free = _free(target)
-    if needed > free:
-        raise KdamValueError(
-            f"{target}: needs {needed} bytes, {free} are free on this disk. Free some, or choose a folder on another disk."
-        )
-
-
-def _free(target: Path) -> int:
-    return shutil.disk_usage(next(parent for parent in target.parents if parent.exists())).free
-
-
-# ---- writing ------------------------------------------------------------------------------------------------------------
-
-
-def _build(archive: _Archive, members: Sequence[_Member], target: Path, stamp: dict[str, Any], progress: bool) -> None:
+def _write(path: Path, target: Path, stamp: dict[str, Any], progress: bool) -> None:
     building = target.with_name(f".{target.name}.extracting")
     shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed; a live one holds the lock
-    left_out = sum(member.is_junk for member in members)
     try:
         building.mkdir()
-        _write(archive, members, building, progress)
-        (building / _STAMP).write_text(json.dumps(stamp | {"left_out": left_out}), "utf-8")
+        with _reading(path):
+            for _ in tqdm(_members(path, building), f"unpacking {path.name}", unit="file", disable=not progress):
+                pass
+        (building / _STAMP).write_text(json.dumps(stamp), "utf-8")
         if target.exists():
             target.rmdir()  # empty
         building.rename(target)
-    except OSError as error:
-        raise KdamValueError(
-            f"{target}: cannot be written ({error}); {_free(target)} bytes are free on this disk. "
-            "Free some, or choose a folder on another disk."
-        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    if left_out:
-        _log.info("%s: %d macOS notes (__MACOSX, ._*, .DS_Store) were left out.", archive.path, left_out)
-
-
-def _write(archive: _Archive, members: Sequence[_Member], folder: Path, progress: bool) -> None:
-    total = sum(member.size for member in members if not member.is_junk)
-    expected = iter(members)
-    with tqdm(total=total, desc=f"unpacking {archive.path.name}", disable=not progress, **_BYTES) as bar:
-        for member, content in archive.walk():
-            if member != next(expected, None):
-                raise _changed(archive.path)
-            if member.is_junk:
-                continue
-            place = folder.joinpath(*member.parts)
-            (place if member.kind == "folder" else place.parent).mkdir(parents=True, exist_ok=True)
-            if member.kind == "file":
-                _write_file(member, content, place, archive.path, bar.update)
-    if next(expected, None) is not None:
-        raise _changed(archive.path)
-
-
-def _write_file(
-    member: _Member, content: Iterator[bytes], place: Path, path: Path, unpacked: Callable[[int], object]
-) -> None:
-    """Never more than the header said, as the checks counted on it; never over another file."""
-    count = 0
-    with place.open("xb") as file:
-        for chunk in content:
-            count += len(chunk)
-            if count > member.size:
-                break
-            file.write(chunk)
-            unpacked(len(chunk))
-    if count != member.size:
-        raise DataIntegrityError(
-            f"{path}: member {member.name!r:.120} unpacks to {'more' if count > member.size else count} bytes; expected "
-            f"{member.size} by its header. Get the file again and compare its checksum."
-        )
-
-
-def _changed(path: Path) -> DataIntegrityError:
-    return DataIntegrityError(f"{path}: changed while it was unpacked; nothing was kept. Wait until it is complete.")
-
-
-# ---- what was made ------------------------------------------------------------------------------------------------------
-
-
-def _stamp_of(path: Path) -> dict[str, Any]:
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise DataIntegrityError(f"{path}: cannot be read ({error.strerror}); expected an archive.") from error
-    return {"name": path.name, "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-
-
-def _holds(target: Path, stamp: dict[str, Any]) -> bool:
-    """Whether `target` was made from this very archive; an error when it is anything else but absent or empty."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return False
-    try:
-        found = json.loads((target / _STAMP).read_text("utf-8"))
-        differing = {key: found.get(key) for key in stamp if found.get(key) != stamp[key]}
-    except (OSError, ValueError, AttributeError) as error:
-        raise KdamValueError(
-            f"{target}: exists and was not unpacked from an archive; remove it or choose another folder."
-        ) from error
-    if differing:
-        raise KdamValueError(
-            f"{target}: unpacked from another archive, with {differing}; now it is {stamp}. "
-            "Remove that folder to unpack again, or choose another one."
-        )
-    return True
-
-
-def _top(target: Path) -> Path:
-    entries = [entry for entry in target.iterdir() if entry.name != _STAMP]
-    return entries[0] if len(entries) == 1 and entries[0].is_dir() else target

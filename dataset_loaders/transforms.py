@@ -33,7 +33,10 @@ _TURNED_CHROMA = _RGB_FROM_YIQ @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the source, in its pixels, and the size it is resized to: `rows` x `columns`."""
+    """A rectangle of the source, in its pixels, and the size it is resized to: `rows` x `columns`.
+
+    The columns of the result run from right to left when `mirrored`.
+    """
 
     top: int
     left: int
@@ -41,6 +44,7 @@ class Window:
     width: float
     rows: int
     columns: int
+    mirrored: bool = False
 
     def resize_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> (rows, columns, 3)."""
@@ -50,13 +54,19 @@ class Window:
         part = image[top : ceil(self.top + self.height) + down, left : ceil(self.left + self.width) + right]
         x, y = self.left - left, self.top - top
         box = (x, y, x + self.width, y + self.height)
-        return np.asarray(Image.fromarray(part).resize((self.columns, self.rows), Image.Resampling.BILINEAR, box))
+        resized = Image.fromarray(part).resize((self.columns, self.rows), Image.Resampling.BILINEAR, box)
+        return np.asarray(resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else resized)
 
     def resize_label(self, label: NDArray[Any]) -> NDArray[Any]:
         """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
-        ys = self.top + ((np.arange(self.rows) + 0.5) * (self.height / self.rows)).astype(np.intp)
+        ys = ((np.arange(self.rows) + 0.5) * (self.height / self.rows)).astype(np.intp)
         xs = self.left + ((np.arange(self.columns) + 0.5) * (self.width / self.columns)).astype(np.intp)
-        return label.take(ys, axis=0).take(xs, axis=1)
+        xs = xs[::-1] if self.mirrored else xs
+        part = label[self.top : self.top + int(ys[-1]) + 1]
+        # columns, the slow half, are picked on whichever side has fewer rows
+        return (
+            part.take(xs, axis=1).take(ys, axis=0) if len(part) < self.rows else part.take(ys, axis=0).take(xs, axis=1)
+        )
 
 
 def _draw_span(source: int, target: int, scale: float, rng: np.random.Generator) -> tuple[int, float, int]:
@@ -156,29 +166,32 @@ class TrainTransform:
         scale = rng.uniform(*self.scale)
         flip = self.hflip and rng.random() < 0.5
         colors = _draw_color_matrix(rng) if self.photometric else None
-        window = self._draw_window(sample, scale, rng)
+        window, balanced = self._draw_window(sample, scale, flip, rng)
 
         labels = {}
         for task in self.tasks:
             if task.name in sample["labels"]:
-                label = window.resize_label(sample["labels"][task.name])
-                labels[task.name] = task.label.rescale(task.label.hflip(label) if flip else label, scale)
-        image = window.resize_image(sample["image"])
-        pixel_values = self._normalize(image[:, ::-1] if flip else image, colors)
+                label = balanced if task is self._balanced else window.resize_label(sample["labels"][task.name])
+                labels[task.name] = task.label.rescale(task.label.mirror_values(label) if flip else label, scale)
+        pixel_values = self._normalize(window.resize_image(sample["image"]), colors)
         return _to_tensors(pixel_values, labels, self.size, self.tasks, sample["id"], index)
 
-    def _draw_window(self, sample: Sample, scale: float, rng: np.random.Generator) -> Window:
-        """A window that is not filled by one class, if it is found in time."""
-        label = None if self._balanced is None else sample["labels"].get(self._balanced.name)
+    def _draw_window(
+        self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator
+    ) -> tuple[Window, NDArray[Any]]:
+        """A window, and in it the label that must not be filled by one class; an empty array when there is none."""
+        source = None if self._balanced is None else sample["labels"].get(self._balanced.name)
+        label = np.empty((0, 0), np.uint8)
         for _ in range(self.crop_tries):
             (top, height, rows), (left, width, columns) = (
                 _draw_span(source, target, scale, rng)
                 for source, target in zip(sample["image"].shape[:2], self.size, strict=True)
             )
-            window = Window(top, left, height, width, rows, columns)
-            if label is None or _largest_share(window.resize_label(label)) <= self.max_class_share:
+            window = Window(top, left, height, width, rows, columns, flip)
+            label = label if source is None else window.resize_label(source)
+            if _largest_share(label) <= self.max_class_share:
                 break
-        return window
+        return window, label
 
 
 def _largest_share(label: NDArray[np.uint8]) -> float:
@@ -218,14 +231,17 @@ class _Normalize:
     def __call__(self, image: NDArray[np.uint8], colors: NDArray[np.float64] | None = None) -> Floats:
         """uint8 (h, w, 3) -> float32 (3, h, w); `colors` is an affine map (3, 4) of RGB."""
         planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
-        factors, offsets = (v.astype(np.float32)[:, None, None] for v in (self._factors, self._offsets))
         if colors is None:
-            planes *= factors
-            return np.add(planes, offsets, out=planes)
-        matrix = self._factors[:, None] * colors
-        values = (matrix[:, :3].astype(np.float32) @ planes.reshape(3, -1)).reshape(planes.shape)
-        values += (matrix[:, 3] + self._offsets).astype(np.float32)[:, None, None]
-        return np.clip(values, offsets, offsets + 255 * factors, out=values)
+            values = planes
+            values *= self._factors[:, None, None].astype(np.float32)
+        else:
+            matrix = (self._factors[:, None] * colors).astype(np.float32)
+            values = (matrix[:, :3] @ planes.reshape(3, -1)).reshape(planes.shape)
+        for k, offset in enumerate(self._offsets):  # a channel at a time stays in the cache
+            values[k] += np.float32(offset if colors is None else matrix[k, 3] + offset)
+            if colors is not None:
+                np.clip(values[k], np.float32(offset), np.float32(offset + 255 * self._factors[k]), out=values[k])
+        return values
 
 
 def _to_tensors(

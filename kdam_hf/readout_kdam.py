@@ -1,7 +1,7 @@
 """How a prediction is read: the one table of values, averages, colours, words and files.
 
 `readout_of(entry)` is the reader of one task; `entry` is the task's entry in a model's config, as made by `Task.spec`. Its key
-`readout` names a class in `READOUTS`, at the end of this file. A new readout is one more class; nothing else knows the names.
+`readout` names a class in `READOUTS`, near the end of this file. A new readout is one more class; nothing else knows the names.
 What a reader offers:
 
 - `decode(prediction, size)`, `read(views, ...)`: predictions at stride 4 -> values at full size, averaged over mirrored views;
@@ -13,7 +13,7 @@ Values in numpy have the layout of a raw label, (H, W) or (H, W, c). This file t
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .colours_kdam import NEAR_TO_FAR, RGB, Picture, Values, class_palette, direction_colours, number_colours, ramp
-from .configuration_kdam import STRIDE
+from .upsampling_kdam import bands_of_rows
 
 IGNORE_INDEX = 255
 NEAREST, FARTHEST = 0.7, 10.0  # metres
-CACHED = 1 << 19  # numbers that stay in the cache of one core
 Legend = list[tuple[str, RGB]]
 
 
 class Readout:
     """What readers share. `quantity`, `decide` and `unmirrored` see the channels last: (B, rows, W, C)."""
 
-    words = "number"
+    words: str
     """What a value is, e.g. for a table; a unit may follow."""
     has_ids = False
     """Values are class ids."""
@@ -41,11 +40,16 @@ class Readout:
     """The legend lists colours along one scale, low to high, not those of separate things."""
     suffix = ".npy"
     """End of the file name of a stored map."""
+    stored = "float32"
+    readable: tuple[str, Mapping[str, float]] = ("floats", {"f": 1})
+    """Which arrays `from_file` takes, in words, and by kind or name of their type the factor that makes values of them."""
+
+    maps: int = 0
+    """Numbers per pixel in a decoded map; as many as channels unless stated."""
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         self.entry = entry
-        self.maps: int = entry["channels"]
-        """Numbers per pixel in a decoded map."""
+        self.maps = self.maps or entry["channels"]
 
     def quantity(self, prediction: Tensor) -> Tensor:
         """What may be averaged over views: probabilities, metres, vectors."""
@@ -106,7 +110,7 @@ class Readout:
 
     def to_file(self, values: Values) -> Values:
         """Values -> the array that is stored."""
-        return values.astype(np.float32)
+        return values.astype(self.stored)
 
     def from_file(self, array: Values) -> Tensor:
         """What `decode` gave for one image, from an array in any usual form.
@@ -114,23 +118,21 @@ class Readout:
         Raises:
             ValueError: wrong shape or type; values are left to the metric, which knows where they count.
         """
-        return self.scaled(array, {"f": 1}, "floats")
-
-    def scaled(self, array: Values, factors: Mapping[str, float], what: str) -> Tensor:
-        """An array of one of the types in `factors`, by kind or name, times its factor -> float32 (c, H, W)."""
+        what, factors = self.readable
         factor = factors.get(array.dtype.kind, factors.get(array.dtype.name))
-        shape = (*array.shape[:2], self.maps) if self.maps > 1 else array.shape[:2]
-        if factor is None or array.ndim < 2 or array.shape != shape:
-            sides = f"(H, W, {self.maps})" if self.maps > 1 else "(H, W)"
-            raise ValueError(f"{array.dtype} array {array.shape}; expected {what}, of shape {sides}.")
+        suffix = () if self.maps == 1 else (self.maps,)
+        if factor is None or array.ndim < 2 or array.shape[2:] != suffix:
+            sides = ", ".join(["H", "W", *map(str, suffix)])
+            raise ValueError(f"{array.dtype} array {array.shape}; expected {what}, of shape ({sides}).")
         pixels = array.reshape(*array.shape[:2], self.maps).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(pixels, np.float32)) * factor
 
 
 class ClassIds(Readout):
-    """The most probable class, stored as uint8 ids."""
+    """The most probable class."""
 
-    words, has_ids, has_scale, suffix = "class id", True, False, ".png"
+    words, has_ids, has_scale, suffix, stored = "class id", True, False, ".png", "uint8"
+    readable, maps = ("integer class ids, 0 for the first class", {"i": 1, "u": 1}), 1
 
     def quantity(self, prediction: Tensor) -> Tensor:
         return prediction.softmax(-1)
@@ -144,27 +146,27 @@ class ClassIds(Readout):
     def colours(self, values: Values) -> Picture:
         """One colour per class, black where ignored (255)."""
         table = np.zeros((256, 3), np.uint8)
-        table[: self.maps] = class_palette(self.maps)
+        palette = class_palette(self.entry["channels"])
+        table[: len(palette)] = palette
         return table[values.astype(np.uint8)]
 
     def legend(self) -> Legend:
-        names = self.entry["class_names"] or [f"class {k}" for k in range(self.maps)]
-        return [(name, (r, g, b)) for name, (r, g, b) in zip(names, class_palette(self.maps).tolist(), strict=True)]
-
-    def to_file(self, values: Values) -> Values:
-        return values.astype(np.uint8)
+        names = self.entry["class_names"] or [f"class {k}" for k in range(self.entry["channels"])]
+        return legend_of(names, class_palette(len(names)))
 
     def from_file(self, array: Values) -> Tensor:
-        """Integer ids, 0 for the first class -> int64 (H, W)."""
-        if array.dtype.kind not in "iu" or array.ndim != 2:
-            raise ValueError(f"{array.dtype} array {array.shape}; expected integer class ids, of shape (H, W).")
-        return torch.from_numpy(array.astype(np.int64))
+        """int64 (H, W)."""
+        return super().from_file(array)[0].long()
 
 
 class Probability(Readout):
     """Each channel is a logit of its own. Stored as 255 p in 8 bits: off by 0.002 at most."""
 
-    words = "probability in [0, 1]"
+    words, stored = "probability in [0, 1]", "uint8"
+    readable = (
+        "probabilities: floats, or 8 or 16 bits of which the largest number is 1",
+        {"f": 1, "uint8": 1 / 255, "uint16": 1 / 65535},
+    )
     stops: tuple[RGB, RGB] = ((255, 255, 255), (20, 20, 40))
     ignored = 160
 
@@ -188,20 +190,11 @@ class Probability(Readout):
     def to_file(self, values: Values) -> Values:
         return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
-    def from_file(self, array: Values) -> Tensor:
-        """uint8 / 255, uint16 / 65535 or floats as they are -> float32 (c, H, W)."""
-        factors = {"f": 1, "uint8": 1 / 255, "uint16": 1 / 65535}
-        return self.scaled(array, factors, "probabilities: floats, or 8 or 16 bits of which the largest number is 1")
-
 
 class Foreground(Probability):
     """Softmax probability of the last class, one map without a channel axis."""
 
-    stops = ((10, 10, 30), (255, 210, 60))
-    ignored = 90
-
-    def __init__(self, entry: Mapping[str, Any]) -> None:
-        super().__init__({**entry, "channels": 1})
+    stops, ignored, maps = ((10, 10, 30), (255, 210, 60)), 90, 1
 
     def quantity(self, prediction: Tensor) -> Tensor:
         return prediction.softmax(-1)
@@ -214,14 +207,15 @@ class Foreground(Probability):
         return (prediction[..., -1] - prediction[..., :-1].logsumexp(-1)).sigmoid()
 
     def from_file(self, array: Values) -> Tensor:
-        """As for one logit -> float32 (H, W)."""
+        """float32 (H, W)."""
         return super().from_file(array)[0]
 
 
 class UnitVectors(Readout):
-    """Directions, normalised again after interpolation. Stored as float16, within 0.03 degrees."""
+    """Directions, normalised again after interpolation. Stored within 0.03 degrees."""
 
-    words, has_scale = "unit vector (x right, y up, z towards the camera)", False
+    words, has_scale, stored = "unit vector (x right, y up, z towards the camera)", False, "float16"
+    readable = ("vectors: floats in [-1, 1], or 8-bit n = 2 v / 255 - 1", {"f": 1, "uint8": 2 / 255})
 
     def quantity(self, prediction: Tensor) -> Tensor:
         return F.normalize(prediction, dim=-1, eps=1e-6)
@@ -242,20 +236,18 @@ class UnitVectors(Readout):
     def legend(self) -> Legend:
         return [("x, right", (255, 128, 128)), ("y, up", (128, 255, 128)), ("z, to camera", (128, 128, 255))]
 
-    def to_file(self, values: Values) -> Values:
-        return values.astype(np.float16)
-
     def from_file(self, array: Values) -> Tensor:
-        """Float vectors of any length, or 8-bit n = 2 v / 255 - 1 -> float32 (3, H, W)."""
-        vectors = self.scaled(array, {"f": 1, "uint8": 2 / 255}, "vectors: floats in [-1, 1], or 8 bits")
-        return vectors - 1 if array.dtype == np.uint8 else vectors
+        """float32 (3, H, W), of any length."""
+        return super().from_file(array) - (1 if array.dtype == np.uint8 else 0)
 
 
 class Numbers(Readout):
-    """Numbers as the head gives them, any number of channels, stored as float32; see `number_colours`.
+    """Numbers as the head gives them, any number of channels; for their colours see `number_colours`.
 
     `mirrored` in the settings lists the channels whose sign changes with a mirrored photo, such as the x of a vector.
     """
+
+    words = "number"
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         super().__init__(entry)
@@ -264,8 +256,7 @@ class Numbers(Readout):
     def unmirrored(self, quantity: Tensor) -> Tensor:
         """Values of the channels that are `mirrored` change their sign."""
         mirrored = self.entry["settings"].get("mirrored", ())
-        signs = [-1 if k in mirrored else 1 for k in range(self.maps)]
-        return quantity.flip(2) * quantity.new_tensor(signs)
+        return quantity.flip(2) * quantity.new_tensor([-1 if k in mirrored else 1 for k in range(self.maps)])
 
     def colours(self, values: Values) -> Picture:
         return number_colours(values)
@@ -275,15 +266,15 @@ class Numbers(Readout):
             return [("lowest", NEAR_TO_FAR[0]), ("highest", NEAR_TO_FAR[-1])]
         if self.maps == 2:
             ways = {"+x": (1, 0), "+y": (0, 1), "-x": (-1, 0), "-y": (0, -1)}
-            (colours,) = direction_colours(np.array([list(ways.values())], np.float32)).tolist()
-            return [(name, (r, g, b)) for name, (r, g, b) in zip(ways, colours, strict=True)]
-        return [(f"channel {k}", rgb) for k, rgb in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255)))]
+            return legend_of(ways, direction_colours(np.array([list(ways.values())], np.float32))[0])
+        return legend_of(["channel 0", "channel 1", "channel 2"], np.diag([255] * 3).astype(np.uint8))
 
 
 class Metres(Numbers):
-    """Depth; coloured on a log scale between the `nearest` and the `farthest` of the entry's settings."""
+    """Depth; coloured on a log scale between the `nearest` and the `farthest` of the settings."""
 
     words = "metres"
+    readable = ("float metres (.npy) or 16-bit millimetres (PNG)", {"f": 1, "uint16": 1e-3})
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         super().__init__(entry)
@@ -294,9 +285,8 @@ class Metres(Numbers):
 
     def colours(self, values: Values) -> Picture:
         """Yellow near, violet far; black where 0 or less."""
-        picture = ramp(
-            np.log(np.maximum(values, 1e-3) / self.nearest) / math.log(self.farthest / self.nearest), NEAR_TO_FAR
-        )
+        shares = np.log(np.maximum(values, 1e-3) / self.nearest) / math.log(self.farthest / self.nearest)
+        picture = ramp(shares, NEAR_TO_FAR)
         picture[values <= 0] = 0
         return picture
 
@@ -304,9 +294,10 @@ class Metres(Numbers):
         places = np.geomspace(self.nearest, self.farthest, len(NEAR_TO_FAR))
         return [(f"{metres:.1f} m", rgb) for metres, rgb in zip(places, NEAR_TO_FAR, strict=True)]
 
-    def from_file(self, array: Values) -> Tensor:
-        """Float metres, or 16-bit millimetres -> float32 (1, H, W)."""
-        return self.scaled(array, {"f": 1, "uint16": 1e-3}, "float metres (.npy) or 16-bit millimetres (PNG)")
+
+def legend_of(names: Iterable[str], palette: Picture) -> Legend:
+    """Names with their colours (n, 3)."""
+    return [(name, (r, g, b)) for name, (r, g, b) in zip(names, palette.tolist(), strict=True)]
 
 
 def numbers_or_metres(entry: Mapping[str, Any]) -> Readout:
@@ -340,44 +331,6 @@ def readout_of(entry: Mapping[str, Any]) -> Readout:
             "Use the version of kdam-hf that wrote the model."
         )
     return READOUTS[entry["readout"]](entry)
-
-
-def upsample(prediction: Tensor, size: Sequence[int]) -> Tensor:
-    """Stride-4 prediction (B, C, ceil(H/4), ceil(W/4)) -> (B, C, H, W), bilinear, pixel-exact for any H, W."""
-    full = F.interpolate(prediction, scale_factor=STRIDE, mode="bilinear", align_corners=False)
-    return full[..., : size[0], : size[1]]
-
-
-def bands_of_rows(prediction: Tensor, seen: tuple[int, int], target: tuple[int, int]) -> Iterator[Tensor]:
-    """A prediction at the size of its photo: `upsample` to what the model saw, bilinear from there; pixel centres kept.
-
-    Args:
-        prediction: (B, C, h, w) at stride 4 of what the model saw.
-        seen: (height, width) the model saw.
-        target: (height, width) of the photo.
-
-    Yields:
-        float32 (B, rows, W, C), top to bottom, as many rows as stay in the cache.
-    """
-    prediction = prediction.float().contiguous(memory_format=torch.channels_last)
-    if seen == target:
-        rows = max(1, CACHED // (STRIDE * prediction.shape[:2].numel() * target[1]))
-        for top in range(0, prediction.shape[2], rows):
-            first = max(top - 1, 0)  # pixels are interpolated between one row and the next
-            start, stop = STRIDE * (top - first), target[0] - STRIDE * first
-            band = upsample(prediction[:, :, first : top + rows + 1], (min(start + STRIDE * rows, stop), target[1]))
-            yield band.movedim(1, -1)[:, start:]
-        return
-    wide = F.interpolate(upsample(prediction, seen), (seen[0], target[1]), mode="bilinear").movedim(1, -1)
-    centres = (torch.arange(target[0], dtype=torch.float64) + 0.5) * (seen[0] / target[0]) - 0.5
-    centres = centres.clamp(0, seen[0] - 1)
-    above = centres.long()
-    weight = (centres - above).to(wide)[:, None, None]
-    above = above.to(wide.device)
-    below = (above + 1).clamp(max=seen[0] - 1)
-    rows = max(1, CACHED // (prediction.shape[:2].numel() * target[1]))
-    for part in (slice(top, top + rows) for top in range(0, target[0], rows)):
-        yield torch.lerp(wide[:, above[part]], wide[:, below[part]], weight[part])
 
 
 def as_map(values: Tensor) -> Values:

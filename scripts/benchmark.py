@@ -1,7 +1,6 @@
 """Measure one part of the project beside what it replaces, in one run.
 
     python scripts/benchmark.py data --output data_cpu.json
-    python scripts/benchmark.py boundaries --output boundaries_cpu.json
     python scripts/benchmark.py boundaries --images DIR/images --edges DIR/edge --output boundaries_cpu.json
     python scripts/benchmark.py loss --device cuda --output loss_cuda.json
     python scripts/benchmark.py all --quick
@@ -10,106 +9,113 @@ Prints tables; `--output` writes every number, the settings and the machine to a
 figures per core. `--quick` takes small settings wherever no other is given, to see that everything works.
 """
 
-import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import traceback
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from benchmarks.harness import in_words
 
-from kdam_hf.errors import KdamError
+from kdam_hf.errors import KdamError, KdamValueError
+from kdam_hf.io import write_json
 from kdam_hf.training import run_command
-from kdam_hf.training.report import hardware, versions, write_json
+from kdam_hf.training.report import hardware, versions
 
 SECTIONS = {
     "boundaries": "boundary matching beside the matcher behind published numbers",
     "checking": "checking a data set with one process and with several",
-    "data": "reading and augmenting from the training cache beside the usual chain of the field",
-    "inference": "students beside their teacher: parameters, GFLOPs, latency in several forms",
-    "loss": "the dense objective beside naive CS, KL, CWD and DIST: time, peak memory, errors",
-    "step": "parts of a training step, and what each of ours saves of a plain one",
+    "data": "reading and augmenting prepared data beside the usual chain of the field",
+    "inference": "models in several forms: parameters, GFLOPs, latency, error",
+    "loss": "the dense objective beside upsampling and eager losses: time and peak memory",
+    "step": "a training step with a teacher online, replayed and without, beside a plain one",
     "teachers": "one multi-task teacher beside one single-task teacher per task",
 }
 ALL = "all"
-OPTIONAL_PACKAGES = (
-    *("scipy", "numba", "triton", "scikit-image", "pyedgeeval", "opencv-python-headless"),
-    *("onnx", "onnxscript", "onnxruntime"),
-)
-SETTINGS = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+COMMON = {"rounds": 5, "device": "cpu", "threads": 1, "seed": 0}
+PLACES = ("output", "section", "data_dir", "images", "edges")
+OPTIONAL_PACKAGES = ("scipy", "numba", "pyedgeeval", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime")
+ENVIRONMENT = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    sections = parser.add_subparsers(dest="section", required=True)
-    for name, text in {**SECTIONS, ALL: "one after the other"}.items():
-        subparser = sections.add_parser(name, help=text, formatter_class=RawDescriptionHelpFormatter)
-        subparser.add_argument("--output", help="JSON file to write")
-        subparser.add_argument("--quick", action="store_true", help="small settings wherever no other is given")
-        if name in argv[:1] and name != ALL:  # the others are not imported: each may need packages of its own
-            section = import_module(f"benchmarks.{name}")
-            subparser.description = section.__doc__
-            section.add_arguments(subparser)
-            if "--quick" in argv:
-                subparser.set_defaults(**section.QUICK)
-    args = parser.parse_args(argv)
-    facts = {"section": args.section, "command": command(argv), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-    found = run_all(args.quick) if args.section == ALL else section.run(args)
+    args = parse(argv)
+    facts = {"section": args.section, "command": shlex.join(["python", "scripts/benchmark.py", *argv]), **machine()}
+    found = run_all(args.quick) if args.section == ALL else run_section(args)
     if args.output:
-        write_json(args.output, {**facts, "machine": machine(), **found})
+        write_json(args.output, facts | found)
         print(f"written to {args.output}")
-    failed = [name for name, result in found.items() if args.section == ALL and set(result) == {"error"}]
-    if failed:
+    if failed := [name for name, result in found.items() if args.section == ALL and "error" in result]:
         raise KdamError(f"{', '.join(failed)} failed, see above; the other sections are complete.")
 
 
+def parse(argv: list[str]) -> Namespace:
+    """The command line; only the section that is asked for is imported, since each may need packages of its own."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    sections = parser.add_subparsers(dest="section", required=True)
+    for name, text in {**SECTIONS, ALL: "one after the other"}.items():
+        sub = sections.add_parser(name, help=text, formatter_class=RawDescriptionHelpFormatter)
+        sub.add_argument("--output", help="JSON file to write")
+        sub.add_argument("--quick", action="store_true", help="small settings wherever no other is given")
+        if name not in argv[:1] or name == ALL:
+            continue
+        section = import_module(f"benchmarks.{name}")
+        sub.description = section.__doc__
+        for option, default in (COMMON | section.OPTIONS).items():
+            several = {"nargs": "+", "type": type(default[0])} if isinstance(default, list) else {"type": type(default)}
+            kind: dict[str, Any] = {"action": "store_true"} if isinstance(default, bool) else several
+            sub.add_argument(f"--{option}", default=default, help="default: %(default)s", **kind)
+        if "--quick" in argv:
+            sub.set_defaults(**section.QUICK)
+    return parser.parse_args(argv)
+
+
+def run_section(args: Namespace) -> dict[str, Any]:
+    """What a section measured, with its settings."""
+    if args.device not in ("cpu", "cuda") or (args.device == "cuda" and not torch.cuda.is_available()):
+        raise KdamValueError(f"--device {args.device}: expected cpu, or cuda if there is one; leave it out for the CPU")
+    torch.set_num_threads(args.threads)
+    settings = {name: value for name, value in vars(args).items() if name not in PLACES}
+    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    found = import_module(f"benchmarks.{args.section}").run(args)
+    for each in [] if args.quick else found.get("targets", []):
+        print(f"{each['what']}: {in_words(each)}, wanted {each['wanted']}: {'met' if each['met'] else 'NOT met'}")
+    return {"settings": settings, **found}
+
+
 def run_all(quick: bool) -> dict[str, Any]:
-    """Every section in a process of its own; section -> what it wrote, or under `error` how it ended."""
+    """Section -> what it measured, or under `error` how it ended."""
     results: dict[str, Any] = {}
-    with TemporaryDirectory() as folder:
-        for name, text in SECTIONS.items():
-            print(f"\n==== {name}: {text}\n", flush=True)
-            output = Path(folder) / f"{name}.json"
-            options = ["--output", str(output), *(["--quick"] if quick else [])]
-            code = subprocess.run([sys.executable, __file__, name, *options], check=False).returncode
-            results[name] = {"error": f"ended with code {code}"} if code else json.loads(output.read_text())
+    for name, text in SECTIONS.items():
+        print(f"\n==== {name}: {text}\n", flush=True)
+        try:
+            results[name] = run_section(parse([name, *["--quick"] * quick]))
+        except Exception as error:  # one section costs no other its numbers; `main` ends with an error
+            traceback.print_exc()
+            results[name] = {"error": repr(error)}
     return results
 
 
-def command(argv: list[str]) -> str:
-    """What was typed, without the folder the script lies in."""
-    return shlex.join(["python", "scripts/benchmark.py", *argv])
-
-
 def machine() -> dict[str, Any]:
-    """Processor, cores, load, settings of the environment and versions."""
-    installed = {package: _version(package) for package in OPTIONAL_PACKAGES}
+    """Date, commit, processor, load, settings of the environment and versions."""
+    installed = {each.name: each.version for each in metadata.distributions()}
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "hardware": hardware(),
-        "platform": platform.machine(),
-        "cores": os.cpu_count(),
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
-        "amx": torch.cpu._is_amx_tile_supported(),
         "load_average": os.getloadavg(),
-        "environment": {name: os.environ.get(name) for name in SETTINGS},
-        "versions": versions() | installed,
+        "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
+        "versions": versions() | {name: installed.get(name) for name in OPTIONAL_PACKAGES},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
         --student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
 
-A method may carry its own options, and stand there twice: `--methods none cs:beta=0.02 cs:beta=0.5,intra=false`. Runs
-train.py and distill.py as a user would (each command is printed); further options are handed to both. What is already
-there is reused, an interrupted run is continued. Leaves under output_dir the models, contact_sheet.png (photo, truth,
-teacher, students), results.json and results.md.
+A method may carry its own options, and stand there twice: `--methods none cs:beta=0.02 cs:beta=0.5,intra=false`. Runs train.py
+and distill.py, prints each command, and hands further options to both. Finished runs of the same settings are reused, an
+interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth, teacher, students), results.json
+and results.md; with several seeds these state the 95 % interval of the difference to `none`, paired by seed.
 """
 
 import argparse
@@ -22,85 +22,90 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from scipy import stats
 
 from dataset_loaders import DenseDataset, EvalTransform
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
+from kdam_hf.io import differences, write_json, write_text
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.readout_kdam import as_map
-from kdam_hf.tasks import Task, with_options
+from kdam_hf.tasks import with_options
 from kdam_hf.training import (
     DataArguments,
+    DistillationArguments,
     KdamTrainingArguments,
     StudentArguments,
     load_model,
     parse_recipe,
     run_command,
 )
-from kdam_hf.training.arguments import DistillationArguments
-from kdam_hf.training.identity import differences
-from kdam_hf.training.report import hardware, write_json
-from kdam_hf.training.runs import open_split, weights_hash
+from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
+from kdam_hf.training.pretrained import weights_sha256
+from kdam_hf.training.report import hardware
 from kdam_hf.training.signals import end_with_parent
+from kdam_hf.training.sources import open_split
 from kdam_hf.visualization import contact_sheet, legend_picture
 
-SCRIPTS = Path(__file__).parent
-LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+LAUNCH = "-m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
 Results = dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, allow_abbrev=False)
     parser.add_argument("--teacher_config", required=True, help="recipe for train.py")
     parser.add_argument("--student_config", required=True, help="recipe for distill.py")
     parser.add_argument("--methods", nargs="+", default=["none", "cs"], help="one student each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
-    parser.add_argument(
-        "--show", nargs="+", type=int, default=[0], help="images of the evaluation split on the contact sheet"
-    )
+    parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write to")
     args, overrides = parser.parse_known_args(argv)
     root: Path = args.output_dir
-
-    teacher = train("train.py", args.teacher_config, root / "teacher", overrides)
-    students: dict[str, list[Results]] = {}
     parsed = [(text, *split_method(text)) for text in args.methods]
     names = [method for _, method, _ in parsed]
+
+    runs = {"teacher": [train("train.py", args.teacher_config, root / "teacher", overrides)]}
     for text, method, own in parsed:
         label = method if names.count(method) == 1 else text
+        taught = [] if method == "none" else ["--teacher", str(root / "teacher")]
+        runs[label] = []
         for seed in args.seeds:
-            name = re.sub(r"[^\w.]+", "-", label)
-            folder = root / (name if len(args.seeds) == 1 else f"{name}-seed{seed}")
-            options = [*overrides, "--method", method, "--seed", str(seed), *own]
-            if method != "none":
-                options += ["--teacher", str(root / "teacher")]
-            students.setdefault(label, []).append(train("distill.py", args.student_config, folder, options))
+            folder = root / (re.sub(r"[^\w.]+", "-", label) + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
+            options = [*overrides, "--method", method, "--seed", str(seed), *own, *taught]
+            runs[label].append(train("distill.py", args.student_config, folder, options))
 
-    groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-    data = parse_recipe(groups, ["--config", args.student_config, *overrides])[0]
+    data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
     held_out = open_split(data, data.eval_split)
-    models = {name: load_model(str(folder)).eval() for name, folder in shown(root, students).items()}
+    models = {label: load_model(of[0]["meta"]["model"]).eval() for label, of in runs.items()}
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
-    ratio = latency_ratio(models[next(iter(students))], models["teacher"], held_out)
-    summary = {"teacher": teacher} | {method: over_seeds(runs) for method, runs in students.items()}
-    for method in students:  # all have the architecture that was timed
-        summary[method]["meta"]["latency_over_teacher"] = round(ratio, 3)
-    write_json(root / "results.json", summary)
     tasks = with_options(held_out.tasks, data.task_options or ())
-    report = table(summary, tasks, ratio, data, len(args.seeds))
-    (root / "results.md").write_text(report)
-    print("\n" + report + f"\nWritten to {root}: contact_sheet.png, results.json, results.md")
+    keys = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
+    summary = {label: summarise(of, runs.get("none", []), keys) for label, of in runs.items()}
+    ratio = latency_ratio(
+        next(model for label, model in models.items() if label != "teacher"), models["teacher"], held_out
+    )
+    for label in set(summary) - {"teacher"}:  # all students have the architecture that was timed
+        for run in (summary[label], *runs[label]):
+            run["meta"]["latency_over_teacher"] = round(ratio, 3)
+        for run in runs[label]:
+            write_json(Path(run["meta"]["model"]) / "results.json", run)
+    write_json(root / "results.json", summary)
+    synthetic = data.dataset == "synthetic_rooms"
+    source = "SYNTHETIC rooms, ray-cast by this project, no photos" if synthetic else str(data.data_dir)
+    text = report(summary, keys, source)
+    write_text(root / "results.md", text)
+    print("\n" + text + f"\nWritten to {root}: contact_sheet.png, results.json, results.md")
 
 
 def split_method(text: str) -> tuple[str, list[str]]:
     """`kl:beta=0.02,temperature=4` -> ("kl", ["--beta", "0.02", "--temperature", "4"])."""
     method, _, rest = text.partition(":")
-    if method not in METHODS:
-        raise KdamValueError(f"unknown method {method!r}; expected {', '.join(METHODS)}.")
+    if method not in ("none", *METHODS):
+        raise KdamValueError(f"unknown method {method!r}; expected none, {', '.join(METHODS)}.")
     pairs = [pair.split("=") for pair in rest.split(",")] if rest else []
     if any(len(pair) != 2 for pair in pairs):
         raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
@@ -112,170 +117,137 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
     arguments = ["--config", config, *options, "--output_dir", str(folder)]
     results = folder / "results.json"
     if results.exists():
-        found = read_results(results)
-        groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-        data, *_, settings = parse_recipe(groups, arguments)
-        check_same_run(folder, found["meta"], settings)
-        check_same_score(folder, found["meta"], data.eval_split)
+        data, *_, settings = parse_recipe(GROUPS, arguments)
+        found = reuse(results, settings, data.eval_split)
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]
     print(f"\n{folder.name}: accelerate launch scripts/{script} {' '.join(arguments)}", flush=True)
-    finished = subprocess.run(
-        [sys.executable, *LAUNCH, str(SCRIPTS / script), *arguments],
-        check=False,
-        preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # killed, this script leaves no training behind
-    )
+    command = [sys.executable, *LAUNCH.split(), str(Path(__file__).with_name(script)), *arguments]
+    # killed, this script leaves no training behind
+    finished = subprocess.run(command, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
     if finished.returncode:
-        raise KdamError(
-            f"{script} ended with code {finished.returncode}; see its message above. Run the same command again to continue."
-        )
+        raise KdamError(f"{script} ended with code {finished.returncode}, see above. Run the same command to continue.")
     return json.loads(results.read_text())
 
 
-def read_results(path: Path) -> Results:
-    """A results.json that says how its model was trained."""
+def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
+    """The results of a finished run, refused if it had other settings, another teacher or another score."""
     try:
         found = json.loads(path.read_text())
-        complete = "recipe" in found["meta"]
-    except (ValueError, LookupError, TypeError):
-        complete = False
-    if not complete:
+        before = {key: found["meta"].get(key) for key in ("recipe", "protocol", "split", "ids", "teacher_sha256")}
+        teachers = [weights_sha256(name) for name in found["meta"].get("teacher", [])]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} does not say with which settings its model was trained; remove it, and the run is scored again, or choose "
-            "another --output_dir."
-        )
+            f"{path} does not describe a run ({error!r}); remove it, and the run is scored again."
+        ) from error
+    now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
+    ignore = {f"recipe.{key}" for key in INCIDENTAL}
+    different = differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS})
+    if different:
+        remedy = f"Run make clean, remove {path.parent}, or choose another --output_dir."
+        raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(different)}. {remedy}")
     return found
 
 
-def check_same_run(folder: Path, meta: Results, settings: dict[str, Any]) -> None:
-    """Refuse a run with other settings or another teacher."""
-    different = differences(meta["recipe"], settings)
-    if different:
-        raise CheckpointError(
-            f"{folder} holds a run with other settings: {'; '.join(different)}. Run make clean or choose another --output_dir."
+def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -> Results:
+    """One run as it is, several as mean and standard deviation; with the gain over `none`, paired by seed."""
+    summary = {**runs[0]}
+    if len(runs) > 1:
+        columns = {key: [run[key] for run in runs] for key in runs[0] if key != "meta"}
+        summary |= {key: statistics.mean(values) for key, values in columns.items()}
+        summary |= {f"{key}_std": statistics.stdev(values) for key, values in columns.items()}
+        summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
+    if none:
+        summary["gain_over_none"] = gain(
+            summary, {key: statistics.mean(run[key] for run in none) for key in keys}, keys
         )
-    teachers = meta.get("teacher", [])
-    if [weights_hash(name) for name in teachers] != meta.get("teacher_sha256", []):
-        raise CheckpointError(f"{folder} learned from another {', '.join(teachers)}; remove it, or run make clean.")
+    if len(runs) == len(none) > 1:
+        pairs = list(zip(runs, none, strict=True))
+        by_key = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
+        summary["difference_to_none"] = by_key | {"gain": interval([gain(a, b, keys) for a, b in pairs])}
+    return summary
 
 
-def check_same_score(folder: Path, meta: Results, split: str) -> None:
-    """Refuse a score that does not stand beside those measured here."""
-    if "protocol" not in meta:
-        raise CheckpointError(
-            f"{folder} was scored by an earlier version, with other metrics; run make clean or choose another --output_dir."
-        )
-    for key, wanted in (("protocol", "ours"), ("split", split), ("ids", None)):
-        if meta.get(key, wanted) != wanted:
-            raise CheckpointError(
-                f"{folder} was scored with {key} {meta[key]}, the others with {wanted}; remove {folder / 'results.json'}, and "
-                "the run is scored again."
-            )
+def gain(result: Results, none: Results, keys: dict[str, bool]) -> float:
+    """Mean relative gain in percent over the tasks that `none` has learned at all."""
+    values = [(result[key], none[key], up) for key, up in keys.items() if none[key] > 0]
+    return delta_m(values) if values else 0.0
 
 
-def shown(root: Path, students: dict[str, list[Results]]) -> dict[str, Path]:
-    """The teacher and one student per method."""
-    return {"teacher": root / "teacher"} | {method: Path(runs[0]["meta"]["model"]) for method, runs in students.items()}
-
-
-def over_seeds(runs: list[Results]) -> Results:
-    """One run as it is; several as mean and standard deviation of every metric."""
-    if len(runs) == 1:
-        return runs[0]
-    keys = [key for key in runs[0] if key != "meta"]
-    means = {key: statistics.mean(run[key] for run in runs) for key in keys}
-    spreads = {f"{key}_std": statistics.stdev(run[key] for run in runs) for key in keys}
-    return {**means, **spreads, "meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
+def interval(values: list[float]) -> list[float]:
+    """Mean, and the ends of its 95 % interval (Student's t)."""
+    mean = statistics.mean(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return [mean, mean - half, mean + half]
 
 
 @torch.inference_mode()
-def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices: list[int]) -> Any:
+def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices: list[int]) -> Image.Image:
     """Contact sheet: photo, truth, every model and a legend; one row per image and task."""
     rows, titles = [], []
     for index in indices:
         sample = dataset[index]
-        height, width = sample["image"].shape[:2]
+        size = sample["image"].shape[:2]
         predictions = {}
         for name, model in models.items():
             inputs = EvalTransform(dataset.tasks, model.config.image_mean, model.config.image_std)(sample, 0, index)
             predictions[name] = model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions
         for task in dataset.tasks:
             truth = sample["labels"].get(task.name)
-            cells = [sample["image"], None if truth is None else task.render(truth)]
-            cells += [task.render(decoded(task, predictions[name][task.name], height, width)) for name in models]
-            rows.append([*cells, legend_picture(task.legend(), height, width)])
+            maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions.values()]
+            cells = [None if x is None else task.render(x) for x in (truth, *maps)]
+            rows.append([sample["image"], *cells, legend_picture(task.legend(), *size)])
             titles.append(f"{task.name} ({sample['id']})")
     return contact_sheet(rows, titles, ["photo", "truth", *models, "legend"])
 
 
-def decoded(task: Task, prediction: torch.Tensor, height: int, width: int) -> np.ndarray:
-    """A stride-4 prediction (1, C, h, w) as a raw map of the image's size."""
-    return as_map(task.decode(prediction, (height, width))[0])
-
-
 @torch.inference_mode()
-def latency_ratio(
-    student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, dataset: DenseDataset, rounds: int = 9
-) -> float:
+def latency_ratio(student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, dataset: DenseDataset) -> float:
     """Median over interleaved rounds of student time / teacher time for one image on the CPU."""
-    pixel_values = torch.zeros(1, 3, *dataset[0]["image"].shape[:2])
-    ratios = []
-    for _ in range(rounds + 1):
-        seconds = []
-        for model in (student, teacher):
-            start = time.perf_counter()
-            model(pixel_values)
-            seconds.append(time.perf_counter() - start)
-        ratios.append(seconds[0] / seconds[1])
-    return statistics.median(ratios[1:])
+    pixel_values, ratios = torch.zeros(1, 3, *dataset[0]["image"].shape[:2]), []
+    for _ in range(10):
+        start = time.perf_counter()
+        student(pixel_values)
+        between = time.perf_counter()
+        teacher(pixel_values)
+        ratios.append((between - start) / (time.perf_counter() - between))
+    return float(np.median(ratios[1:]))
 
 
-def gain_over(result: Results, none: Results, keys: list[tuple[str, bool]]) -> str:
-    """Mean relative gain in percent, over the tasks that `none` has learned at all."""
-    values = [(result[key], none[key], up) for key, up in keys if none[key] > 0]
-    return f"{delta_m(values):+.2f}" if values else "n/a"
-
-
-def table(summary: dict[str, Results], tasks: tuple[Task, ...], ratio: float, data: DataArguments, seeds: int) -> str:
-    """Markdown table of the main metric of every task."""
-    keys = [(f"{task.name}/{task.primary_metric}", task.higher_is_better) for task in tasks]
-    header = [
-        "model",
-        *(f"{key} {'↑' if up else '↓'}" for key, up in keys),
-        "gain over none, %",
-        "parameters, M",
-        "GFLOPs",
-        "latency / teacher",
-    ]
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    for name, result in summary.items():
-        cells = [name]
-        for key, _ in keys:
-            cells.append(f"{result[key]:.3f}" + (f" ± {result[key + '_std']:.3f}" if f"{key}_std" in result else ""))
-        gain = gain_over(result, summary["none"], keys) if "none" in summary else ""
+def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> str:
+    """Markdown: the main metric of every task, and with several seeds the difference to `none`."""
+    header = ["model", *(f"{key} {'↑' if up else '↓'}" for key, up in keys.items()), "gain over none, %"]
+    rows, paired = [], []
+    for label, result in summary.items():
         meta = result["meta"]
-        cells += [
-            gain,
-            f"{meta['parameters'] / 1e6:.2f}",
-            f"{meta['gflops']:.2f}",
-            "1" if name == "teacher" else f"{ratio:.2f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    meta = summary["teacher"]["meta"]
-    what = (
-        "SYNTHETIC rooms, ray-cast by this project, no photos"
-        if data.dataset == "synthetic_rooms"
-        else f"{data.data_dir}"
-    )
-    lines += [
-        "",
-        f"Data: {what}; {meta['train_images']} training and {meta['images']} evaluation images. {seeds} seed(s) per student"
+        scores = [f"{result[k]:.3f}" + (f" ± {result[f'{k}_std']:.3f}" if f"{k}_std" in result else "") for k in keys]
+        gained = f"{result['gain_over_none']:+.2f}" if "gain_over_none" in result else ""
+        size = f"{meta['parameters'] / 1e6:.2f}", f"{meta['gflops']:.2f}", f"{meta.get('latency_over_teacher', 1):.2f}"
+        rows.append([label, *scores, gained, *size])
+        if label != "none" and "difference_to_none" in result:
+            by_key = result["difference_to_none"].values()
+            paired.append([label, *(f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in by_key)])
+    meta, seeds = summary["teacher"]["meta"], max(len(result.get("runs", [0])) for result in summary.values())
+    lines = [
+        *table([*header, "parameters, M", "GFLOPs", "latency / teacher"], rows),
+        f"Data: {source}; {meta['train_images']} training and {meta['images']} evaluation images. {seeds} seed(s) per student"
         f"{', mean ± standard deviation' if seeds > 1 else ''}. {hardware()}, {meta['date']}.",
         "Gain: mean over tasks of the signed relative difference to `none` (as many steps, no teacher).",
         "Latency: median ratio of interleaved single-image forward passes, CPU.",
     ]
+    if paired:
+        lines += [
+            "",
+            f"Difference to `none`, mean [95 % interval], paired over {seeds} seeds:",
+            "",
+            *table(header, paired),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
 
 
 if __name__ == "__main__":

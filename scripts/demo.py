@@ -2,8 +2,7 @@
 
     python scripts/demo.py --model outputs/demo/cs --teacher outputs/demo/teacher
 
-Needs the extra `demo`. Works offline on local models. Without --examples, rendered rooms are offered. With
---export_space DIR the page is written as the folder of a Hugging Face Space instead.
+Needs the extra `demo`. Works offline on local models. Without --examples, rendered rooms are offered.
 """
 
 import tempfile
@@ -29,23 +28,17 @@ class DemoArguments:
     teacher: str | None = field(default=None, metadata={"help": "folder or hub id of a model to show beside it"})
     examples: str | None = field(default=None, metadata={"help": "folder of photos to offer (JPEG, PNG, WebP)"})
     port: int | None = field(default=None, metadata={"help": "default: the first free one from 7860 on"})
-    export_space: str | None = field(default=None, metadata={"help": "write a Space to this folder, and serve nothing"})
 
 
 def main(argv: list[str] | None = None) -> None:
     args, _ = parse_recipe((DemoArguments,), argv, __doc__)
     if find_spec("gradio") is None:
         raise KdamValueError("the demo page needs gradio, which is not installed: pip install 'kdam-hf[demo]'.")
-    from kdam_hf.demo import Exhibition, build_page, export_space, serve
+    from kdam_hf.demo import DemoModels, build_page, serve
 
-    models = [args.model] if args.teacher is None else [args.model, args.teacher]
     with tempfile.TemporaryDirectory() as folder:
         examples = photos_in(Path(args.examples)) if args.examples else rendered_rooms(Path(folder))
-        if args.export_space:
-            export_space(Path(args.export_space), models, examples)
-            print(f"Space written to {args.export_space}; README.md and app.py start it. Upload the folder.")
-        else:
-            serve(build_page(Exhibition(*models), examples), args.port)
+        serve(build_page(DemoModels(args.model, args.teacher), examples), args.port)
 
 
 def photos_in(folder: Path) -> list[Path]:

@@ -14,21 +14,21 @@ from pathlib import Path
 from kdam_hf.distillation import make_method
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import (
+    CachedTeacherDataset,
     DataArguments,
     DistillationArguments,
     DistillationTrainer,
     KdamTrainingArguments,
     StudentArguments,
-    TaughtDataset,
+    build_run,
+    execute,
     fill_cache,
-    finish,
     load_teacher,
     parse_recipe,
-    prepare,
     run_command,
 )
 from kdam_hf.training.arguments import use_bf16
-from kdam_hf.training.teacher_manifest import teacher_hash
+from kdam_hf.training.pretrained import weights_sha256
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,13 +38,13 @@ def main(argv: list[str] | None = None) -> None:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
         )
-    run = prepare(data, model, args, settings)
+    run = build_run(data, model, args, settings)
     method = make_method(distillation.method, run.tasks, **asdict(distillation))
     teacher, train_dataset, facts = None, run.train_dataset, {"method": distillation.method}
     if method is not None:
         if distillation.teacher_cache:
             cache = fill_cache(distillation, run.train_dataset, run.tasks, run.model.config, args)
-            train_dataset = TaughtDataset(run.train_dataset, cache)
+            train_dataset = CachedTeacherDataset(run.train_dataset, cache)
         else:
             bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
             teacher = load_teacher(distillation, run.model.config, bf16)
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             # a folder by its full path, which cannot be taken for an id on the Hub
             "teacher": [str(Path(name).resolve()) if Path(name).exists() else name for name in distillation.teacher],
             "distillation": method.settings() | {"teacher_views": distillation.teacher_views},
-            "teacher_sha256": [teacher_hash(name) for name in distillation.teacher],
+            "teacher_sha256": [weights_sha256(name) for name in distillation.teacher],
         }
     trainer = DistillationTrainer(
         run.model,
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         method=method,
         views=distillation.teacher_views,
     )
-    finish(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
+    execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
 
 
 if __name__ == "__main__":

@@ -1,51 +1,44 @@
-"""Write a model as a file that runs without this package, and check that it computes the same.
+"""Write a model as an ONNX file that runs without this package, and check that it computes the same.
 
-    python scripts/export.py --model outputs/student --format onnx --output outputs/onnx
-    python scripts/export.py --model outputs/student --format onnx --int8 --dataset folder --data_dir DIR --output outputs/onnx
-    python scripts/export.py --model outputs/teacher --format torch-export --height 448 --width 576 --output outputs/pt2
+    python scripts/export.py --model outputs/student --output outputs/onnx
+    python scripts/export.py --model outputs/student --int8 --dataset folder --data_dir DIR --output outputs/onnx
+    python scripts/export.py --model outputs/teacher --height 448 --width 576 --output outputs/onnx
 
-The folder gets model.onnx or model.pt2, model_int8.onnx if asked for, and kdam.json, which says how to feed them. Nothing is
-left there unless every check passes. `scripts/run_onnx.py` runs the result on a photo; docs/export.md has the details.
+The folder gets model.onnx, model_int8.onnx if asked for, and kdam.json, which says how to feed them. Nothing is left there
+unless every check passes. `scripts/run_onnx.py` runs the result on a photo; docs/export.md has the details.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from kdam_hf.errors import KdamValueError
 from kdam_hf.export import (
-    DESCRIPTION,
     TOLERANCE,
     OnnxModel,
     checked_shapes,
     choose_size,
     describe,
     largest_differences,
+    missing_packages,
     quantize,
     refuse_differences,
-    require_packages,
     save_onnx,
-    save_program,
-    trace,
 )
-from kdam_hf.hub.public import public
+from kdam_hf.hub.redact import redact
+from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
-from kdam_hf.tasks import Task, with_options
+from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
-from kdam_hf.training.report import versions, write_json
-from kdam_hf.training.runs import describe_data, open_split
+from kdam_hf.training.report import versions
+from kdam_hf.training.runs import describe_data
+from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
-
-FILES = {"onnx": "model.onnx", "torch-export": "model.pt2"}
-INT8 = "model_int8.onnx"
 
 
 @dataclass
@@ -54,7 +47,7 @@ class ExportArguments:
 
     model: str = field(metadata={"help": "folder or hub id"})
     output: str = field(metadata={"help": "new or empty folder to write to"})
-    format: str = field(default="onnx", metadata={"help": "onnx or torch-export"})
+    format: str = field(default="onnx", metadata={"help": "onnx"})
     height: int | None = field(default=None, metadata={"help": "fix the height of images, pixels; open by default"})
     width: int | None = field(default=None, metadata={"help": "fix the width of images, pixels; open by default"})
     int8: bool = field(default=False, metadata={"help": "write model_int8.onnx too, calibrated and scored on the data"})
@@ -68,20 +61,21 @@ def main(argv: list[str] | None = None) -> None:
     check_arguments(args, has_data=bool({"dataset", "data_dir"} & set(settings)))
     output = Path(args.output)
     model = load_model(args.model).float().eval()
-    size, reason = choose_size(model, (args.height, args.width) if args.height else None)
-    shapes = checked_shapes(size, model.config.image_size)
-    print(f"Exporting {args.model}, {f'{size[0]}x{size[1]} pixels' if size else 'any size'}: {reason}.", flush=True)
+    size = choose_size(model, (args.height, args.width) if args.height else None)
+    print(f"Exporting {args.model} for images of {f'{size[0]}x{size[1]} pixels' if size else 'any size'}.", flush=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
-        file = Path(folder) / FILES[args.format]
-        exported = write(model, size, file)
-        differences = largest_differences(model, exported, shapes)
+        file = Path(folder) / "model.onnx"
+        save_onnx(model, size, file)
+        shapes = checked_shapes(size, model.config.image_size)
+        differences = largest_differences(model, OnnxModel(file), shapes)
         refuse_differences(differences)
-        facts = describe(model, args.format, file.name, size, differences, shapes)
-        facts |= {"model": args.model, "bytes": file.stat().st_size}
+        facts = {"format": "onnx", "file": file.name, "bytes": file.stat().st_size, "model": args.model}
+        facts |= describe(model, size)
+        facts["check"] = {"tolerance": TOLERANCE, "shapes": shapes, "largest_difference": differences}
         if args.int8:
             facts["int8"] = make_int8(model, data, args, file)
-        write_json(Path(folder) / DESCRIPTION, portable(facts) | {"versions": versions()})
+        write_json(Path(folder) / "kdam.json", portable(facts) | {"versions": versions()})
         output.mkdir(exist_ok=True)
         for path in Path(folder).iterdir():
             shutil.move(path, output / path.name)
@@ -91,16 +85,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def check_arguments(args: ExportArguments, has_data: bool) -> None:
     """Refuse what cannot be meant or done, before the model is loaded."""
-    if args.format not in FILES:
-        raise KdamValueError(f"format is {args.format!r}; expected {' or '.join(FILES)}.")
-    if (args.height is None) != (args.width is None) or any(
-        side is not None and side < 1 for side in (args.height, args.width)
-    ):
-        raise KdamValueError(
-            f"height={args.height}, width={args.width}; expected both, in pixels, for a graph of one size, or neither."
-        )
-    if args.int8 and args.format != "onnx":
-        raise KdamValueError(f"int8 goes with --format onnx; format is {args.format}.")
+    if args.format != "onnx":
+        raise KdamValueError(f"format is {args.format!r}; expected onnx.")
+    sides = args.height, args.width
+    if (args.height is None) != (args.width is None) or any(side is not None and side < 1 for side in sides):
+        raise KdamValueError(f"height and width are {sides}; expected both, in pixels, for one size, or neither.")
     if args.int8 and not has_data:
         raise KdamValueError(
             "int8 needs images: its scales are calibrated on the training split, and what it costs is scored on the "
@@ -108,24 +97,11 @@ def check_arguments(args: ExportArguments, has_data: bool) -> None:
         )
     if args.calibration_images < 1:
         raise KdamValueError(f"calibration_images is {args.calibration_images}; expected at least 1.")
-    if args.format == "onnx":
-        require_packages()
+    if missing_packages():
+        raise KdamValueError(f"ONNX needs {', '.join(missing_packages())}: pip install 'kdam-hf[export]'")
     output = Path(args.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise KdamValueError(f"{output} is not an empty folder; remove it, or choose another output.")
-
-
-def write(
-    model: KdamPreTrainedModel, size: tuple[int, int] | None, file: Path
-) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Write the file, and return what runs it: read back from disk, as its user will."""
-    program = trace(model, size)
-    if file.suffix == ".onnx":
-        save_onnx(program, file, model)
-        session = OnnxModel(file)
-        return lambda pixels: session(pixels).predictions
-    save_program(program, file)
-    return torch.export.load(file).module()
 
 
 def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArguments, file: Path) -> dict[str, Any]:
@@ -138,58 +114,44 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
     seen = TransformedDataset(train, transform)
     count = min(args.calibration_images, len(seen))
     print(f"Calibrating on {count} of {len(seen)} images of {train.name} {args.train_split}.", flush=True)
-    target = file.with_name(INT8)
-    quantize(file, target, (seen[k * len(seen) // count]["pixel_values"].numpy() for k in range(count)))
+    target = file.with_name("model_int8.onnx")
+    quantize(file, target, (seen[k * len(seen) // count]["pixel_values"] for k in range(count)))
     batches = DataLoader(TransformedDataset(held_out, transform), 1, collate_fn=Collator(tasks))
-    scores = {
-        form: evaluate_model(OnnxModel(path), batches, tasks) for form, path in (("fp32", file), ("int8", target))
-    }
     return {
         "file": target.name,
         "bytes": target.stat().st_size,
         "calibration_images": count,
         "calibration_split": args.train_split,
-        "scores": scores,
-        "primary_metrics": primary_metrics(tasks),
+        "scores": {
+            form: evaluate_model(OnnxModel(path), batches, tasks) for form, path in (("fp32", file), ("int8", target))
+        },
+        "primary_metrics": {
+            f"{task.name}/{task.primary_metric}": "↑" if task.higher_is_better else "↓" for task in tasks
+        },
         "scored_on": describe_data(held_out, data, tasks),
     }
 
 
 def portable(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts without the places of this machine; tasks are kept whole, as names of classes may look like places."""
-    return public(facts) | {"tasks": facts["tasks"]}
-
-
-def primary_metrics(tasks: Sequence[Task]) -> dict[str, str]:
-    """`task/metric` -> whether more is better, as an arrow."""
-    return {f"{task.name}/{task.primary_metric}": "↑" if task.higher_is_better else "↓" for task in tasks}
+    return redact(facts) | {"tasks": facts["tasks"]}
 
 
 def summary(facts: dict[str, Any]) -> str:
     """What was written and found, for the terminal."""
-    shape = ", ".join(str(side) for side in facts["input"]["shape"])
+    shares = ", ".join(f"{name} {share:.1e}" for name, share in facts["check"]["largest_difference"].items())
     lines = [
-        f"{facts['file']}: {megabytes(facts)}; {facts['input']['name']} float32 ({shape}); "
-        f"dynamic: {', '.join(facts['dynamic'])}",
-        f"Largest differences to PyTorch over {len(facts['check']['shapes'])} batches and sizes, accepted up to {TOLERANCE:g}:",
+        f"{facts['file']}: {facts['bytes'] / 1e6:.2f} MB, input {facts['input']['shape']}",
+        f"Largest differences to PyTorch, as shares of the largest value, at most {TOLERANCE:g}: {shares}",
     ]
-    for name, each in facts["check"]["largest_difference"].items():
-        lines.append(f"  {name}: {each['absolute']:.1e}, {each['relative']:.1e} of the largest value")
     if "int8" in facts:
         int8 = facts["int8"]
-        fp32_scores, int8_scores = int8["scores"]["fp32"], int8["scores"]["int8"]
-        lines.append(f"{int8['file']}: {megabytes(int8)}, {facts['bytes'] / int8['bytes']:.1f} times smaller")
-        lines.append(
-            f"On {int8['scored_on']['images']} images of {int8['scored_on']['data']} {int8['scored_on']['split']}:"
-        )
+        where = f"{int8['scored_on']['images']} images of {int8['scored_on']['data']} {int8['scored_on']['split']}"
+        lines.append(f"{int8['file']}: {int8['bytes'] / 1e6:.2f} MB. On {where}:")
         for key, arrow in int8["primary_metrics"].items():
-            before, after = fp32_scores[key], int8_scores[key]
+            before, after = (int8["scores"][form][key] for form in ("fp32", "int8"))
             lines.append(f"  {key} {arrow}: fp32 {before:.3f}, int8 {after:.3f}, change {after - before:+.3f}")
     return "\n".join(lines)
-
-
-def megabytes(facts: dict[str, Any]) -> str:
-    return f"{facts['bytes'] / 1e6:.2f} MB"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Publish a trained model on the Hub: card, weights, processor, code, results and picture in one commit.
 
     python scripts/publish.py --model outputs/demo/cs --repo_id org/kdam-student --private --revision v1
-    python scripts/publish.py --model outputs/demo/cs --repo_id org/kdam-student --dry_run outputs/to_publish
+    python scripts/publish.py --model outputs/demo/cs --repo_id org/kdam-student --dry_run outputs/to_publish \
+        --teacher_results outputs/demo/teacher/results.json --baseline_results outputs/demo/none/results.json \
+        --picture outputs/demo/contact_sheet.png
 
-Log in first (`hf auth login`), or set HF_TOKEN. `--dry_run` writes the repository to a folder and uploads nothing;
-`--card_only` writes nothing but the card and its picture. Paths of this machine and pickles are never published.
+Log in first (`hf auth login`), or set HF_TOKEN. `--dry_run` writes the repository to a folder and uploads nothing. Only
+what is named goes on the card; local paths and pickles are never published.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +14,6 @@ from pathlib import Path
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import make_publication, publish, write_repository
-from kdam_hf.hub.card import PICTURE
 from kdam_hf.training import load_model, parse_recipe, run_command
 
 
@@ -29,21 +30,12 @@ class PublishingArguments:
         metadata={"help": "of the weights, as the Hub names it, e.g. cc-by-nc-4.0; it depends on the training data"},
     )
     allow_no_results: bool = field(default=False, metadata={"help": "publish without results.json"})
-    teacher_results: str | None = field(
-        default=None, metadata={"help": "results.json of the teacher; by default that in the teacher's own folder"}
-    )
+    teacher_results: str | None = field(default=None, metadata={"help": "results.json of the teacher"})
     baseline_results: str | None = field(
-        default=None,
-        metadata={"help": "results.json of the student without teacher; by default that of a folder 'none' beside it"},
+        default=None, metadata={"help": "results.json of the same student trained without a teacher"}
     )
-    picture: str | None = field(
-        default=None,
-        metadata={
-            "help": "PNG or JPEG for the card; by default the sheet of compare.py, if this run is on it; none for none"
-        },
-    )
+    picture: str | None = field(default=None, metadata={"help": "photo or contact sheet for the card"})
     dry_run: str | None = field(default=None, metadata={"help": "write the repository to this folder instead"})
-    card_only: str | None = field(default=None, metadata={"help": "write card and picture to this folder instead"})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,16 +43,11 @@ def main(argv: list[str] | None = None) -> None:
     if not Path(args.model).is_dir():
         raise KdamValueError(f"--model {args.model}: no such folder; give one that train.py or distill.py wrote.")
     load_model(args.model)  # refuses what is not a complete model
-    teacher, baseline, picture = (
-        None if path is None else Path(path) for path in (args.teacher_results, args.baseline_results, args.picture)
-    )
-    ready = make_publication(args.model, args.repo_id, args.license, args.allow_no_results, teacher, baseline, picture)
-    if args.card_only is not None:
-        card = {name: content for name, content in ready.files.items() if name in ("README.md", PICTURE)}
-        write_repository(card, Path(args.card_only))
-        print(f"Card written to {args.card_only}")
-    elif args.dry_run is not None:
-        write_repository(ready.files, Path(args.dry_run))
+    names = ("teacher_results", "baseline_results", "picture")
+    given = {name: Path(path) for name in names if (path := getattr(args, name)) is not None}
+    ready = make_publication(args.model, args.repo_id, args.license, args.allow_no_results, **given)
+    if args.dry_run is not None:
+        write_repository(ready.files, args.dry_run)
         print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")
     else:
         print(f"Published: {publish(ready, args.private, args.revision)}")

@@ -3,7 +3,7 @@
     python scripts/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
 
 An example to copy from: the folder of `scripts/export.py` holds all that is needed. Writes, per task, the map at the photo's
-own size (.npy: class ids, probabilities, metres or unit vectors) and a picture of it.
+own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
 """
 
 import json
@@ -15,34 +15,39 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-MEANINGS = {
-    "argmax": "class ids",
-    "unit": "unit vectors",
-    "foreground": "probabilities",
-    "sigmoid": "probabilities",
-    "none": "metres",
+# what becomes of the numbers (C, H, W) of a task; "foreground" is the softmax probability of the last class
+READ = {
+    "argmax": lambda x: x.argmax(0),
+    "foreground": lambda x: 1 / np.exp(x - x[-1]).sum(0),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "unit": lambda x: x / np.maximum(np.linalg.norm(x, axis=0), 1e-6),
+    "none": lambda x: x,
 }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", required=True, help="folder that scripts/export.py --format onnx wrote")
+    parser.add_argument("--model", required=True, help="folder that scripts/export.py wrote")
     parser.add_argument("--image", required=True, help="photo")
     parser.add_argument("--output_dir", required=True, help="folder to write to")
     parser.add_argument("--int8", action="store_true", help="run the quantised form")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     facts, session = load(Path(args.model), args.int8)
     photo = read_photo(args.image)
-    pixels, inside = prepare(photo, facts)
-    predictions = session.run([task["name"] for task in facts["tasks"]], {facts["input"]["name"]: pixels})
+    pixels, mask = prepare(photo, facts)
+    feed = {facts["input"]["name"]: pixels, facts["mask"]["name"]: mask}
+    predictions = session.run([task["name"] for task in facts["tasks"]], feed)
+    inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     for task, prediction in zip(facts["tasks"], predictions, strict=True):
-        values = read_out(at_photo(prediction[0], inside, (photo.height, photo.width), facts), task["readout"])
+        full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
+        values = read(full, task)
         path = output / f"{Path(args.image).stem}_{task['name']}"
         np.save(f"{path}.npy", values)
-        Image.fromarray(draw(values, task)).save(f"{path}.png")
-        print(f"{path}.npy, .png: {MEANINGS[task['readout']]}, {values.shape} {values.dtype}")
+        if values.ndim == 2 or values.shape[2] == 3:
+            Image.fromarray(draw(values, task)).save(f"{path}.png")
+        print(f"{path}: {task['values']}, {values.shape} {values.dtype}")
 
 
 def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
@@ -50,13 +55,11 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
     try:
         facts = json.loads((folder / "kdam.json").read_text("utf-8"))
         file = folder / (facts["int8"]["file"] if int8 else facts["file"])
+        return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except (OSError, ValueError) as error:
         sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that scripts/export.py wrote.")
     except KeyError:
         sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
-    if facts["format"] != "onnx":
-        sys.exit(f"{folder} holds a model in the format {facts['format']}; export with --format onnx.")
-    return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
 def read_photo(path: str) -> Image.Image:
@@ -67,30 +70,31 @@ def read_photo(path: str) -> Image.Image:
         sys.exit(f"{path}: not a readable photo ({error}); give a JPEG or PNG file.")
 
 
-def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, tuple[int, int]]:
+def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:
     """Reduce a photo to what the model takes, never enlarge it, and normalise it.
 
     Returns:
-        pixel values float32 (1, 3, H, W), and the (height, width) of the photo in them; the rest, on the right and at
-        the bottom of a graph of one size, is 0.
+        pixel values float32 (1, 3, H, W) and mask bool (1, H, W), False on the right and at the bottom of a graph of one size
+        where the photo does not reach.
     """
     size = photo.height, photo.width
     fixed = facts["input"]["shape"][2:] if "height" not in facts["dynamic"] else None
     scales = [1.0, *([facts["resize"]["shortest_edge"] / min(size)] if facts["resize"] else [])]
     scale = min(scales + [most / side for most, side in zip(fixed or (), size, strict=bool(fixed))])
-    height, width = inside = tuple(max(1, round(side * scale)) for side in size)
-    if inside != size:
+    height, width = (max(1, round(side * scale)) for side in size)
+    if (height, width) != size:
         photo = photo.resize((width, height), Image.Resampling.BILINEAR)
     values = np.asarray(photo, np.float32).transpose(2, 0, 1) / 255
     mean, std = (np.array(facts[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
-    pixels = np.zeros((1, 3, *(fixed or inside)), np.float32)
+    pixels = np.zeros((1, 3, *(fixed or (height, width))), np.float32)
     pixels[0, :, :height, :width] = (values - mean) / std
-    return pixels, inside
+    mask = np.zeros(pixels.shape[:1] + pixels.shape[2:], bool)
+    mask[0, :height, :width] = True
+    return pixels, mask
 
 
-def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], facts: dict) -> np.ndarray:
+def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], stride: int) -> np.ndarray:
     """Prediction (C, h, w) -> (C, H, W) of the photo: enlarged by the stride, cut to the photo, brought to its size."""
-    stride = facts["output_stride"]
     rows, columns = (-(-side // stride) for side in inside)
     full = bilinear(prediction[:, :rows, :columns], (stride * rows, stride * columns))[:, : inside[0], : inside[1]]
     return full if inside == target else bilinear(full, target)
@@ -108,30 +112,30 @@ def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return values
 
 
-def read_out(values: np.ndarray, readout: str) -> np.ndarray:
-    """(C, H, W) -> class ids, probabilities or metres (H, W), or unit vectors (H, W, 3)."""
-    if readout == "argmax":
-        return values.argmax(0)
-    if readout == "foreground":
-        exponentials = np.exp(values - values.max(0))
-        return exponentials[-1] / exponentials.sum(0)
-    if readout == "sigmoid":
-        return 1 / (1 + np.exp(-values[0]))
-    if readout == "unit":
-        return (values / np.maximum(np.linalg.norm(values, axis=0), 1e-6)).transpose(1, 2, 0)
-    return values[0]
+def read(numbers: np.ndarray, task: dict) -> np.ndarray:
+    """(C, H, W) -> values (H, W), or (H, W, C) of several channels."""
+    values = READ[task["readout"]](numbers)
+    if values.ndim == 3:
+        return values[0] if len(values) == 1 else values.transpose(1, 2, 0)
+    return values
 
 
 def draw(values: np.ndarray, task: dict) -> np.ndarray:
     """Colours (H, W, 3) uint8: one per class, the axes of vectors as RGB, otherwise those of the legend, low to high."""
+    if values.ndim == 3:
+        return np.rint(np.clip((values + 1) * 127.5, 0, 255)).astype(np.uint8)
     colors = np.array([rgb for _, rgb in task["legend"]], np.float32)
-    if task["readout"] == "argmax":
+    if values.dtype.kind == "i":
         return colors[values].astype(np.uint8)
-    if task["readout"] == "unit":
-        return np.rint((values + 1) * 127.5).astype(np.uint8)
-    low, high = (values.min(), values.max()) if task["readout"] == "none" else (0, 1)
-    place = (values - low) / max(high - low, 1e-6) * (len(colors) - 1)
-    return np.stack([np.interp(place, range(len(colors)), channel) for channel in colors.T], -1).astype(np.uint8)
+    if "nearest" in task["settings"]:  # metres, on a log scale
+        low, high = np.log(task["settings"]["nearest"]), np.log(task["settings"]["farthest"])
+        values = np.log(np.maximum(values, 1e-3))
+    else:
+        low, high = min(0, values.min()), max(1, values.max())
+    place = (values - low) / (high - low) * (len(colors) - 1)
+    return np.rint(np.stack([np.interp(place, range(len(colors)), channel) for channel in colors.T], -1)).astype(
+        np.uint8
+    )
 
 
 if __name__ == "__main__":

@@ -12,18 +12,18 @@ from kdam_hf.training import (
     KdamTrainingArguments,
     ModelArguments,
     MultiTaskTrainer,
-    finish,
+    build_run,
+    execute,
     parse_recipe,
-    prepare,
     run_command,
 )
 
 
 def main(argv: list[str] | None = None) -> None:
     data, model, args, settings = parse_recipe((DataArguments, ModelArguments, KdamTrainingArguments), argv, __doc__)
-    run = prepare(data, model, args, settings)
+    run = build_run(data, model, args, settings)
     trainer = MultiTaskTrainer(run.model, args, run.tasks, run.train_dataset, run.eval_dataset)
-    finish(trainer, run, data)
+    execute(trainer, run, data)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 
 from kdam_hf.tasks import NYUD_V2, Task, make_task
 
+pytest_plugins = ["conftest_kit"]  # tiny rooms, models and arguments
 torch.set_num_threads(1)
 
 

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from kdam_hf.distillation import DIVERGENCES, METHODS
+from kdam_hf.readout_kdam import READOUTS
+from kdam_hf.tasks.base import NAMED
+
 ROOT = Path(__file__).parents[1]
 FLAT = {
     "configuration_kdam",
@@ -13,6 +17,7 @@ FLAT = {
     "photos_kdam",
     "readout_kdam",
     "colours_kdam",
+    "upsampling_kdam",
     "weights_kdam",
     "pipeline_kdam",
 }
@@ -30,7 +35,8 @@ ALLOWED = {
     },
     "kdam_hf.photos_kdam": set(),
     "kdam_hf.colours_kdam": set(),
-    "kdam_hf.readout_kdam": {"kdam_hf.colours_kdam", "kdam_hf.configuration_kdam"},
+    "kdam_hf.upsampling_kdam": {"kdam_hf.configuration_kdam"},
+    "kdam_hf.readout_kdam": {"kdam_hf.colours_kdam", "kdam_hf.upsampling_kdam"},
     "kdam_hf.pipeline_kdam": {
         *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
@@ -60,10 +66,8 @@ ALLOWED = {
     "kdam_hf.visualization": set(),
     "kdam_hf.plots": {"kdam_hf.errors"},
     "kdam_hf.demo": {
-        "kdam_hf.io",
-        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.training", "kdam_hf.hub", "kdam_hf.modeling_kdam"),
-        "kdam_hf.pipeline_kdam",
-        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam", "kdam_hf.colours_kdam"),
+        *("kdam_hf.tasks", "kdam_hf.training", "kdam_hf.modeling_kdam", "kdam_hf.pipeline_kdam"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
     "dataset_loaders": {
@@ -73,11 +77,10 @@ ALLOWED = {
         "kdam_hf.io",
         *("kdam_hf", "kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.presets"),
         *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
-        "kdam_hf.pipeline_kdam",
+        *("kdam_hf.pipeline_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.export": {
-        "kdam_hf.io",
-        *("kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
+        *("kdam_hf.errors", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.training": {
         "kdam_hf.io",
@@ -150,15 +153,51 @@ def test_flat_files_import_each_other_with_a_single_dot_only():
                 assert node.module.split(".")[0] != "kdam_hf"
 
 
-def test_no_code_outside_tasks_compares_task_names():
-    names = {"semseg", "human_parts", "saliency", "depth", "normals", "edge"}
+def compared_texts(node):
+    """Texts that a comparison, a `match` or a look-up in a literal holds something against."""
+    parts = [node] if isinstance(node, (ast.Compare, ast.MatchValue)) else []
+    return {
+        c.value for part in parts for c in ast.walk(part) if isinstance(c, ast.Constant) and isinstance(c.value, str)
+    }
+
+
+# what the names of each kind may be compared in
+NAMES = {
+    "task": (lambda: set(NAMED), ("kdam_hf.tasks", "dataset_loaders.rooms")),
+    "method": (lambda: set(METHODS), ("kdam_hf.distillation.methods",)),
+    "divergence": (lambda: set(DIVERGENCES), ("kdam_hf.distillation.divergences",)),
+    "readout": (lambda: set(READOUTS) - {"none"}, ("kdam_hf.readout_kdam",)),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_name_is_compared_in_its_own_room_only(kind):
+    names, rooms = NAMES[kind]
     for path, module in sources():
-        if module.startswith("kdam_hf.tasks") or module.startswith("dataset_loaders.rooms"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Compare):
-                constants = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant)]
-                assert not names & {c for c in constants if isinstance(c, str)}, f"{module}:{node.lineno}"
+        if not module.startswith(rooms):
+            for node in ast.walk(ast.parse(path.read_text())):
+                assert not names() & compared_texts(node), f"{module}:{node.lineno}"
+
+
+def test_nothing_asks_a_data_set_what_it_has():
+    """Its class says it; only in a room that never sees one may an attribute be looked for by name."""
+    for path, module in sources():
+        if module.startswith(("dataset_loaders", "kdam_hf.training")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id in ("getattr", "hasattr")
+                ):
+                    asked = ast.unparse(node.args[0])
+                    assert not any(word in asked for word in ("data", "source", "split", "layer")), f"{module}: {asked}"
+
+
+def test_few_names_are_public():
+    import kdam_hf
+
+    assert len(kdam_hf.__all__) <= 15
+    assert sorted(kdam_hf.__all__) == kdam_hf.__all__
 
 
 def test_top_level_is_what_was_agreed():

@@ -1,332 +1,189 @@
-"""Furniture and small objects, each a function that adds one piece to the scene in its own frame.
+"""Furniture and small things: each function adds one piece to the scene, in its own frame.
 
-A piece of width w, depth d and height h (metres) stands on local y = 0, centred on x and z, its front towards +z. The
-same palette and textures serve every class, so that only shape and context tell a cabinet from a bed.
+A piece of width w, depth d and height h (metres) stands on local y = 0, centred on x and z, its front towards +z.
 """
 
-from __future__ import annotations
+import math
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-from dataset_loaders.rooms.materials import Painter
-from dataset_loaders.rooms.scene import Dice, Material, SceneBuilder, Support, Vector
+from dataset_loaders.rooms.materials import Material
+from dataset_loaders.rooms.scene import BOX, CYLINDER, ELLIPSOID, Place, SceneBuilder
 
 
-class Place(NamedTuple):
-    """Where a piece stands: world position of its base centre (metres), yaw (radians) and its width, depth, height."""
-
-    x: float
-    y: float
-    z: float
-    yaw: float
-    width: float
-    depth: float
-    height: float
+def _legs(b: SceneBuilder, x: float, z: float, height: float, thick: float, material: Material) -> None:
+    """Four legs at the corners of a rectangle of half sizes x, z."""
+    kind = b.dice.choice((BOX, CYLINDER))
+    for left in (-x, x - thick):
+        for back in (-z, z - thick):
+            b.box((left, 0, back), (left + thick, height, back + thick), material, kind)
 
 
-def _legs(
-    b: SceneBuilder, material: Material, half_x: float, half_z: float, height: float, radius: float, round_legs: bool
-) -> None:
-    add = b.tube if round_legs else b.box
-    for x in (-half_x, half_x):
-        for z in (-half_z, half_z):
-            add((x, height / 2, z), (radius, height / 2, radius), material)
-
-
-def table(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
-    """A table or desk: legs, side panels or a central pole; rectangular or round."""
-    width, depth, height = place.width, place.depth, place.height
-    b.begin("table", *place[:4])
-    top, legs = paint.material(), paint.metal() if dice.chance(0.4) else paint.material()
-    thick = dice.uniform(0.015, 0.035)
-    under = height - 2 * thick
-    centre = (0.0, height - thick, 0.0)
-    style = dice.random()
-    if style < 0.25:
-        width = depth = min(width, depth)
-        b.tube(centre, (width / 2, thick, depth / 2), top)
-        radius = dice.uniform(0.02, 0.05)
-        b.tube((0, under / 2, 0), (radius, under / 2, radius), legs)
-        b.tube((0, 0.02, 0), (width * 0.3, 0.02, width * 0.3), legs)
-        width = depth = width * 0.7
+def table(b: SceneBuilder, place: Place) -> None:
+    """A table or desk on legs or, round, on a central pole."""
+    dice, x, z, height = b.dice, place.width / 2, place.depth / 2, place.height
+    b.begin("table", place)
+    top, legs, under = b.paint.material(), b.paint.frame(), height - dice.uniform(0.03, 0.07)
+    if dice.random() < 0.25:
+        radius = min(x, z)
+        for r, low, high, material in ((1.0, under, height, top), (0.1, 0, under, legs), (0.6, 0, 0.04, legs)):
+            b.box((-r * radius, low, -r * radius), (r * radius, high, r * radius), material, CYLINDER)
+        x = z = 0.7 * radius
     else:
-        b.box(centre, (width / 2, thick, depth / 2), top)
-        radius = dice.uniform(0.015, 0.04)
-        if style < 0.4:
-            for x in (-1, 1):
-                b.box((x * (width / 2 - 0.06), under / 2, 0), (0.025, under / 2, depth * 0.42), legs)
-        else:
-            inset = radius + dice.uniform(0.0, 0.05)
-            _legs(b, legs, width / 2 - inset, depth / 2 - inset, under, radius, dice.chance(0.5))
-        if style > 0.8:
-            drawers = 0.2 * width
-            b.box((width / 2 - drawers - 0.05, under - 0.2, 0), (drawers, 0.2, depth * 0.42), top)
-    b.supports.append(b.surface(0, height, 0, width / 2, depth / 2))
+        b.box((-x, under, -z), (x, height, z), top)
+        _legs(b, x, z, under, dice.uniform(0.03, 0.08), legs)
+        if dice.random() < 0.3:  # drawers or a panel
+            b.box((dice.uniform(0.3, 0.8) * x, height * dice.uniform(0, 0.6), -0.9 * z), (0.9 * x, under, 0.9 * z), top)
+    b.supports.append(place.inner(0, height, 0, 2 * x, 2 * z))
 
 
-def chair(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
+def chair(b: SceneBuilder, place: Place) -> None:
     """A chair, office chair or stool."""
-    width, depth, height = place.width, place.depth, place.height
-    b.begin("chair", *place[:4])
-    cloth, frame = paint.material(), paint.metal() if dice.chance(0.4) else paint.material()
-    seat_y = dice.uniform(0.42, 0.48)
-    thick = dice.uniform(0.015, 0.045)
-    half_x, half_z = width / 2, depth / 2
-    style = dice.random()
-    seat = b.tube if style > 0.85 else b.box
-    seat((0, seat_y - thick, 0), (half_x, thick, half_z), cloth)
-    if style < 0.25:
-        b.tube((0, (seat_y - 2 * thick) / 2, 0), (0.03, seat_y / 2 - thick, 0.03), frame)
-        b.box((0, 0.035, 0), (half_x, 0.025, 0.025), frame)
-        b.box((0, 0.035, 0), (0.025, 0.025, half_z), frame)
+    dice, x, z, height = b.dice, place.width / 2, place.depth / 2, place.height
+    b.begin("chair", place)
+    cloth, frame, level = b.paint.material(), b.paint.frame(), dice.uniform(0.42, 0.48)
+    under, stool = level - dice.uniform(0.03, 0.09), dice.random() < 0.1
+    b.box((-x, under, -z), (x, level, z), cloth, CYLINDER if stool else BOX)
+    if dice.random() < 0.25:
+        for half_x, half_z, high in ((0.03, 0.03, under), (x, 0.025, 0.06), (0.025, z, 0.06)):
+            b.box((-half_x, 0, -half_z), (half_x, high, half_z), frame)
     else:
-        radius = dice.uniform(0.012, 0.025)
-        spread = 0.7 if style > 0.85 else 1.0
-        foot_x, foot_z = (half_x - radius) * spread, (half_z - radius) * spread
-        _legs(b, frame, foot_x, foot_z, seat_y - 2 * thick, radius, dice.chance(0.5))
-    if style <= 0.85:
-        back = (height - seat_y) / 2
-        middle, behind = seat_y + back, -half_z + 0.02
-        if dice.chance(0.5):
-            b.box((0, middle + 0.04, behind), (half_x, back - 0.04, 0.02), cloth)
-            b.box((0, seat_y + 0.04, behind), (0.03, 0.05, 0.015), frame)
-        else:
-            for x in (-half_x + 0.02, half_x - 0.02):
-                b.box((x, middle, behind), (0.018, back, 0.018), frame)
-            for level in range(dice.integer(1, 3)):
-                b.box((0, height - 0.06 - 0.13 * level, behind), (half_x - 0.03, 0.035, 0.012), cloth)
-        if dice.chance(0.3):
-            for x in (-half_x + 0.02, half_x - 0.02):
-                b.box((x, seat_y + 0.2, 0), (0.022, 0.015, half_z * 0.85), frame)
-                b.box((x, seat_y + 0.1, half_z * 0.7), (0.015, 0.1, 0.015), frame)
-    b.seats.append(b.surface(0, seat_y, 0.02, half_x, half_z))
+        _legs(b, x, z, under, dice.uniform(0.024, 0.05), frame)
+    if not stool:
+        for left in (-x, x - 0.036):
+            b.box((left, level, -z), (left + 0.036, height, -z + 0.036), frame)
+        slats, low = dice.choice(((1, level + 0.1), (2, height - 0.07), (3, height - 0.07)))
+        for drop in (0.15 * slat for slat in range(slats)):
+            b.box((-x, low - drop, -z), (x, height - drop, -z + 0.03), cloth)
+    b.seats.append(place.inner(0, level, 0.02))
 
 
-def cabinet(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
+def cabinet(b: SceneBuilder, place: Place) -> None:
     """A closed cabinet with doors or drawers, or an open shelf with books in it."""
-    width, depth, height = place.width, place.depth, place.height
-    body = paint.material()
-    if height > 0.7 and dice.chance(0.4):
-        _shelf(b, dice, paint, place, body)
-        return
-    b.begin("cabinet", *place[:4])
-    foot = dice.pick((0.0, 0.0, 0.08, 0.14))
-    if foot:
-        _legs(b, paint.metal(), width / 2 - 0.04, depth / 2 - 0.04, foot, 0.02, dice.chance(0.5))
-    b.box((0, (height + foot) / 2, -0.01), (width / 2, (height - foot) / 2, depth / 2 - 0.01), body)
-    front, knob = body if dice.chance(0.5) else paint.material(), paint.metal()
-    columns = max(1, round(width / dice.uniform(0.4, 0.7)))
-    rows = dice.integer(2, 4) if height < 1.3 and dice.chance(0.6) else 1
-    half_x, half_y = width / columns / 2, (height - foot) / rows / 2
-    for column in range(columns):
-        for row in range(rows):
-            x, y = -width / 2 + half_x * (2 * column + 1), foot + half_y * (2 * row + 1)
-            b.box((x, y, depth / 2 - 0.01), (half_x - 0.012, half_y - 0.012, 0.01), front)
-            side = 0.0 if rows > 1 else (0.75 * half_x if column % 2 == 0 else -0.75 * half_x)
-            b.box((x + side, y, depth / 2 + 0.012), (0.04, 0.01, 0.012) if rows > 1 else (0.01, 0.05, 0.012), knob)
+    dice, x, z, height = b.dice, place.width / 2, place.depth / 2, place.height
+    body, front, knob = b.paint.material(), b.paint.material(), b.paint.frame()
+    b.begin("cabinet", place)
     if height < 1.35:
-        b.supports.append(b.surface(0, height, 0, width / 2, depth / 2))
+        b.supports.append(place.inner(0, height, 0, place.width, place.depth))
+    if height > 0.7 and dice.random() < 0.4:
+        _shelf(b, place, body, front)
+        return
+    b.box((-x, dice.choice((0.0, 0.0, 0.1)), -z), (x, height, z - 0.02), body)
+    columns = max(1, round(place.width / dice.uniform(0.5, 0.8)))
+    rows = dice.randint(2, 4) if height < 1.3 and dice.random() < 0.6 else 1
+    wide, tall = place.width / columns, (height - 0.1) / rows
+    half_x, half_y = (0.04, 0.01) if rows > 1 else (0.01, 0.05)
+    for column in range(columns):
+        side = -x + wide * (column + (0.5 if rows > 1 else (0.87, 0.13)[column % 2]))
+        for row in range(rows):
+            left, low = -x + column * wide, 0.1 + row * tall
+            b.box((left + 0.012, low + 0.012, z - 0.02), (left + wide - 0.012, low + tall - 0.012, z), front)
+            middle = low + tall / 2
+            b.box((side - half_x, middle - half_y, z), (side + half_x, middle + half_y, z + 0.024), knob)
 
 
-def _shelf(b: SceneBuilder, dice: Dice, paint: Painter, place: Place, body: Material) -> None:
-    width, depth, height = place.width, place.depth, place.height
-    b.begin("cabinet", *place[:4])
-    for x in (-width / 2 + 0.015, width / 2 - 0.015):
-        b.box((x, height / 2, 0), (0.015, height / 2, depth / 2), body)
-    back = body if dice.chance(0.5) else paint.material()
-    b.box((0, height / 2, -depth / 2 + 0.01), (width / 2 - 0.03, height / 2, 0.01), back)
-    count = max(2, round(height / dice.uniform(0.33, 0.45)))
-    gap = (height - 0.03) / count
-    for level in range(count + 1):
-        b.box((0, 0.015 + gap * level, 0.01), (width / 2 - 0.03, 0.015, depth / 2 - 0.01), body)
-    for level in range(count):
-        if dice.chance(0.65):
-            _book_row(b, dice, paint, place, 0.031 + gap * level, gap - 0.03)
+def _shelf(b: SceneBuilder, place: Place, body: Material, back: Material) -> None:
+    x, z, height = place.width / 2, place.depth / 2, place.height
+    for left in (-x, x - 0.03):
+        b.box((left, 0, -z), (left + 0.03, height, z), body)
+    b.box((-x, 0, -z), (x, height, -z + 0.02), back)
+    count = max(2, round(height / b.dice.uniform(0.33, 0.45)))
+    levels = [(height - 0.03) * level / count for level in range(count + 1)]
+    for low in levels:
+        b.box((-x, low, -z), (x, low + 0.03, z - 0.01), body)
+    for low in levels[:-1]:
+        if b.dice.random() < 0.65:
+            _books(b, place.inner(0, low + 0.03, 0), x - 0.04, z - 0.02, levels[1] - 0.03)
 
 
-def _book_row(b: SceneBuilder, dice: Dice, paint: Painter, place: Place, y: float, room: float) -> None:
-    b.begin("books", *place[:4])
-    start = -place.width / 2 + 0.04
-    end = place.width / 2 - 0.04
-    x = start + dice.random() * 0.4 * (end - start)
-    end = x + max(0.2, dice.random()) * (end - x)
-    while x < end - 0.04:
+def _books(b: SceneBuilder, place: Place, x: float, z: float, room: float) -> None:
+    """A row of upright books over part of the width -x..x, their backs at depth z, under `room` of height."""
+    dice, left, end = b.dice, x * b.dice.uniform(-1.0, 0.2), x * b.dice.uniform(0.4, 1.0)
+    b.begin("books", place)
+    while left < end - 0.04:
         # A bundle of equal books is one box: half as many primitives, and volumes of one series do look alike.
-        half_x = min(dice.uniform(0.02, 0.09), (end - x) / 2)
-        half_y = room / 2 * dice.uniform(0.55, 0.92)
-        half_z = place.depth / 2 * dice.uniform(0.6, 0.8)
-        b.box((x + half_x, y + half_y, place.depth / 2 - half_z - 0.02), (half_x, half_y, half_z), paint.material(0.6))
-        x += 2 * half_x + (0.002 if dice.chance(0.8) else dice.uniform(0.0, 0.15))
+        right = min(left + dice.uniform(0.04, 0.18), end)
+        high, back = room * dice.uniform(0.55, 0.92), z * dice.uniform(-0.6, -0.2)
+        b.box((left, 0, back), (right, high, z), b.paint.material(0.6))
+        left = right + dice.choice((0.002, 0.002, 0.002, 0.08))
 
 
-def bed(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
+def bed(b: SceneBuilder, place: Place) -> None:
     """A bed, its head at the back."""
-    width, depth, height = place.width, place.depth, place.height
-    b.begin("bed", *place[:4])
-    frame, sheet, cover = paint.material(), paint.material(0.6), paint.material(0.2)
-    level = dice.uniform(0.2, 0.34)
-    foot = dice.pick((0.0, 0.1, 0.15))
-    if foot:
-        _legs(b, frame, width / 2 - 0.06, depth / 2 - 0.06, foot, 0.035, False)
-    b.box((0, (level + foot) / 2, 0), (width / 2, (level - foot) / 2, depth / 2), frame)
-    soft = dice.uniform(0.08, 0.13)
-    b.box((0, level + soft, 0.01), (width / 2 - 0.03, soft, depth / 2 - 0.04), sheet)
-    top = level + 2 * soft
-    length = depth / 2 * dice.uniform(0.6, 0.8)
-    b.box((0, top - soft * 0.6, depth / 2 - length), (width / 2 + 0.01, soft * 0.6 + 0.02, length), cover)
-    b.box((0, height / 2, -depth / 2 + 0.03), (width / 2, height / 2, 0.03), frame)
-    if dice.chance(0.3):
-        b.box((0, (top + 0.1) / 2, depth / 2 - 0.02), (width / 2, (top + 0.1) / 2, 0.02), frame)
-    pillow = paint.material(0.6)
-    places = (-width / 4, width / 4) if width > 1.2 else (0.0,)
-    for x in places:
-        b.ball((x, top + 0.06, -depth / 2 + 0.32), (min(0.34, width / 4.4), 0.08, 0.2), pillow)
-    b.seats.append(b.surface(width / 2 - 0.28, top, 0.25, 0.2, 0.2)._replace(yaw=place.yaw + 1.5708))
+    dice, x, z = b.dice, place.width / 2, place.depth / 2
+    b.begin("bed", place)
+    frame, sheet, cover, pillow = (b.paint.material(plainly) for plainly in (0.35, 0.6, 0.2, 0.6))
+    level, top = dice.uniform(0.2, 0.34), dice.uniform(0.4, 0.6)
+    _legs(b, x, z, level, 0.07, frame)
+    b.box((-x, dice.choice((0.0, 0.12)), -z), (x, level, z), frame)
+    b.box((-x + 0.03, level, -z + 0.05), (x - 0.03, top, z - 0.03), sheet)
+    b.box((-x - 0.01, level + 0.03, -dice.uniform(0.2, 0.6) * z), (x + 0.01, top + 0.02, z), cover)
+    b.box((-x, 0, -z), (x, place.height, -z + 0.06), frame)
+    half = min(0.34, x / 2.2)
+    for middle in (-x / 2, x / 2) if x > 0.6 else (0.0,):
+        b.box((middle - half, top - 0.02, -z + 0.12), (middle + half, top + 0.14, -z + 0.52), pillow, ELLIPSOID)
+    b.seats.append(place.inner(x - 0.28, top, 0.25, turn=math.pi / 2))
 
 
-def sofa(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
+def sofa(b: SceneBuilder, place: Place) -> None:
     """A sofa or armchair."""
-    width, depth, height = place.width, place.depth, place.height
-    b.begin("sofa", *place[:4])
-    cloth = paint.material()
-    cushion = cloth if dice.chance(0.6) else paint.material()
-    arm = dice.uniform(0.06, 0.13)
-    back = dice.uniform(0.08, 0.13)
-    foot = dice.pick((0.0, 0.06, 0.12))
-    seat_y = dice.uniform(0.38, 0.46)
-    if foot:
-        _legs(b, paint.metal(), width / 2 - 0.06, depth / 2 - 0.06, foot, 0.02, True)
-    b.box((0, (foot + seat_y - 0.12) / 2, 0), (width / 2, (seat_y - 0.12 - foot) / 2, depth / 2), cloth)
-    b.box((0, (height + seat_y - 0.12) / 2, -depth / 2 + back), (width / 2, (height - seat_y + 0.12) / 2, back), cloth)
-    arm_y = dice.uniform(0.54, 0.66)
-    for x in (-width / 2 + arm, width / 2 - arm):
-        if dice.chance(0.9):
-            b.box((x, (seat_y - 0.12 + arm_y) / 2, back), (arm, (arm_y - seat_y + 0.12) / 2, depth / 2 - back), cloth)
-    inside = width - 4 * arm
-    count = max(1, round(inside / 0.65))
-    half = inside / count / 2
-    for index in range(count):
-        x = -inside / 2 + half * (2 * index + 1)
-        b.box((x, seat_y - 0.06, back), (half - 0.006, 0.06, depth / 2 - back - 0.005), cushion)
-        if dice.chance(0.3):
-            lean = (0.0, 0.94, -0.34)
-            b.ball((x, seat_y + 0.19, -depth / 2 + 2 * back + 0.12), (0.21, 0.2, 0.08), paint.material(0.3), axis=lean)
+    dice, x, z = b.dice, place.width / 2, place.depth / 2
+    b.begin("sofa", place)
+    cloth, cushion = b.paint.material(), b.paint.material()
+    arm, back, level = dice.uniform(0.12, 0.26), dice.uniform(0.16, 0.26), dice.uniform(0.38, 0.46)
+    b.box((-x, dice.choice((0.0, 0.08)), -z), (x, level - 0.12, z), cloth)
+    b.box((-x, level - 0.12, -z), (x, place.height, -z + back), cloth)
+    for left in (-x, x - arm):
+        b.box((left, 0, -z + back), (left + arm, level + 0.18, z), cloth)
+    count = max(1, round((place.width - 2 * arm) / 0.65))
+    wide = (place.width - 2 * arm) / count
+    for left in (-x + arm + index * wide for index in range(count)):
+        b.box((left + 0.006, level - 0.12, -z + back), (left + wide - 0.006, level, z - 0.01), cushion)
+        if dice.random() < 0.3:
+            middle = (left + wide / 2, level + 0.19, -z + back + 0.12)
+            b.add(ELLIPSOID, middle, (0.21, 0.2, 0.08), b.paint.material(), (0.0, math.cos(0.35), -math.sin(0.35)))
         else:
-            b.seats.append(b.surface(x, seat_y, back, half, 0.2))
+            b.seats.append(place.inner(left + wide / 2, level, back / 2))
 
 
-def floor_lamp(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> Vector | None:
-    """A standing lamp; returns the world position of its light when it is lit."""
-    b.begin("lamp", *place[:4])
-    return _lamp(b, dice, paint, place.height, min(place.width, place.depth) / 2)
+def lamp(b: SceneBuilder, place: Place) -> None:
+    """A lamp on a pole, or always lit from a ceiling where the height is negative; a lit one is a light."""
+    dice, radius, height = b.dice, place.width / 2, place.height
+    b.begin("lamp", place)
+    lit = height < 0 or dice.random() < 0.6
+    metal, shade = b.paint.frame(), b.paint.material(0.7)._replace(glow=dice.uniform(0.6, 1.2) if lit else 0.0)
+    tall, pole, foot = min(abs(height), radius * dice.uniform(0.8, 2.2)), 0.006 + 0.008 * abs(height), 0.7 * radius
+    end = height - tall if height > 0 else height
+    b.box((-foot, 0, -foot), (foot, math.copysign(0.024, height), foot), metal, CYLINDER)
+    b.box((-pole, 0, -pole), (pole, end + tall / 2, pole), metal, CYLINDER)
+    b.box((-radius, end, -radius), (radius, end + tall, radius), shade, dice.choice((CYLINDER, ELLIPSOID)))
+    if lit:
+        strength = dice.uniform(0.2, 0.8)
+        b.lights.append((place.point(0, end + tall / 2, 0), (strength, 0.85 * strength, 0.65 * strength)))
 
 
-def _lamp(b: SceneBuilder, dice: Dice, paint: Painter, height: float, radius: float) -> Vector | None:
-    metal = paint.metal() if dice.chance(0.6) else paint.material()
-    lit = dice.chance(0.6)
-    shade = paint.material(0.7)._replace(glow=dice.uniform(0.6, 1.2) if lit else 0.0)
-    tall = radius * dice.uniform(0.6, 1.2)
-    pole = max(0.008, min(0.02, height * 0.02))
-    b.tube((0, 0.012, 0), (radius * 0.7, 0.012, radius * 0.7), metal)
-    b.tube((0, (height - tall) / 2, 0), (pole, (height - tall) / 2, pole), metal)
-    if dice.chance(0.6):
-        b.tube((0, height - tall, 0), (radius, tall, radius), shade)
+def crate(b: SceneBuilder, place: Place) -> None:
+    """A crate or carton on the floor."""
+    x, z = place.width / 2, place.depth / 2
+    b.begin("box", place)
+    b.box((-x, 0, -z), (x, place.height, z), b.paint.material())
+    b.supports.append(place.inner(0, place.height, 0, place.width, place.depth))
+
+
+def small_object(b: SceneBuilder, place: Place, *, ornament: bool) -> None:
+    """One object on a spot of this size; the ornament is a vase, a box or a pile of books of one strong colour."""
+    dice, reach = b.dice, min(place.width, place.depth) / 2
+    kind, tall = dice.choice(("vase", "box", "books") if ornament else ("vase", "box", "books", "lamp")), dice.random()
+    if kind == "lamp":
+        lamp(b, place._replace(width=min(2 * reach, 0.32), height=0.3 + 0.25 * tall))
+        return
+    b.begin(kind, place, salient=ornament)
+    skin, x, z = b.paint.ornament() if ornament else b.paint.material(), reach * dice.uniform(0.4, 0.7), 0.6 * reach
+    if kind == "vase":
+        radius, high, neck = min(x, 0.13), 0.18 + 0.16 * tall, min(x, 0.13) * dice.uniform(0.25, 0.6)
+        b.box((-radius, 0, -radius), (radius, high, radius), skin, ELLIPSOID)
+        b.box((-neck, 0, -neck), (neck, high * dice.uniform(1.1, 1.4), neck), skin, CYLINDER)
+    elif kind == "box":
+        b.box((-x, 0, -z), (x, 0.1 + 0.22 * tall, z), skin)
     else:
-        b.ball((0, height - tall, 0), (radius, tall, radius), shade)
-    return b.to_world(0, height - tall, 0) if lit else None
-
-
-def pendant(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
-    """A lamp that hangs `place.height` below `place.y`, or a flat ceiling lamp when that is little."""
-    b.begin("lamp", *place[:4])
-    radius, drop = place.width / 2, place.height
-    shade = paint.material(0.7)._replace(glow=dice.uniform(0.7, 1.3))
-    tall = min(drop, radius * dice.uniform(0.4, 0.9))
-    if drop > 2 * tall:
-        b.tube((0, -(drop - tall) / 2, 0), (0.008, (drop - tall) / 2, 0.008), paint.metal())
-    add = b.tube if dice.chance(0.5) else b.ball
-    add((0, -drop + tall / 2, 0), (radius, tall / 2, radius), shade)
-
-
-def small_object(b: SceneBuilder, dice: Dice, paint: Painter, spot: Support, ornament: bool) -> Vector | None:
-    """Put one small object on a spot; returns the position of its light if it is a lit lamp."""
-    reach = min(spot.half_x, spot.half_z)
-    place = (spot.x, spot.y, spot.z, spot.yaw + dice.uniform(-0.6, 0.6))
-    choice = dice.random() * (0.8 if ornament else 1.0)
-    skin = paint.ornament() if ornament else paint.material()
-    if choice < 0.3:
-        _vase(b, dice, skin, place, min(reach, 0.14), ornament)
-    elif choice < 0.55:
-        b.begin("box", *place, salient=ornament)
-        half_x, half_z = reach * dice.uniform(0.4, 0.7), reach * dice.uniform(0.4, 0.7)
-        half_y = dice.uniform(0.05, 0.16)
-        b.box((0, half_y, 0), (half_x, half_y, half_z), skin)
-        if dice.chance(0.4):
-            b.box((0, 2 * half_y, 0), (half_x + 0.006, 0.015, half_z + 0.006), skin if ornament else paint.material())
-    elif choice < 0.8:
-        b.begin("books", *place, salient=ornament)
-        level = 0.0
-        for _ in range(dice.integer(1, 4)):
-            thick = dice.uniform(0.012, 0.03)
-            size = min(reach, 0.16) * dice.uniform(0.75, 0.98)
-            b.box((0, level + thick, 0), (size * 0.72, thick, size), skin if ornament else paint.material(0.6))
-            level += 2 * thick
-    else:
-        b.begin("lamp", *place)
-        return _lamp(b, dice, paint, dice.uniform(0.3, 0.55), min(reach, 0.16))
-    return None
-
-
-def _vase(
-    b: SceneBuilder, dice: Dice, skin: Material, place: tuple[float, float, float, float], reach: float, ornament: bool
-) -> None:
-    b.begin("vase", *place, salient=ornament)
-    radius, tall = reach * dice.uniform(0.55, 0.95), dice.uniform(0.09, 0.17)
-    b.ball((0, tall * 0.97, 0), (radius, tall, radius), skin)
-    neck = radius * dice.uniform(0.25, 0.6)
-    b.tube((0, tall * 2, 0), (neck, tall * dice.uniform(0.15, 0.45), neck), skin)
-    b.tube((0, 0.01, 0), (radius * 0.6, 0.01, radius * 0.6), skin)
-
-
-def floor_box(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
-    """A crate or carton on the floor, sometimes two."""
-    b.begin("box", *place[:4])
-    width, depth, height = place.width, place.depth, place.height
-    b.box((0, height / 2, 0), (width / 2, height / 2, depth / 2), paint.material())
-    if dice.chance(0.3):
-        b.begin("box", place.x, place.y + height, place.z, place.yaw + dice.uniform(-0.3, 0.3))
-        tall = dice.uniform(0.08, 0.2)
-        b.box((0, tall, 0), (width * 0.38, tall, depth * 0.38), paint.material())
-    else:
-        b.supports.append(b.surface(0, height, 0, width / 2, depth / 2))
-
-
-def rug(b: SceneBuilder, dice: Dice, paint: Painter, place: Place) -> None:
-    """A rug: an instance of its own, of class floor."""
-    b.begin("floor", *place[:4])
-    half_x, half_y, half_z = place.width / 2, place.height / 2, place.depth / 2
-    add = b.tube if dice.chance(0.25) else b.box
-    add((0, half_y, 0), (half_x, half_y, half_z), paint.material(0.2))
-
-
-class Piece(NamedTuple):
-    """How to place furniture: ranges of sizes (metres), probability to stand at a wall, weight in the draw."""
-
-    build: Callable[[SceneBuilder, Dice, Painter, Place], Vector | None]
-    width: tuple[float, float]
-    depth: tuple[float, float]
-    height: tuple[float, float]
-    at_wall: float
-    weight: float
-
-
-PIECES: tuple[Piece, ...] = (
-    Piece(table, (0.7, 1.8), (0.5, 0.95), (0.38, 0.78), 0.3, 1.5),
-    Piece(chair, (0.4, 0.55), (0.4, 0.52), (0.8, 1.05), 0.25, 0.9),
-    Piece(cabinet, (0.5, 1.7), (0.3, 0.6), (0.45, 2.1), 0.95, 1.5),
-    Piece(bed, (0.9, 1.8), (1.9, 2.1), (0.6, 1.1), 0.9, 0.9),
-    Piece(sofa, (0.85, 2.2), (0.8, 0.95), (0.72, 0.92), 0.6, 1.0),
-    Piece(floor_lamp, (0.25, 0.45), (0.25, 0.45), (1.2, 1.8), 0.6, 0.7),
-    Piece(floor_box, (0.25, 0.6), (0.25, 0.5), (0.15, 0.5), 0.4, 0.7),
-)
+        for low in (0.05 * level for level in range(1 + int(4 * tall))):
+            z = min(reach, 0.16) * dice.uniform(0.75, 0.98)
+            b.box((-0.72 * z, low, -z), (0.72 * z, low + 0.05, z), skin if ornament else b.paint.material(0.6))

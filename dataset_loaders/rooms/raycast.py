@@ -1,177 +1,155 @@
-"""Which surface does each pixel see, and how far away is it.
+"""What does each pixel see: which primitive, how far away, facing where.
 
-Unusual here: there are no triangles. Each primitive is solved in closed form over its own screen rectangle, with a
-ray whose component along the optical axis is one, so that the ray parameter IS the z-depth. Directions in a
-primitive's frame are affine in the pixel, hence sums of a row and a column.
+Unusual here: there are no triangles. Each primitive is solved in closed form over its own screen rectangle, with a ray
+whose component along the optical axis is one, so that the ray parameter IS the z-depth. Directions in a primitive's
+frame are affine in the pixel, hence sums of a row and a column.
 
-Shapes: H, W pixels; h, w a rectangle of them; N primitives; S = ROOM_SURFACES + FACES * N surfaces.
+Shapes: H, W pixels; h, w a rectangle of them; P = H * W; N primitives.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
 
-from dataset_loaders.rooms.scene import BOX, ELLIPSOID, FACES, ROOM_SURFACES, Camera, Primitives, Vector
+from dataset_loaders.rooms.scene import BOX, CYLINDER, ELLIPSOID, UP, Camera
 
 NEAR = 0.05  # metres; what lies closer to the camera plane is not drawn
+FACES = 3  # of a primitive: one per axis of a box; side and cap of a cylinder
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float64)
-_EDGES = np.array([(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1])
-
-Hit = tuple[np.ndarray, np.ndarray, np.ndarray | np.int32]  # depth, whether it counts, face
-
-
-class PixelGrid(NamedTuple):
-    """Rays through pixel centres: camera-frame direction (x[column], y[row], -1)."""
-
-    x: np.ndarray
-    y: np.ndarray
-    focal: float
+_EDGES = np.array([(i, j) for i in range(8) for j in range(i) if (i ^ j).bit_count() == 1])
+Hit = tuple[np.ndarray, np.ndarray, np.ndarray | int]  # depth, whether it counts, face
 
 
-def pixel_grid(camera: Camera, height: int, width: int) -> PixelGrid:
-    """The rays of a (height, width) image whose half width subtends `camera.half_width`; square pixels."""
+class View(NamedTuple):
+    """Per pixel: depth (H,W); primitive and face (P,); point in the world and in the primitive's frame, normal (3,P)."""
+
+    depth: np.ndarray
+    owner: np.ndarray
+    face: np.ndarray
+    points: np.ndarray
+    local: np.ndarray
+    normals: np.ndarray
+
+
+def pixel_grid(camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """x (W,) and y (H,) of the rays (x, y, -1) through pixel centres, camera frame; focal length in pixels."""
     focal = 0.5 * width / camera.half_width
-    x = (np.arange(width) + 0.5 - 0.5 * width) / focal
-    y = (0.5 * height - 0.5 - np.arange(height)) / focal
-    return PixelGrid(x, y, focal)
+    return (np.arange(width) + 0.5 - 0.5 * width) / focal, (0.5 * height - 0.5 - np.arange(height)) / focal, focal
 
 
-def world_rays(camera: Camera, grid: PixelGrid) -> np.ndarray:
-    """World directions (3,H,W) float32 of rays with unit component along the optical axis."""
-    right, up, back = camera.rotation
-    across = (grid.x[None, :] * right[:, None] - back[:, None]).astype(np.float32)
-    down = (grid.y[None, :] * up[:, None]).astype(np.float32)
-    return across[:, None, :] + down[:, :, None]
+def look(primitives: np.ndarray, camera: Camera, height: int, width: int) -> View:
+    """See a scene in which there is something behind every pixel."""
+    depth, surface = cast(primitives, camera, height, width)
+    surface_P = surface.ravel().astype(np.intp)
+    owner = surface_P // FACES
+    x, y, _ = pixel_grid(camera, height, width)
+    ahead = np.stack([depth * x.astype(np.float32), depth * y.astype(np.float32)[:, None], -depth]).reshape(3, -1)
+    points = camera.rotation.T.astype(np.float32) @ ahead + camera.position.astype(np.float32)[:, None]
+    # Every face is a level set of sum_k w_k q_k^2 in local coordinates q: w = 1 / half^2 on an ellipsoid, without its
+    # own axis on the side of a cylinder, and one axis alone on a plane. The normal is the gradient.
+    kind, curved = primitives["kind"], primitives["half"] ** -2.0
+    weight = np.tile(np.eye(3), (len(primitives), 1, 1))
+    weight[kind == ELLIPSOID, 0] = curved[kind == ELLIPSOID]
+    weight[kind == CYLINDER, 0] = (curved * (1.0, 0.0, 1.0))[kind == CYLINDER]
+    weights = weight.reshape(-1, 3).T.astype(np.float32).take(surface_P, axis=1)
+    rotation = rotations(primitives).transpose(1, 2, 0).astype(np.float32).take(owner, axis=2)
+    offset = points - primitives["centre"].T.astype(np.float32).take(owner, axis=1)
+    local = np.einsum("ijp,ip->jp", rotation, offset)
+    normals = np.einsum("ijp,jp->ip", rotation, weights * local)
+    normals /= np.sqrt(normals[0] ** 2 + normals[1] ** 2 + normals[2] ** 2)
+    return View(depth, owner, surface_P - FACES * owner, points, local, normals)
 
 
-def cast_room(size: Vector, camera: Camera, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth (H,W) float32 metres and surface (H,W) int32 of the empty room around the camera."""
-    depth = np.full(rays.shape[1:], np.inf, dtype=np.float32)
-    surface = np.zeros(rays.shape[1:], dtype=np.int32)
-    for axis in range(3):
-        half = 0.5 * size[axis]
-        inverse = np.float32(1.0) / rays[axis]
-        far = np.abs(inverse)
-        far *= np.float32(half)
-        inverse *= np.float32(half - camera.position[axis])
-        far += inverse
-        number = np.int32(2 * axis) + (rays[axis] > 0)
-        np.copyto(surface, number, where=far < depth)
-        np.minimum(depth, far, out=depth)
+def rotations(primitives: np.ndarray) -> np.ndarray:
+    """Right-handed rotations (N,3,3) to the world; column 1 is along the unit vector `axis`, turned by `yaw`."""
+    sine, cosine, zero = np.sin(primitives["yaw"]), np.cos(primitives["yaw"]), np.zeros(len(primitives))
+    right, front = np.stack([cosine, zero, -sine], axis=1), np.stack([sine, zero, cosine], axis=1)
+    x, y, z = primitives["axis"].T[:, :, None]
+    axis = x * right + y * np.array(UP) + z * front
+    side = np.cross(axis, np.where(np.abs(z) > 0.9, (0.0, -1.0, 0.0), front))
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    return np.stack([side, axis, np.cross(side, axis)], axis=2)
+
+
+def cast(primitives: np.ndarray, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (H,W) float32 metres and FACES * primitive + face (H,W) int32 of what is nearest; infinity and -1 if nothing."""
+    depth, surface = np.full((height, width), np.inf, np.float32), np.full((height, width), -1, np.int32)
+    pixel_x, pixel_y, focal = pixel_grid(camera, height, width)
+    rotation = camera.rotation @ rotations(primitives)  # local axes as columns, in the camera frame
+    centre = (primitives["centre"] - camera.position) @ camera.rotation.T
+    half = primitives["half"][:, None, :]
+    bounds = _screen_bounds(centre[:, None, :] + (_CORNERS * half) @ rotation.transpose(0, 2, 1), height, width, focal)
+    local = rotation / half  # column k: local coordinate k in units of its half size
+    origin = -np.einsum("nij,ni->nj", local, centre)
+    # Coefficients (N,3,7) of x, y and 1 in the direction D (3), D x origin (3) and D . origin. The cross product is what
+    # keeps thin poles exact in float32: the discriminant |D|^2 (|o|^2 - 1) - (D . o)^2 cancels, while |D|^2 - |D x o|^2,
+    # equal to it by Lagrange's identity, does not.
+    direction, o = local * np.array([1.0, 1.0, -1.0])[:, None], origin[:, None, :]
+    dot = (direction * o).sum(axis=2, keepdims=True)
+    fields = np.concatenate([direction, np.cross(direction, o), dot], axis=2).astype(np.float32)
+    kinds = primitives["kind"].tolist()
+    pixel_x, pixel_y, origin = pixel_x.astype(np.float32), pixel_y.astype(np.float32), origin.astype(np.float32)
+    # Rays parallel to a face divide by zero; the infinity that follows compares as it should.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for item in np.flatnonzero((bounds[:, 0] < bounds[:, 1]) & (bounds[:, 2] < bounds[:, 3])).tolist():
+            left, right, top, bottom = bounds[item].tolist()
+            x, y, one = fields[item, :, : 3 if kinds[item] == BOX else 7, None]
+            field = (x * pixel_x[left:right] + one)[:, None, :] + (y * pixel_y[top:bottom])[:, :, None]
+            near, hit, face = _HIT[kinds[item]](field, origin[item])
+            here = depth[top:bottom, left:right]
+            hit &= (near < here) & (near > NEAR)
+            np.copyto(here, near, where=hit)
+            np.copyto(surface[top:bottom, left:right], face + np.int32(FACES * item), where=hit)
     return depth, surface
 
 
-def cast_primitives(
-    primitives: Primitives, chosen: np.ndarray, camera: Camera, grid: PixelGrid, depth: np.ndarray, surface: np.ndarray
-) -> None:
-    """Draw the chosen primitives (indices) into depth and surface, in place, wherever they are nearer."""
-    rotation = np.matmul(camera.rotation, primitives.rotation[chosen])  # local axes as columns, in the camera frame
-    centre = (primitives.centre[chosen] - camera.position) @ camera.rotation.T
-    half = primitives.half[chosen]
-    bounds = _screen_bounds(rotation, centre, half, grid)
-    scaled = rotation / half[:, None, :]  # column k: local coordinate k in units of its half size
-    origin = -np.einsum("nij,ni->nj", scaled, centre)
-    fields = _affine_fields(scaled, origin)
-    x, y = grid.x, grid.y
-    kinds = primitives.kind[chosen].tolist()
-    firsts = (ROOM_SURFACES + FACES * chosen).tolist()
-    for item, (left, right, top, bottom) in enumerate(bounds.tolist()):
-        if left >= right or top >= bottom:
-            continue
-        kind = kinds[item]
-        number = 3 if kind == BOX else 7
-        coefficient = fields[item, :, :number]
-        across = (coefficient[0, :, None] * x[left:right] + coefficient[2, :, None]).astype(np.float32)
-        down = (coefficient[1, :, None] * y[top:bottom]).astype(np.float32)
-        field = across[:, None, :] + down[:, :, None]
-        here = depth[top:bottom, left:right]
-        if kind == BOX:
-            near, hit, face = _hit_box(field, origin[item], here)
-        elif kind == ELLIPSOID:
-            near, hit, face = _hit_ellipsoid(field, here)
-        else:
-            near, hit, face = _hit_cylinder(field, origin[item], here)
-        np.copyto(here, near, where=hit)
-        np.copyto(surface[top:bottom, left:right], face + np.int32(firsts[item]), where=hit)
-
-
-def _affine_fields(scaled: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Coefficients (N,3,7) of x, y and 1 in: direction D (3), D cross origin (3), D . origin.
-
-    The cross product is what keeps thin poles exact in float32: the discriminant |D|^2 (|o|^2 - 1) - (D . o)^2
-    cancels, while |D|^2 - |D x o|^2, equal to it by Lagrange's identity, does not.
-    """
-    direction = np.stack([scaled[:, 0], scaled[:, 1], -scaled[:, 2]], axis=1)
-    cross = np.cross(direction, origin[:, None, :])
-    dot = np.einsum("nck,nk->nc", direction, origin)
-    return np.concatenate([direction, cross, dot[:, :, None]], axis=2)
-
-
-def _hit_box(field: np.ndarray, origin: np.ndarray, limit: np.ndarray) -> Hit:
+def _hit_box(field: np.ndarray, origin: np.ndarray) -> Hit:
     inverse = np.float32(1.0) / field
     reach = np.abs(inverse)
-    inverse *= origin.astype(np.float32)[:, None, None]
+    inverse *= origin[:, None, None]
     near = -inverse
     near -= reach
     reach -= inverse
     enter = np.maximum(np.maximum(near[0], near[1]), near[2])
     leave = np.minimum(np.minimum(reach[0], reach[1]), reach[2])
-    hit = (enter < leave) & (enter < limit) & (enter > NEAR)
-    face = np.where(near[2] == enter, np.int32(2), (near[1] == enter).astype(np.int32))
-    return enter, hit, face
+    return enter, enter < leave, np.where(near[2] == enter, np.int32(2), (near[1] == enter).astype(np.int32))
 
 
-def _hit_ellipsoid(field: np.ndarray, limit: np.ndarray) -> Hit:
+def _hit_ellipsoid(field: np.ndarray, origin: np.ndarray) -> Hit:
     square = field[:6] * field[:6]
     length = square[0] + square[1] + square[2]
     root = length - (square[3] + square[4] + square[5])
-    hit = root > 0
-    np.maximum(root, 0, out=root)
-    enter = -(field[6] + np.sqrt(root)) / length
-    hit &= (enter < limit) & (enter > NEAR)
-    return enter, hit, np.int32(0)
+    return -(field[6] + np.sqrt(np.maximum(root, 0))) / length, root > 0, 0
 
 
-def _hit_cylinder(field: np.ndarray, origin: np.ndarray, limit: np.ndarray) -> Hit:
+def _hit_cylinder(field: np.ndarray, origin: np.ndarray) -> Hit:
     """Side (face 0) and caps (face 1) of a cylinder along its local y."""
     length = field[0] * field[0] + field[2] * field[2]
-    dot = field[6] - field[1] * np.float32(origin[1])
-    root = length - field[4] * field[4]
-    hit = root > 0
-    np.maximum(root, 0, out=root)
-    np.sqrt(root, out=root)
+    dot = field[6] - field[1] * origin[1]
+    square = length - field[4] * field[4]
+    root = np.sqrt(np.maximum(square, 0))
     inverse = np.float32(1.0) / field[1]
     reach = np.abs(inverse)
-    inverse *= np.float32(-origin[1])
-    side = -(dot + root) / length
-    cap = inverse - reach
-    enter = np.maximum(side, cap)
-    leave = np.minimum((root - dot) / length, inverse + reach)
-    hit &= (enter < leave) & (enter < limit) & (enter > NEAR)
-    return enter, hit, (cap > side).astype(np.int32)
+    inverse *= -origin[1]
+    side, cap = -(dot + root) / length, inverse - reach
+    enter, leave = np.maximum(side, cap), np.minimum((root - dot) / length, inverse + reach)
+    return enter, (square > 0) & (enter < leave), (cap > side).astype(np.int32)
 
 
-def _screen_bounds(rotation: np.ndarray, centre: np.ndarray, half: np.ndarray, grid: PixelGrid) -> np.ndarray:
-    """Pixel rectangles (N,4) left, right, top, bottom (half open) around the boxes; empty where nothing is in view."""
-    corners = centre[:, None, :] + (_CORNERS[None] * half[:, None, :]) @ rotation.transpose(0, 2, 1)
-    ahead = -corners[:, :, 2]
+_HIT = {BOX: _hit_box, ELLIPSOID: _hit_ellipsoid, CYLINDER: _hit_cylinder}
+
+
+def _screen_bounds(corners: np.ndarray, height: int, width: int, focal: float) -> np.ndarray:
+    """Pixel rectangles (N,4) left, right, top, bottom (half open) around boxes (N,8,3); empty where nothing is in view."""
     start, end = corners[:, _EDGES[:, 0]], corners[:, _EDGES[:, 1]]
     from_near, to_near = -start[:, :, 2] - NEAR, -end[:, :, 2] - NEAR
     crosses = from_near * to_near < 0
     share = np.where(crosses, from_near / np.where(crosses, from_near - to_near, 1.0), 0.0)
-    clipped = start + share[:, :, None] * (end - start)
-    points = np.concatenate([corners, clipped], axis=1)
-    used = np.concatenate([ahead >= NEAR, crosses], axis=1)
-    depth = np.where(used, -points[:, :, 2], 1.0)
-    column = points[:, :, 0] / depth * grid.focal + 0.5 * len(grid.x)
-    row = 0.5 * len(grid.y) - points[:, :, 1] / depth * grid.focal
-    bounds = [
-        np.where(used, column, np.inf).min(axis=1),
-        np.where(used, column, -np.inf).max(axis=1) + 1,
-        np.where(used, row, np.inf).min(axis=1),
-        np.where(used, row, -np.inf).max(axis=1) + 1,
-    ]
-    limits = (len(grid.x), len(grid.x), len(grid.y), len(grid.y))
-    return np.stack([np.clip(b, 0, n) for b, n in zip(bounds, limits, strict=True)], axis=1).astype(np.int64)
+    points = np.concatenate([corners, start + share[:, :, None] * (end - start)], axis=1)
+    used = np.concatenate([-corners[:, :, 2] >= NEAR, crosses], axis=1)
+    bounds = []
+    for along, count in ((points[:, :, 0], width), (-points[:, :, 1], height)):
+        pixel = along / np.where(used, -points[:, :, 2], 1.0) * focal + 0.5 * count
+        low, high = np.where(used, pixel, np.inf).min(axis=1), np.where(used, pixel, -np.inf).max(axis=1) + 1
+        bounds += [np.clip(low, 0, count), np.clip(high, 0, count)]
+    return np.stack(bounds, axis=1).astype(np.int64)

@@ -86,7 +86,7 @@ class _DenseLoss(torch.autograd.Function):
         differentiate = ctx.needs_input_grad[0]
         gradient, total = torch.zeros_like(small) if differentiate else None, small.new_zeros(())
         pixels = PIXELS_ON_CPU if small.device.type == "cpu" else PIXELS_ELSEWHERE
-        for images, rows, source, skip in bands(*mask.shape, small.shape[2], pixels):
+        for images, rows, source, skip in bands(len(mask), mask.shape[1], mask.shape[2], small.shape[2], pixels):
             part = small[images, :, source].detach().requires_grad_(differentiate)
             with torch.set_grad_enabled(differentiate):
                 full = upsample(part, rows.stop - rows.start, mask.shape[2], skip)

@@ -37,10 +37,9 @@ def inter_task(
         probabilities in a batch for all tasks".
     """
     if mode == "concat":
-        return (
-            divergence(torch.cat([*log_p.values()], 1), torch.cat([log_q[name] for name in log_p], 1), 1).sum() / pixels
-        )
-    return torch.stack([divergence(log_p[name], log_q[name], 1).sum() / pixels for name in log_p]).mean()
+        p, q = (torch.cat([maps[name] for name in log_p], 1) for maps in (log_p, log_q))
+        return divergence(p, q, 1, LOCAL).sum() / pixels
+    return torch.stack([divergence(log_p[name], log_q[name], 1, LOCAL).sum() / pixels for name in log_p]).mean()
 
 
 def intra_task(

@@ -5,9 +5,9 @@
 """
 
 from kdam_hf.hub.card import make_card
-from kdam_hf.hub.publish import Publication, make_publication, publish
+from kdam_hf.hub.publication import Publication, make_publication, publish, write_repository
 from kdam_hf.hub.record import Record, read_record
-from kdam_hf.hub.repository import write_repository
+from kdam_hf.hub.redact import redact
 from kdam_hf.hub.upload import check_repo_id, open_repository, upload
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "open_repository",
     "publish",
     "read_record",
+    "redact",
     "upload",
     "write_repository",
 ]

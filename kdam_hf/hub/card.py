@@ -1,123 +1,170 @@
-"""Model cards: the metadata that the Hub validates, and the page around the facts of a record."""
+"""Model cards: the metadata that the Hub validates, and a page of facts that says where something was not recorded.
+
+The sentences stand in card_template.md; they see redacted facts only.
+"""
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from kdam_hf.hub import card_facts as facts
-from kdam_hf.hub.record import Record
+from kdam_hf.hub.record import Record, scores_of
+from kdam_hf.hub.redact import redact
+from kdam_hf.metrics import PROTOCOLS, delta_m
 from kdam_hf.pipeline_kdam import TASK
-from kdam_hf.tasks import Task
+from kdam_hf.presets import PRESETS
+from kdam_hf.readout_kdam import Readout, readout_of
+from kdam_hf.tasks import Task, task_from_spec, with_boundaries
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PICTURE = "sample.png"
 UNKNOWN = "unknown"
+SETTINGS = {
+    "temperature": "Temperature T",
+    "beta": "Weight beta",
+    "scale_by_temperature_squared": "Multiplied by T²",
+    "inter": "Inter-task match",
+    "intra": "Intra-task match",
+    "teacher_views": "Fixed crops per image seen by the teacher",
+}
 
 
-def make_card(record: Record, repo_id: str, license: str = UNKNOWN, progress: str = "") -> ModelCard:
+def make_card(
+    record: Record, repo_id: str, license: str = UNKNOWN, has_picture: bool = False, progress: str = ""
+) -> ModelCard:
     """The card of a model.
 
     Args:
         record: what is known of it.
         repo_id: where it is published, `org/name`.
         license: identifier that the Hub knows, of the weights; it depends on the training data, so none is assumed.
+        has_picture: whether the repository holds `PICTURE`.
         progress: for a model that is still being trained, how far it is.
 
     Returns:
         A card whose metadata holds a `model-index` when there are scores.
     """
-    tasks = facts.tasks_of(record)
-    keys = facts.primary_keys(record, tasks)
+    facts = card_facts(record)
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(TEMPLATE.read_text()).render(
-        card_data=card_data(record, repo_id, license, tasks).to_yaml(),
-        name=repo_id.split("/")[-1],
+    environment.filters |= {"number": _number, "scaled": _scaled}
+    text = environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        facts,
+        card_data=card_data(facts, repo_id, license).to_yaml(),
         repo_id=repo_id,
-        role=_role(record),
-        synthetic=is_synthetic(record),
+        license=license,
+        picture=PICTURE if has_picture else None,
         progress=progress,
-        picture=PICTURE if record.picture else None,
-        picture_caption="Sample; the titles in the picture say what each cell shows.",
         pipeline=TASK,
-        tasks=facts.task_rows(tasks),
-        scores=facts.score_table(record, keys) if record.results else None,
-        score_note=facts.score_note(record, keys) if record.results else "",
-        further=facts.further_scores(record, keys),
-        cost=facts.cost_rows(record),
-        data=facts.data_lines(record),
-        training=facts.training_lines(record),
-        log=facts.log_table(record),
-        distillation=facts.distillation_lines(record),
-        limits=facts.limit_lines(record),
-        licence=_licence(license),
-        weights_sha256=record.weights_sha256,
-        provenance=_provenance(record),
+        protocol=PROTOCOLS.get(facts["meta"]["protocol"] or ""),
     )
     return ModelCard(text)
 
 
-def card_data(record: Record, repo_id: str, license: str, tasks: tuple[Task, ...]) -> ModelCardData:
+def card_facts(record: Record) -> dict[str, Any]:
+    """What the template says, without anything that `redact` takes out; in dicts of facts what is absent is None."""
+    results, teacher, baseline = (redact(side or {}) for side in (record.results, record.teacher, record.baseline))
+    sources = results.get("meta", {}), teacher.get("meta", {}), redact(record.settings or {})
+    meta, teacher_meta, settings = (defaultdict(lambda: None, facts) for facts in sources)
+    tasks = with_boundaries([task_from_spec(spec) for spec in record.config.tasks or []], meta["boundaries"])
+    scores = scores_of(results)
+    primary = {f"{task.name}/{task.primary_metric}": task for task in tasks}
+    shown = {key: task for key, task in primary.items() if key in scores}
+    columns = {"this model": scores, "same student, no teacher": scores_of(baseline), "teacher": scores_of(teacher)}
+    columns = {name: values for name, values in columns.items() if values or name == "this model"}
+    sizes = {"x".join(map(str, facts["gflops_size"] or ())) for facts in (meta, teacher_meta)}
+    return {
+        "record": record,
+        "config": record.config,
+        "meta": meta,
+        "teacher_meta": teacher_meta,
+        "settings": settings,
+        "tasks": tasks,
+        "outputs": {task.name: _output(task) for task in tasks},
+        "scores": scores,
+        "columns": list(columns),
+        "rows": {
+            f"{key} {'↑' if task.higher_is_better else '↓'}": [values.get(key, math.nan) for values in columns.values()]
+            for key, task in shown.items()
+        },
+        "further": {key: value for key, value in scores.items() if key not in shown},
+        "gain": _gain(scores, scores_of(baseline), shown),
+        "cost_sizes": ", ".join(sorted(sizes - {""})),
+        "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),
+        "words": SETTINGS,
+        "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
+        "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" else None,
+        "backbone_source": _backbone_source(settings),
+        "log": _log(record),
+    }
+
+
+def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardData:
     """Metadata of the card; values that are not finite are left out of the model-index."""
-    dataset, meta = facts.hub_dataset(record), record.meta
-    rooms = {task.name: task for task in tasks}
+    meta, tasks = facts["meta"], {task.name: task for task in facts["tasks"]}
     results = [
         EvalResult(
-            task_type=rooms[key.split("/")[0]].hub_task,
-            dataset_type=dataset or meta["data"],
+            task_type=tasks[key.split("/")[0]].hub_task,
+            dataset_type=facts["hub_dataset"] or meta["data"],
             dataset_name=meta["data"],
             dataset_split=meta["split"],
             metric_type=key.split("/")[1],
             metric_name=key,
             metric_value=round(value, 4),
         )
-        for key, value in record.scores.items()
-        if key.split("/")[0] in rooms and math.isfinite(value)
+        for key, value in facts["scores"].items()
+        if key.split("/")[0] in tasks and math.isfinite(value)
     ]
-    tags = ["kdam", "multi-task-learning", "dense-prediction", *rooms]
-    tags += ["knowledge-distillation"] if record.distilled else []
+    tags = ["kdam", "multi-task-learning", "dense-prediction", *tasks]
+    tags += ["knowledge-distillation"] if facts["record"].distilled else []
     return ModelCardData(
         license=license,
         library_name="transformers",
-        pipeline_tag=tasks[0].hub_task,
-        tags=tags + (["synthetic-data"] if is_synthetic(record) else []),
-        datasets=[dataset] if dataset else None,
-        base_model=facts.backbone_source(record),
+        pipeline_tag=facts["tasks"][0].hub_task,
+        tags=tags + (["synthetic-data"] if facts["synthetic"] else []),
+        datasets=[facts["hub_dataset"]] if facts["hub_dataset"] else None,
+        base_model=facts["backbone_source"],
         model_name=repo_id.split("/")[-1] if results else None,
         eval_results=results or None,
     )
 
 
-def is_synthetic(record: Record) -> bool:
-    """Whether it was trained on the rendered rooms."""
-    return "synthetic_rooms" in (record.meta.get("data"), (record.settings or {}).get("dataset"))
+def _output(task: Task) -> str:
+    """What a value of the task is, in words; a plain number has a unit."""
+    words = readout_of(task.spec()).words
+    return f"{words}, {task.unit}" if words == Readout.words and task.unit else words
 
 
-def _role(record: Record) -> str:
-    kind = "teacher (strong decoder)" if record.config.model_type.endswith("teacher") else "student (light decoder)"
-    how = {None: "of unrecorded training", "none": "trained on labels alone"}.get(
-        record.method, "distilled from a teacher"
-    )
-    return f"KDAM {kind}, {how},"
+def _gain(scores: dict[str, float], baseline: dict[str, float], shown: dict[str, Task]) -> float | None:
+    """delta_m over the undistilled student in percent; None unless every task has both scores."""
+    pairs = [(scores[key], baseline.get(key, 0.0), task.higher_is_better) for key, task in shown.items()]
+    known = pairs and all(reference > 0 and math.isfinite(value) for value, reference, _ in pairs)
+    return delta_m(pairs) if known else None
 
 
-def _licence(license: str) -> str:
-    stated = (
-        "The publisher states none for the weights: ask before you use them."
-        if license == UNKNOWN
-        else f"Weights: `{license}`, as stated by the publisher."
-    )
-    besides = (
-        "The terms of the training data, and of the backbone's weights, apply besides. The code files are Apache-2.0."
-    )
-    return f"{stated} {besides}"
+def _backbone_source(settings: dict[str, Any]) -> str | None:
+    """Hub id of the weights the backbone started from."""
+    name: str | None = settings.get("backbone_weights")
+    if name == "preset":
+        name = PRESETS[settings["preset"]].weights if settings.get("preset") in PRESETS else None
+    return None if name == "none" else name
 
 
-def _provenance(record: Record) -> list[str]:
-    meta: dict[str, Any] = record.meta
-    if not meta:
-        return ["No results.json was at hand: versions, hardware and date are not recorded."]
-    versions = ", ".join(f"{name} {version}" for name, version in meta.get("versions", {}).items())
-    return [f"Scored on {meta['date']}; {meta['hardware']}.", f"Versions: {versions or 'not recorded'}."]
+def _log(record: Record) -> list[dict[str, Any]]:
+    """Loss and its terms at the first and the last log line."""
+    lines = [line for line in record.log or [] if "loss" in line and "step" in line]
+    shown = lines[:1] + lines[1:][-1:]
+    hidden = {"epoch", "learning_rate", "grad_norm"}
+    return [{"step": line["step"], **{k: value for k, value in line.items() if k not in hidden}} for line in shown]
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _scaled(value: float | None, unit: float = 1) -> str:
+    return "not known" if value is None else f"{value / unit:.2f}"

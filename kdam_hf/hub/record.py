@@ -1,29 +1,28 @@
-"""What is known of a trained model: its configuration, scores, settings, log, and the models it is held against.
+"""What is known of a trained model: configuration, scores, settings, log, and the results shown beside its own.
 
-All of it is read from the model's folder and its neighbours; what is not there stays None, and the card says so.
+All of it is in the model's folder or in a file that the caller names; what is not there stays None, and the card says so.
 """
 
-import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdam_hf.configuration_kdam import KdamConfig
-from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.hub.remote_code import MODELS
+from kdam_hf.io import differences, file_sha256
 
-NO_PICTURE = Path("none")
-WEIGHTS, RESULTS, SHEET = "model.safetensors", "results.json", "contact_sheet.png"
-# What two scores must share to stand side by side, and what a student and its baseline must.
-SAME_SCORE = ("data", "split", "images", "protocol", "boundaries")
-SAME_TRAINING = ("kind", "parameters", "steps", "seed", "train_images")
+WEIGHTS, RESULTS = "model.safetensors", "results.json"
+# conditions that two scores must share to stand side by side
+SAME_SCORE = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
 Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Record:
-    """A trained model as its folder shows it.
+    """A trained model and the results it is shown beside.
 
     Args:
         folder: with model.safetensors and config.json.
@@ -32,10 +31,8 @@ class Record:
         results: results.json; None without scores.
         settings: keys that recipe and command line set.
         log: one dict per log line of the training.
-        teacher: results.json of the teacher; None if unknown.
-        baseline: results.json of the same student trained without a teacher; None if unknown.
-        latency_over_teacher: seconds per image over those of the teacher; None if nobody measured.
-        picture: a contact sheet; None for none.
+        teacher: results.json of the teacher.
+        baseline: results.json of the same student trained without a teacher.
     """
 
     folder: Path
@@ -46,8 +43,6 @@ class Record:
     log: list[dict[str, Any]] | None = None
     teacher: Results | None = None
     baseline: Results | None = None
-    latency_over_teacher: float | None = None
-    picture: Path | None = None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -55,13 +50,8 @@ class Record:
         return self.results["meta"] if self.results else {}
 
     @property
-    def scores(self) -> dict[str, float]:
-        """`task/metric` -> value."""
-        return values(self.results)
-
-    @property
     def method(self) -> str | None:
-        """Of distillation; `none` for labels alone, `unknown` for a teacher matched nobody says how, None if nothing tells."""
+        """Of distillation; `none` for labels alone, `unknown` for an unrecorded one, None if nothing tells."""
         settings = self.settings or {}
         recorded: str | None = self.meta.get("method", settings.get("method"))
         if recorded is None and self.settings is not None:
@@ -75,51 +65,48 @@ class Record:
 
 
 def read_record(
-    folder: Path,
-    teacher_results: Path | None = None,
-    baseline_results: Path | None = None,
-    picture: Path | None = None,
+    folder: str | Path, teacher_results: Path | None = None, baseline_results: Path | None = None
 ) -> Record:
-    """Read a folder that train.py or distill.py wrote.
+    """Read a folder that train.py or distill.py wrote, or a checkpoint of theirs.
 
     Args:
         folder: of the model.
-        teacher_results: results.json of its teacher; by default that of the folder the model learned from.
-        baseline_results: results.json of the student without a teacher; by default that of a neighbouring folder `none`,
-            as compare.py leaves them.
-        picture: a contact sheet; by default that of the comparison above the folder which this run belongs to;
-            `NO_PICTURE` for none.
+        teacher_results: results.json of its teacher.
+        baseline_results: results.json of the same student trained without a teacher.
 
     Raises:
         CheckpointError: no model, a file that does not hold what its name says, or results of other weights.
         KdamValueError: a file given is missing, or holds scores that cannot stand beside these.
     """
-    config = read_config(folder)
-    weights = sha256(folder / WEIGHTS)
-    results = _own_results(folder)
-    settings = _object((folder.parent if folder.name.startswith("checkpoint-") else folder) / "recipe.json")
-    if settings is None and results:
-        settings = results["meta"].get("recipe")
-    record = Record(folder, config, weights, results, settings, _log(folder))
-    if results is None:
-        return replace(record, picture=_picture(None, picture))
-    _check_own(record)
-    compared = _comparison(record)
-    return replace(
-        record,
-        teacher=_teacher(record, teacher_results),
-        baseline=_baseline(record, baseline_results),
-        latency_over_teacher=(compared or {}).get("meta", {}).get("latency_over_teacher"),
-        picture=_picture(folder.parent / SHEET if compared else None, picture),
-    )
+    folder = Path(folder)
+    record = Record(folder, _config(folder), file_sha256(folder / WEIGHTS), _object(folder / RESULTS), log=_log(folder))
+    if record.results is not None:
+        _check_own(record)
+    run = folder.parent if folder.name.startswith("checkpoint-") else folder
+    settings = _object(run / "recipe.json") or record.meta.get("recipe")
+    teacher = _beside(record, teacher_results, weights=list(filter(None, record.meta.get("teacher_sha256") or ())))
+    baseline = _beside(record, baseline_results, same=("kind", "parameters"))
+    return replace(record, settings=settings, teacher=teacher, baseline=baseline)
 
 
-def read_config(folder: Path) -> KdamConfig:
-    """The configuration of the model in a folder.
+def scores_of(results: Results | None) -> dict[str, float]:
+    """`task/metric` -> value, and totals such as delta_m."""
+    return {key: value for key, value in (results or {}).items() if key != "meta"}
 
-    Raises:
-        CheckpointError: config.json or model.safetensors is missing, or it is another kind of model.
-    """
+
+def _object(path: Path, error: type[KdamError] = CheckpointError) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as fault:
+        raise error(f"{path} is not valid JSON ({fault}); write it again, or remove it.") from fault
+    if not isinstance(content, dict):
+        raise error(f"{path} holds a {type(content).__name__}, not an object; write it again, or remove it.")
+    return content
+
+
+def _config(folder: Path) -> KdamConfig:
     content = _object(folder / "config.json")
     if content is None or not (folder / WEIGHTS).is_file():
         raise CheckpointError(
@@ -131,138 +118,46 @@ def read_config(folder: Path) -> KdamConfig:
     return config
 
 
-def values(results: Results | None) -> dict[str, float]:
-    """The scores of a results.json."""
-    return {key: value for key, value in (results or {}).items() if key != "meta"}
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); write it again, or remove it.") from error
-
-
-def _object(path: Path) -> dict[str, Any] | None:
-    content = _read(path)
-    if content is not None and not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; write it again, or remove it.")
-    return content
-
-
-def _own_results(folder: Path) -> Results | None:
-    results, where = _object(folder / RESULTS), folder / RESULTS
-    if results is not None and not isinstance(results.get("meta"), dict):
-        raise CheckpointError(
-            f"{where} holds no 'meta'; write it again with scripts/evaluate.py --model {folder} --output {where}."
-        )
-    return results
-
-
-def _given(path: Path) -> Results:
-    results = _read(path)
-    if not isinstance(results, dict) or not isinstance(results.get("meta"), dict):
-        raise KdamValueError(f"{path}: no results there; give the results.json of train.py, distill.py or evaluate.py.")
-    return results
-
-
 def _check_own(record: Record) -> None:
-    """Scores of another model, or of these weights before they changed, would be a lie on the card."""
-    where = record.folder / RESULTS
-    tasks = {key.split("/")[0] for key in record.scores if "/" in key}
+    """Refuse scores of other weights, or of these before they changed."""
+    results, where = record.results or {}, record.folder / RESULTS
+    again = f"score this model with scripts/evaluate.py --model {record.folder} --output {where}."
+    if not isinstance(results.get("meta"), dict):
+        raise CheckpointError(f"{where} holds no 'meta'; {again}")
     scored = record.meta.get("weights_sha256") or record.weights_sha256
+    tasks = {key.split("/")[0] for key in results if "/" in key}
     if scored != record.weights_sha256 or not tasks <= set(record.config.task_names):
-        raise CheckpointError(
-            f"{where} is the score of other weights or tasks than those in {record.folder}; "
-            f"score this model with scripts/evaluate.py --model {record.folder} --output {where}."
-        )
+        raise CheckpointError(f"{where} is the score of other weights or tasks than those in {record.folder}; {again}")
 
 
 def _log(folder: Path) -> list[dict[str, Any]] | None:
     """The log lines of the training: of the folder, or of its newest checkpoint."""
-    checkpoints = [path for path in folder.glob("checkpoint-*/trainer_state.json") if _step(path) is not None]
-    for path in [folder / "trainer_state.json", *sorted(checkpoints, key=_step, reverse=True)]:
-        state = _object(path)
+    steps = {path.name.removeprefix("checkpoint-"): path for path in folder.glob("checkpoint-*")}
+    newest = [steps[step] for step in sorted(filter(str.isdigit, steps), key=int, reverse=True)]
+    for path in (folder, *newest):
+        state = _object(path / "trainer_state.json")
         if state is not None:
             history: list[dict[str, Any]] = state.get("log_history", [])
             return history
     return None
 
 
-def _step(path: Path) -> Any:
-    number = path.parent.name.removeprefix("checkpoint-")
-    return int(number) if number.isdigit() else None
-
-
-def _picture(sheet: Path | None, given: Path | None) -> Path | None:
-    """The picture given, or the sheet of the comparison; any other lying about may show what nobody meant to publish."""
-    if given == NO_PICTURE:
+def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights: Sequence[str] = ()) -> Results | None:
+    """Results to stand beside the model's own: under the same conditions, with the `same` facts, of one of the `weights`."""
+    if path is None:
         return None
-    if given is not None:
-        if not given.is_file():
-            raise KdamValueError(
-                f"{given}: no such picture; give a PNG or JPEG, such as one of predict.py or compare.py, or none."
-            )
-        return given
-    return sheet if sheet is not None and sheet.is_file() else None
-
-
-def _teacher(record: Record, given: Path | None) -> Results | None:
-    """Scores of the teacher, from the file given or from the folder the student learned from."""
-    if given is not None:
-        return _comparable(record, given, SAME_SCORE)
-    names, hashes = (record.meta.get(key) or [] for key in ("teacher", "teacher_sha256"))
-    if len(names) != 1 or not (Path(names[0]) / RESULTS).is_file():
-        return None
-    weights = Path(names[0]) / WEIGHTS
-    if not weights.is_file() or [sha256(weights)] != hashes:
-        return None  # retrained since
-    return _comparable(record, Path(names[0]) / RESULTS, SAME_SCORE, optional=True)
-
-
-def _baseline(record: Record, given: Path | None) -> Results | None:
-    """Scores of the same student without a teacher, from the file given or from a neighbour."""
-    if given is not None:
-        return _comparable(record, given, (*SAME_SCORE, "kind", "parameters"))
-    if not record.distilled:
-        return None
-    for name in ("none", f"none-seed{record.meta.get('seed')}"):
-        path = record.folder.parent / name / RESULTS
-        if path.is_file() and _given(path)["meta"].get("method") == "none":
-            found = _comparable(record, path, (*SAME_SCORE, *SAME_TRAINING), optional=True)
-            if found is not None:
-                return found
-    return None
-
-
-def _comparable(record: Record, path: Path, keys: tuple[str, ...], optional: bool = False) -> Results | None:
-    other = _given(path)
-    different = [key for key in keys if other["meta"].get(key) != record.meta.get(key)]
-    if not different:
-        return other
-    if optional:
-        return None
-    key = different[0]
-    raise KdamValueError(
-        f"{path} has {key} {other['meta'].get(key)}, the model {record.meta.get(key)}; scores stand side by side only on the "
-        "same images under the same protocol. Score both with scripts/evaluate.py on one split."
-    )
-
-
-def _comparison(record: Record) -> Results | None:
-    """What compare.py left of these very weights above the model's folder; None if they are not among those compared."""
-    summary = _read(record.folder.parent / RESULTS)
-    for entry in summary.values() if isinstance(summary, dict) else ():
-        if not isinstance(entry, dict) or not isinstance(entry.get("meta"), dict):
-            continue
-        if any(run["meta"].get("weights_sha256") == record.weights_sha256 for run in (entry, *entry.get("runs", ()))):
-            return entry
-    return None
+    other = _object(path, KdamValueError)
+    if other is None or not isinstance(other.get("meta"), dict):
+        raise KdamValueError(f"{path}: no results there; give the results.json of train.py, distill.py or evaluate.py.")
+    there = {key: other["meta"].get(key) for key in (*SAME_SCORE, *same)}
+    here = {key: record.meta.get(key) for key in there}
+    scored = other["meta"].get("weights_sha256")
+    if scored and weights and scored not in weights:
+        there["weights_sha256"], here["weights_sha256"] = scored, weights[0]
+    different = differences(there, here)
+    if different:
+        raise KdamValueError(
+            f"{path} does not fit {record.folder / RESULTS} (there -> here): {'; '.join(different)}. Scores stand side by side "
+            "only on the same images under the same protocol; score both with scripts/evaluate.py."
+        )
+    return other

@@ -1,30 +1,28 @@
-"""One commit on the Hub, and what to do when it fails.
+"""One commit on the Hub. Whatever the client raises becomes one `HubError` with the repository, the cause and the remedy.
 
-Whatever the client raises becomes one `HubError` that names the repository, the cause and the remedy. Nothing becomes
-visible before the commit, so a failure up to there may be answered by running the same command again; weights that arrived
-before are not sent twice. After it only the tag can fail, which is said apart.
+Nothing is visible before the commit, so the same command may be run again; weights that arrived are not sent twice. After
+it only the tag can fail, which is said apart.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
 from kdam_hf.errors import HubError, KdamValueError
-from kdam_hf.hub.repository import Files
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 AGAIN = "run the same command again; nothing is visible before the commit, and what has arrived is not sent twice"
+LOGIN = "log in with `hf auth login`, or set HF_TOKEN to one with the right to write"
+REMEDIES = {
+    401: f"the token is missing or not valid (401); {LOGIN}.",
+    403: "the token may not write there (403); ask for the role, use a token with the right to write, or another repo_id.",
+    404: "no such repository, or this token may not see it (404); check the spelling, or create it first.",
+}
 
 
 def check_repo_id(repo_id: str) -> str:
@@ -47,11 +45,7 @@ def check_repo_id(repo_id: str) -> str:
 
 
 def check_tag(tag: str | None) -> None:
-    """Refuse what is no name of a tag.
-
-    Raises:
-        KdamValueError: other characters.
-    """
+    """Raise KdamValueError for what is no name of a tag."""
     if tag is not None and not TAG.fullmatch(tag):
         raise KdamValueError(f"revision {tag!r}; expected a name of letters, digits, '.', '_' and '-', such as v1.")
 
@@ -71,20 +65,15 @@ def open_repository(repo_id: str, private: bool = False, token: str | None = Non
     with explained(repo_id):
         # None leaves it to the organisation, whose default may be private
         api.create_repo(repo_id, private=private or None, exist_ok=True)
-        seen = api.model_info(repo_id).private if private else True
-    if not seen:
-        raise HubError(
-            f"{repo_id} exists and is public, but it shall be private; nothing was uploaded. Make it private in its settings "
-            "on the Hub, or choose another name."
-        )
+        if private and not api.model_info(repo_id).private:
+            raise HubError(
+                f"{repo_id} exists and is public, but private was asked for; nothing was uploaded. Make it private in its "
+                "settings on the Hub, or choose another name."
+            )
 
 
 def upload(
-    repo_id: str,
-    files: Files,
-    message: str,
-    tag: str | None = None,
-    token: str | None = None,
+    repo_id: str, files: Mapping[str, bytes | Path], message: str, tag: str | None = None, token: str | None = None
 ) -> str:
     """Put all files into the repository by one commit.
 
@@ -105,11 +94,12 @@ def upload(
     check_tag(tag)
     api = HfApi(token=token)
     with explained(repo_id):
-        tags = {ref.name for ref in api.list_repo_refs(repo_id).tags} if tag else set()
-        if tag in tags:
+        if tag and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
             raise HubError(f"{repo_id} has a tag {tag} already, and a tag does not move; choose another --revision.")
-        operations = [CommitOperationAdd(name, _source(content)) for name, content in files.items()]
-        commit: CommitInfo = api.create_commit(repo_id, operations, commit_message=message)
+        # a str is a path to the client
+        sources = {name: str(content) if isinstance(content, Path) else content for name, content in files.items()}
+        operations = [CommitOperationAdd(name, source) for name, source in sources.items()]
+        commit = api.create_commit(repo_id, operations, commit_message=message)
     if tag is not None:
         alone = f"set the tag with `hf repos tag create {repo_id} {tag} --revision {commit.oid}`"
         with explained(f"{repo_id}: committed as {commit.oid}, but the tag {tag} failed", alone):
@@ -133,34 +123,22 @@ def explained(what: str, again: str = AGAIN) -> Iterator[None]:
         raise HubError(f"{what}: {_remedy(error, again)}") from error
 
 
-def _source(content: bytes | Path) -> bytes | str:
-    return content if isinstance(content, bytes) else str(content)
-
-
 def _remedy(error: Exception, again: str) -> str:
-    """What happened, and what to do."""
-    chain = [error]
+    chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)  # type: ignore[arg-type]
-    first = (str(error).strip().splitlines() or ["no more is known"])[0].rstrip(".")
+        chain.append(cause)
     if any(isinstance(e, OfflineModeIsEnabled) for e in chain):
         return "the Hub is switched off by HF_HUB_OFFLINE; unset it to publish, or use --dry_run DIR."
     if any(isinstance(e, LocalTokenNotFoundError) for e in chain):
-        return "no token on this machine; log in with `hf auth login`, or set HF_TOKEN to one with the right to write."
+        return f"no token on this machine; {LOGIN}."
     status = next((e.response.status_code for e in chain if isinstance(e, HfHubHTTPError)), None)
-    if status == 401:
-        return (
-            "the token is missing or not valid (401); log in with `hf auth login`, or set HF_TOKEN to one with the right to "
-            "write."
-        )
-    if status == 403:
-        return "the token may not write there (403); ask for the role, use a token with the right to write, or another repo_id."
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
-        return "no such repository, or this token may not see it (404); check the spelling, or create it first."
-    if "metadata" in first.lower():
-        return f"the Hub refuses the card's metadata: {' '.join(str(error).split())}. Give a --license it knows."
+    if status in REMEDIES:
+        return REMEDIES[status]
+    text = " ".join(str(error).split()).rstrip(".") or "no more is known"
+    if "metadata" in text.lower():
+        return f"the Hub refuses the card's metadata: {text}. Give a --license it knows."
     where = f" ({status})" if status else ""
     return (
-        f"the Hub could not be reached or the upload was interrupted{where}: {type(chain[-1]).__name__}: {first}. Check the "
+        f"the Hub could not be reached or the upload was interrupted{where}: {type(chain[-1]).__name__}: {text}. Check the "
         f"network and {again}."
     )

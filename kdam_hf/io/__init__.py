@@ -1,14 +1,18 @@
-"""Files and what they came from: atomic writes, and one fingerprint that says whether two things are the same."""
+"""Files and what they came from: atomic writes, locks, and one fingerprint that says whether two things are the same."""
 
-from kdam_hf.io.atomic import replacing, sync, write_json, write_text
+from kdam_hf.io.atomic import discard, replacing, restore_replaced, sync, write_json, write_text
 from kdam_hf.io.fingerprint import differences, file_sha256, flatten, lines_sha256, tensors_sha256
+from kdam_hf.io.lock import exclusive
 
 __all__ = [
     "differences",
+    "discard",
+    "exclusive",
     "file_sha256",
     "flatten",
     "lines_sha256",
     "replacing",
+    "restore_replaced",
     "sync",
     "tensors_sha256",
     "write_json",

@@ -10,29 +10,51 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place when the block ends without an error.
+def replacing(path: str | Path, partial: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; sync it and rename it into place when the block ends without an error.
 
     Args:
-        path: the file or folder to make. A file there is replaced; a folder there must be empty or absent.
+        path: the file or folder to make. What is there is replaced; a folder is moved to `.NAME.replaced` first, and
+            `restore_replaced` puts it back if the process was killed in between.
+        partial: the temporary path, where other processes must know it; chosen by default.
 
     Yields:
         A path that does not exist yet. On an error whatever was written there is removed.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    partial = partial or final.with_name(f".{final.name}.{os.getpid()}.partial")
+    discard(partial)
     try:
         yield partial
-        for part in (*(p for p in partial.rglob("*") if p.is_file()), partial):
+        for part in (*partial.rglob("*"), partial):
             sync(part)
+        old = _replaced(final)
+        if final.is_dir():
+            discard(old)
+            os.rename(final, old)
         os.replace(partial, final)
         sync(final.parent)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        discard(old)
+    except BaseException:
+        discard(partial, ignore_errors=True)
+        raise
+
+
+def restore_replaced(path: str | Path) -> None:
+    """Put back, or remove, what `replacing` had moved aside when its process was killed."""
+    final = Path(path)
+    if _replaced(final).exists() and not final.exists():
+        os.rename(_replaced(final), final)
+    discard(_replaced(final))
+
+
+def discard(path: Path, ignore_errors: bool = False) -> None:
+    """Remove a file or a folder with its content, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -53,3 +75,7 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _replaced(final: Path) -> Path:
+    return final.with_name(f".{final.name}.replaced")

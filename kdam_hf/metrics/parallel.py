@@ -18,6 +18,7 @@ def in_processes(
     num_proc: int,
     initializer: Callable[..., None] | None = None,
     initargs: tuple[Any, ...] = (),
+    context: Any = None,
 ) -> Iterator[Result]:
     """`work(item)` for every item, in the order of the items.
 
@@ -28,6 +29,7 @@ def in_processes(
             must guard its entry with `if __name__ == "__main__"`. 1 works in this process and starts none.
         initializer: called once in each of them.
         initargs: its arguments.
+        context: of `multiprocessing`, from which they are started; the default one for None.
 
     Raises:
         KdamValueError: num_proc < 1.
@@ -40,7 +42,7 @@ def in_processes(
         return
     begun = 0
     try:
-        with ProcessPoolExecutor(num_proc, initializer=initializer, initargs=initargs) as pool:
+        with ProcessPoolExecutor(num_proc, context, initializer, initargs) as pool:
             under_way: deque[Future[Result]] = deque()
             for item in items:
                 begun += 1

@@ -22,9 +22,7 @@ from kdam_hf.tasks.labels import FloatMap, Label, LabelKind
 
 KINDS: dict[str, type["Task"]] = {}
 """Every kind of task, by the `kind` of its class."""
-NAMED: dict[str, type["Task"]] = dict.fromkeys(
-    ("semseg", "human_parts", "saliency", "depth", "normals", "edge")  # type: ignore[arg-type]
-)
+NAMED: dict[str, Any] = dict.fromkeys(("semseg", "human_parts", "saliency", "depth", "normals", "edge"))
 """The class of every task by its name, in canonical order, which every list of tasks follows; new ones come last."""
 
 
@@ -61,8 +59,8 @@ class Task(ABC):
         super().__init_subclass__(**kwargs)
         if "kind" in vars(cls):
             KINDS[cls.kind] = cls
-            if isinstance(vars(cls).get("name"), str):
-                NAMED[cls.name] = cls
+            if isinstance(name := vars(cls).get("name"), str):
+                NAMED[name] = cls
 
     @property
     @abstractmethod

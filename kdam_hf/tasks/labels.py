@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,14 +20,6 @@ from kdam_hf.metrics.base import IGNORE_INDEX
 from kdam_hf.tasks.statistics import LabelStatistics
 
 Label = NDArray[Any]
-
-
-class Named(Protocol):
-    """A task, or a kind of label: what an error message calls by its name."""
-
-    @property
-    def name(self) -> str:
-        """E.g. `depth`."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +79,17 @@ class LabelKind(ABC):
         facts = LabelStatistics(images=1, pixels=valid.size, valid=int(valid.sum()))
         return replace(facts, **self._value_statistics(label[valid])) if facts.valid else facts
 
-    @abstractmethod
     def _value_statistics(self, values: Label) -> dict[str, Any]:
         """`counts`, or `lowest` and `highest`, of at least one valid value."""
+        return {"lowest": float(values.min()), "highest": float(values.max())}
 
     def hflip(self, label: Label) -> Label:
         """Mirror a raw label left to right."""
-        return label[:, ::-1]
+        return self.mirror_values(label[:, ::-1])
+
+    def mirror_values(self, label: Label) -> Label:
+        """Correct the values of a raw label whose grid was mirrored left to right."""
+        return label
 
     def rescale(self, label: Label, scale: float) -> Label:
         """Correct the values (not the grid) of a raw label for an image enlarged by `scale`."""
@@ -102,6 +98,14 @@ class LabelKind(ABC):
     @abstractmethod
     def to_tensor(self, label: Label) -> Tensor:
         """Raw label -> tensor label."""
+
+    def _expect_2d(self, array: Label, where: str) -> Label:
+        if array.ndim != 2:
+            raise DataIntegrityError(
+                f"{where}: {self.name} map has shape {array.shape}; expected one channel (H, W). "
+                "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
+            )
+        return array
 
     # ---- storage ----------------------------------------------------------------------------------------------------
 
@@ -128,11 +132,7 @@ class LabelKind(ABC):
 
 @dataclass(frozen=True)
 class ClassMap(LabelKind):
-    """One class id per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored.
-
-    Args:
-        classes: their number.
-    """
+    """One of `classes` ids per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored."""
 
     classes: int
 
@@ -145,7 +145,7 @@ class ClassMap(LabelKind):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """Integer ids; `ignore_index` of the dataset becomes 255, `first_id` (0 unless stated) the id of the first class."""
-        array = expect_2d(array, self, where)
+        array = self._expect_2d(array, where)
         if array.dtype.kind not in "iu":
             raise DataIntegrityError(f"{where}: {self.name} label is {array.dtype}; expected integer class ids.")
         ignore, first = options.get("ignore_index", IGNORE_INDEX), options.get("first_id", 0)
@@ -187,7 +187,7 @@ class Mask(LabelKind):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """Two conventions: {0, 1} with `ignore_index`, or an 8-bit mask {0, 255} in which 255 is the foreground."""
-        array = expect_2d(array, self, where)
+        array = self._expect_2d(array, where)
         values = {float(v) for v in np.unique(array)}
         foreground = self.foreground(values, options)
         ignore = None if foreground == IGNORE_INDEX else options.get("ignore_index", IGNORE_INDEX)
@@ -261,16 +261,14 @@ class FloatMap(LabelKind):
         finite: NDArray[np.bool_] = np.isfinite(label)
         return np.asarray(finite if self.channels == 1 else finite.all(-1))
 
-    def _value_statistics(self, values: Label) -> dict[str, Any]:
-        return {"lowest": float(values.min()), "highest": float(values.max())}
-
-    def hflip(self, label: Label) -> Label:
-        """Mirror the grid, and the values of `mirrored` channels."""
+    def mirror_values(self, label: Label) -> Label:
+        """Other signs in `mirrored` channels."""
         if not self.mirrored:
-            return label[:, ::-1]
-        signs = np.ones(self.channels, label.dtype)
-        signs[list(self.mirrored)] = -1
-        return label[:, ::-1] * (signs if self.channels > 1 else signs[0])
+            return label
+        label = label.copy()
+        for values in (label[..., channel] for channel in self.mirrored) if self.channels > 1 else (label,):
+            np.negative(values, out=values)
+        return label
 
     def rescale(self, label: Label, scale: float) -> Label:
         """Values times scale ** scaling."""
@@ -301,7 +299,7 @@ class Metres(FloatMap):
         `max_depth` is the largest depth the sensor can report, in metres; without it, floats above 655.35 are taken for
         millimetres by mistake, since no 16-bit file could hold them in centimetres.
         """
-        array = expect_2d(array, self, where)
+        array = self._expect_2d(array, where)
         if array.dtype == np.uint8:
             raise DataIntegrityError(
                 f"{where}: {self.name} is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy)."
@@ -361,11 +359,17 @@ class Vectors(FloatMap):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5, and black, are invalid."""
-        vectors = stored_vectors(array, self, where)
+        if array.ndim != 3 or array.shape[-1] != self.channels or (array.dtype.kind != "f" and array.dtype != np.uint8):
+            raise DataIntegrityError(
+                f"{where}: {self.name} are {array.dtype} {array.shape}; expected uint8 or floats in [-1, 1], of shape "
+                f"(H, W, {self.channels})."
+            )
+        vectors = array.astype(np.float32)
+        if array.dtype == np.uint8:
+            vectors = vectors * np.float32(2 / 255) - 1
+            vectors[(array == 0).all(-1)] = 0
         if not np.isfinite(vectors).all():
             raise DataIntegrityError(f"{where}: {self.name} hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
-        if array.dtype == np.uint8:
-            vectors[(array == 0).all(-1)] = 0
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         self._check_lengths(length[length >= 0.5], array.dtype == np.uint8, where)
         return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
@@ -410,26 +414,6 @@ class Vectors(FloatMap):
     def to_file(self, label: Label, where: str) -> Label:
         """8-bit RGB, n = 2 v / 255 - 1: within 0.4 degrees."""
         return np.rint((label + 1) * 127.5).astype(np.uint8)
-
-
-def expect_2d(array: Label, named: Named, where: str) -> Label:
-    """The array as (H, W), or an error that names the file."""
-    if array.ndim != 2:
-        raise DataIntegrityError(
-            f"{where}: {named.name} map has shape {array.shape}; expected one channel (H, W). "
-            "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
-        )
-    return array
-
-
-def stored_vectors(array: Label, named: Named, where: str) -> NDArray[np.float32]:
-    """Vectors of a file, 8-bit or float, as float32 (H, W, 3), of whatever length."""
-    if array.ndim != 3 or array.shape[-1] != 3:
-        raise DataIntegrityError(f"{where}: {named.name} have shape {array.shape}; expected (H, W, 3).")
-    if array.dtype.kind != "f" and array.dtype != np.uint8:
-        raise DataIntegrityError(f"{where}: {named.name} are {array.dtype}; expected uint8 or float in [-1, 1].")
-    vectors = array.astype(np.float32)
-    return vectors * np.float32(2 / 255) - 1 if array.dtype == np.uint8 else vectors
 
 
 def _float_tensor(array: Label) -> Tensor:

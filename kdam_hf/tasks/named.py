@@ -42,7 +42,8 @@ def task_class(name: str) -> type[Task]:
     """
     if NAMED.get(name) is None:
         raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
-    return NAMED[name]
+    found: type[Task] = NAMED[name]
+    return found
 
 
 def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = None) -> Task:

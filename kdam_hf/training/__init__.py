@@ -1,7 +1,8 @@
 """Training on the Hugging Face `Trainer`: supervised multi-task training and distillation.
 
 `MultiTaskTrainer` trains teachers, baselines and single-task models; `DistillationTrainer` adds a `FrozenTeacher` and a
-`Method` of distillation; `fill_cache` stores what the teacher predicts, to be replayed beside the crops. `parse_recipe`
+`Method` of distillation; `fill_cache` stores what the teacher predicts, to be replayed beside the crops. `build_run` and
+`execute` are the two halves of a script, `parse_recipe`
 reads a YAML recipe plus command line, `evaluate_model` scores a model with streaming metrics, `write_results` leaves the
 flat results.json.
 """
@@ -14,17 +15,19 @@ from kdam_hf.training.arguments import (
     SourceArguments,
     StudentArguments,
 )
+from kdam_hf.training.distillation_trainer import DistillationTrainer
 from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.fill_teacher_cache import fill_cache
 from kdam_hf.training.pretrained import load_backbone_weights, load_model
 from kdam_hf.training.recipes import parse_recipe, run_command
 from kdam_hf.training.report import describe_model, write_results
-from kdam_hf.training.runs import Run, finish, prepare
+from kdam_hf.training.runs import Run, build_run, execute
 from kdam_hf.training.teacher import FrozenTeacher, load_teacher
-from kdam_hf.training.teacher_cache import TaughtDataset, TeacherCache
-from kdam_hf.training.teacher_caching import fill_cache
-from kdam_hf.training.trainer import DistillationTrainer, MultiTaskTrainer
+from kdam_hf.training.teacher_cache import CachedTeacherDataset, TeacherCache
+from kdam_hf.training.trainer import MultiTaskTrainer
 
 __all__ = [
+    "CachedTeacherDataset",
     "DataArguments",
     "DistillationArguments",
     "DistillationTrainer",
@@ -35,17 +38,16 @@ __all__ = [
     "Run",
     "SourceArguments",
     "StudentArguments",
-    "TaughtDataset",
     "TeacherCache",
+    "build_run",
     "describe_model",
     "evaluate_model",
+    "execute",
     "fill_cache",
-    "finish",
     "load_backbone_weights",
     "load_model",
     "load_teacher",
     "parse_recipe",
-    "prepare",
     "run_command",
     "write_results",
 ]

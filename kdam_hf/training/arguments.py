@@ -12,7 +12,7 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import check_repo_id
 
 PRECISIONS = ("auto", "bf16", "fp32")
-CACHE_DTYPES = ("fp16", "uint8", "fp32")
+CACHE_DTYPES = ("fp16", "fp32")
 # Others would publish optimizer state, which is a pickle.
 HUB_STRATEGIES = ("end", "every_save")
 
@@ -92,9 +92,7 @@ class DistillationArguments:
     teacher_cache: str | None = _field(
         None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
     )
-    teacher_cache_dtype: str = _field(
-        "fp16", "of the cache: fp16, uint8 (8-bit log-probabilities for tasks with class logits, else fp16) or fp32"
-    )
+    teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
     method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
     temperature: float = _field(8.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
@@ -114,11 +112,6 @@ class DistillationArguments:
                 raise KdamValueError(f"{name} is {getattr(self, name)}; expected at least 1, or leave it out.")
         if self.teacher_cache is not None and self.teacher_views is None:
             raise KdamValueError("teacher_cache needs teacher_views: how many fixed crops of each image it holds.")
-        if self.teacher_cache_dtype == "uint8" and self.method == "cwd":
-            raise KdamValueError(
-                "teacher_cache_dtype uint8 keeps probabilities over classes, but cwd compares raw logits over pixels; "
-                "use fp16."
-            )
 
 
 @dataclass
@@ -151,6 +144,7 @@ class KdamTrainingArguments(TrainingArguments):
     resume_from_checkpoint: str | None = _field(
         None, "a checkpoint folder, or 'last' for the newest in output_dir if there is one"
     )
+    logging_nan_inf_filter: bool = _field(False, "kept off: a loss that is not finite ends the training")
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
     dataloader_num_workers: int = _field(0, "worker processes that load data, and count in evaluation on a GPU")
@@ -161,8 +155,6 @@ class KdamTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Fill in what depends on other fields."""
-        if self.full_determinism:  # before anything asks the device: cuBLAS reads it once
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:

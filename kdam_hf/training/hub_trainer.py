@@ -6,14 +6,15 @@ deleted by the next one; an upload that fails during the training is reported an
 """
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.hub import make_publication, open_repository, upload
-from kdam_hf.training.sealed_trainer import SealedTrainer
+from kdam_hf.training.resumable_trainer import ResumableTrainer
 
 
-class PublishingTrainer(SealedTrainer):
+class PublishingTrainer(ResumableTrainer):
     """Replaces how `Trainer` pushes; see `KdamTrainingArguments` for the keys."""
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -28,14 +29,14 @@ class PublishingTrainer(SealedTrainer):
             private = self.args.hub_private_repo if private is None else private
             open_repository(self.args.hub_model_id or "", bool(private), token or self.args.hub_token)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Publish a checkpoint's model, with a card that says how far the training is."""
-        if self.args.hub_strategy == "end" or not self.is_world_process_zero():
+    def publish_checkpoint(self, folder: Path) -> None:
+        """Publish a checkpoint's model, if asked for, with a card that says how far the training is."""
+        if self.args.hub_strategy == "end":
             return
         step = self.state.global_step
         progress = f"Still in training: step {step} of {self.state.max_steps}, not scored yet."
         try:
-            self._publish(checkpoint_folder, f"Training in progress, step {step}", progress, self.args.hub_token)
+            self._publish(str(folder), f"Training in progress, step {step}", progress, self.args.hub_token)
         except HubError as error:
             warnings.warn(f"{error} Training goes on; the next checkpoint is pushed again.", stacklevel=2)
 
@@ -47,7 +48,7 @@ class PublishingTrainer(SealedTrainer):
         revision: str | None = None,
         **kwargs: Any,
     ) -> str | None:
-        """Publish what is in output_dir, with the scores of results.json where `finish` has left them.
+        """Publish what is in output_dir, with the scores of results.json where `execute` has left them.
 
         Args:
             commit_message: of the commit.

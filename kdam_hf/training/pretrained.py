@@ -4,10 +4,11 @@ The library no longer loads backbone weights for a composite model, and a key th
 behind with no more than a warning. Here anything missing is an error.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
@@ -16,11 +17,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
 from kdam_hf.errors import BackboneWeightsError, CheckpointError
+from kdam_hf.io import file_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
-from kdam_hf.weights_kdam import find_weights
+from kdam_hf.weights_kdam import find_weights, refuse_incomplete, refuse_non_finite
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
 FRESH = ("hidden_states_norms.",)
+_REMEDY = "Give a folder that train.py or distill.py wrote, or a hub id."
 
 
 def read_backbone_config(name_or_path: str, out_indices: list[int]) -> dict[str, Any]:
@@ -62,29 +65,16 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
             name_or_path, config=config, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise BackboneWeightsError(f"{name_or_path}: the weights cannot be read: {first_line(error)}") from error
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith(FRESH))
-    source, target = loaded.state_dict(), backbone.state_dict()
-    absent = sorted(set(target) - set(source))
-    reshaped = sorted(key for key in set(target) & set(source) if target[key].shape != source[key].shape)
-    broken = sorted(key for key, value in source.items() if value.is_floating_point() and not value.isfinite().all())
-    for problem, keys in (
-        ("missing from the checkpoint", missing),
-        ("unknown to the checkpoint's architecture", absent),
-        ("of another shape", reshaped),
-        ("not finite", broken),
-    ):
-        if keys:
-            raise BackboneWeightsError(
-                f"{name_or_path}: {len(keys)} of {len(target)} backbone weights are {problem}: {', '.join(keys[:5])}"
-                f"{' ...' if len(keys) > 5 else ''}. The backbone would have been left untrained; "
-                "choose the preset these weights belong to."
-            )
-    backbone.load_state_dict(source)
-    wrong = [key for key, value in backbone.state_dict().items() if not torch.equal(value.cpu(), source[key])]
-    if wrong:
-        raise BackboneWeightsError(f"{name_or_path}: {', '.join(wrong[:5])} did not take the loaded value.")
+        missing = [key for key in info["missing_keys"] if not key.startswith(FRESH)]
+        # what is left over is the classification head
+        refuse_incomplete(name_or_path, info | {"missing_keys": missing, "unexpected_keys": []})
+        refuse_non_finite(name_or_path, loaded.state_dict())
+        backbone.load_state_dict(loaded.state_dict())
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BackboneWeightsError(
+            f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained: {_words(error)} "
+            "Choose the preset these weights belong to."
+        ) from error
 
 
 def _backbone_config(name_or_path: str, out_indices: list[int]) -> Any:
@@ -94,7 +84,7 @@ def _backbone_config(name_or_path: str, out_indices: list[int]) -> Any:
         config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices, trust_remote_code=False)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise BackboneWeightsError(
-            f"no backbone at {name_or_path!r}: {first_line(error)} "
+            f"no backbone at {name_or_path!r}: {_words(error)} "
             "Give the hub id or folder of a checkpoint with config.json and model.safetensors."
         ) from error
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
@@ -111,45 +101,43 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         CheckpointError: nothing there, another kind of model, a config that cannot be meant, no safetensors, or weights that
             are missing, left over, of another shape or not finite.
     """
-    refuse_mistyped_folder(name_or_path)
     classes: dict[str, type[KdamPreTrainedModel]] = {c.config_class.model_type: c for c in (KdamTeacher, KdamStudent)}
-    try:
+    with _named(name_or_path):
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"no model at {name_or_path!r}: {first_line(error)} "
-            "Give a folder that train.py or distill.py wrote, or a hub id."
-        ) from error
-    kind = facts.get("model_type")
-    if kind not in classes:
-        raise CheckpointError(f"{name_or_path} is a {kind}; expected {' or '.join(classes)}.")
-    try:
-        config = classes[kind].config_class.from_dict(facts)
-    except (ValueError, TypeError, StrictDataclassError) as error:
-        raise CheckpointError(f"{name_or_path}: config.json cannot be used: {' '.join(str(error).split())}") from error
-    try:
-        return classes[kind].from_pretrained(name_or_path, config=config)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{name_or_path}: the weights cannot be used: {first_line(error)}") from error
+        kind = facts.get("model_type")
+        if kind not in classes:
+            raise CheckpointError(f"{name_or_path} is a {kind}; expected {' or '.join(classes)}.")
+        return classes[kind].from_pretrained(name_or_path, config=classes[kind].config_class.from_dict(facts))
 
 
-def refuse_mistyped_folder(name_or_path: str) -> None:
-    """Before a name is looked for on the Hub.
+def weights_sha256(name_or_path: str) -> str:
+    """SHA-256 of the file of weights that `load_model` reads, of a folder or hub id.
 
     Raises:
-        CheckpointError: it is no folder, but the folder that it would lie in is there.
+        CheckpointError: no weights there.
     """
+    with _named(name_or_path):
+        return file_sha256(find_weights(name_or_path))
+
+
+@contextmanager
+def _named(name_or_path: str) -> Iterator[None]:
+    """Refuse a mistyped folder before it is looked for on the Hub, and say which model an error is about."""
     path = Path(name_or_path)
-    if path.exists() or path.parent == Path() or not path.parent.is_dir():
-        return
-    inside = sorted(entry.name for entry in path.parent.iterdir() if (entry / "config.json").exists())
-    raise CheckpointError(
-        f"no model at {name_or_path!r}: {path.parent} is a folder here that holds "
-        f"{'the models ' + ', '.join(inside) if inside else 'no model'}. Give a folder that train.py or distill.py wrote, or a "
-        "hub id."
-    )
+    if not path.exists() and path.parent != Path() and path.parent.is_dir():
+        inside = sorted(entry.name for entry in path.parent.iterdir() if (entry / "config.json").exists())
+        raise CheckpointError(
+            f"no model at {name_or_path!r}: {path.parent} is a folder here that holds the models "
+            f"{', '.join(inside) or 'none'}. {_REMEDY}"
+        )
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, StrictDataclassError) as error:
+        raise CheckpointError(f"no model at {name_or_path!r}: {_words(error)} {_REMEDY}") from error
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, without the advice that libraries add."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _words(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

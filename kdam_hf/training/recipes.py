@@ -4,6 +4,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from transformers import HfArgumentParser
 
 from kdam_hf.distributed import leave_group
 from kdam_hf.errors import KdamError, KdamValueError
+from kdam_hf.training.arguments import DistillationArguments
+
+OF_DISTILLATION = {field.name for field in fields(DistillationArguments)}
+DROPPED = {"kd_resolution": "the match is computed at stride 4, as the models predict; leave the key out"}
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -127,9 +132,16 @@ def _config_path(arguments: Sequence[str]) -> str | None:
 
 
 def _refuse_unknown(key: str, known: Mapping[str, str], source: str) -> None:
-    if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
+    if key in known:
+        return
+    if key in DROPPED:
+        raise KdamValueError(f"{source}: {key!r} is no longer offered: {DROPPED[key]}.")
+    if key in OF_DISTILLATION:
         raise KdamValueError(
-            f"{source}: unknown key {key!r}"
-            + (f"; did you mean {close[0]!r}?" if close else "; see --help for all keys.")
+            f"{source}: {key!r} is a key of scripts/distill.py; run that with --teacher, or with --method none to train the "
+            "same student without a teacher."
         )
+    close = difflib.get_close_matches(key, known, n=1)
+    raise KdamValueError(
+        f"{source}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; see --help for all keys.")
+    )

@@ -1,6 +1,5 @@
 """What a run leaves behind: facts about the model, a flat results.json and a table of it."""
 
-import json
 import math
 import os
 import platform
@@ -13,6 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdam_hf.io import write_json
 from kdam_hf.metrics import PROTOCOLS
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import Task
@@ -92,12 +92,3 @@ def results_table(metrics: Mapping[str, float], meta: Mapping[str, Any], tasks: 
     for task, path in meta.get("single_task", {}).items():
         lines.append(f"Reference of delta_m for {task}: `{path}`.")
     return "\n".join(lines) + "\n"
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON through a temporary file, so that a reader never sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)

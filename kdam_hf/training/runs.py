@@ -1,6 +1,5 @@
-"""The two halves that every training script shares: prepare data and model, then train, save, score and report."""
+"""The two halves that every training script shares: build data and model, then train, save, score and report."""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,35 +12,31 @@ from transformers import set_seed
 from dataset_loaders import (
     DenseDataset,
     EvalTransform,
-    PreparedDataset,
     TrainTransform,
     TransformedDataset,
-    check_id,
-    open_dataset,
 )
-from dataset_loaders import prepare as prepare_dataset
-from dataset_loaders.inspection import SplitReport
+from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.hub.record import sha256
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.tasks import Task, with_options
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
-from kdam_hf.training.checkpointing import exclusive, list_checkpoints
+from kdam_hf.training.checkpointing import list_checkpoints
 from kdam_hf.training.evaluation import evaluate_model
-from kdam_hf.training.pretrained import load_backbone_weights, load_model, read_backbone_config
-from kdam_hf.training.report import describe_model, hardware, results_table, write_json, write_results
+from kdam_hf.training.pretrained import load_backbone_weights, read_backbone_config, weights_sha256
+from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
+from kdam_hf.training.sources import open_split, typical_size
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
-# what `finish` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
+# what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
 OF_TRAINING = (
     *("train_images", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
-    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch"),
+    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch", "latency_over_teacher"),
 )
 
 
@@ -56,7 +51,7 @@ class Run:
     settings: dict[str, Any]
 
 
-def prepare(data: DataArguments, model: ModelArguments, args: KdamTrainingArguments, settings: dict[str, Any]) -> Run:
+def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArguments, settings: dict[str, Any]) -> Run:
     """Open both splits and build the model, seeded by `args.seed`.
 
     Args:
@@ -109,7 +104,7 @@ def training_crops(
         DataIntegrityError: the first image or its labels cannot be read.
     """
     tasks = with_options(train.tasks, data.task_options or ())
-    config = _config(model, tasks, train[0]["image"].shape[:2])
+    config = _config(model, tasks, typical_size(train))
     augment = TrainTransform(
         tasks,
         (data.crop_height, data.crop_width),
@@ -123,79 +118,22 @@ def training_crops(
     return tasks, config, TransformedDataset(train, augment)
 
 
-def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseDataset:
-    """One split of the dataset, read through the training cache if `cache_dir` is set.
-
-    Args:
-        data: which dataset, where, and which of its tasks.
-        split: its name.
-        strict: refuse a split whose files do not fit together; otherwise they are left to be reported.
-
-    Raises:
-        KdamValueError: an unknown dataset, option or task, or no such folder.
-        DataIntegrityError: a file is missing or does not hold what it should; names it.
-    """
-    options = source_options(data)
-    if data.dataset == "synthetic_rooms":
-        count = data.rooms_train if split == "train" else data.rooms_val
-        options |= {
-            "num_images": count,
-            "height": data.rooms_height,
-            "width": data.rooms_width,
-            "seed": data.rooms_seed,
-        }
-    if not strict:
-        options["strict"] = False
-    dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
-    if data.cache_dir is None or isinstance(dataset, PreparedDataset):
-        return dataset
-    return prepare_split(dataset, data, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50))
-
-
-def prepare_split(
-    dataset: DenseDataset, data: SourceArguments, num_proc: int, report: SplitReport | None = None
-) -> PreparedDataset:
-    """Write a split to `cache_dir`, or take what an earlier call wrote there from the same files.
-
-    Raises:
-        DataIntegrityError: a sample is broken.
-        KdamValueError: the folder was prepared from other files or with other settings, or is something else.
-    """
-    target = Path(data.cache_dir or "") / f"{check_id(dataset.name)}-{dataset.split}"
-    return prepare_dataset(dataset, target, num_proc=num_proc, report=report)
-
-
-def source_options(data: SourceArguments) -> dict[str, Any]:
-    """What `data` says of the dataset beyond its folder and tasks, as options of `open_dataset`.
-
-    Raises:
-        KdamValueError: a data option that is not NAME=VALUE, or one that has a key of its own.
-    """
-    options: dict[str, Any] = {} if data.layout is None else {"layout": data.layout}
-    for text in data.data_options or ():
-        name, found, value = text.partition("=")
-        if not found or not name or name in ("layout", "strict"):
-            raise KdamValueError(f"data_options {text!r}; expected NAME=VALUE, such as crop=none.")
-        options[name] = value
-    return options
-
-
-def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: Any) -> dict[str, float]:
+def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: Any) -> dict[str, float]:
     """Train (or resume), save model and image processor, score the held-out split, write results.json, publish if asked.
 
     Interrupted anywhere, it does what is left when called again: results.json is written last.
 
     Args:
         trainer: built on `run`.
-        run: as prepared.
-        data: as given to `prepare`.
+        run: as built.
+        data: as given to `build_run`.
         facts: more entries for `meta`.
 
     Returns:
         The flat metrics.
 
     Raises:
-        CheckpointError, DataWorkerError, OutOfMemoryError, SystemExit: as `SealedTrainer.train` has them.
+        CheckpointError, DataWorkerError, OutOfMemoryError, SystemExit: as `ResumableTrainer.train` has them.
         NonFiniteLossError: a loss or gradient is not finite.
         HubError: the model could not be published; it is complete on disk.
     """
@@ -204,14 +142,12 @@ def finish(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: An
     if main:
         kind = type(run.model).__name__
         print(f"{kind}: {len(run.train_dataset)} training images, processes: {args.world_size}, bf16: {args.bf16}")
-    with exclusive(output) if main else nullcontext():
+    with io.exclusive(output / ".lock", str(output), 60) if main else nullcontext():
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         trainer.save_model(args.output_dir)
         if main:
             KdamImageProcessor.from_model_config(run.model.config).save_pretrained(output)
-        trainer.accelerator.wait_for_everyone()
-        # what is scored is what was saved, in float32
-        saved = load_model(str(output)).to(args.device)
+        saved = _as_saved(run.model)
         with trainer.explained_failures():
             metrics = evaluate_model(
                 saved,
@@ -255,7 +191,7 @@ def describe_run(
     height, width = dataset[0]["pixel_values"].shape[-2:]
     return {
         "model": name,
-        "weights_sha256": weights_hash(name),
+        "weights_sha256": weights_sha256(name),
         "kind": type(model).__name__,
         **describe_data(dataset.dataset, data, tasks, protocol),
         **describe_model(model, height, width),
@@ -278,10 +214,11 @@ def describe_data(
     }
 
 
-def weights_hash(folder: str) -> str | None:
-    """SHA-256 of a local model's weights, to tell two teachers at one path apart; None for a hub id."""
-    path = Path(folder) / "model.safetensors"
-    return sha256(path) if path.exists() else None
+def _as_saved(model: KdamPreTrainedModel) -> KdamPreTrainedModel:
+    """What loading the saved model would give: without wrappers, in float32; other nodes may not see the folder."""
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(model.device).eval()
 
 
 def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
@@ -293,10 +230,10 @@ def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) 
             "remove the folder, or choose another output_dir."
         )
     if args.process_index == 0 and not (list_checkpoints(output) and record.exists()):
-        write_json(record, {**settings, "world_size": args.world_size})
+        io.write_json(record, {**settings, "world_size": args.world_size})
 
 
-def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, ...]) -> KdamConfig:
+def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, int]) -> KdamConfig:
     overrides: dict[str, Any] = {"image_size": list(image_size)}
     if model.decoder_channels is not None:
         overrides["decoder_channels"] = model.decoder_channels

@@ -20,7 +20,7 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.io import differences
 from kdam_hf.metrics import Metric, delta_m, in_processes, under_protocol
 from kdam_hf.tasks import Task
-from kdam_hf.training.signals import shield_worker
+from kdam_hf.training.workers import shield_worker, worker_context
 
 # facts of a score that must agree with those of the score it is held against
 CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
@@ -75,7 +75,7 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
         return images
     kinds = {name: (type(metric), metric.settings()) for name, metric in metrics.items()}
     packed = (replace(one, predictions=_arrays(one.predictions), labels=_arrays(one.labels)) for one in maps)
-    counted = in_processes(partial(_count, kinds), packed, num_proc, _begin, (os.getpid(),))
+    counted = in_processes(partial(_count, kinds), packed, num_proc, _begin, (os.getpid(),), worker_context())
     for states in counted:
         for name, state in states.items():
             metrics[name].add_state(_tensors(state))

@@ -4,17 +4,24 @@ It lives outside the student's model, so it is neither saved nor optimised. The 
 to each teacher's own normalisation. It is run in its own precision, whatever the student's is.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import KdamValueError
-from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
+from kdam_hf.io import tensors_sha256
+from kdam_hf.modeling_kdam import KdamOutput
 from kdam_hf.training.arguments import DistillationArguments
-from kdam_hf.training.pretrained import load_model
+from kdam_hf.training.pretrained import load_model, weights_sha256
+
+Family = TypeVar("Family", bound=Callable[[str], nn.Module])
+FAMILIES: dict[str, Callable[[str], nn.Module]] = {}
+"""Loaders of models that are not our own, by the `model_type` of their config."""
 
 
 class FrozenTeacher(nn.Module):
@@ -26,6 +33,7 @@ class FrozenTeacher(nn.Module):
         bf16: hold and run the models in bfloat16 and channels-last, which pays where the device multiplies bfloat16 in
             hardware (1.8 times faster for a Swin-B teacher with AVX512-BF16).
         batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
+        sha256: of each model's file of weights; of its tensors where it was not loaded from a file.
 
     Raises:
         KdamValueError: a task is missing, taught twice, or of another kind or number of channels.
@@ -33,12 +41,14 @@ class FrozenTeacher(nn.Module):
 
     def __init__(
         self,
-        models: Sequence[KdamPreTrainedModel],
+        models: Sequence[nn.Module],
         student: KdamConfig,
         bf16: bool = False,
         batch_size: int | None = None,
+        sha256: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        self.sha256 = sorted(sha256 or map(tensors_sha256, models))
         self.models = nn.ModuleList(models)
         self.bf16, self.batch_size = bf16, batch_size
         if bf16:
@@ -46,10 +56,16 @@ class FrozenTeacher(nn.Module):
         self.task_names = student.task_names
         _check(models, student)
         for k, model in enumerate(models):
-            scale, shift = _renormalisation(student, model.config)
+            config: Any = model.config
+            scale, shift = _renormalisation(student, config)
             self.register_buffer(f"scale_{k}", scale)
             self.register_buffer(f"shift_{k}", shift)
         self.requires_grad_(False).eval()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Whose predictions these are and how exact; as `TeacherCache.facts`."""
+        return {"teacher_sha256": self.sha256, "teacher_bf16": self.bf16, "teacher_stored_as": "fp32"}
 
     def train(self, mode: bool = True) -> "FrozenTeacher":
         """Stay in evaluation mode whatever is asked."""
@@ -100,6 +116,33 @@ class FrozenTeacher(nn.Module):
         return predictions, hidden
 
 
+def teacher_family(model_type: str) -> Callable[[Family], Family]:
+    """Make a family of models usable as teachers, by the `model_type` of their config.
+
+    What is decorated takes a folder or hub id and returns a module with a `config` that has `tasks` (see `Task.spec`),
+    `image_mean` and `image_std`, and a forward as of `KdamTeacher`.
+    """
+
+    def add(family: Family) -> Family:
+        FAMILIES[model_type] = family
+        return family
+
+    return add
+
+
+def load_teacher_model(name: str) -> nn.Module:
+    """A model of any known family, of a folder or hub id.
+
+    Raises:
+        CheckpointError: not there, not whole, or of a family that is not known; as `load_model` has it.
+    """
+    with suppress(OSError, ValueError):  # `load_model` says what is wrong
+        family = FAMILIES.get(PreTrainedConfig.get_config_dict(name)[0].get("model_type", ""))
+        if family is not None:
+            return family(name)
+    return load_model(name)
+
+
 def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16: bool) -> FrozenTeacher:
     """The teacher that the arguments name.
 
@@ -112,8 +155,9 @@ def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16:
         CheckpointError: a model that is not there or not whole; as `load_model` has it.
         KdamValueError: the teachers' tasks or classes do not fit the student's.
     """
-    models = [load_model(name) for name in distillation.teacher or ()]
-    return FrozenTeacher(models, student, bf16, distillation.teacher_batch_size)
+    names = distillation.teacher or ()
+    models, sha256 = [load_teacher_model(name) for name in names], [weights_sha256(name) for name in names]
+    return FrozenTeacher(models, student, bf16, distillation.teacher_batch_size, sha256)
 
 
 def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, Tensor]:
@@ -125,10 +169,11 @@ def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, 
     return (s_std / t_std).float(), ((s_mean - t_mean) / t_std).float()
 
 
-def _check(models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
+def _check(models: Sequence[nn.Module], student: KdamConfig) -> None:
     taught: dict[str, dict[str, Any]] = {}
     for model in models:
-        for task in model.config.tasks or []:
+        config: Any = model.config
+        for task in config.tasks or []:
             if task["name"] in taught:
                 raise KdamValueError(
                     f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all."
@@ -138,15 +183,15 @@ def _check(models: Sequence[KdamPreTrainedModel], student: KdamConfig) -> None:
 
 
 def check_tasks_agree(
-    known: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], knower: str, asker: str
+    known: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], provider: str, consumer: str
 ) -> None:
     """Refuse tasks that mean different things on both sides.
 
     Args:
         known: task entries of the model that predicts.
         wanted: task entries of what it is held against.
-        knower: who knows, for the message.
-        asker: who asks, for the message.
+        provider: whose tasks are known, for the message.
+        consumer: whose tasks are wanted, for the message.
 
     Raises:
         KdamValueError: a wanted task is not known, or of another kind, number of channels or classes.
@@ -156,12 +201,12 @@ def check_tasks_agree(
         name = task["name"]
         if name not in by_name:
             raise KdamValueError(
-                f"{asker} has the task {name} but {knower} only knows {', '.join(by_name)}; "
+                f"{consumer} has the task {name} but {provider} only knows {', '.join(by_name)}; "
                 "choose --tasks among those, or train a model with this task."
             )
         for key in ("kind", "channels", "class_names"):
             if by_name[name][key] != task[key]:
                 raise KdamValueError(
-                    f"{name}: {knower} has {key} {by_name[name][key]}, {asker} {task[key]}; "
+                    f"{name}: {provider} has {key} {by_name[name][key]}, {consumer} {task[key]}; "
                     "they must be the same; train both on the same classes in the same order."
                 )

@@ -1,20 +1,20 @@
-"""`Trainer` for multi-task models, and its distilling subclass.
+"""`Trainer` for multi-task models.
 
 Unusual here: losses are those of the global batch (`kdam_hf.distributed`); evaluation streams through additive metrics on
 a strided share of the split per process, so no prediction is kept and no image is counted twice; a non-finite loss stops
 before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
-import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_loaders import Collator, EpochSampler
@@ -24,17 +24,19 @@ from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.objective import Objective
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
+from kdam_hf.training.callbacks import EpochAndGradientCallback
 from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
-from kdam_hf.training.identity import describe_objective, tensors_hash
 from kdam_hf.training.loading import sample_name
-from kdam_hf.training.teacher import FrozenTeacher
-from kdam_hf.training.teacher_cache import TaughtDataset
 
 Batch = Mapping[str, Any]
+OBJECTIVE = "objective.safetensors"
+"""Of a checkpoint: the state of the method and of the weighting, where they have any."""
 
 
-class Pending(NamedTuple):
+@dataclass(frozen=True)
+class Pending:
     """A batch whose gradient was computed, and not yet used.
 
     Args:
@@ -67,6 +69,7 @@ class MultiTaskTrainer(PublishingTrainer):
 
     loss_is_scaled_for_ga = True
     views: int | None = None
+    _pending: list[Pending]
 
     def __init__(
         self,
@@ -87,9 +90,6 @@ class MultiTaskTrainer(PublishingTrainer):
         self.tasks = tuple(tasks)
         self.objective = Objective(tasks, method, weighting).to(args.device)
         self._sampler: EpochSampler | None = None
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
-        self._summed_steps = 0
-        self._pending: list[Pending] = []
         self._shape: torch.Size | None = None
         if train_dataset is not None:
             _check_length(train_dataset, args)
@@ -100,7 +100,7 @@ class MultiTaskTrainer(PublishingTrainer):
             model.to(memory_format=torch.channels_last)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
-        self.add_callback(_Watch(self))
+        self.add_callback(EpochAndGradientCallback(self))
 
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat and as plain data."""
@@ -111,6 +111,26 @@ class MultiTaskTrainer(PublishingTrainer):
         if self._shape is None:
             return "before the first batch"
         return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """With the parameters of the method and of the weighting, if they have any; these are not decayed."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        own = list(self.objective.parameters())
+        if is_new and own:
+            optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+        return optimizer
+
+    def save_extra(self, folder: Path) -> None:
+        """The state of the method and of the weighting."""
+        state = self.objective.state_dict()
+        if state:
+            save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
+
+    def restore_extra(self, folder: Path) -> None:
+        """Take up what `save_extra` left."""
+        if self.objective.state_dict():
+            self.objective.load_state_dict(load_file(folder / OBJECTIVE))
 
     # ---- losses -----------------------------------------------------------------------------------------------------
 
@@ -156,8 +176,7 @@ class MultiTaskTrainer(PublishingTrainer):
             loss = self.objective.total(terms)
         values = {name: term.detach() for name, term in terms.items()}
         self._pending.append(Pending(inputs["index"], values, None if taught is None else taught.predictions))
-        for name, term in values.items():
-            self._sums[name] += term
+        self.means.add(values)
         return (loss, outputs) if return_outputs else loss
 
     def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
@@ -172,10 +191,13 @@ class MultiTaskTrainer(PublishingTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
+        for parameter in self.objective.parameters():  # no wrapper of the model averages them
+            if parameter.grad is not None:
+                parameter.grad = self.processes.mean(parameter.grad)
         gradients = [p.grad for p in [*self.model.parameters(), *self.objective.parameters()] if p.grad is not None]
         values = [value for one in pending for value in one.terms.values()]
-        # the one time in a step that the device is waited for
-        if not torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all():
+        finite = torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all()
+        if self.any_process(~finite):  # the one time in a step that the device is waited for
             for one in pending:
                 self._refuse_non_finite(one)
             samples = self._where(torch.cat([one.index for one in pending]))
@@ -183,9 +205,9 @@ class MultiTaskTrainer(PublishingTrainer):
                 f"{samples}: the gradient is not finite; nothing was updated. "
                 "Check these samples, lower learning_rate, or set precision: fp32."
             )
-        self._summed_steps += 1
+        self.means.steps += 1
 
-    def _refuse_non_finite(self, one: "Pending") -> None:
+    def _refuse_non_finite(self, one: Pending) -> None:
         bad = [name for name, value in one.terms.items() if not value.isfinite()]
         taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
         if bad and taught:
@@ -204,38 +226,16 @@ class MultiTaskTrainer(PublishingTrainer):
         samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
         return f"step {self.state.global_step}, {samples}"
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every loss term since the last log line, over all processes."""
-        if self._summed_steps and "loss" in logs:
-            for name in list(self._sums):
-                logs[name] = self.processes.mean(self._sums[name] / self._summed_steps).item()
-            self._sums.clear()
-            self._summed_steps = 0
-        super().log(logs, start_time)
-
-    def running_sums(self) -> dict[str, Any]:
-        """With the loss terms, one by one."""
-        terms = {name: value.item() for name, value in self._sums.items()}
-        return super().running_sums() | {"terms": terms, "summed_steps": self._summed_steps}
-
-    def forget_sums(self) -> None:
-        """With the loss terms, and the samples of an unfinished step."""
-        super().forget_sums()
-        self._sums.clear()
-        self._summed_steps, self._pending = 0, []
-
-    def restore_sums(self, sums: dict[str, Any]) -> None:
-        """With the loss terms, one by one."""
-        super().restore_sums(sums)
-        self._summed_steps = sums["summed_steps"]
-        for name, value in sums["terms"].items():
-            self._sums[name] += value
+    def start_afresh(self) -> None:
+        """With the batches of an unfinished step."""
+        super().start_afresh()
+        self._pending = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        self._sampler = EpochSampler(len(dataset), data_seed(self.args), self.views)
+    def make_sampler(self) -> Sampler:
+        """Another order in every epoch."""
+        self._sampler = EpochSampler(len(self.train_dataset), data_seed(self.args), self.views)
         return self._sampler
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
@@ -257,109 +257,6 @@ class MultiTaskTrainer(PublishingTrainer):
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         images = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=images)
-
-
-class DistillationTrainer(MultiTaskTrainer):
-    """Adds the terms of a method, which compares the student with a frozen teacher.
-
-    Args:
-        teacher: the frozen teacher; None for a `TaughtDataset`, or to train the same student without one.
-        method: how the student learns from it; None goes with no teacher.
-        views: fixed crops per image, taken in turn; new ones in every epoch for None.
-        kwargs: of `MultiTaskTrainer`.
-
-    Raises:
-        KdamValueError: a method without a teacher, a teacher without a method, or two teachers; more views than are stored; a
-            method of tasks that this trainer does not have.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        teacher: FrozenTeacher | None = None,
-        method: Method | None = None,
-        views: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, method=method, **kwargs)
-        replayed = isinstance(self.train_dataset, TaughtDataset)
-        taught = teacher is not None or replayed
-        if taught != (method is not None):
-            raise KdamValueError(
-                f"{'a' if taught else 'no'} teacher with method {'none' if method is None else method.name}; "
-                "give a teacher for a method, and none for method none."
-            )
-        if replayed:
-            _check_replay(self.train_dataset, teacher, views, method)
-        if method is not None and method.couples_batch and self.args.gradient_accumulation_steps > 1:
-            warnings.warn(
-                f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
-                f"{self.matching_batch} by itself, which is another objective than one large batch; exactness would take a "
-                "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
-                stacklevel=2,
-            )
-        self.views = views
-        self.teacher = teacher.to(self.args.device) if teacher is not None else None
-
-    def describe(self) -> dict[str, Any]:
-        """With the method and who teaches, known by weights, not by name."""
-        method = self.objective.method
-        match = {} if method is None else method.settings()
-        facts = super().describe() | {
-            "distillation.method": "none" if method is None else method.name,
-            "distillation.views": self.views,
-        }
-        if self.teacher is not None:
-            match |= {"teacher_sha256": tensors_hash(self.teacher.models), "teacher_bf16": self.teacher.bf16}
-        elif isinstance(self.train_dataset, TaughtDataset):
-            taught = self.train_dataset.cache.manifest
-            match |= {"teacher_sha256": " ".join(taught["teacher"]), "teacher_cache_dtype": taught["dtype"]}
-            match["teacher_bf16"] = taught["precision"] == "bf16"
-        return facts | {f"distillation.{name}": value for name, value in match.items()}
-
-    @property
-    def matching_batch(self) -> int:
-        """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
-        return self.args.per_device_train_batch_size * self.args.world_size
-
-    def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
-        """Predictions (B, C, h, w) float32, replayed with the batch or made now."""
-        method = self.objective.method
-        if method is None or method.beta == 0:
-            return None
-        if "teacher" in inputs or self.teacher is None:
-            return KdamOutput(predictions=inputs["teacher"])
-        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"], features=method.needs_features)
-
-
-def _check_replay(
-    dataset: TaughtDataset, teacher: FrozenTeacher | None, views: int | None, method: Method | None
-) -> None:
-    stored = dataset.cache.views
-    if method is not None and method.needs_features:
-        raise KdamValueError(
-            f"method {method.name} compares features, but {dataset.cache.folder} holds predictions; run the teacher online."
-        )
-    if teacher is not None:
-        raise KdamValueError("a teacher and a dataset with the predictions of one; give one of them.")
-    if views is None or views > stored:
-        raise KdamValueError(
-            f"views={views}, but {dataset.cache.folder} holds {stored} views of each image; give views of 1 to {stored}."
-        )
-
-
-class _Watch(TrainerCallback):
-    """Tells the sampler its epoch, however the data loader was wrapped, and stops before a step on broken gradients."""
-
-    def __init__(self, trainer: MultiTaskTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.end_step()
 
 
 def data_seed(args: KdamTrainingArguments) -> int:

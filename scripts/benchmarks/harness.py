@@ -1,89 +1,82 @@
-"""Timing of variants side by side on a shared machine: interleaved rounds, ratios of one round, no claim in doubt.
+"""Time variants side by side on a shared machine.
 
-Unusual here: the clock is the processor time of this process, with one thread. Other work on the machine moves it less
-than wall time, and moves all variants of a round alike; so ratios are taken within rounds, and only they are compared.
+Rounds are interleaved and ratios are taken within a round. The clock is processor time on one CPU thread, which other work on
+the machine moves less, and wall time otherwise.
 """
 
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from statistics import median
 from typing import Any
 
 import torch
 
-Work = Callable[[int], int]
-"""Does the work of one round, which is given by its number; returns how many items it did."""
-Timings = dict[str, dict[str, list[float]]]
-"""Variant -> `cpu_ms` and `wall_ms` -> milliseconds per item, one a round."""
+Timings = dict[str, list[float]]
+"""Variant -> milliseconds, one value per round."""
 Spread = dict[str, float]
 """`median`, `min` and `max` over rounds."""
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch, and OpenCV if it is there, compute with one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        import cv2
-
-        cv2.setNumThreads(1)
-    except ImportError:
-        pass
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def interleave(variants: Mapping[str, Work], rounds: int) -> Timings:
-    """Time each variant once a round, in an order that moves on by one each round; a first round is dropped.
+def race(variants: Mapping[str, Callable[[], object]], args: Namespace, wall: bool = False) -> Timings:
+    """Time each variant once per round; the order rotates, and a first round is dropped.
 
     Args:
         variants: name -> work.
-        rounds: that count.
+        args: with `rounds`, `device` and `threads`.
+        wall: use wall time, for work in other processes.
     """
-    timings: Timings = {name: {"cpu_ms": [], "wall_ms": []} for name in variants}
-    names = list(variants)
-    for number in range(rounds + 1):
+    processor = args.device == "cpu" and args.threads == 1 and not wall
+    clock, names = time.process_time if processor else time.perf_counter, list(variants)
+    wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
+    timings: Timings = {name: [] for name in names}
+    for number in range(args.rounds + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            items = variants[name](number)
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            wait()
+            start = clock()
+            variants[name]()
+            wait()
             if number:
-                timings[name]["cpu_ms"].append(1e3 * cpu / items)
-                timings[name]["wall_ms"].append(1e3 * wall / items)
+                timings[name].append(1e3 * (clock() - start))
     return timings
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and extremes."""
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def ratio(timings: Timings, over: str, under: str, clock: str = "cpu_ms") -> Spread:
+def ratio(timings: Timings, over: str, under: str) -> Spread:
     """Time of `over` divided by the time of `under`, round by round."""
-    return spread([a / b for a, b in zip(timings[over][clock], timings[under][clock], strict=True)])
+    return spread([a / b for a, b in zip(timings[over], timings[under], strict=True)])
 
 
-def settings_of(args: Namespace, *more: str) -> dict[str, Any]:
-    """All options but those that say where results go, and `more`."""
-    return {name: value for name, value in vars(args).items() if name not in ("output", "section", *more)}
+def report(title: str, timings: Timings, base: str, **columns: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Print and return, per variant, `ms` of every round, `times_faster` than `base` (a spread), and further columns."""
+    found, rows = {}, []
+    for name, ms in timings.items():
+        more = {key: values[name] for key, values in columns.items()}
+        found[name] = {"ms": ms, "times_faster": ratio(timings, base, name), **more}
+        rows.append([name, in_words(spread(ms)), in_words(found[name]["times_faster"]), *more.values()])
+    print_table([title, "ms", f"times faster than {base}", *columns], rows)
+    return found
 
 
-def claim(what: str, of: Spread) -> str:
-    """A sentence with the ratio, or, when some rounds say more and some less than 1, that nothing can be said."""
-    if of["min"] <= 1 <= of["max"]:
-        return f"{what}: no claim, rounds disagree ({of['min']:.3g} to {of['max']:.3g})"
-    return f"{what}: {of['median']:.3g} ({of['min']:.3g} to {of['max']:.3g})"
+def target(what: str, found: Spread, at_least: float = -inf, at_most: float = inf) -> dict[str, Any]:
+    """A limit for a ratio in full settings, judged by the median; one of the two is given."""
+    met = at_least <= found["median"] <= at_most
+    limit = f"at least {at_least:g}" if at_least > 0 else f"at most {at_most:g}"
+    return {"what": what, **found, "wanted": limit, "met": met}
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def in_words(found: Spread) -> str:
+    return f"{found['median']:.3g} ({found['min']:.3g} to {found['max']:.3g})"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns wide enough for their cells; numbers to three digits."""
-    cells = [list(header), *([c if isinstance(c, str) else f"{c:.3g}" for c in row] for row in rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    cells = [list(header), *([f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    print("", lines[0], "  ".join("-" * width for width in widths), *lines[1:], sep="\n")

@@ -1,123 +1,91 @@
-"""Loss: upsampling, cross-entropy and a match with the teacher, forward and backward, from stride-4 logits.
+"""Loss: supervised losses and a match with the teacher, forward and backward from stride-4 logits; time and peak memory.
 
-Unusual here: everything is measured twice, under the allocator's default settings and tuned to keep what is freed, each in
-a process of its own; with the same numbers the value and gradient of every form of CS are held against float64.
+The opponent upsamples every map to full resolution and computes cross-entropy and Cauchy-Schwarz with eager operations. The
+teacher's logits are the student's plus noise, as late in training. Peak memory counts what the process grows by, on Linux or
+CUDA; freed memory is given back before each measurement. `--tasks` are those of NYUD-v2.
 """
 
-import json
-import os
-import subprocess
-import sys
-from argparse import ArgumentParser, Namespace
+import ctypes
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bandwidth import measure_bandwidth
-from benchmarks.device import Device, add_device_arguments
-from benchmarks.harness import claim, settings_of, table
-from benchmarks.loss_variants import DIST, NAIVE, OURS, backends, differentiate, make_problem, our_loss, variants
-from benchmarks.targets import print_targets, target
+import torch
+from torch import Tensor
 
-MORE_THAN_ALL = str(16 << 30)  # with 1 GiB the naive forms, which hold more, would be trimmed now and then
-TUNED = {"MALLOC_MMAP_THRESHOLD_": MORE_THAN_ALL, "MALLOC_TRIM_THRESHOLD_": MORE_THAN_ALL}
-ALLOCATORS: dict[str, dict[str, str]] = {"default": {}, "tuned": TUNED}
-TIME_LIMITS = {"default": 0.3, "tuned": 0.5}
-QUICK = {"batch_size": 1, "height": 224, "width": 288, "rounds": 3}
+from benchmarks import plain
+from benchmarks.harness import race, ratio, report, spread, target
+from benchmarks.models import make_batch
+from kdam_hf.distillation import METHODS, make_method
+from kdam_hf.objective import Objective
+from kdam_hf.tasks import NYUD_V2
 
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Options of this section."""
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--classes", type=int, default=40)
-    parser.add_argument("--height", type=int, default=448, help="of the full map; a multiple of 4")
-    parser.add_argument("--width", type=int, default=576, help="of the full map; a multiple of 4")
-    parser.add_argument("--temperature", type=float, default=8.0)
-    parser.add_argument("--beta", type=float, default=0.5, help="the match is multiplied by beta T^2")
-    add_device_arguments(parser, rounds=5)
+OPTIONS = {"height": 448, "width": 576, "batch_size": 4, "tasks": ["semseg"], "temperature": 8.0, "beta": 0.5}
+QUICK = {"batch_size": 1, "height": 96, "width": 128, "rounds": 2}
+USUAL, USUAL_SMALL, CS = "upsample, eager losses, CS", "the same, CS at stride 4", "ours, cs"
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def run(args: Namespace) -> dict[str, Any]:
-    """Measure and print; what is returned holds every number that is printed."""
-    device = Device.of(args)
-    settings = settings_of(args, "quick")
-    print(
-        f"{args.batch_size} x {args.classes} x {args.height} x {args.width}, T = {args.temperature:g}, "
-        f"{args.rounds} rounds, {device.name}, threads: {args.threads}, {device.clock}"
-    )
-    allocators = ALLOCATORS if device.name == "cpu" else {"default": {}}
-    measured = {name: summary(in_child(settings, extra), device, name) for name, extra in allocators.items()}
-    with device.used():
-        found_errors = errors(settings)
-        cuda = measure_bandwidth(settings, device, args.rounds) if device.name == "cuda" else None
-    ours = OURS.format(backends(device.name)[-1])
-    found = targets(measured, found_errors, ours, device) if device.name == "cpu" else []
-    found += cuda.pop("targets") if cuda else []
-    print_targets(found, args.quick)
-    return {"settings": settings, "clock": device.clock, "ours": ours} | {
-        "allocators": measured,
-        "errors": found_errors,
-        "bandwidth": cuda,
-        "targets": found,
-    }
+    """Measure and print."""
+    small = Namespace(**vars(args) | {"batch_size": 1, "height": 64, "width": 64})
+    for call in make_losses(small).values():
+        call()  # loads code, which would be counted otherwise
+    losses = make_losses(args)
+    peaks = {name: peak_mib(call, args.device) for name, call in losses.items()}
+    timings = race(losses, args)
+    found = report("forward and backward", timings, USUAL, peak_mib=peaks)
+    targets = [target("time of ours, cs / upsample, eager losses, CS", ratio(timings, CS, USUAL), at_most=0.5)]
+    if peaks[USUAL]:
+        targets.append(target("peak memory of the same", spread([peaks[CS] / peaks[USUAL]]), at_most=0.2))
+    return {"losses": found, "targets": targets}
 
 
-def in_child(settings: dict[str, Any], extra: dict[str, str]) -> dict[str, Any]:
-    """What `loss_child` measures with these variables of the environment and none of the allocator's own."""
-    environment = {name: value for name, value in os.environ.items() if name not in TUNED}
-    environment |= {"OMP_NUM_THREADS": str(settings["threads"])} | extra
-    command = [sys.executable, "-m", "benchmarks.loss_child", json.dumps(settings)]
-    folder = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[str, Tensor]]]]:
+    """Variant -> computes the loss and its gradient on the same random logits and rendered labels."""
+    batch, generator = make_batch(args), torch.Generator().manual_seed(args.seed)
+    tasks = tuple(task for task in NYUD_V2 if task.name in args.tasks)
+    student, teacher = {}, {}
+    for task in tasks:
+        shape = args.batch_size, task.channels, args.height // 4, args.width // 4
+        logits, noise = (torch.randn(shape, generator=generator).to(args.device) for _ in range(2))
+        student[task.name], teacher[task.name] = 3 * logits, 3 * logits + noise
+    settings = {"temperature": args.temperature, "beta": args.beta}
+    usual = partial(plain.objective, tasks, **settings)
+    variants = {USUAL: usual, USUAL_SMALL: partial(usual, match_full=False)}
+    for name in ("none", *METHODS):
+        variants[f"ours, {name}"] = partial(our_loss, Objective(tasks, make_method(name, tasks, **settings)))
+
+    def differentiate(loss: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        leaves = {name: x.detach().requires_grad_() for name, x in student.items()}
+        value = loss(leaves, batch, teacher)
+        value.backward()
+        return value.detach(), {name: x.grad for name, x in leaves.items()}
+
+    return {name: partial(differentiate, loss) for name, loss in variants.items()}
 
 
-def summary(measured: dict[str, Any], device: Device, allocator: str) -> dict[str, Any]:
-    """Adds ratios to what was measured, and prints them."""
-    timings, peaks = measured["timings"], measured["peak_mib"]
-    ratios = {name: device.ratio(timings, name, NAIVE) for name in timings}
-    memory = {name: peak / peaks[NAIVE] for name, peak in peaks.items()}
-    rows = [
-        [
-            name,
-            device.median(timings, name),
-            f"{r['median']:.3g} ({r['min']:.3g} to {r['max']:.3g})",
-            peaks[name],
-            memory[name],
-        ]
-        for name, r in ratios.items()
-    ]
-    print(f"\nallocator: {allocator}")
-    print(table(["forward and backward", "ms", "time / naive CS", "peak MiB", "peak / naive CS"], rows))
-    return {**measured, "time_over_naive": ratios, "peak_over_naive": memory}
+def our_loss(objective: Objective, predictions: plain.Maps, batch: dict[str, Any], teacher: plain.Maps) -> Tensor:
+    return objective.total(objective(predictions, batch["labels"], batch["pixel_mask"], teacher))
 
 
-def errors(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Of the value, relative, and of the gradient, relative to its largest element; against float64."""
-    problem = make_problem(settings)
-    exact = differentiate(lambda z: our_loss(z, problem, settings, True, "reference"), problem.student.double())
-    found = {}
-    for name, loss in variants(problem, settings).items():
-        if name == NAIVE or name in (OURS.format(backend) for backend in backends(settings["device"])):
-            value, gradient = differentiate(loss, problem.student)
-            found[name] = {
-                "value": float((value - exact[0]).abs() / exact[0].abs()),
-                "gradient": float((gradient - exact[1]).abs().max() / exact[1].abs().max()),
-            }
-    rows = [[name, each["value"], each["gradient"]] for name, each in found.items()]
-    print("\n" + table(["CS against float64", "error of the value", "of the gradient"], rows))
-    return found
+def peak_mib(call: Callable[[], object], device: str) -> float | None:
+    """MiB this process grows by at the peak of a call; None where that cannot be measured."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    if not CLEAR_REFS.exists():
+        return None
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator kept would be used again unseen
+    CLEAR_REFS.write_text("5")  # the peak restarts from what is held now
+    before = high_water_mib()
+    call()
+    return high_water_mib() - before
 
 
-def targets(measured: dict[str, Any], found_errors: dict[str, Any], ours: str, device: Device) -> list[dict[str, Any]]:
-    """Those of the CPU."""
-    found = []
-    for allocator, each in measured.items():
-        against_dist = device.ratio(each["timings"], DIST, ours)
-        print(f"{allocator} allocator, {claim(f'time of DIST over {ours}', against_dist)}")
-        found += [
-            target(f"{allocator}: time / naive CS", each["time_over_naive"][ours], at_most=TIME_LIMITS[allocator]),
-            target(f"{allocator}: peak memory / naive CS", each["peak_over_naive"][ours], at_most=0.2),
-            target(f"{allocator}: time of DIST / ours", against_dist, at_least=4),
-        ]
-    found += [target(f"error of the {part}", error, at_most=1e-5) for part, error in found_errors[ours].items()]
-    return found
+def high_water_mib() -> float:
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024

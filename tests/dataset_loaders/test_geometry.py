@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.ndimage
-import trees
 
 from dataset_loaders.geometry import (
     KINECT_COLOR,
@@ -70,19 +69,6 @@ def test_a_plane_has_its_normal_at_every_pixel(slant, tilt):
     assert degrees(found[valid], normal).max() < 0.1
 
 
-def test_the_normal_is_what_the_docstring_says_of_the_inverse_depth():
-    a, b, c = 2e-3, -1e-3, 0.5
-    v, u = np.mgrid[:H, :W].astype(np.float64)
-    expected = np.array([-a * CAMERA.fx, b * CAMERA.fy, c + a * CAMERA.cx + b * CAMERA.cy])
-    found = normals_from_depth((1 / (a * u + b * v + c)).astype(np.float32), CAMERA)
-    assert degrees(found, expected / np.linalg.norm(expected)).max() < 0.1
-
-
-def test_the_result_does_not_depend_on_the_unit_of_the_depth():
-    depth = plane_depth((0.6, 0, 0.8), 2.0, CAMERA).astype(np.float32)
-    np.testing.assert_allclose(normals_from_depth(depth * 1000, CAMERA), normals_from_depth(depth, CAMERA), atol=1e-5)
-
-
 def test_invalid_depth_has_no_normal_and_does_not_reach_its_neighbours():
     depth = plane_depth((0.3, 0.4, np.sqrt(0.75)), 2.0, CAMERA).astype(np.float32)
     holes = np.random.default_rng(0).random(depth.shape) < 0.2
@@ -110,25 +96,6 @@ def test_a_step_in_depth_keeps_both_normals():
     assert found.any(-1).all()
     assert degrees(found[:, :50], left).max() < 0.1
     assert degrees(found[:, 50:], right).max() < 0.1
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_rooms_have_nearly_their_exact_normals(seed):
-    scene = trees.nyud_scenes(1, 0, 120, 160, seed)["train"][0]
-    found = normals_from_depth(scene.labels["depth"], Intrinsics(*trees.intrinsics(120, 160)))
-    assert (found[scene.labels["depth"] == 0] == 0).all()
-    both = found.any(-1) & scene.labels["normals"].any(-1)
-    assert both.mean() > 0.85
-    errors = degrees(found[both], scene.labels["normals"][both])
-    assert np.median(errors) < 1
-    assert (errors < 11.25).mean() > 0.75
-
-
-def test_a_wrong_camera_gives_other_normals():
-    """So that the option matters: half the focal length is a wider view of a flatter room."""
-    depth = plane_depth((0.6, 0, 0.8), 2.0, CAMERA).astype(np.float32)
-    wrong = Intrinsics(CAMERA.fx / 2, CAMERA.fy / 2, CAMERA.cx, CAMERA.cy)
-    assert np.median(degrees(normals_from_depth(depth, wrong), (0.6, 0, 0.8))) > 5
 
 
 def test_a_scaled_camera_sees_the_same_plane():

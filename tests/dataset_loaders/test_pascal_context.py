@@ -1,6 +1,5 @@
 """PASCAL-Context: annotations and maps written by hand, what is derived, and that the tree is never touched."""
 
-import hashlib
 import json
 import shutil
 
@@ -13,8 +12,7 @@ from PIL import Image
 from skimage.morphology import thin as skimage_thin
 
 from dataset_loaders import check_sample, open_dataset
-from dataset_loaders.inspection import inspect_split
-from dataset_loaders.pascal_context import NORMALS_VALID, PART_OF, human_parts
+from dataset_loaders.pascal_context import NORMALS_VALID, PART_OF
 from kdam_hf.errors import DataIntegrityError
 
 ID = "2008_000003"
@@ -135,13 +133,6 @@ def test_an_annotation_of_another_form_is_named(tmp_path, anno):
         label(write(tmp_path, anno=anno), "human_parts")
 
 
-def test_parts_need_not_be_read_from_a_file():
-    anno = np.empty((1, 1), object)
-    objects = struct("class class_ind mask parts", thing("person", 15, [(np.array(["head"]), at((0, 0)))]))
-    anno[0, 0] = (ID, objects)
-    assert human_parts(anno, "f.mat")[0].tolist() == [1, 0, 0, 0, 0, 0]
-
-
 def test_the_index_of_parts_spares_opening_files_without_people(tmp_path):
     anno = annotation(thing("person", 15, [("head", at((0, 0)))]))
     for index, labelled in (
@@ -200,17 +191,6 @@ def test_normals_by_hand(tmp_path):
     counts = np.array([True, False, True, False, True, True])
     for row, expected in enumerate([(0, 0, 1), (1, 0, 0), (0, 0, 0), (-1, 0, 0)]):
         np.testing.assert_allclose(normals[row], np.where(counts[:, None], expected, 0), atol=0.01)
-
-
-def test_normals_are_not_valid_on_any_other_id(tmp_path):
-    label_map = np.zeros((10, 46), int)
-    label_map.reshape(-1)[:459] = range(1, 460)
-    root = write(tmp_path, label_map=label_map, normals=np.full((10, 46, 3), (128, 128, 255)))
-    for folder in ("JPEGImages", "semseg/VOC12"):
-        [path] = (root / folder).iterdir()
-        save(path, np.zeros((10, 46, 3) if folder == "JPEGImages" else (10, 46)))
-    valid = label(root, "normals").any(-1)
-    assert set(label_map[valid].tolist()) == NORMALS_VALID
 
 
 def test_a_class_map_of_another_size_is_told_from_normals_of_another_size(tmp_path):
@@ -295,73 +275,7 @@ def test_a_drawn_edge_map_is_preferred_image_by_image(tmp_path, value):
     np.testing.assert_array_equal(data[1]["labels"]["edge"], truth[1].labels["edge"])
 
 
-def test_drawn_edges_spare_the_class_maps(tmp_path):
-    truth = trees.write_tree("pascal_edge", tmp_path, 1, 1)["val"]
-    shutil.rmtree(tmp_path / "pascal-context")
-    (tmp_path / "pascal-context/trainval").mkdir(parents=True)
-    data = open_dataset("pascal_context", "val", tmp_path, tasks=["edge"])
-    np.testing.assert_array_equal(data[0]["labels"]["edge"], truth[0].labels["edge"])
-
-
 # ---- files ----
-
-
-@pytest.mark.parametrize(
-    "folder", ["JPEGImages", "human_parts", "sal_distill", "normals_distill", "pascal-context/trainval"]
-)
-def test_an_id_without_file_is_named(tmp_path, folder):
-    root = write(tmp_path)
-    [path] = (root / folder).iterdir()
-    path.rename(path.with_name(f"other{path.suffix}"))
-    says = rf"{folder}: no file for 1 of 1 ids of split 'val', first '{ID}'; expected {ID}\.(jpg|png|mat)"
-    with pytest.raises(DataIntegrityError, match=says):
-        open_dataset("pascal_context", "val", root)
-    report = inspect_split(open_dataset("pascal_context", "val", root, strict=False), progress=False)
-    assert len(report.problems) == 1
-    assert f"{folder}: no file for id {ID!r}" in report.problems[0]
-
-
-def test_files_without_id_are_no_error(tmp_path):
-    """The published archive holds more images than the two lists."""
-    root = write(tmp_path)
-    for folder in (
-        "JPEGImages",
-        "human_parts",
-        "sal_distill",
-        "normals_distill",
-        "pascal-context/trainval",
-        "semseg/VOC12",
-    ):
-        [path] = (root / folder).iterdir()
-        trees.add_stray_file(path, "2011_999999")
-    data = open_dataset("pascal_context", "val", root)
-    report = inspect_split(data, progress=False)
-    assert (len(data), report.problems) == (1, [])
-
-
-def snapshot(root):
-    return {
-        path.relative_to(root).as_posix(): (
-            path.stat().st_mtime_ns,
-            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
-        )
-        for path in [root, *root.rglob("*")]
-    }
-
-
-@pytest.mark.parametrize("index", ["whole", "of other images", "none"])
-def test_reading_leaves_the_tree_as_it_is(tmp_path, index):
-    """The field's loaders rewrite ImageSets/Parts when it does not list exactly the split."""
-    root = tmp_path / "PASCAL_MT"
-    trees.write_tree("pascal", root, 2, 2)
-    if index != "whole":
-        for path in (root / "ImageSets/Parts").iterdir():
-            path.write_text('{"2007_000001": [15]}') if index == "of other images" else path.unlink()
-    before = snapshot(root)
-    for split in ("train", "val"):
-        data = open_dataset("pascal_context", split, root)
-        inspect_split(data, progress=False)
-    assert snapshot(root) == before
 
 
 def test_notes_say_which_labels_are_derived_or_distilled(tmp_path):

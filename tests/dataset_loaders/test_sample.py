@@ -29,12 +29,6 @@ def test_a_good_sample_passes_unchanged():
     assert check_sample(sample, TASKS) is sample
 
 
-def test_a_partial_label_passes():
-    sample = sample_of()
-    del sample["labels"]["depth"], sample["labels"]["semseg"]
-    check_sample(sample, TASKS)
-
-
 @pytest.mark.fault(16, 20, 22)
 @pytest.mark.parametrize(
     ("task", "label", "says"),
@@ -193,15 +187,6 @@ def test_a_label_with_alpha_is_refused(tmp_path, mode):
     Image.new(mode, (6, 4)).save(tmp_path / "x.png")
     with pytest.raises(DataIntegrityError, match=f"{mode}.*L, P, I;16"):
         read_array(tmp_path / "x.png")
-
-
-def test_rooms_keep_the_contract_and_open_by_name():
-    rooms = open_dataset("synthetic_rooms", "val", num_images=2, height=60, width=80)
-    assert [task.name for task in rooms.tasks] == ["semseg", "human_parts", "saliency", "depth", "normals", "edge"]
-    assert len(rooms) == 2
-    check_sample(rooms[1], rooms.tasks)
-    few = open_dataset("synthetic_rooms", "val", tasks=["depth", "semseg"], height=60, width=80)
-    assert list(few[0]["labels"]) == ["semseg", "depth"]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,11 @@
 """Miniature, valid copies of the public NYUD-v2 and PASCAL-Context trees, drawn from synthetic rooms.
 
-    python tests/dataset_loaders/trees.py LAYOUT DIR [--train N --val N --height H --width W --seed S]
-
 Unusual here: nothing is shared with the loaders (plain numpy, PIL, scipy.io, h5py, datasets), and every writer returns
 the truth, {split: [Scene]}: the arrays that a reader must come to, rounded as the files round them. The scenes that go
 in (`nyud_scenes`, `pascal_scenes`, `folder_scenes`) hold the exact values; A, B, C, D, E and O show the same ones.
 Arrays are read-only, as they are cached. The functions at the end spoil one file of a tree.
 """
 
-import argparse
 import itertools
 import json
 import shutil
@@ -225,7 +222,7 @@ def _pascal_scene(split: str, index: int, height: int, width: int, seed: int) ->
     voc[where] = chart
     label_map[where] = np.array(CONTEXT_OF_VOC)[chart]
     label_map[0, 14:16] = 1, 459
-    objects = tuple(_objects(frame, voc, where, listed=index % 2 == 0))
+    objects = tuple(_objects(frame, voc, where, listed=index % 2 == 0, annotated=index % 3 != 2))
     soft = np.where(frame.labels["saliency"], 190, 60) + np.random.default_rng(index).integers(-50, 50, voc.shape)
     soft[0, :4] = 0, 127, 128, 255
     _, normals = _with_holes(frame)
@@ -257,13 +254,17 @@ def _shifted(values: Array, down: int, right: int) -> Array:
     return np.roll(np.pad(values, 1, mode="reflect"), (down, right), (0, 1))[1:-1, 1:-1]
 
 
-def _objects(frame: Frame, voc: Array, where: tuple[slice, slice], listed: bool) -> Iterator[Object]:
-    """People with parts, furniture without, a cat with parts; if `listed`, also a person without parts."""
+def _objects(frame: Frame, voc: Array, where: tuple[slice, slice], listed: bool, annotated: bool) -> Iterator[Object]:
+    """People with parts if `annotated`, furniture without, a cat with parts; if `listed`, also a person without parts."""
     for room, number in VOC_OF_ROOM.items():
         of_class = frame.labels["semseg"] == CLASS_NAMES.index(room)
         for instance in np.unique(frame.instance[of_class]):
             mask = of_class & (frame.instance == instance)
-            parts = list(_body_parts(np.where(mask, frame.labels["human_parts"], 0))) if room == "person" else []
+            parts = (
+                list(_body_parts(np.where(mask, frame.labels["human_parts"], 0)))
+                if room == "person" and annotated
+                else []
+            )
             yield Object(VOC_NAMES[number], number, mask, parts)
     in_chart = np.zeros(voc.shape, bool)
     in_chart[where] = True
@@ -785,21 +786,3 @@ def make_bomb(path: Path, height: int = 30_000, width: int = 30_000) -> None:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         content[at + 5 : at + 9] = struct.pack(">HH", height, width)
     path.write_bytes(content)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("layout", choices=LAYOUTS)
-    parser.add_argument("dir", type=Path)
-    parser.add_argument("--train", type=int, default=6)
-    parser.add_argument("--val", type=int, default=3)
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    truth = write_tree(args.layout, args.dir, args.train, args.val, args.height, args.width, args.seed)
-    print(f"{args.dir}: layout {args.layout}, " + ", ".join(f"{len(s)} {split}" for split, s in truth.items()))
-
-
-if __name__ == "__main__":
-    main()

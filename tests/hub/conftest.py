@@ -2,26 +2,21 @@
 
 import huggingface_hub.constants
 import pytest
-from hub_kit import make_student
+from hub_kit import ID, make_student
 from hub_server import HubServer
 
 from kdam_hf.hub import make_publication
-
-ID = "org/kdam-student"
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A fresh Hub that this process's client talks to, as its owner."""
-    constants = huggingface_hub.constants
     with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        settings = {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        settings["HF_HUB_CACHE"] = str(tmp_path / "cache")
+        for name, value in settings.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
         # transformers keeps the client of the first Hub it saw
         monkeypatch.setattr("transformers.utils.hub._hf_api", None)
         monkeypatch.setenv("HF_TOKEN", "owner")
@@ -34,7 +29,14 @@ def student(tmp_path_factory):
     return make_student(tmp_path_factory.mktemp("run") / "cs")
 
 
+@pytest.fixture
+def own(tmp_path):
+    """A student's folder that may be changed."""
+    return make_student(tmp_path / "run" / "cs")
+
+
 @pytest.fixture(scope="session")
 def publication(student):
     """What of it is published."""
-    return make_publication(student, ID, license="cc-by-nc-4.0")
+    sheet = student.parent / "contact_sheet.png"
+    return make_publication(student, ID, license="cc-by-nc-4.0", picture=sheet)

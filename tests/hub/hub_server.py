@@ -1,12 +1,8 @@
 """A Hub on loopback: as much of its HTTP protocol as the real client needs to publish and load models and data sets.
 
 Everything is in memory. A repository is a list of commits, a commit a dict of path -> SHA-256 of a blob. Tokens have roles,
-private repositories are hidden, uploads are verified, card metadata is checked; faults can be ordered:
-
-    with HubServer() as hub:
-        hub.drop_uploads = 1      # the next file breaks off half-way
-        hub.unavailable = 2       # the next two commits are answered with 503
-    hub.tags_unavailable = 1  # and the next tag
+private repositories are hidden, uploads are verified, card metadata is checked. `hub.faults` counts faults to come:
+`upload` (a file breaks off half-way), `commit` and `tag` (answered with 503).
 
 The client reads its settings when it is imported, so `hub.environment(folder)` is for a process that is started after that.
 """
@@ -14,40 +10,21 @@ The client reads its settings when it is imported, so `hub.environment(folder)` 
 import base64
 import hashlib
 import json
+import math
 import re
 import threading
-from dataclasses import dataclass, field
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
 
-from card_rules import problems_of_card
+import yaml
 
 TOKENS = {"owner": "write", "reader": "read"}
+LICENSES = {"unknown", "other", "apache-2.0", "mit", "cc-by-nc-4.0"}
 LARGE = (".safetensors", ".bin", ".png", ".parquet")
-REPO = r"(?P<kind>model|dataset|space)s/(?P<id>[^/]+/[^/]+)"
+REPO = r"/api/(?P<kind>model|dataset)s/(?P<id>[^/]+/[^/]+)"
 ROUTES = []
-
-
-@dataclass
-class Repository:
-    private: bool
-    commits: list = field(default_factory=list)  # (id, {path: blob}, message)
-    branches: dict = field(default_factory=dict)
-    tags: dict = field(default_factory=dict)
-
-    def commit(self, branch, files, message):
-        text = json.dumps([len(self.commits), sorted(files.items()), message])
-        self.commits.append((hashlib.sha1(text.encode()).hexdigest(), files, message))
-        self.branches[branch] = self.commits[-1][0]
-        return self.commits[-1][0]
-
-    def at(self, revision):
-        """(commit id, files) of a branch, tag or id."""
-        oid = self.branches.get(revision) or self.tags.get(revision) or revision
-        for commit, files, _ in self.commits:
-            if commit == oid:
-                return commit, files
-        raise Answer(404, code="RevisionNotFound", message=f"no revision {revision}")
 
 
 class Answer(Exception):  # noqa: N818
@@ -62,9 +39,28 @@ class Answer(Exception):  # noqa: N818
             self.body = self.body or json.dumps({"error": message}).encode()
 
 
-def route(methods, pattern):
+def problems_of_card(content):
+    """What the Hub demands of the metadata of a card, as far as its documentation states it; empty for a good card."""
+    try:
+        data = yaml.safe_load(content.removeprefix("---\n").split("\n---\n")[0])
+        results = [
+            r for model in data.get("model-index", []) for r in model["results"] if isinstance(model["name"], str)
+        ]
+        numbers = [(r["task"]["type"], r["dataset"]["name"], r["dataset"]["type"], *r["metrics"]) for r in results]
+        values = [metric["value"] for *_, metric in numbers if metric["type"]]
+    except (AttributeError, LookupError, TypeError, yaml.YAMLError) as error:
+        return [f"metadata: {type(error).__name__} {error}"]
+    strings = {"library_name": str, "pipeline_tag": str, "tags": list, "datasets": list}
+    problems = [
+        f'"{key}" is no {kind.__name__}' for key, kind in strings.items() if not isinstance(data.get(key, kind()), kind)
+    ]
+    problems += [] if data.get("license", "unknown") in LICENSES else [f'"license" must be one of {sorted(LICENSES)}']
+    return problems + [f'"value" is {value}' for value in values if not math.isfinite(value)]
+
+
+def route(methods, pattern, writes=False):
     def register(function):
-        ROUTES.append((methods.split(), re.compile(pattern), function))
+        ROUTES.append((methods.split(), re.compile(pattern), function, writes))
         return function
 
     return register
@@ -77,34 +73,43 @@ class Request(BaseHTTPRequestHandler):
         pass
 
     def serve(self):
-        url = urlsplit(self.path)
-        path, self.query, self.hub = unquote(url.path), parse_qs(url.query), self.server.hub
+        path, self.hub = unquote(urlsplit(self.path).path), self.server.hub
         self.hub.log.append((self.command, path))
         try:
-            self.role = self.check_token()
-            matches = ((m, f) for methods, p, f in ROUTES if self.command in methods and (m := p.fullmatch(path)))
-            match, function = next(matches, (None, None))
-            if function is None:
-                raise Answer(404, message=f"no route {self.command} {path}")
-            self.body = b"" if function is store else self.read()
-            answer = function(self, **match.groupdict())
+            answer = self.answer(path)
         except Answer as early:
             answer = early
-        if answer is not None:
-            self.reply(answer)
+        if answer is None:
+            return
+        self.send_response(answer.status)
+        for name, value in ({"Content-Length": len(answer.body)} | answer.headers).items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
 
     do_GET = do_HEAD = do_POST = do_PUT = serve  # noqa: N815
 
-    def check_token(self):
+    def answer(self, path):
+        found = ((m, f, w) for methods, p, f, w in ROUTES if self.command in methods and (m := p.fullmatch(path)))
+        match, function, writes = next(found, (None, None, False))
+        self.body = b"" if function is store else self.read()
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token and token not in TOKENS:
-            self.read()
+        self.role = TOKENS.get(token)
+        if token and self.role is None:
             raise Answer(401, message="Invalid credentials in Authorization header")
-        return TOKENS.get(token)
-
-    def may_write(self):
-        if self.role != "write":
+        if function is None:
+            raise Answer(404, message=f"no route {self.command} {path}")
+        if writes and self.role != "write":
             raise Answer(401 if self.role is None else 403, message="you have no right to write here")
+        names = match.groupdict()
+        if "id" in names:
+            kind = names.pop("kind", None) or "model"
+            repository = self.hub.repositories.get((kind, names["id"]))
+            if repository is None or (repository.private and self.role is None):
+                raise Answer(404, code="RepoNotFound", message="Repository not found")
+            return function(self, repository, **names)
+        return function(self, **names)
 
     def read(self, share=1.0):
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -119,29 +124,10 @@ class Request(BaseHTTPRequestHandler):
     def json(self):
         return json.loads(self.body)
 
-    def repository(self, kind, id):
-        found = self.hub.repositories.get((kind, id))
-        if found is None or (found.private and self.role is None):
-            raise Answer(404, code="RepoNotFound", message="Repository not found")
-        return found
-
-    def reply(self, answer):
-        self.send_response(answer.status)
-        for name, value in ({"Content-Length": len(answer.body)} | answer.headers).items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
-
-
-@route("GET", "/api/whoami-v2")
-def whoami(request):
-    if request.role is None:
-        raise Answer(401, message="Invalid username or password.")
-    token = {"displayName": "test", "role": request.role}
-    return Answer(
-        body={"type": "user", "name": "org", "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
-    )
+    def fault(self, what):
+        """Whether this request is to fail."""
+        self.hub.faults[what] -= (due := self.hub.faults[what] > 0)
+        return due
 
 
 @route("POST", "/api/validate-yaml")
@@ -150,26 +136,23 @@ def validate(request):
     return Answer(400 if problems else 200, {"errors": [{"message": text} for text in problems], "warnings": []})
 
 
-@route("POST", "/api/repos/create")
+@route("POST", "/api/repos/create", writes=True)
 def create(request):
-    request.may_write()
     wanted = request.json()
     kind, name = wanted.get("type") or "model", f"{wanted.get('organization') or 'org'}/{wanted['name']}"
     if not name.startswith("org/"):
         raise Answer(403, message=f"you are no member of {name.split('/')[0]}")
+    known = (kind, name) in request.hub.repositories
+    if not known:
+        repository = Repository(wanted.get("visibility") == "private")
+        repository.commit({}, "initial commit")
+        request.hub.repositories[kind, name] = repository
     url = f"{request.hub.url}/{'' if kind == 'model' else kind + 's/'}{name}"
-    if (kind, name) in request.hub.repositories:
-        raise Answer(409, {"error": "exists", "url": url})
-    repository = Repository(wanted.get("visibility") == "private")
-    repository.commit("main", {}, "initial commit")
-    request.hub.repositories[kind, name] = repository
-    return Answer(body={"url": url, "id": name, "name": name})
+    return Answer(409 if known else 200, {"url": url, "id": name, "name": name})
 
 
-@route("POST", f"/api/{REPO}/preupload/(?P<revision>.+)")
-def preupload(request, kind, id, revision):
-    request.repository(kind, id)
-    request.may_write()
+@route("POST", f"{REPO}/preupload/.+", writes=True)
+def preupload(request, repository, id):
     modes = [
         {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(LARGE) else "regular", "shouldIgnore": False}
         for f in request.json()["files"]
@@ -177,21 +160,18 @@ def preupload(request, kind, id, revision):
     return Answer(body={"files": modes})
 
 
-@route("POST", r"/(?:datasets/)?[^/]+/[^/]+\.git/info/lfs/objects/batch")
+@route("POST", r"/(?:datasets/)?[^/]+/[^/]+\.git/info/lfs/objects/batch", writes=True)
 def batch(request):
-    request.may_write()
     objects = []
     for wanted in request.json()["objects"]:
         action = {"upload": {"href": f"{request.hub.url}/store/{wanted['oid']}"}}
-        known = wanted["oid"] in request.hub.blobs
-        objects.append({"oid": wanted["oid"], "size": wanted["size"]} | ({} if known else {"actions": action}))
+        objects.append({**wanted} if wanted["oid"] in request.hub.blobs else {**wanted, "actions": action})
     return Answer(body={"transfer": "basic", "objects": objects})
 
 
 @route("PUT", "/store/(?P<oid>[0-9a-f]{64})")
 def store(request, oid):
-    if request.hub.drop_uploads:
-        request.hub.drop_uploads -= 1
+    if request.fault("upload"):
         request.read(share=0.5)
         request.close_connection = True
         request.connection.close()
@@ -203,116 +183,101 @@ def store(request, oid):
     return Answer()
 
 
-@route("POST", f"/api/{REPO}/commit/(?P<revision>.+)")
-def commit(request, kind, id, revision):
-    repository = request.repository(kind, id)
-    request.may_write()
-    if request.hub.unavailable:
-        request.hub.unavailable -= 1
+@route("POST", f"{REPO}/commit/main", writes=True)
+def commit(request, repository, id):
+    if request.fault("commit"):
         raise Answer(503, message="try again later")
-    files, message = dict(repository.at(revision)[1]), ""
+    files, message = dict(repository.at("main")[1]), ""
     for line in map(json.loads, request.body.splitlines()):
         key, value = line["key"], line["value"]
         if key == "header":
             message = value["summary"]
         elif key == "file":
-            content = base64.b64decode(value["content"])
-            files[value["path"]] = hashlib.sha256(content).hexdigest()
-            request.hub.blobs[files[value["path"]]] = content
+            files[value["path"]] = request.hub.keep(base64.b64decode(value["content"]))
         elif key == "lfsFile" and value["oid"] in request.hub.blobs:
             files[value["path"]] = value["oid"]
-        elif key == "deletedFile":
-            files.pop(value["path"], None)
         else:
             raise Answer(400, message=f"cannot commit {line}")
-    oid = repository.commit(revision, files, message)
+    oid = repository.commit(files, message)
     return Answer(body={"success": True, "commitOid": oid, "commitUrl": f"{request.hub.url}/{id}/commit/{oid}"})
 
 
-@route("POST", f"/api/{REPO}/tag/(?P<revision>.+)")
-def tag(request, kind, id, revision):
-    repository = request.repository(kind, id)
-    request.may_write()
-    if request.hub.tags_unavailable:
-        request.hub.tags_unavailable -= 1
+@route("POST", f"{REPO}/tag/(?P<revision>.+)", writes=True)
+def tag(request, repository, id, revision):
+    if request.fault("tag"):
         raise Answer(503, message="try again later")
-    if request.json()["tag"] in repository.tags:
-        raise Answer(409, message="the tag exists")
-    repository.tags[request.json()["tag"]] = repository.at(revision)[0]
+    repository.refs[request.json()["tag"]] = repository.at(revision)[0]
     return Answer(body={})
 
 
-@route("GET", f"/api/{REPO}/refs")
-def refs(request, kind, id):
-    repository = request.repository(kind, id)
-    listed = {
-        key: [{"name": name, "ref": f"refs/{ref}/{name}", "targetCommit": oid} for name, oid in entries.items()]
-        for key, ref, entries in (("branches", "heads", repository.branches), ("tags", "tags", repository.tags))
-    }
-    return Answer(body=listed | {"converts": []})
+@route("GET", f"{REPO}/refs")
+def refs(request, repository, id):
+    tags = [{"name": name, "ref": f"refs/tags/{name}", "targetCommit": oid} for name, oid in repository.tags.items()]
+    return Answer(body={"branches": [], "tags": tags, "converts": []})
 
 
-@route("GET", f"/api/{REPO}(?:/revision/(?P<revision>.+))?")
-def info(request, kind, id, revision):
-    repository = request.repository(kind, id)
+@route("GET", f"{REPO}(?:/revision/(?P<revision>.+))?")
+def info(request, repository, id, revision):
     oid, files = repository.at(revision or "main")
     facts = {"id": id, "modelId": id, "sha": oid, "private": repository.private, "gated": False, "disabled": False}
-    return Answer(
-        body=facts | {"tags": [], "downloads": 0, "siblings": [{"rfilename": path} for path in sorted(files)]}
-    )
+    siblings = [{"rfilename": path} for path in sorted(files)]
+    return Answer(body=facts | {"tags": [], "downloads": 0, "siblings": siblings})
 
 
-@route("GET", f"/api/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?")
-def tree(request, kind, id, revision, folder):
-    _, files = request.repository(kind, id).at(revision)
-    prefix = f"{folder}/" if folder else ""
-    inside = [path for path in sorted(files) if path.startswith(prefix)]
-    if folder and not inside:
+@route("GET", f"{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?")
+def tree(request, repository, id, revision, folder):
+    entries, prefix = {}, f"{folder}/" if folder else ""
+    for path, blob in repository.at(revision)[1].items():
+        first, _, rest = path.removeprefix(prefix).partition("/")
+        entry = {"type": "directory", "path": prefix + first, "oid": "0" * 40, "size": 0}
+        if not rest:
+            entry |= {"type": "file", "oid": blob[:40], "size": len(request.hub.blobs[blob])}
+        if path.startswith(prefix):
+            entries[prefix + first] = entry
+    if folder and not entries:
         raise Answer(404, code="EntryNotFound", message=f"no folder {folder}")
-    entries = {}
-    for path in inside:
-        first = path[len(prefix) :].split("/")[0]
-        if "/" in path[len(prefix) :] and request.query.get("recursive", ["false"])[0].lower() == "false":
-            entries[prefix + first] = {"type": "directory", "path": prefix + first, "oid": "0" * 40, "size": 0}
-        else:
-            entries[path] = entry(request.hub, path, files[path])
     return Answer(body=list(entries.values()))
 
 
-@route("POST", f"/api/{REPO}/paths-info/(?P<revision>.+)")
-def paths_info(request, kind, id, revision):
-    _, files = request.repository(kind, id).at(revision)
-    json_body = "json" in request.headers.get("Content-Type", "")
-    paths = request.json()["paths"] if json_body else parse_qs(request.body.decode()).get("paths", [])
-    return Answer(body=[entry(request.hub, path, files[path]) for path in paths if path in files])
-
-
 @route("GET HEAD", r"/(?:(?P<kind>dataset)s/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
-def resolve(request, kind, id, revision, path):
-    oid, files = request.repository(kind or "model", id).at(revision)
+def resolve(request, repository, id, revision, path):
+    oid, files = repository.at(revision)
     if path not in files:
         raise Answer(404, code="EntryNotFound", message="Entry not found", X_Repo_Commit=oid)
     content = request.hub.blobs[files[path]]
-    etag = f'"{files[path]}"'
-    headers = {"ETag": etag, "X-Repo-Commit": oid, "X-Linked-Etag": etag, "X-Linked-Size": len(content)}
-    headers |= {"Accept-Ranges": "bytes"}
-    if span := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", "")):
-        first, last = int(span[1]), min(int(span[2] or len(content)), len(content) - 1)
-        headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-        return Answer(206, content[first : last + 1], **headers)
+    headers = {"ETag": f'"{files[path]}"', "X-Repo-Commit": oid, "X-Linked-Size": len(content)}
     return Answer(200, content, **headers)
 
 
-def entry(hub, path, blob):
-    return {"type": "file", "path": path, "oid": blob[:40], "size": len(hub.blobs[blob])}
+class Repository(SimpleNamespace):
+    """Commits (id, files, message), and refs: names of commits, `main` and tags."""
+
+    def __init__(self, private):
+        super().__init__(private=private, commits=[], refs={})
+
+    @property
+    def tags(self):
+        return {name: oid for name, oid in self.refs.items() if name != "main"}
+
+    def commit(self, files, message):
+        text = json.dumps([len(self.commits), sorted(files.items()), message])
+        self.refs["main"] = hashlib.sha1(text.encode()).hexdigest()
+        self.commits.append((self.refs["main"], files, message))
+        return self.refs["main"]
+
+    def at(self, revision):
+        """(commit id, files) of a branch, tag or id."""
+        for oid, files, _ in self.commits:
+            if oid == self.refs.get(revision, revision):
+                return oid, files
+        raise Answer(404, code="RevisionNotFound", message=f"no revision {revision}")
 
 
 class HubServer:
     """The server in a thread; see the module."""
 
     def __init__(self):
-        self.repositories, self.blobs, self.log = {}, {}, []
-        self.drop_uploads = self.unavailable = self.tags_unavailable = 0
+        self.repositories, self.blobs, self.log, self.faults = {}, {}, [], Counter()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
         self._server.hub, self._server.daemon_threads = self, True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -330,13 +295,25 @@ class HubServer:
         fixed = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), **fixed} | ({"HF_TOKEN": token} if token else {})
 
+    def keep(self, content):
+        """Store a blob; returns its SHA-256."""
+        name = hashlib.sha256(content).hexdigest()
+        self.blobs[name] = content
+        return name
+
     def files(self, id, revision="main", kind="model"):
         """path -> content at a revision."""
         return {path: self.blobs[blob] for path, blob in self.repositories[kind, id].at(revision)[1].items()}
 
-    def put(self, id, files, kind="model"):
-        """A public repository with these contents, without any client."""
-        repository = self.repositories.setdefault((kind, id), Repository(private=False))
-        names = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
-        self.blobs |= {names[path]: content for path, content in files.items()}
-        return repository.commit("main", names, "put")
+    def messages(self, id):
+        """Of all commits."""
+        return [message for _, _, message in self.repositories["model", id].commits]
+
+    def uploads(self):
+        """How many files were sent."""
+        return sum(method == "PUT" for method, _ in self.log)
+
+    def put(self, id, files):
+        """A public model with these contents, without any client."""
+        repository = self.repositories.setdefault(("model", id), Repository(private=False))
+        return repository.commit({path: self.keep(content) for path, content in files.items()}, "put")

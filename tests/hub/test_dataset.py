@@ -1,10 +1,7 @@
 """A data set goes to the Hub through its builder and comes back as training samples."""
 
-import pytest
 import trees
 from hub_kit import run_python
-from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
 
 THERE_AND_BACK = """
 import sys
@@ -26,9 +23,8 @@ for split in ("train", "val"):
 def test_what_a_builder_pushed_trains_as_it_was(hub, tmp_path):
     trees.write_tree("folder", tmp_path / "own")
     env = hub.environment(tmp_path / "home") | {"HF_DATASETS_CACHE": str(tmp_path / "datasets")}
-    run_python(THERE_AND_BACK, tmp_path / "own", tmp_path / "cache", env=env)
+    run_python("-c", THERE_AND_BACK, tmp_path / "own", tmp_path / "cache", env=env)
     files = hub.files("org/own", kind="dataset")
     assert {name.split("-")[0] for name in files if name.endswith(".parquet")} == {"data/train", "data/val"}
     assert any(method == "GET" and path.endswith(".parquet") for method, path in hub.log), "rows came from the Hub"
-    with pytest.raises(RepositoryNotFoundError):
-        HfApi(token=False).dataset_info("org/own")
+    assert hub.repositories["dataset", "org/own"].private

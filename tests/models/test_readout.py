@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdam_hf import readout_kdam
+from kdam_hf import upsampling_kdam
 from kdam_hf.colours_kdam import class_palette
-from kdam_hf.readout_kdam import READOUTS, ClassIds, as_map, bands_of_rows, readout_of, upsample
+from kdam_hf.readout_kdam import READOUTS, ClassIds, as_map, readout_of
 from kdam_hf.tasks import Depth, Normals
+from kdam_hf.upsampling_kdam import bands_of_rows, upsample
 
 DEPTH, FLOW = Depth().settings, {"mirrored": [0]}
 ENTRIES = [
@@ -63,7 +64,7 @@ def test_decoding_in_bands_is_upsampling_and_the_definition(monkeypatch, entry, 
     prediction = whole_numbers(entry["channels"], *size)
     expected = definition(upsample(prediction, size), entry)
     for cached in (1, 2000, 1 << 19):
-        monkeypatch.setattr(readout_kdam, "CACHED", cached)
+        monkeypatch.setattr(upsampling_kdam, "CACHED", cached)
         for given in (prediction, prediction.contiguous(memory_format=torch.channels_last), prediction.bfloat16()):
             decoded = readout_of(entry).decode(given, size)
             assert decoded.is_contiguous()
@@ -72,7 +73,7 @@ def test_decoding_in_bands_is_upsampling_and_the_definition(monkeypatch, entry, 
 
 @pytest.mark.parametrize("cached", [1, 1 << 19])
 def test_bands_at_the_size_of_the_photo_are_one_interpolation(monkeypatch, cached):
-    monkeypatch.setattr(readout_kdam, "CACHED", cached)
+    monkeypatch.setattr(upsampling_kdam, "CACHED", cached)
     prediction = torch.randn(1, 5, 9, 12, generator=torch.Generator().manual_seed(1))
     for seen, size in (((35, 46), (121, 153)), ((36, 48), (20, 100))):
         whole = F.interpolate(upsample(prediction, seen), size, mode="bilinear").movedim(1, -1)

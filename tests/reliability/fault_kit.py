@@ -9,23 +9,13 @@ from pathlib import Path
 
 import torch
 import transformers.modeling_utils
-from kill_test import fork
-from transformers.utils.logging import disable_progress_bar
+from kill_kit import fork, untimed
 
 ROOT = Path(__file__).parents[2]
 __all__ = ["DAMAGES", "WRITES", "copy_tree", "disk_full", "fault_at", "fork", "in_child", "killed", "untimed"]
 
-disable_progress_bar()
 WRITES = {"open", "os.mkdir", "os.rename", "fsync", "torch.save", "safetensors"}
 REMOVALS = {"os.remove", "os.rmdir"}
-
-
-def untimed(trainer):
-    """The log without its times."""
-    return [
-        {key: value for key, value in line.items() if "runtime" not in key and "per_second" not in key}
-        for line in trainer.state.log_history
-    ]
 
 
 def flip_a_bit(path):

@@ -9,9 +9,9 @@ from conftest_kit import Kit
 from fault_kit import DAMAGES, copy_tree
 
 from kdam_hf.errors import CheckpointError
+from kdam_hf.io import tensors_sha256
 from kdam_hf.training import MultiTaskTrainer
 from kdam_hf.training.checkpointing import MANIFEST, newest_sealed, rotate, verify
-from kdam_hf.training.identity import tensors_hash
 
 FILES = (
     *("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "running_sums.json"),
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("damage")
     trainer = trainer_in(root)
     trainer.train()
-    return root / "run", tensors_hash(trainer.model)
+    return root / "run", tensors_sha256(trainer.model)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_after_damage_training_ends_in_the_same_weights(trained, run):
     DAMAGES["flipped"](run / "checkpoint-3" / "optimizer.pt")
     again = trainer_in(run.parent)
     again.train(resume_from_checkpoint="last")
-    assert tensors_hash(again.model) == trained[1]
+    assert tensors_sha256(again.model) == trained[1]
     verify(run / "checkpoint-3")  # replaced by a good one
 
 
@@ -82,10 +82,10 @@ def test_after_damage_training_ends_in_the_same_weights(trained, run):
 def test_a_damaged_checkpoint_that_was_asked_for_is_an_error_and_nothing_is_loaded(run):
     DAMAGES["flipped"](run / "checkpoint-2" / "model.safetensors")
     trainer = trainer_in(run.parent)
-    before = tensors_hash(trainer.model)
+    before = tensors_sha256(trainer.model)
     with pytest.raises(CheckpointError, match=r"checkpoint-2/model\.safetensors: SHA-256"):
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-2"))
-    assert tensors_hash(trainer.model) == before
+    assert tensors_sha256(trainer.model) == before
     with pytest.raises(CheckpointError, match=r"elsewhere/manifest\.json: No such file"):
         trainer.train(resume_from_checkpoint=str(run.parent / "elsewhere"))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest_kit import Kit
 
+from dataset_loaders import DenseDataset
 from kdam_hf.errors import DataIntegrityError, DataWorkerError, OutOfMemoryError
 from kdam_hf.training import MultiTaskTrainer
 from kdam_hf.training.checkpointing import newest_sealed
@@ -16,15 +17,14 @@ from kdam_hf.training.checkpointing import newest_sealed
 BAD = 5
 
 
-class Faulty:
+class Faulty(DenseDataset):
     """Rooms of which one does something bad when a worker reads it."""
+
+    ids = ()
 
     def __init__(self, rooms, fault):
         self.rooms, self.fault = rooms, fault
         self.name, self.split, self.tasks, self.ids = rooms.name, rooms.split, rooms.tasks, rooms.ids
-
-    def __len__(self):
-        return len(self.rooms)
 
     def __getitem__(self, index):
         if index == BAD:

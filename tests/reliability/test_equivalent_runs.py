@@ -1,26 +1,19 @@
 """Rows 32 and 33: what must not matter does not, to the last bit; and one batch of 8 is two of 4."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-import torch
-from conftest_kit import Kit
-from fault_kit import ROOT, untimed
+from conftest_kit import Kit, without_batch_statistics
+from kill_kit import untimed
 
-from kdam_hf.distillation import DistillationCriterion
+from kdam_hf.io import tensors_sha256
 from kdam_hf.training import (
     DataArguments,
-    DistillationTrainer,
-    FrozenTeacher,
     ModelArguments,
     MultiTaskTrainer,
-    finish,
-    prepare,
+    build_run,
+    execute,
 )
-from kdam_hf.training.identity import tensors_hash
 
 
 def whole_run(root, name, **options):
@@ -30,12 +23,12 @@ def whole_run(root, name, **options):
         rooms_train=8, rooms_val=3, rooms_height=40, rooms_width=56, crop_height=32, crop_width=48, scale_min=0.7
     )
     args = kit.args(name, max_steps=5, seed=3, **options)
-    run = prepare(data, ModelArguments(preset="tiny-swin"), args, {})
+    run = build_run(data, ModelArguments(preset="tiny-swin"), args, {})
     trainer = MultiTaskTrainer(run.model, args, run.tasks, run.train_dataset, run.eval_dataset)
-    finish(trainer, run, data)
+    execute(trainer, run, data)
     results = json.loads((root / name / "results.json").read_text())
     del results["meta"]
-    return tensors_hash(trainer.model), untimed(trainer), results
+    return tensors_sha256(trainer.model), untimed(trainer), results
 
 
 @pytest.mark.reliability
@@ -54,20 +47,13 @@ def test_runs_of_one_seed_are_one_whatever_their_workers_checkpoints_and_evaluat
 
 @pytest.mark.fault(33)
 def test_accumulating_two_batches_of_4_is_one_batch_of_8(tmp_path):
-    """For weights of equally many pixels per batch and layers that do not couple the images of one."""
-    ends = []
+    """Whatever part of each is labelled; for layers that do not couple the images of a batch."""
+    kit, ends = Kit(tmp_path), []
+    start = kit.model(preset="tiny-swin").state_dict()
     for name, batch, accumulated in (("one", 8, 1), ("two", 4, 2)):
-        kit = Kit(tmp_path)
-        normals = [task for task in kit.tasks if task.name == "normals"]
-        model = kit.model(preset="tiny-swin", tasks=normals)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.train = lambda mode=True, m=module: torch.nn.Module.train(m, False)
-        args = kit.args(
-            name, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulated, learning_rate=1e-3
-        )
-        start = {key: value.clone() for key, value in model.state_dict().items()}
-        trainer = MultiTaskTrainer(model, args, normals, kit.train_data(scale=(1.0, 1.0)))
+        model = without_batch_statistics(kit.model(preset="tiny-swin"))
+        settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        trainer = kit.distiller("none", name, model, learning_rate=1e-3, **settings)
         trainer.train()
         ends.append(trainer.model.state_dict())
     moved, apart = (
@@ -80,35 +66,11 @@ def test_accumulating_two_batches_of_4_is_one_batch_of_8(tmp_path):
 
 @pytest.mark.fault(33)
 def test_a_match_of_weight_zero_is_no_teacher_and_does_not_run_one(tmp_path):
-    ends = []
-    for method, beta in (("none", 0.5), ("cs", 0.0)):
-        kit = Kit(tmp_path)
-        model = kit.model()
-        teacher = None if method == "none" else FrozenTeacher([kit.model("teacher", seed=1)], model.config)
-        if teacher is not None:
-            teacher.forward = lambda *args: pytest.fail("the teacher was run")
-        criterion = DistillationCriterion(kit.tasks, method=method, beta=beta)
-        trainer = DistillationTrainer(
-            model, kit.args(), kit.tasks, kit.train_data(), teacher=teacher, criterion=criterion
-        )
+    kit, ends = Kit(tmp_path), []
+    teacher = kit.frozen()
+    teacher.forward = lambda *args, **kwargs: pytest.fail("the teacher was run")
+    for method, beta, taught in (("none", 0.5, None), ("cs", 0.0, teacher)):
+        trainer = kit.distiller(method, teacher=taught, beta=beta)
         trainer.train()
-        ends.append((tensors_hash(model), untimed(trainer)))
+        ends.append((tensors_sha256(trainer.model), untimed(trainer)))
     assert ends[0] == ends[1]
-
-
-@pytest.mark.reliability
-@pytest.mark.fault(32)
-def test_full_determinism_is_set_before_the_device_is_asked():
-    """Of a fresh process, in which nothing has asked for a device yet."""
-    code = (
-        "import os, torch\n"
-        "seen = []\n"
-        "ask = torch.accelerator.is_available\n"
-        "torch.accelerator.is_available = lambda: (seen.append(os.environ.get('CUBLAS_WORKSPACE_CONFIG')), ask())[1]\n"
-        "from kdam_hf.training import KdamTrainingArguments\n"
-        "KdamTrainingArguments(output_dir='x', full_determinism=True)\n"
-        "print(seen[-1])"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "CUBLAS_WORKSPACE_CONFIG"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.stdout.strip() == ":4096:8", done.stderr[-2000:]

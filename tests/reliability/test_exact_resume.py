@@ -5,50 +5,30 @@
 
 import pytest
 import torch
-from conftest_kit import MEAN, STD, Kit
-from fault_kit import untimed
+from conftest_kit import Kit
+from kill_kit import untimed
 from transformers import TrainerCallback
 
-from kdam_hf import KdamStudent
-from kdam_hf.distillation import DistillationCriterion
-from kdam_hf.presets import PRESETS, make_config
-from kdam_hf.training import DistillationTrainer, FrozenTeacher
+from kdam_hf.io import tensors_sha256
+from kdam_hf.presets import PRESETS
 from kdam_hf.training.checkpointing import verify
-from kdam_hf.training.identity import tensors_hash
 
 TINY = sorted(name for name in PRESETS if name.startswith("tiny-"))
 STEPS = 6
-DROPOUTS = ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 
 def trainer_in(root, preset="tiny-swin", distilled=False, **options):
     kit = Kit(root)
-    model = random_student(kit, preset)
     options = {
         **{"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "logging_steps": 4},
         **{"max_steps": STEPS, "optim": "adamw_torch", "learning_rate": 1e-3, "eval_strategy": "no"},
         **options,
     }
-    teacher = FrozenTeacher([kit.model("teacher", seed=1)], model.config) if distilled else None
-    criterion = DistillationCriterion(kit.tasks, method="cs" if distilled else "none")
-    data = kit.train_data()
-    return DistillationTrainer(
-        model, kit.args(**options), kit.tasks, data, kit.eval_data(), teacher=teacher, criterion=criterion
-    )
-
-
-def random_student(kit, preset):
-    """With dropout and stochastic depth turned up, in backbones that have any."""
-    config = make_config("student", preset, kit.tasks, image_mean=MEAN, image_std=STD)
-    for name in DROPOUTS:
-        if hasattr(config.backbone_config, name):
-            setattr(config.backbone_config, name, 0.3)
-    torch.manual_seed(0)
-    return KdamStudent(config)
+    return kit.distiller("cs" if distilled else "none", model=kit.model(preset=preset, dropout=0.3), **options)
 
 
 def outcome(trainer):
-    return tensors_hash(trainer.model), untimed(trainer)
+    return tensors_sha256(trainer.model), untimed(trainer)
 
 
 def assert_exact(root, steps=range(1, STEPS), **options):
@@ -66,7 +46,7 @@ def assert_exact(root, steps=range(1, STEPS), **options):
 
 @pytest.mark.parametrize("preset", TINY)
 def test_training_draws_random_numbers_that_a_resume_must_get_right(tmp_path, preset):
-    model = random_student(Kit(tmp_path), preset).train()
+    model = Kit(tmp_path).model(preset=preset, dropout=0.3).train()
     before = torch.get_rng_state()
     model(torch.ones(2, 3, 32, 48))
     assert torch.equal(before, torch.get_rng_state()) == (preset == "tiny-resnet")  # which has no dropout
@@ -150,5 +130,5 @@ def test_a_finished_run_takes_no_further_step(tmp_path):
     again = trainer_in(tmp_path)
     again.train(resume_from_checkpoint="last")
     assert again.state.global_step == STEPS
-    assert tensors_hash(again.model) == tensors_hash(whole.model)
+    assert tensors_sha256(again.model) == tensors_sha256(whole.model)
     assert verify(tmp_path / "run" / f"checkpoint-{STEPS}") == before

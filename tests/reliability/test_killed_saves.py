@@ -1,18 +1,20 @@
 """Rows 1, 2 and 5: killed, or out of disk, at every file operation of a save and of the rotation after it."""
 
+import json
 import os
 import resource
 import signal
+from collections import defaultdict
 
 import pytest
 from conftest_kit import Kit
 from fault_kit import WRITES, copy_tree, disk_full, fault_at, in_child, killed, untimed
-from kill_test import kill_run
+from kill_kit import kill_run
 
 from kdam_hf.errors import CheckpointError
+from kdam_hf.io import tensors_sha256
 from kdam_hf.training import MultiTaskTrainer
 from kdam_hf.training.checkpointing import clean, list_checkpoints, newest_sealed, verify
-from kdam_hf.training.identity import tensors_hash
 
 FULL = 77
 
@@ -64,7 +66,7 @@ def expect_disk_full(save):
         save()
     except CheckpointError as error:
         text = str(error)
-        written = ".checkpoint-2.partial" in text and "bytes are free" in text
+        written = ".saving/checkpoint-2" in text and "bytes are free" in text
         os._exit(FULL if written or "checkpoint-1: could not be deleted" in text else 1)
 
 
@@ -81,7 +83,7 @@ def saves(tmp_path_factory):
     trainer = trainer_in(root, "run")
     Fork(trainer, root)
     trainer.train()
-    return root, tensors_hash(trainer.model), untimed(trainer)
+    return root, tensors_sha256(trainer.model), untimed(trainer)
 
 
 def steps(folder):
@@ -92,16 +94,18 @@ def steps(folder):
 @pytest.mark.fault(1, 2)
 def test_killed_at_any_file_operation_of_a_save_a_run_ends_as_if_nothing_had_happened(saves):
     root, weights, log = saves
-    seen = set()
-    for folder in sorted((root / "killed").iterdir()):
-        seen.add(tuple(steps(folder)))
-        resumed = trainer_in(root, folder.relative_to(root))
-        resumed.train(resume_from_checkpoint="last")
-        assert tensors_hash(resumed.model) == weights, folder
-        assert untimed(resumed) == log, folder
-        assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["checkpoint-3"]
+    by_state = defaultdict(list)
+    for folder in sorted((root / "killed").iterdir(), key=lambda path: int(path.name)):
+        by_state[tuple(steps(folder))].append(folder)
+    for folders in by_state.values():  # the first and the last of each, since a training takes longer than a look
+        for folder in {folders[0], folders[-1]}:
+            resumed = trainer_in(root, folder.relative_to(root))
+            resumed.train(resume_from_checkpoint="last")
+            assert tensors_sha256(resumed.model) == weights, folder
+            assert untimed(resumed) == log, folder
+            assert [path.name for path in folder.glob("*checkpoint-*")] == ["checkpoint-3"]
     # before the seal, between seal and rotation, after the rotation
-    assert seen == {(1,), (2, 1), (2,)}
+    assert set(by_state) == {(1,), (2, 1), (2,)}
 
 
 @pytest.mark.reliability
@@ -113,14 +117,15 @@ def test_a_full_disk_is_named_and_costs_no_earlier_checkpoint(saves):
     for folder in cases:
         if folder != last:
             assert 1 in steps(folder) or steps(folder) == [2], folder
-            assert not list(folder.glob(".checkpoint-*.partial")), folder
+            assert not list(folder.glob(".saving/*")), folder
 
 
 @pytest.mark.reliability
 @pytest.mark.fault(1, 2)
 def test_random_kills_change_nothing(tmp_path):
-    tally = kill_run(tmp_path, kills=5, seed=1)
-    assert tally.kills == 5
+    """`KILLS=200 python -m pytest -s -k random_kills tests/reliability` is the long form, and prints what it came to."""
+    tally = kill_run(tmp_path, kills=int(os.environ.get("KILLS", "4")), seed=int(os.environ.get("KILLS_SEED", "1")))
+    print(json.dumps(tally.summary()))
     assert len(set(tally.hashes)) == 1
     assert min(tally.sealed) >= 1
 

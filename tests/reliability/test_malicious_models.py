@@ -79,27 +79,19 @@ def test_every_backbone_comes_back_with_the_same_bits(preset, kit):
 def test_a_pickle_under_the_name_of_safetensors_is_never_unpickled(folder, tmp_path):
     canary = tmp_path / "canary"
     (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(canary)))
-    refused(folder, "model.safetensors cannot be read")
+    refused(folder, "model.safetensors")
     assert not canary.exists()
 
 
 @pytest.mark.fault(27)
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "training_args.bin"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "training_args.bin", "a list of shards"])
 def test_a_repository_of_pickles_only_is_refused_unopened(folder, tmp_path, name):
     canary = tmp_path / "canary"
     torch.save({"decoder.norm.weight": Payload(canary)}, folder / name)
     (folder / "model.safetensors").unlink()
-    refused(folder, "no model.safetensors; expected all weights in this one file, never in a pickle")
-    assert not canary.exists()
-
-
-@pytest.mark.fault(27)
-def test_a_list_of_shards_cannot_lead_to_a_pickle(folder, tmp_path):
-    canary = tmp_path / "canary"
-    (folder / "model.safetensors").unlink()
-    torch.save({"decoder.norm.weight": Payload(canary)}, folder / "model.bin")
-    shards = {"metadata": {}, "weight_map": {"decoder.norm.weight": "model.bin"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    if name == "a list of shards":
+        shards = {"metadata": {}, "weight_map": {"decoder.norm.weight": name}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
     refused(folder, "no model.safetensors")
     assert not canary.exists()
 
@@ -112,106 +104,72 @@ def test_the_code_of_a_repository_is_never_run_by_our_door(folder, tmp_path):
     change(folder, auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
     assert type(load_model(str(folder))) is KdamStudent
     change(folder, model_type="evil")
-    with pytest.raises(CheckpointError, match="is a evil; expected kdam_teacher or kdam_student"):
+    with pytest.raises(CheckpointError, match="evil"):
         load_model(str(folder))
-    with pytest.raises(BackboneWeightsError, match="no backbone at"):
-        read_backbone_config(str(folder), [1, 2, 3, 4])
+    for fields in ({}, {"model_type": "kdam_student", "attn_implementation": "evil/kernel"}):
+        change(folder, **fields)
+        with pytest.raises(BackboneWeightsError, match=fields.get("attn_implementation", str(folder))):
+            read_backbone_config(str(folder), [1, 2, 3, 4])
     assert not canary.exists()
-
-
-BACKBONE = PRESETS["tiny-resnet"].config
 
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("key", "value"),
     [
-        ({"surprise": 1}, "unknown keys surprise"),
-        ({"_attn_implementation_internal": "evil/kernel"}, "unknown keys _attn_implementation_internal"),
-        ({"attn_implementation": "evil/kernel"}, "attn_implementation 'evil/kernel', code of a repository"),
-        ({"transformers_weights": "../other.safetensors"}, "unknown keys transformers_weights"),
-        ({"quantization_config": {"quant_method": "evil"}}, "unknown keys quantization_config"),
-        ({"backbone_config": BACKBONE | {"surprise": 1}}, "backbone_config has unknown keys surprise"),
-        ({"backbone_config": BACKBONE | {"auto_map": {}}}, "backbone_config has unknown keys auto_map"),
-        ({"backbone_config": BACKBONE | {"attn_implementation": "evil/kernel"}}, "code of a repository"),
-        ({"backbone_config": BACKBONE | {"_attn_implementation_internal": "evil/kernel"}}, "unknown keys _attn"),
-        ({"backbone_config": BACKBONE | {"hidden_sizes": "16"}}, "hidden_sizes"),
-        ({"decoder_channels": "16"}, "decoder_channels"),
-        ({"initializer_range": "0.3"}, "initializer_range"),
-        ({"image_std": [0.5, 0.0, 0.5]}, "image_std.*positive"),
-        ({"image_mean": [0.5, float("nan"), 0.5]}, "image_mean.*finite"),
-        ({"dtype": "load"}, "dtype is 'load'"),
-        ({"tasks": {}}, "tasks"),
+        ("surprise", 1),
+        ("_attn_implementation_internal", "evil/kernel"),
+        ("attn_implementation", "evil/kernel"),
+        ("transformers_weights", "../other.safetensors"),
+        ("quantization_config", {"quant_method": "evil"}),
+        ("backbone_config.surprise", 1),
+        ("backbone_config.auto_map", {}),
+        ("backbone_config.attn_implementation", "evil/kernel"),
+        ("backbone_config._attn_implementation_internal", "evil/kernel"),
+        ("backbone_config.hidden_sizes", "16"),
+        ("decoder_channels", "16"),
+        ("initializer_range", "0.3"),
+        ("image_std", [0.5, 0.0, 0.5]),
+        ("image_mean", [0.5, float("nan"), 0.5]),
+        ("dtype", "load"),
+        ("tasks", {}),
     ],
-    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
 )
-def test_a_config_with_unknown_keys_or_wrong_types_is_refused(folder, fields, message):
-    change(folder, **fields)
-    refused(folder, message)
+def test_a_config_with_unknown_keys_or_wrong_types_is_refused(folder, key, value):
+    outer, _, inner = key.partition(".")
+    change(folder, **{outer: PRESETS["tiny-resnet"].config | {inner: value} if inner else value})
+    refused(folder, inner or outer)
 
 
 @pytest.mark.fault(27, 34)
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("name", "../../etc/cron.d/x", "expected letters, digits and _"),
-        ("name", "a\0b", "expected letters, digits and _"),
-        ("channels", "5", "channels is '5'; expected int"),
-        ("channels", 0, "0 channels"),
-        ("class_names", "abc", "class_names is 'abc'; expected list"),
-    ],
+    ("key", "value"),
+    [("name", "../../etc/cron.d/x"), ("name", "a\0b"), ("channels", "5"), ("channels", 0), ("class_names", "abc")],
 )
-def test_a_task_that_could_leave_a_folder_or_is_of_a_wrong_type_is_refused(folder, key, value, message):
+def test_a_task_that_could_leave_a_folder_or_is_of_a_wrong_type_is_refused(folder, key, value):
     tasks = json.loads((folder / "config.json").read_text())["tasks"]
     tasks[0][key] = value
     change(folder, tasks=tasks)
-    refused(folder, message)
-
-
-@pytest.mark.fault(27)
-def test_a_backbone_that_asks_for_a_kernel_of_a_repository_is_refused(folder):
-    change(folder, attn_implementation="evil/kernel")
-    with pytest.raises(BackboneWeightsError, match="code of a repository"):
-        read_backbone_config(str(folder), [1, 2, 3, 4])
-
-
-def spoil(folder, how):
-    path = folder / "model.safetensors"
-    weights = load_file(path)
-    key = "decoder.norm.weight"
-    if how == "missing":
-        del weights[key]
-    elif how == "unexpected":
-        weights["decoder.more"] = torch.zeros(2)
-    elif how == "mismatched":
-        weights[key] = torch.zeros(3)
-    else:
-        weights[key][1] = float(how)
-    save_file(weights, path, {"format": "pt"})
+    refused(folder, "letters" if key == "name" else key)
 
 
 @pytest.mark.fault(28)
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("key", "value"),
     [
-        ("missing", "1 missing keys: decoder.norm.weight"),
-        ("unexpected", "1 unexpected keys: decoder.more"),
-        ("mismatched", r"1 mismatched keys: .*decoder.norm.weight"),
-        ("nan", "1 weights are not finite: decoder.norm.weight"),
-        ("inf", "1 weights are not finite: decoder.norm.weight"),
+        ("decoder.norm.weight", None),
+        ("decoder.more", torch.zeros(2)),
+        ("decoder.norm.weight", torch.zeros(3)),
+        ("decoder.norm.weight", torch.full((16,), float("nan"))),
+        ("decoder.norm.weight", torch.full((16,), float("-inf"))),
+        ("decoder.norm.running_var", torch.full((16,), float("nan"))),
     ],
+    ids=["missing", "unexpected", "mismatched", "nan", "inf", "statistics of a batch norm"],
 )
-def test_anything_but_a_complete_finite_model_is_refused(folder, how, message):
-    spoil(folder, how)
-    refused(folder, message)
-
-
-@pytest.mark.fault(28)
-def test_statistics_of_batch_norms_are_weights_too(folder):
-    weights = load_file(folder / "model.safetensors")
-    weights["decoder.norm.running_var"][0] = float("nan")
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    refused(folder, "not finite: decoder.norm.running_var")
+def test_anything_but_a_complete_finite_model_is_refused(folder, key, value):
+    weights = load_file(folder / "model.safetensors") | {key: value}
+    save_file({name: w for name, w in weights.items() if w is not None}, folder / "model.safetensors", {"format": "pt"})
+    refused(folder, f"1 (missing|unexpected|mismatched|weights).*{key}")
 
 
 @pytest.mark.fault(27, 28)
@@ -220,7 +178,7 @@ def test_weights_that_were_cut_short_are_refused(folder, keep):
     path = folder / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
-    refused(folder, "model.safetensors cannot be read")
+    refused(folder, "model.safetensors")
 
 
 @pytest.mark.fault(28)

@@ -6,10 +6,9 @@ from teacher_kit import VIEWS, fill
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, TransformedDataset
-from kdam_hf.distillation import DistillationCriterion
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.training import DistillationTrainer, FrozenTeacher, MultiTaskTrainer, evaluate_model
-from kdam_hf.training.teacher_cache import TaughtDataset
+from kdam_hf.training import FrozenTeacher, MultiTaskTrainer, evaluate_model
+from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 BAD = 5
 FP16_OVERFLOW = float(torch.tensor(70000.0).half())
@@ -27,7 +26,7 @@ class PoisonedPhotos(TransformedDataset):
         return item
 
 
-class PoisonedReplay(TaughtDataset):
+class PoisonedReplay(CachedTeacherDataset):
     """One value of one stored prediction is not finite."""
 
     value = float("nan")
@@ -74,14 +73,10 @@ def test_evaluation_raises_and_never_leaves_a_batch_out_of_the_mean(kit, bad_pho
 
 
 def distil(kit, dataset, teacher=None):
-    criterion = DistillationCriterion(kit.tasks)
-    args = kit.args(per_device_train_batch_size=8)
     views = VIEWS if teacher is None else None
-    trainer = DistillationTrainer(
-        kit.model(), args, kit.tasks, dataset, teacher=teacher, criterion=criterion, views=views
-    )
+    trainer = kit.distiller(teacher=teacher, data=dataset, views=views, per_device_train_batch_size=8)
     before = state(trainer)
-    message = rf"^step 0, .*sample 'train-\d+{BAD}'.*teacher's prediction is not finite for depth \(\d+ pixels\)"
+    message = rf"^step 0, .*sample 'train-\d+{BAD}'.*teacher's prediction is not finite for depth"
     with pytest.raises(KdamValueError, match=message):
         trainer.train()
     trained = [name for name, _ in trainer.model.named_parameters()]

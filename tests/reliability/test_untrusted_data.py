@@ -130,7 +130,7 @@ def test_a_published_photo_of_too_many_pixels_is_refused_by_its_header(tmp_path)
     header = bytearray(png(np.zeros((4, 6, 3), np.uint8)))
     header[16:24] = (8_000).to_bytes(4, "big") * 2
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
-    with pytest.raises(DataIntegrityError, match="8000x8000 pixels; expected at most"):
+    with pytest.raises(DataIntegrityError, match="8000x8000 pixels"):
         rows(tmp_path, {"bytes": bytes(header), "path": None})[0]
 
 

@@ -1,6 +1,7 @@
 """The scripts as commands: in a process of their own, or in this one, which has imported everything already."""
 
 import importlib.util
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -10,26 +11,28 @@ from pathlib import Path
 from kdam_hf.training import run_command
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = [
-    "-m",
-    "accelerate.commands.launch",
-    "--num_machines",
-    "1",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-]
-SMALL = ["--preset", "tiny-resnet", "--crop_height", "32", "--crop_width", "48", "--max_steps", "3", "--use_cpu"]
-SMALL += ["--per_device_train_batch_size", "2", "--logging_steps", "1", "--disable_tqdm", "true", "--cpu_threads", "1"]
-ROOMS = ["--rooms_train", "8", "--rooms_val", "3", "--rooms_height", "40", "--rooms_width", "56"]
+SCRIPTS = ROOT / "scripts"
+LAUNCH = shlex.split("-m accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no")
+SMALL = shlex.split("--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 3 --use_cpu --cpu_threads 1")
+SMALL += shlex.split("--per_device_train_batch_size 2 --logging_steps 1 --disable_tqdm true")
+ROOMS = shlex.split("--rooms_train 8 --rooms_val 3 --rooms_height 40 --rooms_width 56")
+
+sys.path.append(str(SCRIPTS))  # not first: scripts/evaluate.py would hide the library of that name
+
+
+def load(script):
+    """The module of a script."""
+    specification = importlib.util.spec_from_file_location(f"{Path(script).stem}_command", SCRIPTS / script)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def launch(script, *arguments, processes=0, check=True):
     """As typed into a shell; with `accelerate launch` for one process or more."""
     start = [*LAUNCH, "--num_processes", str(processes)] if processes else []
     multi = ["--multi_gpu"] if processes > 1 else []
-    command = [sys.executable, *start, *multi, str(ROOT / "scripts" / script), *map(str, arguments)]
+    command = [sys.executable, *start, *multi, str(SCRIPTS / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
@@ -37,13 +40,10 @@ def launch(script, *arguments, processes=0, check=True):
 
 def run(script, *arguments, check=True):
     """The same without starting a process, which takes longer than what the tests let it do."""
-    specification = importlib.util.spec_from_file_location(f"{Path(script).stem}_command", ROOT / "scripts" / script)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    out, err, code = StringIO(), StringIO(), 0
+    main, out, err, code = load(script).main, StringIO(), StringIO(), 0
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            run_command(lambda: module.main([str(argument) for argument in arguments]))
+            run_command(lambda: main([str(argument) for argument in arguments]))
         except SystemExit as ended:
             code = ended.code or 0
     assert not check or code == 0, out.getvalue()[-2000:] + err.getvalue()[-4000:]

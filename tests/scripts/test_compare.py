@@ -1,61 +1,78 @@
-import importlib.util
+"""Comparisons: finished runs are known by settings, teacher and score; seeds are paired."""
+
 import json
-from pathlib import Path
 
 import pytest
+from command_kit import ROOMS, SMALL, load, run
+from PIL import Image
 
 from kdam_hf.errors import CheckpointError
-from kdam_hf.training import DataArguments, KdamTrainingArguments, StudentArguments, parse_recipe
-from kdam_hf.training.arguments import DistillationArguments
+from kdam_hf.training import parse_recipe
 
 
 @pytest.fixture(scope="module")
 def compare():
-    path = Path(__file__).parents[2] / "scripts" / "compare.py"
-    spec = importlib.util.spec_from_file_location("compare_command", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("compare.py")
 
 
-@pytest.fixture
-def run(compare, tmp_path):
-    """Give the run `none` these results, as they are or as a function of its recipe, and ask for it again."""
+def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compare, monkeypatch, tmp_path):
+    def train_here(command, **_):
+        script = next(word for word in command if word.endswith(".py"))
+        return run(script.rpartition("/")[2], *command[command.index(script) + 1 :])
 
-    def ask(results):
-        recipe, folder = tmp_path / "recipe.yaml", tmp_path / "none"
-        recipe.write_text("dataset: synthetic_rooms\nuse_cpu: true\n")
-        groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-        settings = parse_recipe(groups, ["--config", str(recipe), "--output_dir", str(folder)])[-1]
-        folder.mkdir()
-        content = results(settings) if callable(results) else results
-        (folder / "results.json").write_text(content if isinstance(content, str) else json.dumps(content))
-        return content, compare.train("distill.py", str(recipe), folder, [])
-
-    return ask
-
-
-@pytest.mark.parametrize("score", [{"protocol": "ours"}, {"protocol": "ours", "split": "val", "ids": None}])
-def test_a_run_with_these_settings_and_metrics_is_reused(run, score):
-    content, found = run(lambda settings: {"edge/maxf": 1.0, "meta": {"recipe": settings, **score}})
-    assert content == found
+    monkeypatch.setattr("subprocess.run", train_here)
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text("dataset: synthetic_rooms\n")
+    arguments = ["--teacher_config", recipe, "--student_config", recipe, "--methods", "none", "cs:beta=0.1"]
+    arguments += ["--seeds", "0", "1", "--output_dir", out, *SMALL, *ROOMS]
+    run("compare.py", *arguments)
+    results = json.loads((out / "results.json").read_text())
+    assert list(results) == ["teacher", "none", "cs"]
+    cs, none = results["cs"], results["none"]
+    mean, low, high = cs["difference_to_none"]["depth/rmse"]
+    assert mean == pytest.approx(cs["depth/rmse"] - none["depth/rmse"])
+    assert low < mean < high
+    assert cs["meta"]["seed"] == [0, 1]
+    assert cs["meta"]["distillation"]["beta"] == 0.1
+    assert Image.open(out / "contact_sheet.png").width > 5 * 56
+    text = (out / "results.md").read_text()
+    assert all(word in text for word in ("SYNTHETIC", "edge/odsf ↑", "depth/rmse ↓", "95 %"))
+    assert run("compare.py", *arguments).stdout.count("reused") == 5
+    other = run("compare.py", *arguments, "--max_steps", "2", check=False)
+    assert other.returncode == 2
+    assert "max_steps 3 -> 2" in other.stderr
+    (out / "teacher" / "model.safetensors").write_bytes(b"another")
+    other = run("compare.py", *arguments, check=False)
+    assert "teacher_sha256" in other.stderr
 
 
 @pytest.mark.parametrize(
-    ("score", "message"),
+    ("changed", "named"),
     [
-        ({}, "scored by an earlier version"),
-        ({"protocol": "atrc"}, "scored with protocol atrc, the others with ours; remove .*results.json"),
-        ({"protocol": "ours", "split": "train"}, "scored with split train, the others with val"),
-        ({"protocol": "ours", "ids": "few.txt"}, "scored with ids few.txt, the others with None"),
+        ({}, None),
+        ({"protocol": "atrc"}, "atrc -> ours"),
+        ({"split": "train"}, "train -> val"),
+        ({"ids": "few.txt"}, "few.txt -> None"),
+        ({"recipe": {}}, "dataset"),
+        ({"recipe": None}, "recipe"),
+        (None, "does not describe a run"),
     ],
 )
-def test_a_run_that_was_scored_with_other_metrics_is_not_reused(run, score, message):
-    with pytest.raises(CheckpointError, match=message):
-        run(lambda settings: {"edge/maxf": 1.0, "meta": {"recipe": settings, **score}})
+def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, tmp_path, changed, named):
+    recipe, path = tmp_path / "recipe.yaml", tmp_path / "none" / "results.json"
+    recipe.write_text("dataset: nyud_v2\n")
+    settings = parse_recipe(compare.GROUPS, ["--config", str(recipe), "--output_dir", str(path.parent)])[-1]
+    meta = None if changed is None else {"recipe": settings, "protocol": "ours", "split": "val", **changed}
+    path.parent.mkdir()
+    path.write_text(json.dumps({"meta": meta}))
+    if named is None:
+        assert compare.train("distill.py", str(recipe), path.parent, [])["meta"] == meta
+    else:
+        with pytest.raises(CheckpointError, match=named):
+            compare.train("distill.py", str(recipe), path.parent, [])
 
 
-@pytest.mark.parametrize("results", ["{", [1.0], {"edge/maxf": 1.0}, {"meta": {"protocol": "ours"}}, {"meta": None}])
-def test_results_that_do_not_say_how_the_model_was_trained_are_named(run, results):
-    with pytest.raises(CheckpointError, match=r"none.results\.json does not say with which settings .* remove it"):
-        run(results)
+def test_an_interval_covers_the_mean_of_paired_differences(compare):
+    mean, low, high = compare.interval([1.0, 2.0, 3.0])
+    assert (mean, mean - low) == (2, pytest.approx(4.3027 / 3**0.5, rel=1e-4))  # t(0.975, 2) = 4.3027
+    assert high - mean == pytest.approx(mean - low)

@@ -106,10 +106,3 @@ def test_full_recipes_state_the_published_protocol(name):
     size = {"nyud_v2": (448, 576), "pascal_context": (512, 512)}[settings["dataset"]]
     assert (settings["crop_height"], settings["crop_width"]) == size
     assert settings["preset"] == ("swin-large" if name.endswith("teacher") else "swin-tiny")
-
-
-def test_the_older_crop_of_425x560_scaled_down_trains(tree, tmp_path):
-    config = ROOT / "scripts" / "recipes" / "nyud_v2_smoke.yaml"
-    small = SMALL.replace("40", "43", 1).replace("56", "57", 1)
-    script("train")(f"--config {config} --data_dir {tree('C')} --output_dir {tmp_path} {small}".split())
-    assert results(tmp_path)["meta"]["steps"] == 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import (
     NYUD_V2,
     PASCAL_CONTEXT,
@@ -202,50 +202,6 @@ def test_rendering_gives_colours_of_the_same_size_and_marks_invalid_pixels(all_t
         assert task.legend()
 
 
-def test_files_in_the_usual_encodings_become_raw_labels():
-    depth = make_task("depth")
-    np.testing.assert_allclose(depth.label.from_file(np.array([[0, 2500]], np.uint16), {}, "f"), [[0, 2.5]])
-    np.testing.assert_allclose(depth.label.from_file(np.array([[2.5]]), {}, "f"), [[2.5]])
-    edge = make_task("edge")
-    np.testing.assert_array_equal(
-        edge.label.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1]]
-    )
-    np.testing.assert_array_equal(
-        edge.label.from_file(np.array([[0, 1, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 1, 255]]
-    )
-    np.testing.assert_array_equal(
-        edge.label.from_file(np.array([[0, 255]], np.uint8), {"edge_value": 1}, "f"), [[0, 255]]
-    )
-    normals = make_task("normals").label.from_file(np.array([[[255, 128, 128], [128, 128, 128]]], np.uint8), {}, "f")
-    np.testing.assert_allclose(normals[0, 0], (1, 0, 0), atol=0.01)
-    assert not normals[0, 1].any()
-    semseg = make_task("semseg", "abc")
-    np.testing.assert_array_equal(
-        semseg.label.from_file(np.array([[0, 2, 9]], np.int32), {"ignore_index": 9}, "f"), [[0, 2, 255]]
-    )
-
-
-@pytest.mark.fault(16)
-@pytest.mark.parametrize(
-    ("name", "array", "message"),
-    [
-        ("semseg", np.array([[7]], np.uint8), "holds \\[7\\]"),
-        ("semseg", np.zeros((2, 2, 3), np.uint8), "one channel"),
-        ("semseg", np.zeros((2, 2)), "integer class ids"),
-        ("depth", np.zeros((2, 2), np.uint8), "8-bit"),
-        ("depth", np.array([[np.nan]], np.float32), "NaN"),
-        ("depth", np.array([[-1.0]], np.float32), ">= 0"),
-        ("normals", np.zeros((2, 2), np.uint8), "\\(H, W, 3\\)"),
-        ("normals", np.full((1, 1, 3), 9.0), "unit vectors"),
-        ("edge", np.array([[0, 3]], np.uint8), "holds"),
-    ],
-)
-def test_a_wrong_label_file_is_named_with_what_was_expected(name, array, message):
-    task = make_task(name, "abc" if name == "semseg" else ())
-    with pytest.raises(DataIntegrityError, match=f"(?s)some/file.png.*{message}"):
-        task.label.from_file(array, {}, "some/file.png")
-
-
 @pytest.mark.fault(20)
 def test_shapes_that_would_only_broadcast_are_refused(all_tasks):
     for task in all_tasks:
@@ -285,15 +241,6 @@ def test_unknown_names_are_refused_with_the_known_ones():
         select_tasks(NYUD_V2, ["depht"])
     assert [t.name for t in select_tasks(NYUD_V2, ["edge", "semseg"])] == ["semseg", "edge"]
     assert set(TASK_NAMES) == {"semseg", "human_parts", "saliency", "depth", "normals", "edge"}
-
-
-def test_saliency_masks_of_0_and_255_are_not_mistaken_for_ignored_pixels():
-    task = make_task("saliency")
-    np.testing.assert_array_equal(task.label.from_file(np.array([[0, 255]], np.uint8), {}, "f"), [[0, 1]])
-    np.testing.assert_array_equal(task.label.from_file(np.array([[0, 1, 255]], np.uint8), {}, "f"), [[0, 1, 255]])
-    np.testing.assert_array_equal(
-        task.label.from_file(np.array([[0, 255]], np.uint8), {"ignore_index": 255}, "f"), [[0, 255]]
-    )
 
 
 def test_labels_of_one_column_survive_a_flip(all_tasks):

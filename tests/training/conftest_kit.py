@@ -5,10 +5,12 @@ import torch
 
 from dataset_loaders import EvalTransform, TrainTransform, TransformedDataset, open_dataset
 from kdam_hf import KdamStudent, KdamTeacher
+from kdam_hf.distillation import make_method
 from kdam_hf.presets import make_config
-from kdam_hf.training import KdamTrainingArguments
+from kdam_hf.training import DistillationTrainer, FrozenTeacher, KdamTrainingArguments
 
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+DROPOUTS = ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 
 class Kit:
@@ -27,9 +29,13 @@ class Kit:
         rooms = open_dataset("synthetic_rooms", "val", num_images=5, height=40, width=56)
         return TransformedDataset(rooms, EvalTransform(self.tasks, MEAN, STD))
 
-    def model(self, role="student", preset="tiny-resnet", seed=0, tasks=None, **overrides):
-        torch.manual_seed(seed)
+    def model(self, role="student", preset="tiny-resnet", seed=0, tasks=None, dropout=None, **overrides):
+        """Drawn from `seed`; with `dropout` also stochastic depth, in backbones that have any."""
         config = make_config(role, preset, tasks or self.tasks, **({"image_mean": MEAN, "image_std": STD} | overrides))
+        for name in DROPOUTS if dropout else ():
+            if hasattr(config.backbone_config, name):
+                setattr(config.backbone_config, name, dropout)
+        torch.manual_seed(seed)
         return {"teacher": KdamTeacher, "student": KdamStudent}[role](config)
 
     def args(self, name="run", **kwargs):
@@ -48,6 +54,35 @@ class Kit:
             "report_to": [],
         }
         return KdamTrainingArguments(**(defaults | kwargs))
+
+    def frozen(self, seed=1, **kwargs):
+        """A teacher that is not saved."""
+        return FrozenTeacher([self.model("teacher", seed=seed)], self.model().config, **kwargs)
+
+    def distiller(self, method="cs", name="run", model=None, teacher=None, tasks=None, data=None, views=None, **args):
+        """A trainer of a tiny student; settings of the method are told from arguments of the training by their names."""
+        tasks = self.tasks if tasks is None else tasks
+        settings = {key: args.pop(key) for key in ("temperature", "beta", "matched") if key in args}
+        if teacher is None and method != "none" and data is None:
+            teacher = self.frozen()
+        return DistillationTrainer(
+            model or self.model(tasks=tasks),
+            self.args(name, **args),
+            tasks,
+            data or self.train_data(),
+            self.eval_data(),
+            teacher=teacher,
+            method=make_method(method, settings.pop("matched", tasks), **settings),
+            views=views,
+        )
+
+
+def without_batch_statistics(model):
+    """Statistics of a part of a batch are another model."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train = lambda mode=True, m=module: torch.nn.Module.train(m, False)
+    return model
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ def spawn(work, world, root):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_start, args=(work, world, port, root), nprocs=world)
+    # forked, since this process has imported everything
+    mp.start_processes(_start, (work, world, port, root), world, start_method="fork")
 
 
 def _start(rank, work, world, port, root):

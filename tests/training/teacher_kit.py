@@ -1,7 +1,8 @@
 """Tiny teachers, online and stored, that the tests of the replayed teacher share."""
 
+from kdam_hf.modeling_kdam import KdamOutput
 from kdam_hf.training import DistillationArguments, FrozenTeacher, fill_cache, load_model
-from kdam_hf.training.teacher_cache import decode, encode
+from kdam_hf.training.pretrained import weights_sha256
 
 VIEWS = 2
 
@@ -18,28 +19,20 @@ def fill(kit, teachers, data=None, tasks=None, verify=False, args=None, **kwargs
     return fill_cache(settings(kit, teachers, **kwargs), data, tasks, kit.model(tasks=tasks).config, args, verify)
 
 
-def taught_online(kit, teacher, key):
-    item = kit.train_data()[key]
-    return {
-        k: v[0] for k, v in online_teacher(kit, teacher)(item["pixel_values"][None], item["pixel_mask"][None]).items()
-    }
-
-
 class Rounded(FrozenTeacher):
-    """A teacher whose predictions are as exact as a cache stores them."""
+    """A teacher whose predictions are as exact as a cache of fp16 stores them."""
 
-    def forward(self, *inputs):
-        exact = super().forward(*inputs)
-        return {name: decode(encode(exact[name], form), form) for name, form in self.forms.items()}
+    def forward(self, *inputs, **kwargs):
+        output = super().forward(*inputs, **kwargs)
+        return KdamOutput(predictions={name: value.half().float() for name, value in output.predictions.items()})
 
 
 def online_teacher(kit, teacher, dtype="fp32"):
-    rounded = Rounded([load_model(teacher)], kit.model().config, batch_size=1)
-    logits = {"fp32": "fp32", "fp16": "fp16", "uint8": "log_probabilities"}[dtype]
-    others = "fp16" if dtype == "uint8" else dtype
-    rounded.forms = {task.name: logits if task.predicts_logits else others for task in kit.tasks}
-    return rounded
+    kind = {"fp32": FrozenTeacher, "fp16": Rounded}[dtype]
+    return kind([load_model(teacher)], kit.model().config, batch_size=1, sha256=[weights_sha256(teacher)])
 
 
-def content(cache):
-    return {path.name: path.read_bytes() for path in sorted(cache.folder.glob("view-*.bin"))}
+def taught_online(kit, teacher, key):
+    item = kit.train_data()[key]
+    predictions = online_teacher(kit, teacher)(item["pixel_values"][None], item["pixel_mask"][None]).predictions
+    return {name: value[0] for name, value in predictions.items()}

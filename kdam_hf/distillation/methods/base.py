@@ -25,6 +25,8 @@ METHODS: dict[str, type["Method"]] = {}
 class Method(nn.Module, ABC):
     """One way to learn from a teacher. Its parameters, if it has any, are trained and saved with the run.
 
+    A subclass keeps every argument as an attribute of its name, and has a `name` by which it is known.
+
     Args:
         tasks: the distilled tasks in canonical order; predictions may hold more.
         beta: weight of all its terms, finite and >= 0.

@@ -1,0 +1,281 @@
+"""A model as an ONNX file, held against the model it came from, and a form of it in eight bits.
+
+Unusual here: only products and convolutions of the second form read eight bits; additions and resizing compute in float32,
+since some tasks' last addition cancels. onnx, onnxruntime and the exporter are imported where they are used.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional as F
+
+from kdam_hf.errors import ExportError, KdamValueError
+from kdam_hf.image_processing_kdam import KdamImageProcessor
+from kdam_hf.modeling_kdam import STRIDE, KdamOutput, KdamPreTrainedModel, KdamStudent
+from kdam_hf.readout_kdam import readout_of
+
+PIXELS, MASK = "pixel_values", "pixel_mask"
+# Backbones whose graph is one for all sizes. Swin chooses windows and shifts by the size of the image, and the position
+# embeddings of dinov2 come out wrong in ONNX when they are resized to an open size.
+DYNAMIC_SIZE = ("resnet", "convnext", "convnextv2", "pvt_v2", "dinov3_vit")
+EXAMPLE = (2, 100, 140)  # no batch of one and no multiple of 32: tracing would take them for constants
+# (batch, height, width) to try: sides that are multiples of 32, barely above one, odd, and less than a patch
+OPEN = ((1, 64, 96), (3, 33, 130), (2, 127, 250), (1, 9, 40))
+# Rounding of untrained models reaches 2e-4. A wrong graph can be as close as 1e-4 (the pooling of a teacher whose size is
+# open), so what is known to go wrong is ruled out by `choose_size`, not here.
+TOLERANCE = 1e-3
+
+
+def missing_packages() -> list[str]:
+    """What of the extra `export` would have to be installed."""
+    return [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+
+
+def choose_size(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width) in pixels of the images a graph of this model takes; None for any.
+
+    Args:
+        model: to export.
+        size: (height, width) that the user asks for.
+
+    Raises:
+        KdamValueError: the model needs a fixed size, and nothing says which.
+    """
+    backbone: Any = model.config.backbone_config
+    if size is not None or (isinstance(model, KdamStudent) and backbone.model_type in DYNAMIC_SIZE):
+        return size
+    if model.config.image_size is None:
+        raise KdamValueError(
+            f"the graph of a {type(model).__name__} on {backbone.model_type} needs a fixed size, and its config does not say "
+            f"which it was trained at; give --height and --width. Students on {', '.join(DYNAMIC_SIZE)} take any size."
+        )
+    height, width = model.config.image_size
+    return height, width
+
+
+def save_onnx(model: KdamPreTrainedModel, size: tuple[int, int] | None, path: Path) -> None:
+    """Write an ONNX file with the inputs of the model and one output per task, named after it; the batch is open.
+
+    Args:
+        model: in evaluation mode, on the CPU, float32.
+        size: (height, width) of its images in pixels; None leaves it open.
+        path: where the file goes.
+
+    Raises:
+        ExportError: the model cannot be traced, or holds something that ONNX does not know.
+    """
+    import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    batch, (height, width) = EXAMPLE[0], size or EXAMPLE[1:]
+    mask = torch.ones(batch, height, width, dtype=torch.bool)
+    inputs = {PIXELS: torch.zeros(batch, 3, height, width), MASK: mask}
+    only_batch = {name: {0: Dim.DYNAMIC} for name in inputs}
+    config = OnnxConfig(dynamic=size is None, dynamic_shapes=only_batch if size else None)
+    with quiet(), torch.inference_mode(False), torch.no_grad():
+        try:
+            program = OnnxExporter().export(model, inputs, config=config).program
+        except Exception as error:  # of many kinds, most of them internal to the tracer and the exporter
+            backbone: Any = model.config.backbone_config
+            raise ExportError(
+                f"{type(model).__name__} with backbone {backbone.model_type} cannot be exported "
+                f"({type(error).__name__}: {str(error).strip()[:300]}); try a fixed size (--height, --width), or a student on "
+                f"one of {', '.join(DYNAMIC_SIZE)}, which are known to work."
+            ) from error
+        ClearMetadataAndDocStringPass()(program)  # stack traces, with the folders of this machine
+        sides = size or ("height", "width")
+        program.graph.inputs[0].shape = onnx_ir.Shape(["batch", 3, *sides])
+        program.graph.inputs[1].shape = onnx_ir.Shape(["batch", *sides])
+        reduced = [-(-side // STRIDE) for side in size] if size else [f"ceil({side} / {STRIDE})" for side in sides]
+        for task, output in zip(model.config.tasks or [], program.graph.outputs, strict=True):
+            output.name, output.shape = task["name"], onnx_ir.Shape(["batch", task["channels"], *reduced])
+        onnx_ir.save(program, path)
+
+
+class OnnxModel(nn.Module):
+    """An ONNX file on the CPU behind what evaluation needs of a model.
+
+    A graph of one size takes smaller images too: they are padded on the right and at the bottom, as a batch would be.
+
+    Args:
+        path: the file.
+        threads: of the runtime; all cores by default.
+
+    Raises:
+        ExportError: no such file, or none that the runtime can load.
+        ImportError: onnxruntime is not installed; it comes with the extra `export`.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        import onnxruntime
+
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = options.inter_op_num_threads = threads
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's errors share no other base
+            reason = str(error).splitlines()[0]
+            raise ExportError(f"{path}: ONNX Runtime cannot load it ({reason}); export again.") from error
+        self.task_names = [output.name for output in self.session.get_outputs()]
+        height, width = self.session.get_inputs()[0].shape[-2:]
+        self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+    def inputs(self, pixels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Pixels (B, 3, H, W) and their mask, all true for None, with zeros up to the size of the graph.
+
+        Raises:
+            KdamValueError: an image that is larger.
+        """
+        height, width = pixels.shape[-2:]
+        mask = torch.ones(len(pixels), height, width, dtype=torch.bool) if mask is None else mask
+        below, right = (self.size[0] - height, self.size[1] - width) if self.size else (0, 0)
+        if below < 0 or right < 0:
+            raise KdamValueError(
+                f"an image of {height}x{width} pixels for a graph of {self.size}; export with --height and --width that cover "
+                "every image, or score smaller images."
+            )
+        return {PIXELS: F.pad(pixels, (0, right, 0, below)), MASK: F.pad(mask, (0, right, 0, below))}
+
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> KdamOutput:
+        """Predict all tasks; see `KdamPreTrainedModel.forward`."""
+        height, width = (-(-side // STRIDE) for side in pixel_values.shape[-2:])
+        feed = {name: tensor.numpy() for name, tensor in self.inputs(pixel_values, pixel_mask).items()}
+        found = zip(self.task_names, self.session.run(None, feed), strict=True)
+        return KdamOutput(predictions={name: torch.from_numpy(y[..., :height, :width]) for name, y in found})
+
+
+def quantize(source: Path, target: Path, images: Iterable[Tensor]) -> None:
+    """Write the form in eight bits: unsigned activations, signed weights with one scale per output channel.
+
+    Args:
+        source: ONNX file in float32.
+        target: ONNX file to write.
+        images: pixel values (3, H, W) float32 of which the ranges of activations are taken, smallest to largest.
+
+    Raises:
+        ExportError: the file cannot be quantised.
+        KdamValueError: an image that is larger than a graph of one size takes.
+    """
+    import onnx_ir
+    from onnxruntime.quantization import QuantType
+    from transformers.exporters import OnnxRuntimeQuantizer, OnnxRuntimeStaticConfig
+    from transformers.exporters.configs import ExportFormat
+
+    session = OnnxModel(source)
+    samples = [session.inputs(image[None]) for image in images]
+    operators = ["Conv", "MatMul", "Gemm"]
+    config = OnnxRuntimeStaticConfig(op_types_to_quantize=operators, activation_type=QuantType.QUInt8, per_channel=True)
+    with quiet():
+        try:
+            quantizer = OnnxRuntimeQuantizer(config, samples)
+            onnx_ir.save(quantizer.quantize(onnx_ir.load(source), samples[0], ExportFormat.ONNX), target)
+        except Exception as error:  # the runtime's errors share no other base
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
+            raise ExportError(f"{source}: ONNX Runtime cannot quantise it ({reason}); leave --int8 out.") from error
+
+
+def checked_shapes(size: tuple[int, int] | None, trained_at: Iterable[int] | None) -> list[tuple[int, int, int]]:
+    """(batch, height, width) that are tried, for a graph of one `size` or of any, and a model `trained_at` some size."""
+    if size is not None:
+        return [(batch, *size) for batch in (1, 3)]
+    height, width = trained_at or OPEN[0][1:]
+    return list(dict.fromkeys([*OPEN, (1, height, width)]))
+
+
+def largest_differences(
+    model: nn.Module, exported: nn.Module, shapes: Iterable[tuple[int, int, int]], seed: int = 0
+) -> dict[str, float]:
+    """Run a model and what was exported of it on the same normal noise; where there are several images, one is padded.
+
+    Args:
+        model: in evaluation mode.
+        exported: an `OnnxModel`.
+        shapes: (batch, height, width) to try.
+        seed: of the noise.
+
+    Returns:
+        Per task the largest difference, as a share of the largest value of a prediction; infinite where something is not
+        finite.
+
+    Raises:
+        ExportError: another shape than the model's.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, float] = {}
+    for batch, height, width in shapes:
+        pixels = torch.randn(batch, 3, height, width, generator=generator)
+        mask = torch.ones(batch, height, width, dtype=torch.bool)
+        mask[1:2, :, width - width // 3 :] = False
+        with torch.no_grad():
+            expected, got = model(pixels, mask).predictions, exported(pixels, mask).predictions
+        for name, truth in expected.items():
+            if got[name].shape != truth.shape:
+                raise ExportError(
+                    f"{name}: for {tuple(pixels.shape)} the exported graph yields {tuple(got[name].shape)}, the model "
+                    f"{tuple(truth.shape)}. Nothing was written. If its size is open, try --height and --width."
+                )
+            share = float((got[name] - truth).abs().max() / truth.abs().max().clamp_min(1e-30))
+            found[name] = max(found.get(name, 0.0), share if math.isfinite(share) else math.inf)
+    return found
+
+
+def refuse_differences(found: Mapping[str, float], tolerance: float = TOLERANCE) -> None:
+    """Raise ExportError when a task differs by more than `tolerance` of its largest value."""
+    for name, share in found.items():
+        if share > tolerance:
+            raise ExportError(
+                f"{name}: the exported graph differs from the model by {share:.2g} of the largest value; expected at most "
+                f"{tolerance:g}. Nothing was written. If its size is open, try --height and --width."
+            )
+
+
+def describe(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What a program without this package must know to feed an exported model and to read it, for `kdam.json`.
+
+    Args:
+        model: that was exported.
+        size: (height, width) in pixels of the graph's images; None for any.
+    """
+    processor = KdamImageProcessor.from_model_config(model.config)
+    sides = list(size or ("height", "width"))
+    tasks = []
+    for spec in model.config.tasks or []:
+        reader = readout_of(spec)
+        settings = reader.entry.get("settings", {})
+        tasks.append(spec | {"settings": settings, "legend": reader.legend(), "values": reader.words})
+    return {
+        "kind": type(model).__name__,
+        "input": {"name": PIXELS, "dtype": "float32", "shape": ["batch", 3, *sides]},
+        "mask": {"name": MASK, "dtype": "bool", "shape": ["batch", *sides]},
+        "dynamic": ["batch"] if size else ["batch", *sides],
+        "image_mean": processor.image_mean,
+        "image_std": processor.image_std,
+        "resize": processor.size,
+        "output_stride": STRIDE,
+        "tasks": tasks,
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress and advice of the tracer, such as that torchvision is missing; what was silent before stays so."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,138 @@
+"""The files of a published repository: model, processor, code, card, results, settings, log and a picture.
+
+The list is closed: what is not named here is not published, so no pickle and no checkpoint ever is. JSON is copied without
+local paths and secrets, a picture without its metadata.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.hub.card import PICTURE, UNKNOWN, make_card
+from kdam_hf.hub.record import RESULTS, WEIGHTS, Record, read_record
+from kdam_hf.hub.redact import redact, redact_config
+from kdam_hf.hub.remote_code import code_files, with_model_code, with_processor_code
+from kdam_hf.hub.upload import check_repo_id, check_tag, open_repository, upload
+from kdam_hf.image_processing_kdam import KdamImageProcessor
+from kdam_hf.io import replacing
+from kdam_hf.photos_kdam import open_photo
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A repository `org/name` that is ready to be uploaded: path in it -> content, or the file that holds it."""
+
+    repo_id: str
+    files: Mapping[str, bytes | Path]
+
+
+def make_publication(
+    folder: str | Path,
+    repo_id: str,
+    license: str = UNKNOWN,
+    allow_no_results: bool = False,
+    picture: Path | None = None,
+    progress: str = "",
+    **beside: Path | None,
+) -> Publication:
+    """Card, model, processor, code, results, settings, log and picture of a model.
+
+    Args:
+        folder: that train.py or distill.py wrote; the caller has made sure that the weights are complete.
+        repo_id: `org/name`.
+        license: identifier of the weights' licence that the Hub knows.
+        allow_no_results: make it without scores, too.
+        picture: for the card.
+        progress: for a model that is still being trained, how far it is.
+        beside: results shown beside its own; see `read_record`.
+
+    Raises:
+        KdamValueError: not a repository id, or a file given is not usable.
+        CheckpointError: no model, no results, or results of other weights.
+    """
+    record = read_record(folder, **beside)
+    if record.results is None and not allow_no_results:
+        raise CheckpointError(
+            f"{folder} holds no {RESULTS}, so its card could not say how good it is. Score it with scripts/evaluate.py --model "
+            f"{folder} --output {Path(folder) / RESULTS}, or give --allow_no_results."
+        )
+    card = make_card(record, check_repo_id(repo_id), license, picture is not None, progress)
+    files = {"README.md": str(card).encode(), **_model_files(record)}
+    if picture is not None:
+        files[PICTURE] = _bare_picture(picture)
+    return Publication(repo_id, files)
+
+
+def publish(publication: Publication, private: bool = False, tag: str | None = None, token: str | None = None) -> str:
+    """Create the repository if need be, and commit everything at once.
+
+    Args:
+        publication: what to upload.
+        private: only its owners may see it.
+        tag: name for this state, e.g. v1.
+        token: with the right to write; by default the one of this machine.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        HubError: refused, unreachable or interrupted, or committed but not tagged; says which, and what to do.
+    """
+    check_tag(tag)
+    open_repository(publication.repo_id, private, token)
+    scores = "with its scores" if RESULTS in publication.files else "without scores"
+    return upload(publication.repo_id, publication.files, f"Publish the model {scores}", tag, token=token)
+
+
+def write_repository(files: Mapping[str, bytes | Path], folder: str | Path) -> None:
+    """Write the files to a new or empty folder, as they would lie on the Hub.
+
+    Raises:
+        KdamValueError: the folder holds something.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise KdamValueError(f"{folder} exists and is not empty; give a new folder for the repository.")
+    with replacing(folder) as partial:
+        partial.mkdir()
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                (partial / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, partial / name)
+
+
+def _model_files(record: Record) -> dict[str, bytes | Path]:
+    config = json.loads((record.folder / "config.json").read_text("utf-8"))
+    processor = KdamImageProcessor.from_model_config(record.config).to_dict()
+    optional = {RESULTS: record.results, "recipe.json": record.settings, "training_log.json": record.log}
+    return {
+        WEIGHTS: record.folder / WEIGHTS,
+        "config.json": _json(with_model_code(redact_config(config))),
+        "preprocessor_config.json": _json(with_processor_code(processor)),
+        **code_files(),
+        **{name: _json(redact(content)) for name, content in optional.items() if content is not None},
+    }
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _bare_picture(path: Path) -> bytes:
+    """A picture as an upright PNG of nothing but pixels: a photo's metadata may say where it was taken."""
+    try:
+        pixels = Image.fromarray(np.asarray(open_photo(path)))
+    except ValueError as error:
+        raise KdamValueError(f"picture: {error}") from error
+    buffer = io.BytesIO()
+    pixels.save(buffer, "PNG")
+    return buffer.getvalue()

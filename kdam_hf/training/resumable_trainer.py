@@ -1,0 +1,329 @@
+"""`Trainer` whose checkpoints are whole or not there, and which goes on exactly where it stopped.
+
+Unusual here: `Trainer` writes a checkpoint into a hidden folder, which is sealed and renamed; a checkpoint also holds the
+sums behind the next log line, so that logged losses do not depend on interruptions; no pickle of the arguments is
+written; a finished run takes no further step; SIGTERM and SIGINT end the training with a checkpoint of the step.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
+
+from kdam_hf import io
+from kdam_hf.distributed import Processes
+from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.training.arguments import KdamTrainingArguments
+from kdam_hf.training.callbacks import StopOnSignalCallback
+from kdam_hf.training.checkpointing import (
+    MODEL,
+    SAVING,
+    checkpoint_folder,
+    clean,
+    explained_disk_errors,
+    move_files,
+    newest_sealed,
+    rotate,
+    verify,
+    write_manifest,
+)
+from kdam_hf.training.fingerprint import refuse_other_objective
+from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
+from kdam_hf.training.report import versions
+from kdam_hf.training.running_means import RunningMeans
+from kdam_hf.training.signals import StopRequest
+
+LAST = "last"
+WEIGHTS = "model.safetensors"
+# What is overridden or used of `Trainer` beyond its documented interface, with parameters; held against the installed version
+# by a test. Another minor version of transformers may change it: see pyproject.toml.
+TRAINER_INTERNALS = (
+    ("_save_checkpoint", ("self", "model", "trial")),
+    ("save_model", ("self", "output_dir", "_internal_call")),
+)
+
+
+class ResumableTrainer(Trainer, ABC):
+    """Adds sealed checkpoints, exact resume and orderly stops; see `docs/training.md`."""
+
+    args: KdamTrainingArguments
+    processes: Processes
+    _facts: dict[str, Any]
+    _resumed_from: Path | None = None
+    _told: int = 0
+    """The signal that all processes stop after; 0 for none."""
+    _saved_step: int | None = None
+
+    def __init__(self, model: Any, args: KdamTrainingArguments, *more: Any, **kwargs: Any) -> None:
+        if args.output_dir is None:
+            raise KdamValueError("output_dir is not given: a folder for the model and its checkpoints.")
+        self._watched: dict[str, WatchedDataset] = {}
+        super().__init__(model, args, *more, **kwargs)
+        self.processes = Processes(self.args.world_size)
+        self.start_afresh()
+        self._stop = StopRequest()
+        self.add_callback(StopOnSignalCallback(self))
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What this run computes, flat; a checkpoint is only continued by a run that computes the same."""
+
+    @abstractmethod
+    def batch_shape(self) -> str:
+        """The batch in work, in words."""
+
+    @abstractmethod
+    def make_sampler(self) -> Sampler:
+        """The order of the training data."""
+
+    def save_extra(self, folder: Path) -> None:
+        """Write what else belongs into a checkpoint."""
+
+    def restore_extra(self, folder: Path) -> None:
+        """Take up what `save_extra` wrote, before the first step."""
+
+    def publish_checkpoint(self, folder: Path) -> None:
+        """Called with every sealed checkpoint."""
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train to the end, or until SIGTERM or SIGINT.
+
+        Args:
+            resume_from_checkpoint: a checkpoint folder; "last" or True for the newest in output_dir that verifies, if
+                there is a checkpoint.
+            kwargs: of `Trainer.train`.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, incomplete, or of a run with another objective; or the disk is full.
+            DataWorkerError, OutOfMemoryError: as `explained_failures` has them.
+            SystemExit: 128 + signal, after a signal; the checkpoint of the last step is sealed. A signal that comes after the
+                last step of a training without checkpoints is not heeded: the weights would be lost.
+        """
+        output, main = Path(self.args.output_dir or ""), self.args.process_index == 0
+        with io.exclusive(output / ".lock", str(output), 60) if main else nullcontext():
+            with self.args.main_process_first(local=False, desc="cleaning up"):
+                if main:
+                    clean(output)
+            self._facts = {"objective": self.describe(), "versions": versions()}
+            self._resumed_from = folder = self._choose(resume_from_checkpoint, output)
+            self._told, self._saved_step = 0, None
+            self.start_afresh()
+            if folder is not None and self._is_finished(folder):
+                return TrainOutput(self.state.global_step, 0.0, {})
+            with StopRequest() as self._stop, self.explained_failures():
+                result = super().train(resume_from_checkpoint=None if folder is None else str(folder), **kwargs)
+                self.any_process(torch.zeros((), device=self.args.device))
+        if self._told and self._saved_step == self.state.global_step:
+            if main:
+                print(
+                    f"stopped; continue from step {self._saved_step} with --resume_from_checkpoint {LAST}", flush=True
+                )
+            raise SystemExit(128 + self._told)
+        return result
+
+    def any_process(self, flag: Tensor) -> bool:
+        """Whether a flag (scalar) is set in any process; takes up signals that any of them got. Called by all of them.
+
+        One synchronisation with the device, and one with the other processes.
+        """
+        told = self._stop.received  # which a signal may change at any moment, hence never written here
+        if self.args.world_size > 1:
+            flags = torch.stack([flag.float(), torch.tensor(float(told), device=flag.device)])
+            flag, told = self.processes.max(flags).tolist()
+        self._told = self._told or int(told)
+        return bool(flag)
+
+    def explained_failures(self, *names: str) -> AbstractContextManager[None]:
+        """While entered, failures of data workers and of memory say what was going on; afterwards no worker is left.
+
+        Args:
+            names: "train", "eval"; whose workers. By default those of both.
+        """
+        watched = {name: self._watched[name] for name in names if name in self._watched} if names else self._watched
+        return explained_failures(lambda: f"step {self.state.global_step}, {self.batch_shape()}", watched)
+
+    def _choose(self, asked: str | bool | None, output: Path) -> Path | None:
+        """The checkpoint to go on from, verified, and made by a run with the same objective."""
+        if not asked:
+            return None
+        if asked is True or asked == LAST:
+            found = newest_sealed(output, quiet=self.args.process_index > 0)
+        else:
+            found = Path(str(asked)), verify(Path(str(asked)))
+        if found is None:
+            return None
+        folder, manifest = found
+        refuse_other_objective(manifest["objective"], self._facts["objective"], folder)
+        absent = sorted(set(self._required()) - set(manifest["files"]))
+        if absent:
+            raise CheckpointError(f"{folder} was saved without {', '.join(absent)}; training cannot go on from it.")
+        if self.args.process_index == 0:
+            print(f"continuing from {folder}", flush=True)
+        return folder
+
+    def _is_finished(self, folder: Path) -> bool:
+        """Whether all steps were taken; then takes up the weights and the state. `Trainer` would take one more step."""
+        state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            return False
+        if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            folder = Path(state.best_model_checkpoint)
+            verify(folder)
+        self.model.load_state_dict(load_file(folder / WEIGHTS))
+        state.is_local_process_zero, state.is_world_process_zero = (
+            self.is_local_process_zero(),
+            self.is_world_process_zero(),
+        )
+        self.state = state
+        if not any("train_loss" in line for line in state.log_history):
+            self.restore()
+            self.log({"total_flos": state.total_flos, "train_loss": 0.0})
+        return True
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Over the training data, in the order of the sampler."""
+        watched = self._watched["train"] = WatchedDataset(self.train_dataset, self.args.dataloader_num_workers)
+        loader = make_loader(
+            watched,
+            self.args,
+            batch_size=self.args.per_device_train_batch_size,
+            sampler=self.make_sampler(),
+            collate_fn=self.data_collator,
+            drop_last=self.args.dataloader_drop_last,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
+        """This process's strided share of the split; uneven shares are fine, nothing is repeated."""
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        watched = self._watched["eval"] = WatchedDataset(dataset, self.args.dataloader_num_workers)
+        return make_loader(
+            watched,
+            self.args,
+            batch_size=self.args.per_device_eval_batch_size,
+            sampler=range(self.args.process_index, len(dataset), self.args.world_size),
+            collate_fn=self.data_collator,
+        )
+
+    # ---- saving -----------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write beside, seal, and only then delete older checkpoints.
+
+        Raises:
+            CheckpointError: it could not be written; earlier checkpoints are intact.
+        """
+        output, step, main = Path(self.args.output_dir or ""), self.state.global_step, self.args.should_save
+        final = checkpoint_folder(output, step)
+        partial = output / SAVING / final.name
+        with explained_disk_errors(partial), io.replacing(final, partial) if main else nullcontext():
+            self.accelerator.wait_for_everyone()
+            # what `Trainer` saves, but beside; it neither rotates nor pushes
+            with _changed(self.args, output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False):
+                super()._save_checkpoint(model, trial)
+            if self.state.best_global_step == step:
+                self.state.best_model_checkpoint = str(final)
+            if not self.args.save_only_model:
+                (partial / self._sums_file).write_text(json.dumps(self.means.state()))
+            if main:
+                self.save_extra(partial)
+                self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
+                (partial / "training_args.json").write_text(self.args.to_json_string())
+            self.accelerator.wait_for_everyone()
+            if main:
+                write_manifest(partial, {"step": step, **self._facts})
+        self._saved_step = step
+        if main:
+            if self.args.push_to_hub:
+                self.publish_checkpoint(final)
+            best = self.state.best_model_checkpoint
+            rotate(output, self.args.save_total_limit, [final] if best is None else [final, Path(best)])
+        self.accelerator.wait_for_everyone()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Weights and configuration, for `from_pretrained`; each file of output_dir is replaced whole. Pushes nothing.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if not self.args.should_save:
+            return
+        output = Path(output_dir or self.args.output_dir or "")
+        output.mkdir(parents=True, exist_ok=True)
+        with explained_disk_errors(output), TemporaryDirectory(prefix=MODEL, dir=output) as partial:
+            self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(partial)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(partial)
+            move_files(Path(partial), output)
+
+    # ---- what is between two log lines ------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """As `Trainer` has it; keeps the loss for the next log line."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.means.add({"loss": loss})
+        return loss
+
+    def start_afresh(self) -> None:
+        """Drop what an earlier training of this object has left."""
+        self.means = RunningMeans(self.args.device)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with means over processes and steps, however often the training was interrupted in between.
+
+        `loss` and the terms of the loss are means since the last log line, `train_loss` over the whole training.
+        """
+        if self.means.steps and ("loss" in logs or "train_loss" in logs):
+            means = self.means.take(self.processes)
+            if "loss" in logs:
+                logs |= means
+        if "train_loss" in logs:
+            logs["train_loss"] = self.means.total_loss / max(self.state.global_step, 1)
+        super().log(logs, start_time)
+
+    def restore(self) -> None:
+        """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from, if any."""
+        if self._resumed_from is not None:
+            self.means.load(json.loads((self._resumed_from / self._sums_file).read_text()))
+            self.restore_extra(self._resumed_from)
+
+    @property
+    def _sums_file(self) -> str:
+        return f"running_sums{self._rank}.json"
+
+    @property
+    def _rank(self) -> str:
+        return f"_{self.args.process_index}" if self.args.world_size > 1 else ""
+
+    def _required(self) -> list[str]:
+        """Files without which this process would go on differently."""
+        return [
+            *(WEIGHTS, "optimizer.pt", "scheduler.pt", TRAINER_STATE_NAME),
+            *(f"rng_state{self._rank}.pth", self._sums_file),
+        ]
+
+
+@contextmanager
+def _changed(args: Any, **values: Any) -> Iterator[None]:
+    """While entered, arguments have other values."""
+    before = {name: getattr(args, name) for name in values}
+    args.__dict__.update(values)
+    try:
+        yield
+    finally:
+        args.__dict__.update(before)

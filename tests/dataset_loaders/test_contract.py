@@ -1,0 +1,126 @@
+"""What every data set promises, whatever it reads from; each is a parameter."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import trees
+
+from dataset_loaders import DATASETS, DenseDataset, SubsetDataset, check_sample, open_dataset, prepare
+from dataset_loaders.builders import features_of, row_of
+from dataset_loaders.inspection import inspect_split
+
+NAMES = dict.fromkeys("ABCDEO", "nyud_v2") | {"pascal": "pascal_context", "pascal_edge": "pascal_context"}
+NAMES |= {name: name for name in ("folder", "hub", "synthetic_rooms")}
+
+
+@pytest.fixture(scope="module", params=[*NAMES, "prepared", "subset"])
+def dataset(request, tmp_path_factory):
+    """Three samples of each kind."""
+    root, kind = tmp_path_factory.mktemp("data"), request.param
+    if kind == "synthetic_rooms":
+        return open_dataset(kind, "val", num_images=3, height=24, width=32)
+    trees.write_tree(kind if kind in trees.LAYOUTS else "folder", root / "tree", 1, 3)
+    source = open_dataset(NAMES[kind] if kind in trees.LAYOUTS else "folder", "val", root / "tree")
+    if kind == "hub":
+        from datasets import Dataset
+
+        rows = Dataset.from_list([row_of(source, k) for k in range(3)], features_of(source.tasks))
+        (root / "hub").mkdir()
+        rows.to_parquet(root / "hub" / "val-00000-of-00001.parquet")
+        return open_dataset("hub", "val", root / "hub")
+    if kind == "prepared":
+        prepare(source, root / "out" / "rooms-val", progress=False)
+        return open_dataset("folder", "val", root / "out")
+    return SubsetDataset(source, source.ids[::-1]) if kind == "subset" else source
+
+
+def same(a, b):
+    assert a["id"] == b["id"]
+    np.testing.assert_array_equal(a["image"], b["image"])
+    assert a["labels"].keys() == b["labels"].keys()
+    for name, label in a["labels"].items():
+        np.testing.assert_array_equal(label, b["labels"][name], err_msg=name)
+
+
+def test_every_registered_data_set_is_held_to_the_contract():
+    assert set(NAMES.values()) == set(DATASETS)
+
+
+def test_samples_keep_the_contract_in_the_order_of_the_ids(dataset):
+    assert isinstance(dataset, DenseDataset)
+    samples = [check_sample(dataset[k], dataset.tasks) for k in range(len(dataset))]
+    assert list(dataset.ids) == [sample["id"] for sample in samples]
+    assert len(dataset.ids) == 3
+    for sample in samples:
+        assert sample["labels"].keys() <= {task.name for task in dataset.tasks}
+    assert dataset.ids is dataset.ids  # made once
+    same(pickle.loads(pickle.dumps(dataset))[1], samples[1])
+
+
+def test_it_says_what_it_is_in_plain_data(dataset):
+    assert (dataset.split, dataset.registered) == ("val", dataset.registered or "")
+    assert dataset.registered in DATASETS
+    assert len(dataset.digest) == 64
+    assert all(isinstance(note, str) for note in dataset.notes)
+    assert isinstance(dataset.origin, str)
+    assert dataset.unlisted() == []
+    assert dataset.stamp(0) == dataset.stamp(0)
+    assert dataset.stamp(0) or dataset.version or dataset.checked, "a change of its files can be told"
+    photo = dataset.photo(0)
+    assert photo is None or photo.is_file()
+
+
+def test_a_subset_of_it_keeps_every_member(dataset):
+    """It once dropped two of them."""
+    chosen = SubsetDataset(dataset, [dataset.ids[2], dataset.ids[0]])
+    same(chosen[0], dataset[2])
+    assert list(chosen.ids) == [dataset.ids[2], dataset.ids[0]]
+    for name in ("name", "split", "tasks", "registered", "options", "origin", "notes", "version", "checked"):
+        assert getattr(chosen, name) == getattr(dataset, name), name
+    assert chosen.unlisted() == dataset.unlisted()
+    assert (chosen.stamp(1), chosen.photo(1)) == (dataset.stamp(0), dataset.photo(0))
+    members = {name for name in vars(DenseDataset) if not name.startswith("_")}
+    assert members <= vars(SubsetDataset).keys() | vars(chosen).keys() | {"digest"}
+    assert SubsetDataset(dataset, dataset.ids).digest == dataset.digest != chosen.digest
+
+
+def test_prepared_it_is_the_same_to_the_precision_of_its_labels(dataset, tmp_path):
+    prepared = prepare(dataset, tmp_path / "p", progress=False)
+    assert [task.spec() for task in prepared.tasks] == [task.spec() for task in dataset.tasks]
+    assert list(prepared.notes) == list(dataset.notes)
+    for k in range(3):
+        sample = dataset[k]
+        kinds = {task.name: task.label for task in dataset.tasks}
+        stored = {n: kinds[n].decode(kinds[n].encode(label, n)) for n, label in sample["labels"].items()}
+        same(prepared[k], sample | {"labels": stored})
+
+
+def test_its_report_counts_every_pixel(dataset):
+    report = inspect_split(dataset, progress=False).as_json()
+    assert (report["images"], report["usable"], report["problems"]) == (3, 3, [])
+    samples = [dataset[k] for k in range(3)]
+    assert report["sizes"] == Counter("{}x{}".format(*sample["image"].shape[:2]) for sample in samples)
+    for task in dataset.tasks:
+        labels = [sample["labels"][task.name] for sample in samples if task.name in sample["labels"]]
+        facts = report["tasks"][task.name]
+        assert facts["images"] == len(labels)
+        assert facts["pixels"] == sum(label.shape[0] * label.shape[1] for label in labels)
+        if labels[0].dtype == np.uint8:
+            ids, counts = np.unique(np.concatenate([label[label != 255] for label in labels]), return_counts=True)
+            found = {k: count for k, count in enumerate(facts["counts"]) if count}
+            assert found == dict(zip(ids.tolist(), counts.tolist(), strict=True))
+            assert facts["valid"] == counts.sum()
+        elif labels[0].ndim == 2:
+            metres = np.concatenate([label[label > 0] for label in labels])
+            found = facts["valid"], facts["lowest"], facts["highest"]
+            assert found == pytest.approx((metres.size, metres.min(), metres.max()))
+        else:
+            assert facts["valid"] == sum(int(label.any(-1).sum()) for label in labels)
+
+
+@pytest.mark.parametrize("ids", [["unknown"], [], "twice"])
+def test_ids_that_cannot_be_meant_are_refused(dataset, ids):
+    with pytest.raises(ValueError, match="ids"):
+        SubsetDataset(dataset, [dataset.ids[0]] * 2 if ids == "twice" else ids)

@@ -1,0 +1,52 @@
+"""What may leave the machine."""
+
+import pytest
+
+from kdam_hf.hub.redact import is_hub_name, redact, redact_config
+
+
+@pytest.mark.parametrize("text", ["/home/me/x", "~/x", "./x", "../x", "C:\\data", "C:/data", "\\\\host\\x"])
+@pytest.mark.parametrize("form", ["{}", "split={}", "edges from {}, thinned", '["{}"]', "[{}]", "<{}>", "a;{}", "`{}`"])
+def test_a_path_is_dropped_wherever_it_stands(text, form):
+    assert redact({"note": form.format(text), "kept": 1}) == {"kept": 1}
+    assert redact({"list": [form.format(text), "kept"]}) == {"list": ["kept"]}
+
+
+@pytest.mark.parametrize("text", ["file:///home/me", "file:/home/me", "from file://host/x", "FILE:///home/me"])
+def test_an_address_of_a_file_is_dropped(text):
+    assert redact({"note": text, "kept": "profile"}) == {"kept": "profile"}
+
+
+def test_a_configuration_loses_the_folders_it_was_loaded_from_and_no_name(tmp_path, monkeypatch):
+    (tmp_path / "outputs" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    tasks = [{"name": "semseg", "class_names": ["/m/01g317", "~other", "C:/x", "file:/x", "a"], "weights": None}]
+    kept = {"tasks": tasks, "model": "./x", "_name_or_path": "org/name"}
+    inner = [{"_name_or_path": "/home/me/resnet"}, {"_name_or_path": "outputs/x"}, {"_name_or_path": ""}]
+    assert redact_config(kept | {"backbone_config": {"a": inner}}) == kept | {"backbone_config": {"a": [{}, {}, {}]}}
+
+
+@pytest.mark.parametrize(
+    "text", ["n = 2 v / 255 - 1", "km/h", "train", "a:b", "org/name", "1e-3", "https://a.b/c", "and/or", "[m/s]"]
+)
+def test_ordinary_text_stays(text):
+    assert redact({"note": text}) == {"note": text}
+
+
+def test_keys_that_name_places_keep_ids_of_the_hub_only(tmp_path, monkeypatch):
+    (tmp_path / "outputs" / "teacher").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = redact({"teacher": ["outputs/teacher", "org/teacher"], "data_dir": "data", "backbone_weights": "preset"})
+    assert found == {"teacher": ["org/teacher"], "backbone_weights": "preset"}
+    assert redact({"teacher": ["outputs/teacher"]}) == {}
+    assert redact({"single_task": {"depth": "runs/a/results.json"}, "prepared_dir": "outputs"}) == {"single_task": {}}
+
+
+def test_secrets_go_and_everything_else_is_kept_as_it_is():
+    data = {"a": None, "b": [1, None, {"token": "x", "c": 2.5}], "hub_token": "hf_x", "d": True, "e": []}
+    assert redact(data) == {"a": None, "b": [1, None, {"c": 2.5}], "d": True, "e": []}
+
+
+def test_a_name_of_the_hub_is_org_and_name():
+    assert is_hub_name("org/name")
+    assert not any(is_hub_name(text) for text in ("name", "org/a/b", "org/..", "", "a b/c"))

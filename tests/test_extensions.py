@@ -1,0 +1,337 @@
+"""What an outsider adds is one file: it is written here, imported, trained two steps, saved, loaded, scored and exported."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest_kit import MEAN, STD
+from PIL import Image
+
+from dataset_loaders import DATASETS, EvalTransform, TrainTransform, TransformedDataset, open_dataset, prepare
+from kdam_hf.distillation import DIVERGENCES, METHODS, make_method
+from kdam_hf.tasks import make_task, task_from_spec
+from kdam_hf.tasks.base import KINDS, NAMED
+from kdam_hf.training import DistillationTrainer, FrozenTeacher, MultiTaskTrainer, evaluate_model, load_model
+from kdam_hf.training.teacher import load_teacher_model
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Write a file, and import it as its author would; what it registered goes with the test."""
+    registers = [(register, dict(register)) for register in (KINDS, NAMED, DATASETS, DIVERGENCES, METHODS)]
+
+    def write(name, text):
+        path = tmp_path / f"{name}.py"
+        path.write_text(text)
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    yield write
+    for register, before in registers:
+        for name in register.keys() - before.keys():
+            del register[name]
+
+
+def distiller(kit, method, name="run", teacher=None, weighting=None, **args):
+    model = kit.model()
+    teacher = teacher or FrozenTeacher([kit.model("teacher", seed=1)], model.config)
+    args = kit.args(name, max_steps=2, **args)
+    return DistillationTrainer(
+        model, args, kit.tasks, kit.train_data(), kit.eval_data(), teacher=teacher, method=method, weighting=weighting
+    )
+
+
+FLOW = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from kdam_hf.metrics.base import Metric, ratio
+from kdam_hf.tasks import FloatMap, Task
+
+
+class EndPointError(Metric):
+    def __init__(self):
+        self.state = {"count": torch.zeros((), dtype=torch.int64), "error": torch.zeros((), dtype=torch.float64)}
+
+    def update(self, prediction, label):
+        valid = label.isfinite().all(-3)
+        error = (prediction - label).square().sum(-3).sqrt()[valid]
+        self.add_state({"count": valid.sum(), "error": error.double().sum()})
+
+    def compute(self):
+        return {"epe": ratio(self.state["error"], self.state["count"])}
+
+
+@dataclass(frozen=True)
+class Flow(Task):
+    """Optical flow in pixels, x right and y down."""
+
+    name: str = "flow"
+    kind: ClassVar[str] = "flow"
+    primary_metric: ClassVar[str] = "epe"
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = "px"
+    channels = 2
+    readout = "none"
+
+    @property
+    def label(self):
+        return FloatMap(self.name, channels=2, mirrored=(0,), scaling=1)
+
+    def valid_pixels(self, label, mask):
+        return mask & label.isfinite().all(1)
+
+    def loss_share(self, prediction, label, mask, weights):
+        valid = self.valid_pixels(label, mask)[:, None]
+        return (torch.where(valid, prediction - label, 0).abs() * weights).sum()
+
+    def distribution_logits(self, prediction):
+        centres = torch.linspace(-16, 16, 9, device=prediction.device)
+        return -(prediction[..., None] - centres).abs().flatten(-2)
+
+    def metric(self):
+        return EndPointError()
+'''
+
+
+def test_a_new_task_with_a_float_label_costs_one_file(kit, written, tmp_path):
+    """[fault] A label (3.5, -12.0) was stored as (1, -1), since storage was guessed from its type and shape."""
+    written("flow", FLOW)
+    root = tmp_path / "data"
+    for folder in ("images", "flow"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        Image.fromarray(rng.integers(0, 255, (40, 56, 3), np.uint8)).save(root / "images" / f"{k}.png")
+        flow = np.full((40, 56, 2), (3.5, -12.0), np.float32)
+        flow[:4] = np.nan
+        np.save(root / "flow" / f"{k}.npy", flow)
+    (root / "dataset.json").write_text(json.dumps({"name": "mine", "tasks": {"flow": {}}}))
+    (root / "train.txt").write_text("0\n1\n2\n")
+    (root / "val.txt").write_text("3\n")
+    train, held_out = (open_dataset("folder", split, data_dir=root) for split in ("train", "val"))
+    prepared = prepare(train, tmp_path / "prepared")
+    label = prepared[0]["labels"]["flow"]
+    assert label[10, 10].tolist() == [3.5, -12.0]
+    assert np.isnan(label[0, 0]).all()
+    tasks = prepared.tasks
+    crops = TransformedDataset(prepared, TrainTransform(tasks, (32, 48), MEAN, STD, scale=(1.0, 1.0)))
+    flipped = {crops[epoch, 0]["labels"]["flow"][0, 20, 20].item() for epoch in range(8)}
+    assert flipped == {3.5, -3.5}
+    model = kit.model(tasks=tasks)
+    evaluated = TransformedDataset(held_out, EvalTransform(tasks, MEAN, STD))
+    teacher = FrozenTeacher([kit.model("teacher", tasks=tasks, seed=1)], model.config)
+    trainer = DistillationTrainer(
+        model, kit.args(max_steps=2), tasks, crops, evaluated, teacher=teacher, method=make_method("cs", tasks)
+    )
+    trainer.train()
+    trainer.save_model()
+    saved = load_model(str(kit.root / "run"))
+    assert task_from_spec(saved.config.tasks[0]) == tasks[0]
+    score = evaluate_model(saved, trainer.get_eval_dataloader(), tasks, "cpu", trainer.processes)
+    assert np.isfinite(score["flow/epe"])
+    assert tasks[0].render(np.full((4, 5, 2), (3.5, -12.0), np.float32)).shape == (4, 5, 3)
+
+
+def test_a_new_task_is_exported_and_predicted_with(kit, written, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from transformers import pipeline
+
+    from kdam_hf import KdamImageProcessor
+    from kdam_hf.export import save_onnx
+
+    written("flow", FLOW)
+    model = kit.model(tasks=(make_task("flow"),)).eval()
+    model.save_pretrained(tmp_path / "model")
+    processor = KdamImageProcessor.from_model_config(model.config)
+    processor.save_pretrained(tmp_path / "model")
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8))
+    found = pipeline("multi-task-dense-prediction", model=str(tmp_path / "model"))(photo, return_pictures=True)
+    assert found["flow"]["values"].shape == (40, 56, 2)
+    save_onnx(model, (40, 56), tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").is_file()
+
+
+def test_a_new_divergence_costs_one_function(kit, written):
+    written(
+        "hellinger",
+        "from kdam_hf.distillation import divergence\n\n\n"
+        "@divergence\n"
+        "def hellinger(log_p, log_q, dim, processes):\n"
+        "    return 1 - processes.sum((0.5 * (log_p + log_q)).exp().sum(dim))\n",
+    )
+    trainer = distiller(kit, make_method("cs", kit.tasks, divergence="hellinger", inter="per_task", intra=False))
+    trainer.train()
+    line = trainer.state.log_history[0]
+    assert line["kd_inter_task"] > 0
+    assert trainer.describe()["distillation.divergence"] == "hellinger"
+    trainer.save_model()
+    assert load_model(str(kit.root / "run")).config.task_names == [task.name for task in kit.tasks]
+
+
+def test_a_new_data_set_costs_one_file(kit, written):
+    written(
+        "stripes",
+        "import numpy as np\n\n"
+        "from dataset_loaders import DenseDataset, register\n"
+        "from kdam_hf.tasks import make_task, select_tasks\n\n\n"
+        "@register('stripes')\n"
+        "class Stripes(DenseDataset):\n"
+        "    name = 'stripes'\n\n"
+        "    def __init__(self, split, tasks=None, width: int = 8):\n"
+        "        self.split, self.width = split, width\n"
+        "        self.tasks = select_tasks([make_task('semseg', ['dark', 'light'])], tasks)\n\n"
+        "    @property\n"
+        "    def ids(self):\n"
+        "        return [f'{self.split}-{k}' for k in range(4)]\n\n"
+        "    def __getitem__(self, index):\n"
+        "        label = np.broadcast_to(np.arange(56) // self.width % 2, (40, 56)).astype(np.uint8)\n"
+        "        image = np.repeat(label[..., None] * np.uint8(200), 3, 2)\n"
+        "        return {'id': self.ids[index], 'image': image, 'labels': {'semseg': label}}\n",
+    )
+    train, held_out = (open_dataset("stripes", split, width=4) for split in ("train", "val"))
+    assert train.options["width"] == 4
+    prepared = prepare(train, kit.root / "prepared")
+    tasks = train.tasks
+    crops = TransformedDataset(prepared, TrainTransform(tasks, (32, 48), MEAN, STD))
+    evaluated = TransformedDataset(held_out, EvalTransform(tasks, MEAN, STD))
+    trainer = MultiTaskTrainer(kit.model(tasks=tasks), kit.args(max_steps=2), tasks, crops, evaluated)
+    trainer.train()
+    trainer.save_model()
+    score = evaluate_model(
+        load_model(str(kit.root / "run")), trainer.get_eval_dataloader(), tasks, "cpu", trainer.processes
+    )
+    assert np.isfinite(score["semseg/miou"])
+
+
+FAMILY = '''
+import torch
+from torch import nn
+from transformers import SegformerForSemanticSegmentation
+
+from kdam_hf.configuration_kdam import KdamConfig
+from kdam_hf.modeling_kdam import KdamOutput
+from kdam_hf.tasks import make_task
+from kdam_hf.training.teacher import teacher_family
+
+
+@teacher_family("segformer")
+class SegformerTeacher(nn.Module):
+    """Semantic segmentation at stride 4."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.model = SegformerForSemanticSegmentation.from_pretrained(name, use_safetensors=True)
+        names = [self.model.config.id2label[k] for k in range(self.model.config.num_labels)]
+        self.config = KdamConfig(tasks=[make_task("semseg", names).spec()])
+
+    def forward(self, pixel_values, pixel_mask, output_hidden_states=False):
+        size = [-(-side // 4) for side in pixel_values.shape[-2:]]
+        logits = self.model(pixel_values).logits
+        logits = nn.functional.interpolate(logits, size, mode="bilinear")
+        return KdamOutput(predictions={"semseg": logits.float()})
+'''
+
+
+def test_a_new_teacher_family_costs_one_file(kit, written):
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    assert len(FAMILY.splitlines()) <= 60
+    written("segformer_teacher", FAMILY)
+    tasks = tuple(task for task in kit.tasks if task.name == "semseg")
+    names = dict(enumerate(tasks[0].class_names))
+    config = SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, id2label=names
+    )
+    SegformerForSemanticSegmentation(config).save_pretrained(kit.root / "segformer")
+    model = kit.model(tasks=tasks)
+    teacher = FrozenTeacher([load_teacher_model(str(kit.root / "segformer"))], model.config)
+    crops = TransformedDataset(kit.rooms, TrainTransform(tasks, (32, 48), MEAN, STD))
+    method = make_method("cs", tasks)
+    trainer = DistillationTrainer(model, kit.args(max_steps=2), tasks, crops, teacher=teacher, method=method)
+    trainer.train()
+    assert trainer.state.log_history[0]["kd_inter_task"] > 0
+
+
+HINT = '''
+from torch import nn
+
+from kdam_hf.distillation import Method
+
+
+class Hint(Method):
+    """Squared distance of the coarsest maps, after a projection of the student's."""
+
+    name = "hint"
+    needs_features = True
+
+    def __init__(self, tasks, beta=1.0, student_channels=48, teacher_channels=48):
+        super().__init__(tasks, beta)
+        self.student_channels, self.teacher_channels = student_channels, teacher_channels
+        self.projector = nn.Conv2d(student_channels, teacher_channels, 1)
+
+    def terms(self, student, teacher, valid, pixels, processes=None, features=None):
+        mine, theirs = (maps[-1] for maps in features)
+        return {"kd_hint": self.beta * (self.projector(mine) - theirs).square().mean()}
+'''
+
+
+def test_a_method_with_parameters_of_its_own_is_trained_saved_and_resumed(kit, written):
+    written("hint", HINT)
+
+    def trained(name, steps, resume=None, **args):
+        torch.manual_seed(5)
+        trainer = distiller(kit, make_method("hint", kit.tasks), name, save_strategy="steps", save_steps=1, **args)
+        before = {key: value.clone() for key, value in trainer.objective.state_dict().items()}
+        if steps == 1:
+            trainer.add_callback(_stop_after_one())
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer, before
+
+    whole, before = trained("whole", 2)
+    assert whole.state.log_history[0]["kd_hint"] > 0
+    assert not torch.equal(before["method.projector.weight"], whole.objective.method.projector.weight)
+    trained("again", 1)
+    again, _ = trained("again", 2, "last")
+    for key, value in whole.objective.state_dict().items():
+        assert torch.equal(value, again.objective.state_dict()[key]), key
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[key]), key
+    whole.save_model()
+    assert not any("projector" in key for key in load_model(str(kit.root / "whole")).state_dict())
+
+
+def _stop_after_one():
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = True
+
+    return Stop()
+
+
+def test_a_weighting_sees_the_gradient_of_every_term(kit):
+    """Each term is divided by the norm of its gradient for the shared map, as GradNorm and its kin need it."""
+    seen = {}
+
+    def equal_norms(terms):
+        shared = trainer.model.decoder.norm.weight
+        for name, term in terms.items():
+            (gradient,) = torch.autograd.grad(term, shared, retain_graph=True)
+            seen[name] = gradient.norm().item()
+        return sum(term / max(seen[name], 1e-6) for name, term in terms.items())
+
+    trainer = distiller(kit, make_method("cs", kit.tasks), weighting=equal_norms)
+    trainer.train()
+    assert {"loss_depth", "kd_inter_task", "kd_intra_task"} <= seen.keys()
+    assert seen["kd_inter_task"] > 0
+    assert np.isfinite(trainer.state.log_history[0]["loss"])

@@ -1,1 +1,0 @@
-from conftest_kit import kit, teacher  # noqa: F401
