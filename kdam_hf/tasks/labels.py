@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import DataIntegrityError
-from kdam_hf.metrics.base import IGNORE_INDEX
 from kdam_hf.tasks.statistics import LabelStatistics
 
 Label = NDArray[Any]
@@ -28,9 +28,11 @@ class LabelKind(ABC):
 
     Args:
         name: of the task, for error messages.
+        channels: of its prediction: numbers per pixel of a `FloatMap`, classes of a `ClassMap`.
     """
 
     name: str
+    channels: int = 1
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
     """Of a raw label."""
@@ -71,7 +73,12 @@ class LabelKind(ABC):
 
     def valid(self, label: Label) -> NDArray[np.bool_]:
         """Which pixels of a raw label count; (H, W)."""
-        return label != self.invalid
+        found: NDArray[np.bool_] = self.has_value(label if self.shape_suffix else label[..., None], -1)
+        return found
+
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        """Where the numbers along `axis` are a label; the one rule for arrays and tensors, by operators of both."""
+        return (numbers != self.invalid).all(axis)
 
     def statistics(self, label: Label) -> LabelStatistics:
         """Facts of one raw label: its share of valid pixels, and the pixels of each class or the range of values."""
@@ -132,9 +139,7 @@ class LabelKind(ABC):
 
 @dataclass(frozen=True)
 class ClassMap(LabelKind):
-    """One of `classes` ids per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored."""
-
-    classes: int
+    """One of `channels` class ids per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored."""
 
     file_options: ClassVar[dict[str, type]] = {
         "num_classes": int,
@@ -154,11 +159,10 @@ class ClassMap(LabelKind):
         return np.where(ignored, IGNORE_INDEX, array.astype(np.int64) - first).astype(np.uint8)
 
     def check(self, label: Label, where: str) -> None:
-        """Every id is a class or 255."""
         self._check_range(label[label != IGNORE_INDEX], 0, IGNORE_INDEX, where)
 
     def _check_range(self, ids: Label, first: int, ignore: int, where: str) -> None:
-        last = first + self.classes - 1
+        last = first + self.channels - 1
         if ids.size and (ids.min() < first or ids.max() > last):
             wrong = sorted({int(i) for i in np.unique(ids) if not first <= i <= last})
             raise DataIntegrityError(
@@ -167,10 +171,9 @@ class ClassMap(LabelKind):
             )
 
     def _value_statistics(self, values: Label) -> dict[str, Any]:
-        return {"counts": tuple(np.bincount(values, minlength=self.classes).tolist())}
+        return {"counts": tuple(np.bincount(values, minlength=self.channels).tolist())}
 
     def to_tensor(self, label: Label) -> Tensor:
-        """int64 (H, W)."""
         return torch.from_numpy(label.astype(np.int64))
 
 
@@ -202,7 +205,6 @@ class Mask(LabelKind):
         return label
 
     def check(self, label: Label, where: str) -> None:
-        """Only 0, 1 and 255."""
         unknown = set(np.unique(label).tolist()) - {0, 1, IGNORE_INDEX}
         if unknown:
             raise DataIntegrityError(
@@ -213,7 +215,6 @@ class Mask(LabelKind):
         return {"counts": tuple(np.bincount(values, minlength=2).tolist())}
 
     def to_tensor(self, label: Label) -> Tensor:
-        """float32 (1, H, W)."""
         return torch.from_numpy(label.astype(np.float32))[None]
 
 
@@ -222,12 +223,10 @@ class FloatMap(LabelKind):
     """Any float numbers per pixel, NaN = invalid: raw float32 (H, W) or (H, W, C), tensor float32 (C, H, W).
 
     Args:
-        channels: C, numbers per pixel.
         mirrored: channels whose sign changes when the image is mirrored, such as the x of a vector.
         scaling: an image enlarged by s multiplies the values by s ** scaling: 1 for pixels, -1 for depth, 0 for most.
     """
 
-    channels: int = 1
     mirrored: tuple[int, ...] = ()
     scaling: int = 0
 
@@ -237,7 +236,6 @@ class FloatMap(LabelKind):
 
     @property
     def shape_suffix(self) -> tuple[int, ...]:
-        """None for one channel."""
         return () if self.channels == 1 else (self.channels,)
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
@@ -252,17 +250,13 @@ class FloatMap(LabelKind):
         return label
 
     def check(self, label: Label, where: str) -> None:
-        """No infinity."""
         if np.isinf(label).any():
             raise DataIntegrityError(f"{where}: {self.name} holds infinity; mark invalid pixels with NaN.")
 
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where every channel is a number."""
-        finite: NDArray[np.bool_] = np.isfinite(label)
-        return np.asarray(finite if self.channels == 1 else finite.all(-1))
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        return (abs(numbers) < inf).all(axis)
 
     def mirror_values(self, label: Label) -> Label:
-        """Other signs in `mirrored` channels."""
         if not self.mirrored:
             return label
         label = label.copy()
@@ -271,11 +265,9 @@ class FloatMap(LabelKind):
         return label
 
     def rescale(self, label: Label, scale: float) -> Label:
-        """Values times scale ** scaling."""
         return label * np.float32(scale**self.scaling) if self.scaling else label
 
     def to_tensor(self, label: Label) -> Tensor:
-        """float32 (C, H, W)."""
         return _float_tensor(label[None] if self.channels == 1 else label.transpose(2, 0, 1))
 
 
@@ -318,7 +310,6 @@ class Metres(FloatMap):
         return metres
 
     def check(self, label: Label, where: str) -> None:
-        """Finite and not negative."""
         if not np.isfinite(label).all():
             raise DataIntegrityError(f"{where}: {self.name} holds NaN or infinity; mark invalid pixels with 0.")
         if label.size and label.min() < 0:
@@ -326,9 +317,8 @@ class Metres(FloatMap):
                 f"{where}: {self.name} holds {label.min():.3g} m; expected >= 0, with 0 for invalid."
             )
 
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where a depth was measured."""
-        return label > 0
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        return (numbers > 0).all(axis)
 
     def encode(self, label: Label, where: str) -> Label:
         """Millimetres, rounded; what is valid stays valid."""
@@ -340,7 +330,6 @@ class Metres(FloatMap):
         return np.where(label > 0, np.maximum(rounded, 1), 0).astype(self.stored_dtype)
 
     def decode(self, stored: Label) -> Label:
-        """Metres."""
         return stored * np.float32(1e-3)
 
 
@@ -390,25 +379,21 @@ class Vectors(FloatMap):
             )
 
     def check(self, label: Label, where: str) -> None:
-        """Unit or zero vectors."""
         length = np.linalg.norm(label, axis=-1)
         off = ~(np.abs(length - 1) <= 0.02) & (length != 0)
         if off.any():
             raise DataIntegrityError(f"{where}: {int(off.sum())} {self.name} are neither unit vectors nor (0, 0, 0).")
 
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where the vector is not zero."""
-        return (label != 0).any(-1)
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        return (numbers != 0).any(axis)
 
     def _value_statistics(self, values: Label) -> dict[str, Any]:
         return {}
 
     def encode(self, label: Label, where: str) -> Label:
-        """int16."""
         return np.rint(label * np.float32(32767)).clip(-32767, 32767).astype(self.stored_dtype)
 
     def decode(self, stored: Label) -> Label:
-        """Components in [-1, 1]."""
         return stored * np.float32(1 / 32767)
 
     def to_file(self, label: Label, where: str) -> Label:
