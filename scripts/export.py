@@ -75,9 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         facts["check"] = {"tolerance": TOLERANCE, "shapes": shapes, "largest_difference": differences}
         if args.int8:
             facts["int8"] = make_int8(model, data, args, file)
-        # names of classes may look like places of this machine
-        portable = redact(facts) | {"tasks": facts["tasks"], "versions": versions()}
-        write_json(Path(folder) / "kdam.json", portable)
+        write_json(Path(folder) / "kdam.json", portable(facts) | {"versions": versions()})
         output.mkdir(exist_ok=True)
         for path in Path(folder).iterdir():
             shutil.move(path, output / path.name)
@@ -132,6 +130,11 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
         },
         "scored_on": describe_data(held_out, data, tasks),
     }
+
+
+def portable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts without the places of this machine; tasks are kept whole, as names of classes may look like places."""
+    return redact(facts) | {"tasks": facts["tasks"]}
 
 
 def summary(facts: dict[str, Any]) -> str:

@@ -159,3 +159,23 @@ def test_the_ignore_index_is_one_number():
     from kdam_hf import readout_kdam  # travels with published models, so it may not import the constant
 
     assert readout_kdam.IGNORE_INDEX == IGNORE_INDEX == make_task("semseg", ["a", "b"]).label.invalid
+
+
+def test_a_flow_survives_a_published_row(tmp_path, monkeypatch):
+    from datasets import Dataset
+
+    from dataset_loaders import hub
+    from dataset_loaders.builders import features_of, row_of
+
+    task = Flow()
+    flow = np.full((H, W, 2), (3.5, -12.0), np.float32)
+
+    class Moving(DenseDataset):
+        name, split, tasks, ids = "moving", "train", (task,), ("0",)
+
+        def __getitem__(self, index):
+            return {"id": "0", "image": np.zeros((H, W, 3), np.uint8), "labels": {"flow": flow}}
+
+    Dataset.from_list([row_of(Moving(), 0)], features_of([task])).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    monkeypatch.setattr(hub, "_tasks_of", lambda features, source: [task])
+    np.testing.assert_array_equal(hub.HubDataset(tmp_path, "train")[0]["labels"]["flow"], flow)

@@ -54,7 +54,6 @@ class CauchySchwarz(LogitMethod):
     def compare(
         self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
     ) -> dict[str, Any]:
-        """`inter_task` and `intra_task`."""
         log_p, log_q, divergence = log_softmax(student), log_softmax(teacher), DIVERGENCES[self.divergence]
         terms = {}
         if self.inter != "off":
