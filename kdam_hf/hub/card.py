@@ -16,7 +16,7 @@ from kdam_hf.hub.redact import redact
 from kdam_hf.metrics import PROTOCOLS, delta_m
 from kdam_hf.pipeline_kdam import TASK
 from kdam_hf.presets import PRESETS
-from kdam_hf.readout_kdam import Readout, readout_of
+from kdam_hf.readout_kdam import Numbers, readout_of
 from kdam_hf.tasks import Task, task_from_spec, with_boundaries
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -134,7 +134,7 @@ def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardDat
 def _output(task: Task) -> str:
     """What a value of the task is, in words; a plain number has a unit."""
     words = readout_of(task.spec()).words
-    return f"{words}, {task.unit}" if words == Readout.words and task.unit else words
+    return f"{words}, {task.unit}" if words == Numbers.words and task.unit else words
 
 
 def _gain(scores: dict[str, float], baseline: dict[str, float], shown: dict[str, Task]) -> float | None:
