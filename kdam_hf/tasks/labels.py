@@ -90,12 +90,8 @@ class LabelKind(ABC):
         """`counts`, or `lowest` and `highest`, of at least one valid value."""
         return {"lowest": float(values.min()), "highest": float(values.max())}
 
-    def hflip(self, label: Label) -> Label:
-        """Mirror a raw label left to right."""
-        return self.mirror_values(label[:, ::-1])
-
     def mirror_values(self, label: Label) -> Label:
-        """Correct the values of a raw label whose grid was mirrored left to right."""
+        """Correct the values (not the grid) of a raw label for an image mirrored left to right."""
         return label
 
     def rescale(self, label: Label, scale: float) -> Label:
@@ -268,7 +264,10 @@ class FloatMap(LabelKind):
         return label * np.float32(scale**self.scaling) if self.scaling else label
 
     def to_tensor(self, label: Label) -> Tensor:
-        return _float_tensor(label[None] if self.channels == 1 else label.transpose(2, 0, 1))
+        array = np.ascontiguousarray(label[None] if self.channels == 1 else label.transpose(2, 0, 1), np.float32)
+        # a mirrored row of one pixel counts as contiguous, and keeps its negative stride
+        kept = array.flags.writeable and min(array.strides) >= 0
+        return torch.from_numpy(array if kept else array.copy())
 
 
 @dataclass(frozen=True)
@@ -399,11 +398,3 @@ class Vectors(FloatMap):
     def to_file(self, label: Label, where: str) -> Label:
         """8-bit RGB, n = 2 v / 255 - 1: within 0.4 degrees."""
         return np.rint((label + 1) * 127.5).astype(np.uint8)
-
-
-def _float_tensor(array: Label) -> Tensor:
-    """float32, contiguous; without a copy of what is so already and may be written to."""
-    array = np.ascontiguousarray(array, np.float32)
-    # a mirrored row of one pixel counts as contiguous, and keeps its negative stride
-    kept = array.flags.writeable and min(array.strides) >= 0
-    return torch.from_numpy(array if kept else array.copy())
