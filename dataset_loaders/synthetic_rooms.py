@@ -26,8 +26,6 @@ IGNORE = 255
 RENDERER = 2  # rises whenever a seed gives other scenes or labels
 DEFAULT_SIZES = {"train": 2000, "val": 200}
 _TASK_CLASSES = {"semseg": CLASS_NAMES, "human_parts": PART_NAMES}
-
-
 LABELLED = ("semseg", "human_parts", "saliency", "depth", "normals", "edge")
 
 
@@ -44,8 +42,7 @@ class SyntheticRooms(DenseDataset):
     """Random rooms with the labels
 
     - `semseg` uint8 (H,W): indices into `CLASS_NAMES`; every pixel has a class.
-    - `human_parts` uint8 (H,W): indices into `PART_NAMES`; 255 everywhere if no person is visible (the field's
-      convention).
+    - `human_parts` uint8 (H,W): indices into `PART_NAMES`; by convention 255 everywhere if no person is visible.
     - `saliency` uint8 (H,W) in {0, 1}: 1 on people and on the scene's ornament, the one small object (vase, box or
       books) whose colour is more saturated than anything else in the room; it may be hidden or out of view.
     - `depth` float32 (H,W): metres along the optical axis (z-depth, as a Kinect reports it), > 0 everywhere.
@@ -97,9 +94,6 @@ class SyntheticRooms(DenseDataset):
     def ids(self) -> tuple[str, ...]:
         """Of the images, in order."""
         return tuple(f"{self.split}-{index:07d}" for index in range(self.num_images))
-
-    def __len__(self) -> int:
-        return self.num_images
 
     def __getitem__(self, index: int) -> Sample:
         """Render image `index`; IndexError outside 0 <= index < len(self), so that a plain `for` loop ends."""

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .colours_kdam import NEAR_TO_FAR, RGB, Picture, Values, class_palette, direction_colours, number_colours, ramp
+from .configuration_kdam import IGNORE_INDEX
 from .upsampling_kdam import bands_of_rows
 
-IGNORE_INDEX = 255
 NEAREST, FARTHEST = 0.7, 10.0  # metres
 Legend = list[tuple[str, RGB]]
 

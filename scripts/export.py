@@ -36,7 +36,8 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
 from kdam_hf.training.report import versions
-from kdam_hf.training.runs import describe_data, open_split
+from kdam_hf.training.runs import describe_data
+from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
 
 

@@ -1,11 +1,11 @@
-"""Check a dataset on disk, report what it holds, and write the training cache.
+"""Check a dataset on disk, report what it holds, and write it decoded, so that training reads it fast.
 
     python scripts/prepare_data.py --dataset nyud_v2 --data_dir DIR --output_dir outputs/nyud_v2
     python scripts/prepare_data.py --dataset pascal_context --data_dir PASCAL_MT.tgz --output_dir outputs/pascal --num_proc 8
     python scripts/prepare_data.py --dataset folder --data_dir DIR --check_only
 
 Every sample is read once. The report names each file at fault with what was expected and found, and is kept as report.json
-in output_dir; with a fault the exit code is 1 and no cache appears under its name. Run again after an interruption or a
+in output_dir; with a fault the exit code is 1 and nothing appears under its name. Run again after an interruption or a
 correction, it goes on with what is left. Then train with --data_dir outputs/nyud_v2. data_dir is never written to.
 """
 
@@ -21,8 +21,7 @@ from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.training import SourceArguments, parse_recipe, run_command
 from kdam_hf.training.report import versions, write_json
-from kdam_hf.training.runs import open_split
-from kdam_hf.training.runs import prepare_split as write_split
+from kdam_hf.training.sources import open_split, prepare_split
 
 DATASETS = ("nyud_v2", "pascal_context", "folder")
 
@@ -31,23 +30,23 @@ DATASETS = ("nyud_v2", "pascal_context", "folder")
 class PreparationArguments:
     """What is written, and with how many processes."""
 
-    output_dir: str | None = field(default=None, metadata={"help": "where the cache and report.json go"})
+    output_dir: str | None = field(default=None, metadata={"help": "where prepared data and report.json go"})
     splits: list[str] = field(default_factory=lambda: ["train", "val"], metadata={"help": "splits to prepare"})
-    check_only: bool = field(default=False, metadata={"help": "check and report, write no cache"})
+    check_only: bool = field(default=False, metadata={"help": "check and report, prepare nothing"})
     num_proc: int = field(default=os.cpu_count() or 1, metadata={"help": "processes that read"})
     sha256: str | None = field(default=None, metadata={"help": "of an archive in data_dir, as its publisher states it"})
 
 
 def main(argv: list[str] | None = None) -> None:
     data, args, _ = parse_recipe((SourceArguments, PreparationArguments), argv, __doc__)
-    output = check_arguments(data, args)
+    check_arguments(data, args)
+    output = None if args.output_dir is None else Path(args.output_dir)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-    if output is not None and is_archive(data.data_dir):
-        archive = Path(data.data_dir)
-        unpacked = output / "unpacked" / archive.name.split(".")[0]
-        data.data_dir = str(extract(archive, unpacked, sha256=args.sha256))
-    contents = [prepare_split(data, args, split) for split in args.splits]
+        if is_archive(data.data_dir):
+            unpacked = output / "unpacked" / Path(data.data_dir).name.split(".")[0]
+            data.data_dir = str(extract(data.data_dir, unpacked, sha256=args.sha256))
+    contents = [check_split(data, args, split) for split in args.splits]
     problems = sum(len(content["problems"]) for content in contents)
     if output is not None:
         write_json(output / "report.json", {"splits": contents, "versions": versions()})
@@ -58,8 +57,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nPrepared. Train with: --dataset {data.dataset} --data_dir {output}")
 
 
-def check_arguments(data: SourceArguments, args: PreparationArguments) -> Path | None:
-    """Refuse what cannot be meant; the folder to write to, if any, which need not be there yet."""
+def check_arguments(data: SourceArguments, args: PreparationArguments) -> None:
+    """Refuse what cannot be meant."""
     if data.dataset not in DATASETS or data.data_dir is None or data.cache_dir is not None:
         raise KdamValueError(
             f"dataset={data.dataset}, data_dir={data.data_dir}, cache_dir={data.cache_dir}; expected --dataset, one of "
@@ -67,20 +66,17 @@ def check_arguments(data: SourceArguments, args: PreparationArguments) -> Path |
         )
     if args.sha256 is not None and not is_archive(data.data_dir):
         raise KdamValueError(f"sha256 is that of an archive, and data_dir {data.data_dir} is none; leave it out.")
-    if args.output_dir is None:
-        if args.check_only and not is_archive(data.data_dir):
-            return None
-        raise KdamValueError("give --output_dir: where the cache and report.json go, and what an archive holds.")
-    output, source = Path(args.output_dir).resolve(), Path(data.data_dir).resolve()
+    if args.output_dir is None and (is_archive(data.data_dir) or not args.check_only):
+        raise KdamValueError("give --output_dir: where prepared data and report.json go, and what an archive holds.")
+    output, source = Path(args.output_dir or "/").resolve(), Path(data.data_dir).resolve()
     if output == source or source in output.parents:
         raise KdamValueError(
             f"output_dir {output} lies in data_dir {source}, which is never written to; choose another."
         )
-    return Path(args.output_dir)
 
 
-def prepare_split(data: SourceArguments, args: PreparationArguments, split: str) -> dict[str, Any]:
-    """Check one split, print what it holds, and pack it unless something is wrong; the split's part of report.json."""
+def check_split(data: SourceArguments, args: PreparationArguments, split: str) -> dict[str, Any]:
+    """Check one split, print what it holds, prepare it unless something is wrong; the split's part of report.json."""
     try:
         dataset = open_split(data, split, strict=False)
     except DataIntegrityError as error:
@@ -93,7 +89,7 @@ def prepare_split(data: SourceArguments, args: PreparationArguments, split: str)
         report = inspect_split(dataset, args.num_proc)
     else:
         try:
-            write_split(dataset, replace(data, cache_dir=args.output_dir), args.num_proc, report)
+            prepare_split(dataset, replace(data, cache_dir=args.output_dir), args.num_proc, report)
         except DataIntegrityError as error:
             if not report.problems:
                 raise

@@ -1,7 +1,8 @@
 """Which floor is taken, and what the camera sees of it (metres, radians)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from random import Random
 
 from dataset_loaders.rooms.materials import Vector
 from dataset_loaders.rooms.scene import Place
@@ -20,11 +21,12 @@ class FloorPlan:
         angle = math.remainder(math.atan2(x, z) - self.eye.yaw, math.tau)
         return nearest < math.hypot(x, z) < farthest and abs(angle) < share * self.half_angle
 
-    def ahead(self, distance: float, share: float, size: float) -> Place:
-        """A square place at a distance from the camera and a share (-1 to 1) of the half field of view."""
-        angle = self.eye.yaw + share * self.half_angle
-        x, z = self.eye.x + distance * math.sin(angle), self.eye.z + distance * math.cos(angle)
-        return Place(x, 0.0, z, 0.0, size, size)
+    def ahead(self, dice: Random, distance: tuple[float, float], share: float, size: float) -> Iterator[Place]:
+        """Random square places at a distance from the camera and within a share of the half field of view."""
+        for _ in range(14):
+            angle, far = self.eye.yaw + dice.uniform(-share, share) * self.half_angle, dice.uniform(*distance)
+            x, z = self.eye.x + far * math.sin(angle), self.eye.z + far * math.cos(angle)
+            yield Place(x, 0.0, z, 0.0, size, size)
 
     def at_wall(self, wall: int, share: float, gap: float = 0.0) -> Place:
         """A place at a share (0 to 1) of one of the four walls, `gap` before it, facing the room."""
@@ -37,9 +39,9 @@ class FloorPlan:
         """Mark a place as occupied."""
         self._taken.append(_bounds(place))
 
-    def claim(self, draw: Callable[[], Place], clear: float) -> Place | None:
-        """Take the first of 14 drawn places that is free, in the room, in view and `clear` from the camera."""
-        for place in (draw() for _ in range(14)):
+    def claim(self, places: Iterable[Place], clear: float) -> Place | None:
+        """Take the first of some places that is free, in the room, in view and `clear` from the camera."""
+        for place in places:
             left, near, right, far = _bounds(place, 0.04)
             x, z = self.eye.x, self.eye.z
             inside = min(left, near) >= 0 and right <= self.size[0] and far <= self.size[2]

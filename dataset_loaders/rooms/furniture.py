@@ -6,7 +6,7 @@ A piece of width w, depth d and height h (metres) stands on local y = 0, centred
 import math
 
 from dataset_loaders.rooms.materials import Material
-from dataset_loaders.rooms.scene import BOX, CYLINDER, ELLIPSOID, Light, Place, SceneBuilder
+from dataset_loaders.rooms.scene import BOX, CYLINDER, ELLIPSOID, Place, SceneBuilder
 
 
 def _legs(b: SceneBuilder, x: float, z: float, height: float, thick: float, material: Material) -> None:
@@ -50,10 +50,9 @@ def chair(b: SceneBuilder, place: Place) -> None:
     if not stool:
         for left in (-x, x - 0.036):
             b.box((left, level, -z), (left + 0.036, height, -z + 0.036), frame)
-        slats = dice.choice((1, 1, 2, 3))
-        for slat in range(slats):
-            low = height - (0.07 if slats > 1 else height - level - 0.1) - 0.15 * slat
-            b.box((-x, low, -z), (x, height - 0.15 * slat, -z + 0.03), cloth)
+        slats, low = dice.choice(((1, level + 0.1), (2, height - 0.07), (3, height - 0.07)))
+        for drop in (0.15 * slat for slat in range(slats)):
+            b.box((-x, low - drop, -z), (x, height - drop, -z + 0.03), cloth)
     b.seats.append(place.inner(0, level, 0.02))
 
 
@@ -87,19 +86,18 @@ def _shelf(b: SceneBuilder, place: Place, body: Material, back: Material) -> Non
         b.box((left, 0, -z), (left + 0.03, height, z), body)
     b.box((-x, 0, -z), (x, height, -z + 0.02), back)
     count = max(2, round(height / b.dice.uniform(0.33, 0.45)))
-    gap = (height - 0.03) / count
-    for level in range(count + 1):
-        b.box((-x, gap * level, -z), (x, gap * level + 0.03, z - 0.01), body)
-    for level in range(count):
+    levels = [(height - 0.03) * level / count for level in range(count + 1)]
+    for low in levels:
+        b.box((-x, low, -z), (x, low + 0.03, z - 0.01), body)
+    for low in levels[:-1]:
         if b.dice.random() < 0.65:
-            _books(b, place.inner(0, gap * level + 0.031, 0), x - 0.04, z - 0.02, gap - 0.03)
+            _books(b, place.inner(0, low + 0.03, 0), x - 0.04, z - 0.02, levels[1] - 0.03)
 
 
 def _books(b: SceneBuilder, place: Place, x: float, z: float, room: float) -> None:
     """A row of upright books over part of the width -x..x, their backs at depth z, under `room` of height."""
-    dice = b.dice
+    dice, left, end = b.dice, x * b.dice.uniform(-1.0, 0.2), x * b.dice.uniform(0.4, 1.0)
     b.begin("books", place)
-    left, end = x * dice.uniform(-1.0, 0.2), x * dice.uniform(0.4, 1.0)
     while left < end - 0.04:
         # A bundle of equal books is one box: half as many primitives, and volumes of one series do look alike.
         right = min(left + dice.uniform(0.04, 0.18), end)
@@ -141,7 +139,7 @@ def sofa(b: SceneBuilder, place: Place) -> None:
         b.box((left + 0.006, level - 0.12, -z + back), (left + wide - 0.006, level, z - 0.01), cushion)
         if dice.random() < 0.3:
             middle = (left + wide / 2, level + 0.19, -z + back + 0.12)
-            b.add(ELLIPSOID, middle, (0.21, 0.2, 0.08), b.paint.material(), axis=(0.0, 0.94, -0.34))
+            b.add(ELLIPSOID, middle, (0.21, 0.2, 0.08), b.paint.material(), (0.0, math.cos(0.35), -math.sin(0.35)))
         else:
             b.seats.append(place.inner(left + wide / 2, level, back / 2))
 
@@ -159,7 +157,7 @@ def lamp(b: SceneBuilder, place: Place) -> None:
     b.box((-radius, end, -radius), (radius, end + tall, radius), shade, dice.choice((CYLINDER, ELLIPSOID)))
     if lit:
         strength = dice.uniform(0.2, 0.8)
-        b.lights.append(Light(place.point(0, end + tall / 2, 0), (strength, 0.85 * strength, 0.65 * strength)))
+        b.lights.append((place.point(0, end + tall / 2, 0), (strength, 0.85 * strength, 0.65 * strength)))
 
 
 def crate(b: SceneBuilder, place: Place) -> None:
@@ -178,18 +176,14 @@ def small_object(b: SceneBuilder, place: Place, *, ornament: bool) -> None:
         lamp(b, place._replace(width=min(2 * reach, 0.32), height=0.3 + 0.25 * tall))
         return
     b.begin(kind, place, salient=ornament)
-    skin = b.paint.ornament() if ornament else b.paint.material()
+    skin, x, z = b.paint.ornament() if ornament else b.paint.material(), reach * dice.uniform(0.4, 0.7), 0.6 * reach
     if kind == "vase":
-        radius, high = min(reach, 0.14) * dice.uniform(0.55, 0.95), 0.18 + 0.16 * tall
-        neck, rim = radius * dice.uniform(0.25, 0.6), high * dice.uniform(1.1, 1.4)
+        radius, high, neck = min(x, 0.13), 0.18 + 0.16 * tall, min(x, 0.13) * dice.uniform(0.25, 0.6)
         b.box((-radius, 0, -radius), (radius, high, radius), skin, ELLIPSOID)
-        b.box((-neck, 0, -neck), (neck, rim, neck), skin, CYLINDER)
+        b.box((-neck, 0, -neck), (neck, high * dice.uniform(1.1, 1.4), neck), skin, CYLINDER)
     elif kind == "box":
-        x, z = reach * dice.uniform(0.4, 0.7), reach * dice.uniform(0.4, 0.7)
         b.box((-x, 0, -z), (x, 0.1 + 0.22 * tall, z), skin)
     else:
-        thick = dice.uniform(0.024, 0.06)
-        for level in range(1 + int(4 * tall)):
+        for low in (0.05 * level for level in range(1 + int(4 * tall))):
             z = min(reach, 0.16) * dice.uniform(0.75, 0.98)
-            book = skin if ornament else b.paint.material(0.6)
-            b.box((-0.72 * z, level * thick, -z), (0.72 * z, (level + 1) * thick, z), book)
+            b.box((-0.72 * z, low, -z), (0.72 * z, low + 0.05, z), skin if ornament else b.paint.material(0.6))

@@ -13,7 +13,7 @@ from dataset_loaders.rooms.floor_plan import FloorPlan
 from dataset_loaders.rooms.furniture import bed, cabinet, chair, crate, lamp, small_object, sofa, table
 from dataset_loaders.rooms.materials import Vector
 from dataset_loaders.rooms.people import person
-from dataset_loaders.rooms.scene import BOX, CYLINDER, Camera, Light, Place, Scene, SceneBuilder
+from dataset_loaders.rooms.scene import BOX, CYLINDER, PRIMITIVE, Camera, Place, Scene, SceneBuilder
 from dataset_loaders.rooms.wall_items import furnish_walls
 
 MAX_LIGHTS = 4
@@ -39,9 +39,8 @@ def random_scene(rng: np.random.Generator) -> Scene:
     _add_ceiling_light(b, plan)
     furnish_walls(b, plan)
     for _ in range(dice.choice((0, 0, 1, 1, 1, 1, 1, 1, 2, 2))):
-        standing = plan.claim(lambda: plan.ahead(dice.uniform(1.8, 4.0), dice.uniform(-0.75, 0.75), 0.6), 1.4)
-        if standing:
-            person(b, standing._replace(yaw=dice.uniform(0, math.tau)))
+        if place := plan.claim(plan.ahead(dice, (1.8, 4.0), 0.75, 0.6), 1.4):
+            person(b, place._replace(yaw=dice.uniform(0, math.tau)))
     _furnish_floor(b, plan)
     seats = [seat for seat in b.seats if plan.sees(seat, 1.6, 4.5, 0.8)]
     for seat in dice.sample(seats, min(len(seats), dice.choice((0, 1, 1, 2)))):
@@ -49,7 +48,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
     _add_small_objects(b, plan)
     dim = dice.uniform(0.12, 0.3)
     ambient = (dim * dice.uniform(0.9, 1.1), dim, dim * dice.uniform(0.9, 1.15))
-    return Scene(size, b.build(), camera, b.lights[:MAX_LIGHTS], ambient)
+    return Scene(size, np.array(b.primitives, PRIMITIVE), camera, b.lights[:MAX_LIGHTS], ambient)
 
 
 def _random_camera(dice: Random, size: Vector) -> tuple[Camera, FloorPlan]:
@@ -93,29 +92,29 @@ def _add_ceiling_light(b: SceneBuilder, plan: FloorPlan) -> None:
     place = Place(x * dice.uniform(0.3, 0.7), y, z * dice.uniform(0.3, 0.7), 0.0, dice.uniform(0.25, 0.55), 0.0, -drop)
     strength, warmth = dice.uniform(1.2, 3.5), dice.uniform(0.6, 1.0)
     colour = (strength, strength * (0.5 + 0.5 * warmth), strength * warmth)
-    b.lights.append(Light(place.point(0, -drop - 0.02, 0), colour))
+    b.lights.append((place.point(0, -drop - 0.02, 0), colour))
     if plan.sees(place, 1.2):
         lamp(b, place)
 
 
 def _furnish_floor(b: SceneBuilder, plan: FloorPlan) -> None:
-    dice = b.dice
-    for build, spans, at_wall, _ in dice.choices(_PIECES, [piece[-1] for piece in _PIECES], k=dice.randint(5, 12)):
-        width, depth, height = (dice.uniform(*span) for span in spans)
-
-        def somewhere(at_wall: float = at_wall, width: float = width, depth: float = depth) -> Place:
-            if dice.random() < at_wall:
-                place = plan.at_wall(dice.randrange(4), dice.random(), depth / 2 + 0.05)
-            else:
-                yaw = dice.randrange(4) * math.pi / 2 + dice.uniform(-0.3, 0.3)
-                place = Place(dice.uniform(0, plan.size[0]), 0.0, dice.uniform(0, plan.size[2]), yaw)
-            return place._replace(width=width, depth=depth)
-
-        place = plan.claim(somewhere, 0.6 if height < 1.0 else 1.3)
+    for build, spans, at_wall, _ in b.dice.choices(_PIECES, [piece[-1] for piece in _PIECES], k=b.dice.randint(5, 12)):
+        width, depth, height = (b.dice.uniform(*span) for span in spans)
+        places = (_somewhere(b.dice, plan, at_wall, width, depth, height) for _ in range(14))
+        place = plan.claim(places, 0.6 if height < 1.0 else 1.3)
         if place:  # a small room refuses the large pieces
-            build(b, place._replace(height=height))
+            build(b, place)
             if build is table and height > 0.65:
                 _add_chairs(b, plan, place)
+
+
+def _somewhere(dice: Random, plan: FloorPlan, at_wall: float, width: float, depth: float, height: float) -> Place:
+    if dice.random() < at_wall:
+        place = plan.at_wall(dice.randrange(4), dice.random(), depth / 2 + 0.05)
+    else:
+        yaw = dice.randrange(4) * math.pi / 2 + dice.uniform(-0.3, 0.3)
+        place = Place(dice.uniform(0, plan.size[0]), 0.0, dice.uniform(0, plan.size[2]), yaw)
+    return place._replace(width=width, depth=depth, height=height)
 
 
 def _add_chairs(b: SceneBuilder, plan: FloorPlan, place: Place) -> None:
@@ -124,7 +123,7 @@ def _add_chairs(b: SceneBuilder, plan: FloorPlan, place: Place) -> None:
     for x, z in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         out = (place.width if x else place.depth) / 2 + size / 2 + dice.uniform(0.06, 0.3)
         spot = place.inner(x * out, 0, z * out, size, size, math.atan2(-x, -z) + dice.uniform(-0.25, 0.25))
-        if dice.random() < 0.7 and plan.claim(lambda spot=spot: spot, 0.7):
+        if dice.random() < 0.7 and plan.claim([spot], 0.7):
             chair(b, spot._replace(height=height))
 
 
@@ -137,9 +136,8 @@ def _add_small_objects(b: SceneBuilder, plan: FloorPlan) -> None:
         for left in range(slots):
             size, across = 0.8 * min(wide, support.depth), max(support.depth - wide, 0) * dice.uniform(-0.2, 0.2)
             spots.append(support.inner(wide * (left + 0.5) - support.width / 2, 0, across, size, size))
-    if not spots:
-        floor = plan.claim(lambda: plan.ahead(dice.uniform(1.5, 3.0), dice.uniform(-0.7, 0.7), 0.4), 1.0)
-        spots = [floor] if floor else []
+    if not spots and (floor := plan.claim(plan.ahead(dice, (1.5, 3.0), 0.7, 0.4), 1.0)):
+        spots = [floor]
     ornament = dice.randrange(len(spots)) if spots else 0
     for index, spot in enumerate(spots):
         if index == ornament or dice.random() < 0.55:

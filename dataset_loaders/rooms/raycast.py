@@ -21,8 +21,7 @@ Hit = tuple[np.ndarray, np.ndarray, np.ndarray | int]  # depth, whether it count
 
 
 class View(NamedTuple):
-    """What each pixel sees: depth (H,W) metres; primitive and its face (P,); points in the world frame, the same points
-    in that of the primitive, and outward unit normals in the world, (3,P). All float32 or intp."""
+    """Per pixel: depth (H,W); primitive and face (P,); point in the world and in the primitive's frame, normal (3,P)."""
 
     depth: np.ndarray
     owner: np.ndarray
@@ -52,22 +51,21 @@ def look(primitives: np.ndarray, camera: Camera, height: int, width: int) -> Vie
     weight = np.tile(np.eye(3), (len(primitives), 1, 1))
     weight[kind == ELLIPSOID, 0] = curved[kind == ELLIPSOID]
     weight[kind == CYLINDER, 0] = (curved * (1.0, 0.0, 1.0))[kind == CYLINDER]
-    weight = weight.reshape(-1, 3).T.astype(np.float32).take(surface_P, axis=1)
+    weights = weight.reshape(-1, 3).T.astype(np.float32).take(surface_P, axis=1)
     rotation = rotations(primitives).transpose(1, 2, 0).astype(np.float32).take(owner, axis=2)
     offset = points - primitives["centre"].T.astype(np.float32).take(owner, axis=1)
     local = np.einsum("ijp,ip->jp", rotation, offset)
-    normals = np.einsum("ijp,jp->ip", rotation, weight * local)
+    normals = np.einsum("ijp,jp->ip", rotation, weights * local)
     normals /= np.sqrt(normals[0] ** 2 + normals[1] ** 2 + normals[2] ** 2)
     return View(depth, owner, surface_P - FACES * owner, points, local, normals)
 
 
 def rotations(primitives: np.ndarray) -> np.ndarray:
-    """Right-handed rotations (N,3,3) to the world; column 1 is along `axis`, turned by `yaw`."""
+    """Right-handed rotations (N,3,3) to the world; column 1 is along the unit vector `axis`, turned by `yaw`."""
     sine, cosine, zero = np.sin(primitives["yaw"]), np.cos(primitives["yaw"]), np.zeros(len(primitives))
     right, front = np.stack([cosine, zero, -sine], axis=1), np.stack([sine, zero, cosine], axis=1)
     x, y, z = primitives["axis"].T[:, :, None]
     axis = x * right + y * np.array(UP) + z * front
-    axis /= np.linalg.norm(axis, axis=1, keepdims=True)
     side = np.cross(axis, np.where(np.abs(z) > 0.9, (0.0, -1.0, 0.0), front))
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     return np.stack([side, axis, np.cross(side, axis)], axis=2)
@@ -83,7 +81,13 @@ def cast(primitives: np.ndarray, camera: Camera, height: int, width: int) -> tup
     bounds = _screen_bounds(centre[:, None, :] + (_CORNERS * half) @ rotation.transpose(0, 2, 1), height, width, focal)
     local = rotation / half  # column k: local coordinate k in units of its half size
     origin = -np.einsum("nij,ni->nj", local, centre)
-    fields, kinds = _affine_fields(local, origin).astype(np.float32), primitives["kind"].tolist()
+    # Coefficients (N,3,7) of x, y and 1 in the direction D (3), D x origin (3) and D . origin. The cross product is what
+    # keeps thin poles exact in float32: the discriminant |D|^2 (|o|^2 - 1) - (D . o)^2 cancels, while |D|^2 - |D x o|^2,
+    # equal to it by Lagrange's identity, does not.
+    direction, o = local * np.array([1.0, 1.0, -1.0])[:, None], origin[:, None, :]
+    dot = (direction * o).sum(axis=2, keepdims=True)
+    fields = np.concatenate([direction, np.cross(direction, o), dot], axis=2).astype(np.float32)
+    kinds = primitives["kind"].tolist()
     pixel_x, pixel_y, origin = pixel_x.astype(np.float32), pixel_y.astype(np.float32), origin.astype(np.float32)
     # Rays parallel to a face divide by zero; the infinity that follows compares as it should.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -97,17 +101,6 @@ def cast(primitives: np.ndarray, camera: Camera, height: int, width: int) -> tup
             np.copyto(here, near, where=hit)
             np.copyto(surface[top:bottom, left:right], face + np.int32(FACES * item), where=hit)
     return depth, surface
-
-
-def _affine_fields(local: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Coefficients (N,3,7) of x, y and 1 in: direction D (3), D cross origin (3), D . origin.
-
-    The cross product is what keeps thin poles exact in float32: the discriminant |D|^2 (|o|^2 - 1) - (D . o)^2
-    cancels, while |D|^2 - |D x o|^2, equal to it by Lagrange's identity, does not.
-    """
-    direction = local * np.array([1.0, 1.0, -1.0])[:, None]
-    dot = np.einsum("nck,nk->nc", direction, origin)
-    return np.concatenate([direction, np.cross(direction, origin[:, None, :]), dot[:, :, None]], axis=2)
 
 
 def _hit_box(field: np.ndarray, origin: np.ndarray) -> Hit:

@@ -59,20 +59,14 @@ class Camera(NamedTuple):
     half_width: float
 
 
-class Light(NamedTuple):
-    """A point light: world position in metres, linear RGB intensity."""
-
-    position: Vector
-    colour: Vector
-
-
 class Scene(NamedTuple):
-    """All that the renderer needs: primitives (N,) of `PRIMITIVE`; the first light is the one that casts shadows."""
+    """All that the renderer needs: primitives (N,) of `PRIMITIVE`; position and linear RGB intensity of the lights, of
+    which the first casts shadows."""
 
     size: Vector
     primitives: np.ndarray
     camera: Camera
-    lights: list[Light]
+    lights: list[tuple[Vector, Vector]]
     ambient: Vector
 
 
@@ -82,10 +76,10 @@ class SceneBuilder:
     def __init__(self, dice: Random) -> None:
         self.dice = dice
         self.paint = Painter(dice)
-        self.lights: list[Light] = []
+        self.lights: list[tuple[Vector, Vector]] = []
         self.supports: list[Place] = []  # horizontal surfaces that small objects may stand on
         self.seats: list[Place] = []
-        self._rows: list[tuple] = []
+        self.primitives: list[tuple] = []  # of the fields of `PRIMITIVE`
         self._objects = 0
 
     def begin(self, class_name: str, place: Place, *, salient: bool = False, scale: float = 1.0) -> None:
@@ -100,14 +94,10 @@ class SceneBuilder:
         """Add a primitive with half sizes (or radii) along its own x, y, z; its y axis lies along `axis`."""
         (x, y, z), (a, b, c), s = centre, half, self._scale
         centre, half = self._place.point(s * x, s * y, s * z), (s * a, s * b, s * c)
-        self._rows.append((kind, centre, half, axis, self._place.yaw, part, *self._labels, *material))
+        self.primitives.append((kind, centre, half, axis, self._place.yaw, part, *self._labels, *material))
 
     def box(self, low: Vector, high: Vector, material: Material, kind: int = BOX) -> None:
         """Add the box between two corners, or the ellipsoid or the upright cylinder that fills it."""
         (a, b, c), (x, y, z) = low, high
         half = (abs(x - a) / 2, abs(y - b) / 2, abs(z - c) / 2)
         self.add(kind, ((a + x) / 2, (b + y) / 2, (c + z) / 2), half, material)
-
-    def build(self) -> np.ndarray:
-        """The primitives, (N,) of `PRIMITIVE`."""
-        return np.array(self._rows, dtype=PRIMITIVE)

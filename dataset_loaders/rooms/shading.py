@@ -51,14 +51,14 @@ def _irradiance(scene: Scene, view: View, shadow: np.ndarray) -> np.ndarray:
     darken within half a metre of a wall, floor or ceiling they face along.
     """
     light = np.array(scene.ambient, dtype=np.float32)[:, None] * (1.0 + 0.25 * view.normals[1])
-    for source in scene.lights:
-        towards = np.array(source.position, dtype=np.float32)[:, None] - view.points
+    for number, (position, colour) in enumerate(scene.lights):
+        towards = np.array(position, dtype=np.float32)[:, None] - view.points
         square = np.einsum("kp,kp->p", towards, towards)
         facing = np.maximum(np.einsum("kp,kp->p", towards, view.normals), 0)
         facing /= np.sqrt(square) * (1.0 + 0.35 * square)
-        if source is scene.lights[0]:
+        if number == 0:
             facing *= shadow
-        light += np.array(source.colour, dtype=np.float32)[:, None] * (3.0 * facing)
+        light += np.array(colour, dtype=np.float32)[:, None] * (3.0 * facing)
     to_wall = np.minimum(view.points, np.array(scene.size, dtype=np.float32)[:, None] - view.points)
     corner = np.maximum(1.0 - 2.0 * to_wall, 0) ** 2 * (1.0 - np.abs(view.normals))
     return light * (1.0 - np.float32(0.45) * corner).prod(axis=0)
@@ -72,7 +72,7 @@ def _shadow(scene: Scene, view: View, rng: np.random.Generator) -> np.ndarray:
     """
     primitives = scene.primitives
     casts = ~np.isin(primitives["class_id"], _NO_SHADOW) & (primitives["half"].max(axis=1) > 0.06)
-    camera = Camera(np.array(scene.lights[0].position), _LOOKS_DOWN, SHADOW_HALF_WIDTH)
+    camera = Camera(np.array(scene.lights[0][0]), _LOOKS_DOWN, SHADOW_HALF_WIDTH)
     nearest, _ = cast(primitives[casts], camera, SHADOW_PIXELS, SHADOW_PIXELS)
     x, y, z = view.points + np.float32(0.06) * view.normals - camera.position.astype(np.float32)[:, None]
     below = np.maximum(-y, np.float32(0.02))

@@ -20,7 +20,7 @@ from benchmarks.harness import race, report
 from benchmarks.models import OPTIONS as MODEL_OPTIONS
 from benchmarks.models import QUICK as QUICK_MODELS
 from benchmarks.models import make_batch, make_model, relative_error
-from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx, trace
+from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.training import describe_model
 
@@ -73,7 +73,7 @@ def onnx_forms(model: KdamPreTrainedModel, pixels: Tensor, path: Path, threads: 
     plain, int8 = path.with_suffix(".onnx"), path.with_suffix(".int8.onnx")
     with torch.inference_mode(False):
         model = copy.deepcopy(model)  # tensors made in inference mode cannot be traced
-    save_onnx(trace(model, tuple(pixels.shape[-2:])), plain, model)
-    quantize(plain, int8, pixels.numpy())
+    save_onnx(model, (pixels.shape[-2], pixels.shape[-1]), plain)
+    quantize(plain, int8, pixels)
     sessions = {"ONNX fp32": OnnxModel(plain, threads), "ONNX int8": OnnxModel(int8, threads)}
     return {name: lambda x, session=session: session(x).predictions for name, session in sessions.items()}
