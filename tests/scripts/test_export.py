@@ -1,15 +1,14 @@
 """The command export.py, and run_onnx.py beside predict.py on the same photo."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from absent import without
+from command_kit import SCRIPTS, load
 from PIL import Image
 from torch.nn import functional as F
 
@@ -22,34 +21,26 @@ from kdam_hf.readout_kdam import READOUTS, readout_of
 from kdam_hf.tasks import make_task
 from kdam_hf.training import evaluate_model
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-TASKS = (make_task("semseg", CLASS_NAMES), make_task("saliency"), make_task("depth"), make_task("normals"))
-EDGE = make_task("edge", dataset="nyud_v2")
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_command", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+TASKS = (*(make_task(name) for name in ("saliency", "depth", "normals")), make_task("edge", dataset="nyud_v2"))
+TASKS = (make_task("semseg", CLASS_NAMES), *TASKS)
+NAMES = [task.name for task in TASKS]
 
 
 @pytest.fixture(scope="module")
 def command():
-    return load("export")
+    return load("export.py")
 
 
 @pytest.fixture(scope="module")
 def runner():
-    return load("run_onnx")
+    return load("run_onnx.py")
 
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
     """A student that reduces photos to a shorter side of 48 pixels; batch norm has seen noise, so that ranges are sane."""
     torch.manual_seed(0)
-    model = KdamStudent(make_config("student", "tiny-resnet", (*TASKS, EDGE), image_size=[48, 64])).train()
+    model = KdamStudent(make_config("student", "tiny-resnet", TASKS, image_size=[48, 64])).train()
     for _ in range(20):
         model(torch.randn(2, 3, 64, 64))
     folder = tmp_path_factory.mktemp("models") / "student"
@@ -78,33 +69,18 @@ def exported(command, student, tmp_path_factory):
     return output
 
 
-def test_the_folder_describes_itself(exported, capsys):
-    facts = json.loads((exported / "kdam.json").read_text())
+def test_the_folder_describes_itself_and_names_no_place_of_this_machine(exported, student):
+    text = (exported / "kdam.json").read_text()
+    facts = json.loads(text)
     assert sorted(path.name for path in exported.iterdir()) == ["kdam.json", "model.onnx", "model_int8.onnx"]
     assert not list(exported.parent.glob(".export-*"))
     assert facts["dynamic"] == ["batch", "height", "width"]
     assert facts["resize"] == {"shortest_edge": 48}
     assert facts["bytes"] == (exported / facts["file"]).stat().st_size
     assert facts["int8"]["bytes"] == (exported / facts["int8"]["file"]).stat().st_size
-    check = facts["check"]["largest_difference"]
-    assert list(check) == [task.name for task in (*TASKS, EDGE)] == [task["name"] for task in facts["tasks"]]
-    assert all(each["relative"] < 1e-4 for each in check.values())
-
-
-def test_the_description_names_no_place_of_this_machine(command, exported, student):
-    text = (exported / "kdam.json").read_text()
+    assert list(facts["check"]["largest_difference"]) == NAMES == [task["name"] for task in facts["tasks"]]
+    assert all(share < 1e-4 for share in facts["check"]["largest_difference"].values())
     assert str(student.parent) not in text
-    tasks = [{"name": "semseg", "class_names": ["/m/01g317", "~other"]}]
-    scored = {
-        "data": "own",
-        "data_dir": "/home/alice/own",
-        "notes": ["edges from /home/alice/x", "thinned"],
-        "images": 2,
-    }
-    facts = {"model": str(student), "tasks": tasks, "bytes": 3, "int8": {"scored_on": scored}}
-    kept = {"data": "own", "notes": ["thinned"], "images": 2}
-    assert command.portable(facts) == {"tasks": tasks, "bytes": 3, "int8": {"scored_on": kept}}
-    assert command.portable(facts | {"model": "org/student"})["model"] == "org/student"
 
 
 def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(exported, student):
@@ -133,18 +109,18 @@ runpy.run_path({str(SCRIPTS / "run_onnx.py")!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    load("predict").main(["--model", str(student), "--images", str(photo), "--output_dir", str(tmp_path / "b")])
-    for task in (*TASKS, EDGE):
-        ours, theirs = (np.load(tmp_path / folder / f"photo_{task.name}.npy") for folder in "ab")
+    load("predict.py").main(["--model", str(student), "--images", str(photo), "--output_dir", str(tmp_path / "b")])
+    for name in NAMES:
+        ours, theirs = (np.load(tmp_path / folder / f"photo_{name}.npy") for folder in "ab")
         assert ours.shape == theirs.shape
         assert ours.shape[:2] == (67, 91)
         assert ours.dtype == theirs.dtype
-        picture = np.asarray(Image.open(tmp_path / "a" / f"photo_{task.name}.png"))
+        picture = np.asarray(Image.open(tmp_path / "a" / f"photo_{name}.png"))
         assert picture.shape == (67, 91, 3)
         assert picture.std() > 0
         if ours.dtype == np.int64:
             assert (ours != theirs).mean() < 1e-3  # where two classes tie
-            assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "b" / f"photo_{task.name}.png")))
+            assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "b" / f"photo_{name}.png")))
         else:
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
@@ -160,10 +136,10 @@ def test_numpy_enlarges_as_torch_does(runner, size):
 def test_numpy_reads_out_as_the_processor_does(runner, readout):
     channels = 1 if readout in ("sigmoid", "none") else 3
     values = 4 * np.random.default_rng(0).normal(size=(channels, 5, 6)).astype(np.float32)
-    reader = readout_of({"name": "a", "readout": readout, "channels": channels, "class_names": [], "settings": {}})
-    read = reader.values(torch.from_numpy(values).movedim(0, -1)[None])[0].numpy()
+    task = {"name": "a", "readout": readout, "channels": channels, "class_names": [], "settings": {}}
+    read = readout_of(task).values(torch.from_numpy(values).movedim(0, -1)[None])[0].numpy()
     expected = read[..., 0] if read.shape[2:] == (1,) else read
-    np.testing.assert_allclose(runner.read_out(values, readout), expected, atol=1e-5)
+    np.testing.assert_allclose(runner.read(values, task), expected, atol=1e-5)
 
 
 def test_numpy_prepares_a_photo_as_the_processor_does(runner, photo, student):
@@ -171,109 +147,80 @@ def test_numpy_prepares_a_photo_as_the_processor_does(runner, photo, student):
     facts = {"image_mean": processor.image_mean, "image_std": processor.image_std, "resize": processor.size}
     facts |= {"dynamic": ["batch", "height", "width"], "input": {"shape": ["batch", 3, "height", "width"]}}
     opened = runner.read_photo(photo)
-    pixels, inside = runner.prepare(opened, facts)
+    pixels, mask = runner.prepare(opened, facts)
     expected = processor(opened)["pixel_values"].numpy()
-    assert inside == expected.shape[2:] == (48, 65)
+    assert mask.shape[1:] == expected.shape[2:] == (48, 65)
+    assert mask.all()
     np.testing.assert_allclose(pixels, expected, atol=1e-6)
 
 
 def test_a_graph_of_one_size_gets_the_whole_photo_in_its_proportions(runner, photo):
-    facts = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resize": None, "output_stride": 4, "dynamic": ["batch"]}
+    facts = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resize": None, "dynamic": ["batch"]}
     facts["input"] = {"shape": ["batch", 3, 50, 50]}
-    pixels, inside = runner.prepare(runner.read_photo(photo), facts)
+    pixels, mask = runner.prepare(runner.read_photo(photo), facts)
     assert pixels.shape == (1, 3, 50, 50)
-    assert inside == (37, 50)
+    assert mask[0, :37].all()
+    assert not mask[0, 37:].any()
     assert (pixels[:, :, 37:] == 0).all()
     assert (pixels[:, :, :37] != 0).mean() > 0.9
     rows = np.arange(13, dtype=np.float32)[None, :, None].repeat(13, 2)
-    full = runner.at_photo(rows, inside, (67, 91), facts)
+    full = runner.at_photo(rows, (37, 50), (67, 91), 4)
     assert full.shape == (1, 67, 91)
     assert full.max() == 8.625  # where the centre of the last row of 37 lies
 
 
-def test_a_program_runs_after_loading(command, student, tmp_path):
-    command.main(["--model", str(student), "--format", "torch-export", "--output", str(tmp_path / "out")])
-    facts = json.loads((tmp_path / "out" / "kdam.json").read_text())
-    module = torch.export.load(tmp_path / "out" / facts["file"]).module()
-    pixels = torch.randn(1, 3, 45, 61)
-    with torch.no_grad():
-        expected = KdamStudent.from_pretrained(student)(pixels).predictions
-        got = module(pixels)
-    for name, value in expected.items():
-        torch.testing.assert_close(got[name], value)
-    assert (facts["format"], facts["dynamic"]) == ("torch-export", ["batch", "height", "width"])
-
-
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "error", "given"),
     [
-        (["--format", "tflite"], KdamValueError, "expected onnx or torch-export"),
-        (["--height", "64"], KdamValueError, "expected both"),
-        (["--height", "64", "--width", "0"], KdamValueError, "expected both"),
-        (["--int8"], KdamValueError, "int8 needs images.*--dataset folder --data_dir DIR"),
-        (["--int8", "--format", "torch-export"], KdamValueError, "goes with --format onnx"),
-        (["--calibration_images", "0"], KdamValueError, "at least 1"),
+        (["--format", "tflite"], KdamValueError, "'tflite'"),
+        (["--height", "64"], KdamValueError, "(64, None)"),
+        (["--height", "64", "--width", "0"], KdamValueError, "(64, 0)"),
+        (["--int8"], KdamValueError, "int8"),
+        (["--calibration_images", "0"], KdamValueError, "calibration_images is 0"),
         (["--model", "/nowhere"], CheckpointError, "/nowhere"),
-        (["--int_8"], KdamValueError, "did you mean 'int8'"),
+        (["--int_8"], KdamValueError, "int_8"),
     ],
     ids=str,
 )
-def test_what_cannot_be_meant_is_refused_and_nothing_is_written(command, student, options, error, message, tmp_path):
-    with pytest.raises(error, match=message):
+def test_what_cannot_be_meant_is_refused_and_nothing_is_written(command, student, options, error, given, tmp_path):
+    with pytest.raises(error) as caught:
         command.main(["--model", str(student), "--output", str(tmp_path / "out"), *options])
+    assert given in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_content_is_left_alone(command, student, tmp_path):
     (tmp_path / "mine").write_text("text")
-    with pytest.raises(KdamValueError, match="not an empty folder"):
+    with pytest.raises(KdamValueError, match=str(tmp_path)):
         command.main(["--model", str(student), "--output", str(tmp_path)])
     assert (tmp_path / "mine").read_text() == "text"
 
 
 def test_missing_packages_are_found_before_the_model_is_loaded(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("kdam_hf.export.packages.find_spec", lambda name: None)
-    with pytest.raises(KdamValueError, match=r"pip install 'kdam-hf\[export\]'"):
+    monkeypatch.setattr("kdam_hf.export.find_spec", lambda name: None)
+    with pytest.raises(KdamValueError, match="onnxruntime"):
         command.main(["--model", "/nowhere", "--output", str(tmp_path / "out")])
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(command, student, monkeypatch, tmp_path):
-    def write(model, size, file):
-        file.write_bytes(b"wrong")
-        return lambda pixels: {name: 1.01 * y for name, y in model(pixels).predictions.items()}
-
-    monkeypatch.setattr(command, "write", write)
-    with pytest.raises(ExportError, match="differs from the model"):
+    monkeypatch.setattr(command, "save_onnx", lambda model, size, file: file.write_bytes(b"wrong"))
+    other = KdamStudent(KdamStudent.config_class.from_pretrained(student)).eval()
+    monkeypatch.setattr(command, "OnnxModel", lambda file: other)
+    with pytest.raises(ExportError):
         command.main(["--model", str(student), "--output", str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model": "/nowhere"}, "no readable kdam.json"),
-        ({"image": "/nowhere.jpg"}, "not a readable photo"),
-        ({"int8": True}, "holds no int8 form"),
-    ],
-    ids=["model", "image", "int8"],
+    "change", [{"--model": "/nowhere"}, {"--image": "/nowhere.jpg"}, {"--int8": None}], ids=lambda change: str(*change)
 )
-def test_the_example_says_what_is_missing(runner, exported, photo, change, message, monkeypatch, tmp_path, capsys):
-    plain = tmp_path / "plain"
-    plain.mkdir()
+def test_the_example_says_what_is_missing(runner, exported, photo, change, tmp_path):
     facts = json.loads((exported / "kdam.json").read_text())
     del facts["int8"]
-    (plain / "kdam.json").write_text(json.dumps(facts))
-    (plain / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
-    values = {"model": plain, "image": photo, "int8": False} | change
-    arguments = [
-        "--model",
-        str(values["model"]),
-        "--image",
-        str(values["image"]),
-        "--output_dir",
-        str(tmp_path / "out"),
-    ]
-    monkeypatch.setattr(sys, "argv", ["run_onnx.py", *arguments, *(["--int8"] if values["int8"] else [])])
-    with pytest.raises(SystemExit, match=message):
-        runner.main()
+    (tmp_path / "kdam.json").write_text(json.dumps(facts))
+    (tmp_path / "model.onnx").symlink_to(exported / "model.onnx")
+    options = {"--model": tmp_path, "--image": photo, "--output_dir": tmp_path / "out"} | change
+    with pytest.raises(SystemExit) as caught:
+        runner.main([str(word) for pair in options.items() for word in pair if word is not None])
+    assert change.get("--model", change.get("--image", "int8")) in str(caught.value)
     assert not (tmp_path / "out").exists()
