@@ -1,6 +1,5 @@
 """scripts/prepare_data.py on miniature trees: its report, what it prepares, faults, interruptions; data stays untouched."""
 
-import hashlib
 import json
 import multiprocessing
 import os
