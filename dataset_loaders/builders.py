@@ -6,8 +6,8 @@
     builder.as_dataset().push_to_hub("org/nyud-v2-mt")      # others: load_dataset("org/nyud-v2-mt")
 
 Builder classes used directly are what loading scripts were before `datasets` 4 stopped running scripts. One row is one
-image; label maps are PNGs without loss, but for depth (16 bits, millimetres: 0.5 mm) and normals (8 bits,
-n = 2 v / 255 - 1: 0.4 degrees). A task that is unlabelled for an image is None.
+image; a label is the PNG that its kind's `to_file` gives, or the bytes of its stored form where it is no picture. A task
+that is unlabelled for an image is None.
 """
 
 import io
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,12 +32,7 @@ SPLITS = ("train", "val")
 
 @dataclass
 class DenseBuilderConfig(datasets.BuilderConfig):
-    """What a builder reads.
-
-    Args:
-        tasks: names of the tasks; all of the data set for None.
-        options: of `open_dataset`, e.g. `{"layout": "atrc"}`.
-    """
+    """What a builder reads: names of the tasks, all for None, and options of `open_dataset`, e.g. `{"layout": "atrc"}`."""
 
     tasks: list[str] | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -70,10 +66,10 @@ class DenseBuilder(datasets.GeneratorBasedBuilder):
         if data_dir is None:
             raise KdamValueError(f"{type(self).__name__} needs data_dir: the root of the data set on disk.")
         where, names = str(Path(data_dir).resolve()), None if tasks is None else list(tasks)
-        # A cache made from other files is another cache.
-        splits = [open_dataset(self.DATASET, split, where, names, **(options or {})) for split in SPLITS]
-        kwargs.setdefault("hash", lines_sha256(text for dataset in splits for text in _identity(dataset))[:16])
-        kwargs.setdefault("dataset_name", self.DATASET)
+        opened = [open_dataset(self.DATASET, split, where, names, **(options or {})) for split in SPLITS]
+        # a cache made from other files is another cache
+        facts = (text for data in opened for text in (str(data.version), *map(data.stamp, range(len(data)))))
+        kwargs = {"hash": lines_sha256(facts)[:16], "dataset_name": self.DATASET, **kwargs}
         super().__init__(data_dir=where, tasks=names, options=options or {}, **kwargs)
 
     def _open(self, split: str) -> DenseDataset:
@@ -84,10 +80,9 @@ class DenseBuilder(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(features=features_of(self._open(SPLITS[0]).tasks))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        indices = {split: list(range(len(self._open(split)))) for split in SPLITS}
         return [
-            datasets.SplitGenerator(
-                name=split, gen_kwargs={"split": split, "indices": list(range(len(self._open(split))))}
-            )
+            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "indices": indices[split]})
             for split in SPLITS
         ]
 
@@ -116,10 +111,10 @@ class OwnData(DenseBuilder):
 
 
 def features_of(tasks: Sequence[Task]) -> datasets.Features:
-    """`id`, `image`, and per task a PNG; a task with classes also has `<task>_classes`, those in view, as class labels."""
+    """`id`, `image`, and a column per task; a task with classes also has `<task>_classes`, those in view, as class labels."""
     features: dict[str, Any] = {"id": datasets.Value("string"), "image": datasets.Image()}
     for task in tasks:
-        features[task.name] = datasets.Image()
+        features[task.name] = datasets.Image() if _is_picture(task) else datasets.Value("binary")
         if task.class_names:
             features[classes_column(task.name)] = datasets.List(datasets.ClassLabel(names=list(task.class_names)))
     return datasets.Features(features)
@@ -134,30 +129,31 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
     """One sample as a row; a photo that is a file keeps its bytes.
 
     Raises:
-        DataIntegrityError: a file is not usable, or a depth is above 65.535 m.
+        DataIntegrityError: a file is not usable, or holds a value that the row cannot.
     """
-    sample = dataset[index]
-    photo = dataset.photo(index)
-    if photo is not None and photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
-        image = photo.read_bytes()
-    else:
-        image = _png(sample["image"])
-    row: dict[str, Any] = {"id": sample["id"], "image": {"bytes": image, "path": None}}
+    sample, photo = dataset[index], dataset.photo(index)
+    is_picture = photo is not None and photo.suffix.lower() in (".jpg", ".jpeg", ".png")
+    row: dict[str, Any] = {"id": sample["id"]}
+    row["image"] = {"bytes": photo.read_bytes(), "path": None} if photo and is_picture else _png(sample["image"])
     for task in dataset.tasks:
-        label, where = sample["labels"].get(task.name), f"sample {sample['id']!r}: {task.name}"
-        row[task.name] = None if label is None else {"bytes": _png(task.label.to_file(label, where)), "path": None}
+        kind, label, where = task.label, sample["labels"].get(task.name), f"sample {sample['id']!r}: {task.name}"
+        if label is None:
+            row[task.name] = None
+        else:
+            picture = _is_picture(task)
+            row[task.name] = _png(kind.to_file(label, where)) if picture else kind.encode(label, where).tobytes()
         if task.class_names:
-            counts = () if label is None else task.label.statistics(label).counts
+            counts = () if label is None else kind.statistics(label).counts
             row[classes_column(task.name)] = [k for k, count in enumerate(counts) if count]
     return row
 
 
-def _identity(dataset: DenseDataset) -> list[str]:
-    """What changes with the dataset and with an edit of any of its files."""
-    return [str(dataset.version), *(dataset.stamp(index) for index in range(len(dataset)))]
+def _is_picture(task: Task) -> bool:
+    """Whether the label files of a task are PNGs."""
+    return task.label.to_file(task.label.unlabelled(1, 1), task.name).dtype.kind == "u"
 
 
-def _png(pixels: NDArray[Any]) -> bytes:
+def _png(pixels: NDArray[np.generic]) -> dict[str, Any]:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return {"bytes": buffer.getvalue(), "path": None}

@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset_loaders.reading import check_id, read_array, read_image
+import numpy as np
+
+from dataset_loaders.reading import check_id, read_array, read_image, reading
 from dataset_loaders.registry import register
 from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -30,8 +32,7 @@ class HubDataset(DenseDataset):
     """
 
     def __init__(self, data_dir: str | Path, split: str, tasks: Sequence[str] | None = None) -> None:
-        from datasets import Image as ImageColumn  # takes over a second to import
-        from datasets import load_dataset
+        from datasets import Image, Value, load_dataset  # takes over a second to import
 
         source = str(data_dir)
         try:
@@ -41,8 +42,7 @@ class HubDataset(DenseDataset):
                 f"{source}: `load_dataset` cannot read it ({type(error).__name__}: {error}). Give the id of a data set on the "
                 "Hub, or a folder of Parquet files."
             ) from error
-        found = {"validation": "val"}
-        names = {found.get(name, name): name for name in splits}
+        names = {{"validation": "val"}.get(name, name): name for name in splits}
         if check_id(split) not in names:
             raise KdamValueError(f"{source}: no split {split!r}; expected one of {', '.join(splits)}.")
         self._rows = splits[names[split]]
@@ -50,9 +50,11 @@ class HubDataset(DenseDataset):
         self.origin = f"{source}: {len(self._rows)} rows of split {names[split]}"
         self.tasks = select_tasks(_tasks_of(self._rows.features, source), tasks)
         for name in ("image", *(task.name for task in self.tasks)):
-            if not isinstance(self._rows.features[name], ImageColumn):
-                raise DataIntegrityError(f"{source}: column {name} is {self._rows.features[name]}; expected images.")
-            self._rows = self._rows.cast_column(name, ImageColumn(decode=False))
+            column = self._rows.features[name]
+            if isinstance(column, Image):
+                self._rows = self._rows.cast_column(name, Image(decode=False))
+            elif column != Value("binary") or name == "image":
+                raise DataIntegrityError(f"{source}: column {name} is {column}; expected images, or bytes of labels.")
 
     @property
     def version(self) -> str:
@@ -72,14 +74,16 @@ class HubDataset(DenseDataset):
         """
         row = self._rows[index]
         where = f"{self.name} {self.split} row {index} ({row['id']})"
-        labels = {
-            task.name: task.label.from_file(
-                read_array(_content(row[task.name], where), where), task.label.own_options, where
-            )
-            for task in self.tasks
-            if row[task.name] is not None
-        }
         image = read_image(_content(row["image"], where), where)
+        labels = {}
+        for task in self.tasks:
+            cell, kind = row[task.name], task.label
+            if isinstance(cell, bytes):
+                with reading(where, f"{task.name} label of {image.shape[:2]} pixels"):
+                    shape = (*image.shape[:2], *kind.shape_suffix)
+                    labels[task.name] = kind.decode(np.frombuffer(cell, kind.stored_dtype).reshape(shape))
+            elif cell is not None:
+                labels[task.name] = kind.from_file(read_array(_content(cell, where), where), kind.own_options, where)
         return {"id": str(row["id"]), "image": image, "labels": labels}
 
 

@@ -16,30 +16,27 @@ from transformers.configuration_utils import SubConfigSpec
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
-TASK_KEYS = {"name": str, "kind": str, "channels": int, "activation": str, "readout": str, "class_names": list}
-OPTIONAL_TASK_KEYS = {"settings": dict}
+TASK_KEYS = {
+    **{"name": str, "kind": str, "channels": int, "activation": str, "readout": str, "class_names": list},
+    "settings": dict,
+}
 ACTIVATION_NAMES = ("none", "positive", "unit")
 """How a head's raw output becomes a prediction, see `modeling_kdam`."""
-# What the library itself writes to config.json or sets while it loads, whatever its version.
+# What the library writes to config.json or sets while it loads, whatever its version; use_cache is set by Trainer.
+# fmt: off
 LIBRARY_KEYS = {
-    *("_commit_hash", "_name_or_path", "architectures", "attn_implementation", "auto_map", "chunk_size_feed_forward"),
-    *(
-        "custom_pipelines",
-        "dtype",
-        "experts_implementation",
-        "id2label",
-        "is_encoder_decoder",
-        "label2id",
-        "model_type",
-    ),
-    *("name_or_path", "num_labels", "output_attentions", "output_hidden_states", "problem_type", "return_dict"),
-    *("torch_dtype", "transformers_version"),
-    "use_cache",  # set by Trainer
+    "_commit_hash", "_name_or_path", "architectures", "attn_implementation", "auto_map", "chunk_size_feed_forward",
+    "custom_pipelines", "dtype", "experts_implementation", "id2label", "is_encoder_decoder", "label2id", "model_type",
+    "name_or_path", "num_labels", "output_attentions", "output_hidden_states", "problem_type", "return_dict", "torch_dtype",
+    "transformers_version", "use_cache",
 }
+# fmt: on
 # A backbone is never code of a repository.
 BACKBONE_LIBRARY_KEYS = LIBRARY_KEYS - {"auto_map", "custom_pipelines"}
 STRIDE = 4
 """A prediction has one value per STRIDE x STRIDE pixels."""
+IGNORE_INDEX = 255
+"""Label of pixels that do not count, in class maps and masks of the whole project."""
 DTYPES = ("None", "float64", "float32", "float16", "bfloat16")
 
 
@@ -111,13 +108,10 @@ class KdamConfig(PreTrainedConfig):
         self.tasks = [] if self.tasks is None else self.tasks
         self.image_mean = IMAGENET_MEAN if self.image_mean is None else self.image_mean
         self.image_std = IMAGENET_STD if self.image_std is None else self.image_std
-        backbone = (
-            self.backbone_config.to_dict()
-            if isinstance(self.backbone_config, PreTrainedConfig)
-            else self.backbone_config
-        )
+        backbone = self.backbone_config  # the library makes a config of it, and keeps what it does not know
+        backbone = backbone.to_dict() if isinstance(backbone, PreTrainedConfig) else backbone
         super().__post_init__(**kwargs)
-        if isinstance(backbone, dict):
+        if backbone is not None:
             refuse_unknown(backbone, backbone_keys(type(self.backbone_config)), "backbone_config")
             refuse_kernels(backbone, "backbone_config")
 
@@ -130,12 +124,13 @@ class KdamConfig(PreTrainedConfig):
     def validate_tasks(self) -> None:
         """Every task entry is complete and of the right types, names are unique and could be part of a file name."""
         for task in self.tasks or []:
-            if set(task) - set(OPTIONAL_TASK_KEYS) != set(TASK_KEYS):
-                expected = f"{sorted(TASK_KEYS)} and perhaps {sorted(OPTIONAL_TASK_KEYS)}"
-                raise ValueError(f"task entry has keys {sorted(task)}; expected {expected} (see Task.spec()).")
-            for key, kind in (TASK_KEYS | OPTIONAL_TASK_KEYS).items():
-                if type(task.get(key, kind())) is not kind:
-                    raise ValueError(f"task {task['name']!r}: {key} is {task[key]!r}; expected {kind.__name__}.")
+            if set(task) | {"settings"} != set(TASK_KEYS):  # older models have no settings
+                raise ValueError(
+                    f"task entry has keys {sorted(task)}; expected {sorted(TASK_KEYS)}, as of Task.spec()."
+                )
+            for key, value in task.items():
+                if type(value) is not TASK_KEYS[key]:
+                    raise ValueError(f"task {task['name']!r}: {key} is {value!r}; expected {TASK_KEYS[key].__name__}.")
             if task["activation"] not in ACTIVATION_NAMES:
                 raise ValueError(
                     f"task {task['name']!r}: activation is {task['activation']!r}; expected {', '.join(ACTIVATION_NAMES)}."
@@ -162,8 +157,7 @@ class KdamTeacherConfig(KdamConfig):
         decoder_channels: width of the decoder.
         attention_layers: number of cross-task attention blocks at the coarse stride.
         attention_heads: heads per block; divides `decoder_channels`.
-        attention_grid: each task's keys and values are pooled to `attention_grid`^2 tokens, whatever the image size, so
-            memory grows linearly with the number of pixels.
+        attention_grid: each task's keys and values are pooled to `attention_grid`^2 tokens, whatever the image size.
     """
 
     model_type = "kdam_teacher"

@@ -19,11 +19,10 @@ from transformers import AutoBackbone, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_kdam import KdamConfig, KdamStudentConfig, KdamTeacherConfig
+from .configuration_kdam import STRIDE, KdamConfig, KdamStudentConfig, KdamTeacherConfig
 from .weights_kdam import HUB_OPTIONS, WEIGHTS, find_weights, refuse_incomplete, refuse_non_finite
 
 SIZE_DIVISOR = 32
-STRIDE = 4
 SHORTEST_DEPTH = 0.1
 
 
@@ -171,8 +170,8 @@ class StudentDecoder(nn.Module):
 class CrossTaskAttention(nn.Module):
     """Every pixel of every task attends to the pooled tokens of all tasks, then to itself through an MLP (pre-norm).
 
-    Keys and values are average-pooled to a fixed grid per task (masked, so padding has no voice): cost and memory are
-    linear in the number of pixels.
+    Keys and values are average-pooled to a fixed grid per task, without padding: cost and memory are linear in the number
+    of pixels.
     """
 
     def __init__(self, channels: int, heads: int, grid: int, tasks: int) -> None:
@@ -317,12 +316,9 @@ class KdamPreTrainedModel(PreTrainedModel):
         return (model, info) if output_loading_info else model
 
     def get_input_embeddings(self) -> None:
-        """There is none; asked for by quantisation."""
-        return
+        """There is none; quantisation asks for it."""
 
-    def get_output_embeddings(self) -> None:
-        """There is none; asked for by quantisation."""
-        return
+    get_output_embeddings = get_input_embeddings
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any

@@ -102,7 +102,7 @@ def confusion_figure(confusion: ArrayLike, class_names: Sequence[str], title: st
     right.tick_params(length=0, labelsize=9)
     right.spines[:].set_visible(False)
     axes.annotate("IoU, %", (1, 1), (4, 4), xycoords="axes fraction", textcoords="offset points", fontsize=9)
-    percents = {"label": "% of the pixels with this label", "ticks": [0, 1, 5, 20, 50, 100]}
+    percents: dict[str, Any] = {"label": "% of the pixels with this label", "ticks": [0, 1, 5, 20, 50, 100]}
     figure.colorbar(image, ax=axes, shrink=min(1.0, 3 / inches), pad=0.02, **percents)
     return figure
 

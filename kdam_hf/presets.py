@@ -32,76 +32,75 @@ class Backbone:
 
 
 def _swin(
-    embed_dim: int, depths: list[int], heads: list[int], window: int, weights: str | None, **kwargs: Any
-) -> Backbone:
-    config = {"model_type": "swin", "embed_dim": embed_dim, "depths": depths, "num_heads": heads, "window_size": window}
-    return Backbone(config | PYRAMID | {"drop_path_rate": 0.0 if weights is None else 0.1}, weights, **kwargs)
+    embed_dim: int, depths: list[int], heads: list[int], window: int, version: str = "", drop_path: float = 0.1
+) -> dict[str, Any]:
+    sizes = {"embed_dim": embed_dim, "depths": depths, "num_heads": heads, "window_size": window}
+    return {"model_type": f"swin{version}", "drop_path_rate": drop_path, **sizes, **PYRAMID}
 
 
-def _swinv2(embed_dim: int, depths: list[int], heads: list[int], weights: str | None, **kwargs: Any) -> Backbone:
-    config = {"model_type": "swinv2", "embed_dim": embed_dim, "depths": depths, "num_heads": heads, "window_size": 8}
-    return Backbone(config | PYRAMID, weights, **kwargs)
+def _convnext(hidden_sizes: list[int], depths: list[int], version: str = "") -> dict[str, Any]:
+    return {"model_type": f"convnext{version}", "hidden_sizes": hidden_sizes, "depths": depths, **PYRAMID}
 
 
-def _convnext(hidden_sizes: list[int], depths: list[int], weights: str | None, v: str = "", **kwargs: Any) -> Backbone:
-    config = {"model_type": f"convnext{v}", "hidden_sizes": hidden_sizes, "depths": depths}
-    return Backbone(config | PYRAMID, weights, **kwargs)
+def _resnet(layer: str, hidden_sizes: list[int], depths: list[int]) -> dict[str, Any]:
+    sizes = {"embedding_size": min(64, hidden_sizes[0]), "hidden_sizes": hidden_sizes, "depths": depths}
+    return {"model_type": "resnet", "layer_type": layer, **sizes, **PYRAMID}
 
 
-def _resnet(layer: str, hidden_sizes: list[int], depths: list[int], weights: str | None, **kwargs: Any) -> Backbone:
-    stem = {"embedding_size": min(64, hidden_sizes[0])}
-    config = {"model_type": "resnet", "layer_type": layer, "hidden_sizes": hidden_sizes, "depths": depths}
-    return Backbone(config | stem | PYRAMID, weights, **kwargs)
+def _pvt(hidden_sizes: list[int], depths: list[int]) -> dict[str, Any]:
+    return {"model_type": "pvt_v2", "hidden_sizes": hidden_sizes, "depths": depths, "out_indices": [0, 1, 2, 3]}
 
 
-def _pvt(hidden_sizes: list[int], depths: list[int], weights: str | None, **kwargs: Any) -> Backbone:
-    config = {"model_type": "pvt_v2", "hidden_sizes": hidden_sizes, "depths": depths, "out_indices": [0, 1, 2, 3]}
-    return Backbone(config, weights, **kwargs)
-
-
-def _vit(
-    model_type: str, hidden: int, heads: int, layers: int, patch: int, weights: str | None, **kwargs: Any
-) -> Backbone:
+def _dino(version: str, hidden: int, heads: int, layers: int, patch: int) -> dict[str, Any]:
+    sizes = {"hidden_size": hidden, "num_attention_heads": heads, "num_hidden_layers": layers, "patch_size": patch}
     quarters = [layers * k // 4 for k in (1, 2, 3, 4)]
-    config = {"hidden_size": hidden, "num_attention_heads": heads, "num_hidden_layers": layers, "patch_size": patch}
-    if model_type == "dinov3_vit":
-        config |= {"intermediate_size": 4 * hidden, "num_register_tokens": 4}
-    return Backbone(
-        {"model_type": model_type, "out_indices": quarters, "apply_layernorm": True} | config, weights, **kwargs
-    )
+    v3 = {"intermediate_size": 4 * hidden, "num_register_tokens": 4} if version == "v3_vit" else {}
+    return {"model_type": f"dino{version}", "out_indices": quarters, "apply_layernorm": True, **sizes, **v3}
 
 
-PRESETS: dict[str, Backbone] = {
-    "swin-tiny": _swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 7, "microsoft/swin-tiny-patch4-window7-224"),
-    "swin-small": _swin(96, [2, 2, 18, 2], [3, 6, 12, 24], 7, "microsoft/swin-small-patch4-window7-224"),
-    "swin-base": _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 12, "microsoft/swin-base-patch4-window12-384-in22k"),
-    "swin-large": _swin(192, [2, 2, 18, 2], [6, 12, 24, 48], 12, "microsoft/swin-large-patch4-window12-384-in22k"),
-    "swinv2-tiny": _swinv2(96, [2, 2, 6, 2], [3, 6, 12, 24], "microsoft/swinv2-tiny-patch4-window8-256"),
-    "convnext-tiny": _convnext([96, 192, 384, 768], [3, 3, 9, 3], "facebook/convnext-tiny-224"),
-    "convnext-base": _convnext([128, 256, 512, 1024], [3, 3, 27, 3], "facebook/convnext-base-224-22k"),
-    "convnext-large": _convnext([192, 384, 768, 1536], [3, 3, 27, 3], "facebook/convnext-large-224-22k"),
-    "convnextv2-atto": _convnext(
-        [40, 80, 160, 320], [2, 2, 6, 2], "facebook/convnextv2-atto-1k-224", "v2", decoder_channels=(96, 64)
+TINY = (16, 16)
+PRESETS = {
+    "swin-tiny": Backbone(_swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 7), "microsoft/swin-tiny-patch4-window7-224"),
+    "swin-small": Backbone(_swin(96, [2, 2, 18, 2], [3, 6, 12, 24], 7), "microsoft/swin-small-patch4-window7-224"),
+    "swin-base": Backbone(
+        _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 12),
+        "microsoft/swin-base-patch4-window12-384-in22k",
     ),
-    "convnextv2-tiny": _convnext([96, 192, 384, 768], [3, 3, 9, 3], "facebook/convnextv2-tiny-22k-224", "v2"),
-    "resnet18": _resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2], "microsoft/resnet-18"),
-    "resnet34": _resnet("basic", [64, 128, 256, 512], [3, 4, 6, 3], "microsoft/resnet-34"),
-    "resnet50": _resnet("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3], "microsoft/resnet-50"),
-    "pvt-v2-b0": _pvt([32, 64, 160, 256], [2, 2, 2, 2], "OpenGVLab/pvt_v2_b0", decoder_channels=(96, 64)),
-    "dinov2-small": _vit("dinov2", 384, 6, 12, 14, "facebook/dinov2-small"),
-    "dinov2-base": _vit("dinov2", 768, 12, 12, 14, "facebook/dinov2-base"),
-    "dinov3-small": _vit("dinov3_vit", 384, 6, 12, 16, "facebook/dinov3-vits16-pretrain-lvd1689m"),
+    "swin-large": Backbone(
+        _swin(192, [2, 2, 18, 2], [6, 12, 24, 48], 12),
+        "microsoft/swin-large-patch4-window12-384-in22k",
+    ),
+    "swinv2-tiny": Backbone(
+        _swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 8, "v2"), "microsoft/swinv2-tiny-patch4-window8-256"
+    ),
+    "convnext-tiny": Backbone(_convnext([96, 192, 384, 768], [3, 3, 9, 3]), "facebook/convnext-tiny-224"),
+    "convnext-base": Backbone(_convnext([128, 256, 512, 1024], [3, 3, 27, 3]), "facebook/convnext-base-224-22k"),
+    "convnext-large": Backbone(_convnext([192, 384, 768, 1536], [3, 3, 27, 3]), "facebook/convnext-large-224-22k"),
+    "convnextv2-atto": Backbone(
+        _convnext([40, 80, 160, 320], [2, 2, 6, 2], "v2"), "facebook/convnextv2-atto-1k-224", (96, 64)
+    ),
+    "convnextv2-tiny": Backbone(_convnext([96, 192, 384, 768], [3, 3, 9, 3], "v2"), "facebook/convnextv2-tiny-22k-224"),
+    "resnet18": Backbone(_resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2]), "microsoft/resnet-18"),
+    "resnet34": Backbone(_resnet("basic", [64, 128, 256, 512], [3, 4, 6, 3]), "microsoft/resnet-34"),
+    "resnet50": Backbone(_resnet("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), "microsoft/resnet-50"),
+    "pvt-v2-b0": Backbone(_pvt([32, 64, 160, 256], [2, 2, 2, 2]), "OpenGVLab/pvt_v2_b0", (96, 64)),
+    "dinov2-small": Backbone(_dino("v2", 384, 6, 12, 14), "facebook/dinov2-small"),
+    "dinov2-base": Backbone(_dino("v2", 768, 12, 12, 14), "facebook/dinov2-base"),
+    "dinov3-small": Backbone(
+        _dino("v3_vit", 384, 6, 12, 16),
+        "facebook/dinov3-vits16-pretrain-lvd1689m",
+    ),
     # for tests and demonstrations
-    "tiny-swin": _swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 4, None, decoder_channels=(16, 16)),
-    "tiny-swinv2": _swinv2(16, [1, 1, 1, 1], [1, 2, 2, 4], None, decoder_channels=(16, 16)),
-    "tiny-convnext": _convnext([16, 24, 32, 48], [1, 1, 1, 1], None, decoder_channels=(16, 16)),
-    "tiny-convnextv2": _convnext([16, 24, 32, 48], [1, 1, 1, 1], None, "v2", decoder_channels=(16, 16)),
-    "tiny-resnet": _resnet("basic", [16, 24, 32, 48], [1, 1, 1, 1], None, decoder_channels=(16, 16)),
-    "tiny-pvt-v2": _pvt([16, 32, 40, 64], [1, 1, 1, 1], None, decoder_channels=(16, 16)),
-    "tiny-dinov2": _vit("dinov2", 48, 2, 4, 14, None, decoder_channels=(16, 16)),
-    "tiny-dinov3": _vit("dinov3_vit", 48, 2, 4, 16, None, decoder_channels=(16, 16)),
-    "demo-large": _resnet("basic", [48, 96, 192, 320], [2, 2, 3, 2], None, decoder_channels=(64, 48)),
-    "demo-small": _resnet("basic", [12, 24, 48, 96], [1, 1, 1, 1], None, decoder_channels=(32, 16)),
+    "tiny-swin": Backbone(_swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 4, drop_path=0.0), None, TINY),
+    "tiny-swinv2": Backbone(_swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 8, "v2"), None, TINY),
+    "tiny-convnext": Backbone(_convnext([16, 24, 32, 48], [1, 1, 1, 1]), None, TINY),
+    "tiny-convnextv2": Backbone(_convnext([16, 24, 32, 48], [1, 1, 1, 1], "v2"), None, TINY),
+    "tiny-resnet": Backbone(_resnet("basic", [16, 24, 32, 48], [1, 1, 1, 1]), None, TINY),
+    "tiny-pvt-v2": Backbone(_pvt([16, 32, 40, 64], [1, 1, 1, 1]), None, TINY),
+    "tiny-dinov2": Backbone(_dino("v2", 48, 2, 4, 14), None, TINY),
+    "tiny-dinov3": Backbone(_dino("v3_vit", 48, 2, 4, 16), None, TINY),
+    "demo-large": Backbone(_resnet("basic", [48, 96, 192, 320], [2, 2, 3, 2]), None, (64, 48)),
+    "demo-small": Backbone(_resnet("basic", [12, 24, 48, 96], [1, 1, 1, 1]), None, (32, 16)),
 }
 
 
@@ -127,15 +126,13 @@ def make_config(
     if preset not in PRESETS:
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
     backbone = PRESETS[preset]
-    specs = [task.spec() for task in tasks]
+    fields = {"backbone_config": backbone_config or dict(backbone.config), "tasks": [task.spec() for task in tasks]}
     teacher_width, student_width = backbone.decoder_channels
-    fields: dict[str, Any] = {"backbone_config": backbone_config or dict(backbone.config), "tasks": specs}
+    widths = {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)}
     try:
         if role == "teacher":
             return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))
-        return KdamStudentConfig(
-            **(fields | {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)} | overrides)
-        )
+        return KdamStudentConfig(**(fields | widths | overrides))
     except (ValueError, StrictDataclassError) as error:
         reason = str(error).split("ValueError: ")[-1]
         raise KdamValueError(f"no {role} of preset {preset} can be made: {reason}") from error

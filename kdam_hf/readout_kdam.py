@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .colours_kdam import NEAR_TO_FAR, RGB, Picture, Values, class_palette, direction_colours, number_colours, ramp
+from .configuration_kdam import IGNORE_INDEX
 from .upsampling_kdam import bands_of_rows
 
-IGNORE_INDEX = 255
 NEAREST, FARTHEST = 0.7, 10.0  # metres
 Legend = list[tuple[str, RGB]]
 
@@ -32,8 +32,8 @@ Legend = list[tuple[str, RGB]]
 class Readout:
     """What readers share. `quantity`, `decide` and `unmirrored` see the channels last: (B, rows, W, C)."""
 
-    words: str
-    """What a value is, e.g. for a table; a unit may follow."""
+    words = "number"
+    """What a value is, e.g. for a table; behind `number` the unit of the task may follow."""
     has_ids = False
     """Values are class ids."""
     has_scale = True
@@ -246,8 +246,6 @@ class Numbers(Readout):
 
     `mirrored` in the settings lists the channels whose sign changes with a mirrored photo, such as the x of a vector.
     """
-
-    words = "number"
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         super().__init__(entry)

@@ -24,29 +24,26 @@ def contact_sheet(
         An RGB image.
     """
     pictures = [p for row in rows for p in row if p is not None]
-    height, width = max(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures)
+    height, width = (MARGIN + max(p.shape[axis] for p in pictures) for axis in (0, 1))
     columns = max(len(row) for row in rows)
-    sheet = Image.new(
-        "RGB", (columns * (width + MARGIN) + MARGIN, TITLE + len(rows) * (height + MARGIN + TITLE) + MARGIN), "white"
-    )
+    sheet = Image.new("RGB", (columns * width + MARGIN, TITLE + len(rows) * (height + TITLE) + MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for c, title in enumerate(column_titles):
-        draw.text((MARGIN + c * (width + MARGIN), 3), title, fill="black", font=font)
+        draw.text((MARGIN + c * width, 3), title, fill="black", font=font)
     for r, (row, title) in enumerate(zip(rows, row_titles, strict=True)):
-        top = TITLE + r * (height + MARGIN + TITLE)
+        top = TITLE + r * (height + TITLE)
         draw.text((MARGIN, top + 3), title, fill=(90, 90, 90), font=font)
         for c, picture in enumerate(row):
             if picture is not None:
-                cell = Image.fromarray(picture)
-                cell.thumbnail((width, height))
-                sheet.paste(cell, (MARGIN + c * (width + MARGIN), top + TITLE))
+                cell = Image.fromarray(shrunk(picture, height - MARGIN, width - MARGIN))
+                sheet.paste(cell, (MARGIN + c * width, top + TITLE))
     return sheet
 
 
-def shrunk(picture: Picture) -> Picture:
-    """The picture with no side over 480 pixels, as a cell of a contact sheet needs it."""
+def shrunk(picture: Picture, height: int = LARGEST, width: int = LARGEST) -> Picture:
+    """The picture reduced, in its proportions, to at most this size."""
     image = Image.fromarray(picture)
-    image.thumbnail((LARGEST, LARGEST))
+    image.thumbnail((width, height))
     return np.array(image)
 
 
@@ -54,10 +51,9 @@ def legend_picture(entries: Sequence[tuple[str, tuple[int, int, int]]], height: 
     """What the colours of a task mean, as a cell of a contact sheet; in as many columns as fit."""
     image = Image.new("RGB", (width, height), (245, 245, 245))
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
-    step, wide = 15, 110
-    per_column = max(1, (height - 4) // step)
+    per_column = max(1, (height - 4) // 15)
     for k, (text, rgb) in enumerate(entries):
-        x, y = 4 + (k // per_column) * wide, 4 + (k % per_column) * step
+        x, y = 4 + (k // per_column) * 110, 4 + (k % per_column) * 15
         draw.rectangle((x, y, x + 12, y + 11), fill=tuple(rgb), outline=(120, 120, 120))
         draw.text((x + 17, y - 1), text, fill="black", font=font)
     return np.array(image)

@@ -17,7 +17,8 @@ from kdam_hf.training import (
     parse_recipe,
     run_command,
 )
-from kdam_hf.training.runs import open_split, training_crops
+from kdam_hf.training.runs import training_crops
+from kdam_hf.training.sources import open_split
 
 
 def main(argv: list[str] | None = None) -> None:

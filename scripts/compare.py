@@ -45,8 +45,8 @@ from kdam_hf.training import (
 from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
 from kdam_hf.training.pretrained import weights_sha256
 from kdam_hf.training.report import hardware
-from kdam_hf.training.runs import open_split
 from kdam_hf.training.signals import end_with_parent
+from kdam_hf.training.sources import open_split
 from kdam_hf.visualization import contact_sheet, legend_picture
 
 LAUNCH = "-m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"

@@ -31,8 +31,9 @@ from kdam_hf.training import SourceArguments, load_model, parse_recipe, run_comm
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.report import results_table
-from kdam_hf.training.runs import OF_TRAINING, describe_data, describe_run, open_split
+from kdam_hf.training.runs import OF_TRAINING, describe_data, describe_run
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
+from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
 
 

@@ -36,7 +36,8 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
 from kdam_hf.training.report import versions
-from kdam_hf.training.runs import describe_data, open_split
+from kdam_hf.training.runs import describe_data
+from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
 
 
@@ -74,9 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         facts["check"] = {"tolerance": TOLERANCE, "shapes": shapes, "largest_difference": differences}
         if args.int8:
             facts["int8"] = make_int8(model, data, args, file)
-        # names of classes may look like places of this machine
-        portable = redact(facts) | {"tasks": facts["tasks"], "versions": versions()}
-        write_json(Path(folder) / "kdam.json", portable)
+        write_json(Path(folder) / "kdam.json", portable(facts) | {"versions": versions()})
         output.mkdir(exist_ok=True)
         for path in Path(folder).iterdir():
             shutil.move(path, output / path.name)
@@ -127,6 +126,11 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
         "primary_metrics": {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks},
         "scored_on": describe_data(held_out, data, tasks),
     }
+
+
+def portable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts without the places of this machine; tasks are kept whole, as names of classes may look like places."""
+    return redact(facts) | {"tasks": facts["tasks"]}
 
 
 def summary(facts: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dataset_loaders import read_image
 from kdam_hf import KdamImageProcessor, MultiTaskDensePredictionPipeline
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import task_from_spec
+from kdam_hf.readout_kdam import readout_of
 from kdam_hf.training import load_model, parse_recipe, run_command
 from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
 
@@ -42,26 +42,22 @@ def main(argv: list[str] | None = None) -> None:
             raise DataIntegrityError(f"{path}: no such photo; give existing JPEG or PNG files.")
     model = load_model(args.model)
     processor = KdamImageProcessor.from_model_config(model.config)
-    pipe = MultiTaskDensePredictionPipeline(
-        model, image_processor=processor, device="cuda" if torch.cuda.is_available() else "cpu", return_pictures=True
-    )
-    tasks = [task_from_spec(spec) for spec in model.config.tasks]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipe = MultiTaskDensePredictionPipeline(model, image_processor=processor, device=device, return_pictures=True)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, path in zip(names, tqdm(args.images, desc="Predicting", unit="photo"), strict=True):
-        photo = read_image(path)
-        row = [shrunk(photo)]
+        photo = read_image(Path(path))
+        rows.append([shrunk(photo)])
         for task_name, result in pipe(photo).items():
             np.save(output / f"{name}_{task_name}.npy", result["values"])
             result["picture"].save(output / f"{name}_{task_name}.png")
-            row.append(shrunk(np.array(result["picture"])))
-        rows.append(row)
-    height, width = rows[0][0].shape[:2]
-    rows.append([None, *(legend_picture(task.legend(), height, width) for task in tasks)])
-    sheet = contact_sheet(rows, [*names, "legend"], ["photo", *(task.name for task in tasks)])
+            rows[-1].append(shrunk(np.array(result["picture"])))
+    legends = [legend_picture(readout_of(task).legend(), *rows[0][0].shape[:2]) for task in processor.tasks]
+    sheet = contact_sheet([*rows, [None, *legends]], [*names, "legend"], ["photo", *model.config.task_names])
     sheet.save(output / "contact_sheet.png")
-    print(f"{len(names)} photos, {len(tasks)} tasks; written to {output}")
+    print(f"{len(names)} photos, {len(legends)} tasks; written to {output}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.training import SourceArguments, parse_recipe, run_command
 from kdam_hf.training.report import versions, write_json
-from kdam_hf.training.runs import open_split, prepare_split
+from kdam_hf.training.sources import open_split, prepare_split
 
 DATASETS = ("nyud_v2", "pascal_context", "folder")
 

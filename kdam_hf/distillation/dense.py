@@ -8,7 +8,7 @@ Shapes: B batch, C channels, h w stride-4 map, H W full resolution (H <= 4 h, W 
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,27 +22,17 @@ from kdam_hf.tasks.base import at_least_float32
 PIXELS_ON_CPU, PIXELS_ELSEWHERE = 1 << 16, 1 << 20
 
 
-class Band(NamedTuple):
-    """Rows of some images.
-
-    Args:
-        images: of the batch.
-        rows: of the full map.
-        source: rows of the small map that `rows` depend on.
-        skip: rows of the upsampled `source` before the first of `rows`.
-    """
-
-    images: slice
-    rows: slice
-    source: slice
-    skip: int
-
-
-def bands(batch: int, height: int, width: int, source_height: int, pixels: int) -> Iterator[Band]:
+def bands(
+    batch: int, height: int, width: int, source_height: int, pixels: int
+) -> Iterator[tuple[slice, slice, slice, int]]:
     """Bands of about `pixels` pixels that cover a batch of full maps.
 
     Rows 4k + 2 to 4m + 1 of the full map depend on rows k to m of the small one, so bands that begin and end there share
     the least.
+
+    Yields:
+        Images of the batch, rows of the full map, rows of the small map that these depend on, and how many rows of the
+        latter's upsampling come before the former.
     """
     cells = max(1, min(source_height, pixels // (STRIDE * width)))
     images = max(1, pixels // (width * height)) if cells == source_height else 1
@@ -53,7 +43,7 @@ def bands(batch: int, height: int, width: int, source_height: int, pixels: int) 
             end = height if last else min(height, STRIDE * (cell + cells) - STRIDE // 2)
             if begin < end:
                 source = slice(max(0, cell - 1), min(source_height, cell + cells))
-                yield Band(slice(first, first + images), slice(begin, end), source, begin - STRIDE * source.start)
+                yield slice(first, first + images), slice(begin, end), source, begin - STRIDE * source.start
 
 
 def upsample(x_BChw: Tensor, rows: int, width: int, skip: int = 0) -> Tensor:

@@ -3,6 +3,9 @@
 Padding never gets here: callers gather the valid pixels first. Both matches are exact over the global batch of a
 distributed run.
 
+Source: Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970): "gather the corresponding predicted probabilities in
+a batch for all tasks" (inter-task), and "for each task, gather the predicted probabilities of all classes in a batch".
+
 Shapes: N valid pixels of this process's batch, C channels of one task's distribution.
 """
 
@@ -31,14 +34,9 @@ def inter_task(
 
     Returns:
         A scalar, zero with a gradient path if N = 0.
-
-    Source:
-        Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970), inter-task: "gather the corresponding predicted
-        probabilities in a batch for all tasks".
     """
     if mode == "concat":
-        p, q = (torch.cat([maps[name] for name in log_p], 1) for maps in (log_p, log_q))
-        return divergence(p, q, 1, LOCAL).sum() / pixels
+        log_p, log_q = ({"all": torch.cat([maps[name] for name in log_p], 1)} for maps in (log_p, log_q))
     return torch.stack([divergence(log_p[name], log_q[name], 1, LOCAL).sum() / pixels for name in log_p]).mean()
 
 
@@ -47,17 +45,6 @@ def intra_task(
 ) -> Tensor:
     """Divergence of the columns P_t(:, c) over all pixels of the batch; mean over classes, then over tasks.
 
-    Args:
-        log_p: the student's log-probabilities, task name -> (N, C_t).
-        log_q: the teacher's, the same names and shapes.
-        divergence: as in `divergences`.
-        processes: those that share the batch.
-
-    Returns:
-        A scalar, zero with a gradient path if no process has a pixel.
-
-    Source:
-        Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970), intra-task: "for each task, gather the predicted
-        probabilities of all classes in a batch".
+    Arguments as of `inter_task`; `processes` share the batch. A scalar, zero with a gradient path if none has a pixel.
     """
     return torch.stack([divergence(log_p[name], log_q[name], 0, processes).mean() for name in log_p]).mean()

@@ -16,12 +16,20 @@ from kdam_hf.hub.redact import redact
 from kdam_hf.metrics import PROTOCOLS, delta_m
 from kdam_hf.pipeline_kdam import TASK
 from kdam_hf.presets import PRESETS
-from kdam_hf.readout_kdam import Readout, readout_of
+from kdam_hf.readout_kdam import Numbers, readout_of
 from kdam_hf.tasks import Task, task_from_spec, with_boundaries
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PICTURE = "sample.png"
 UNKNOWN = "unknown"
+SETTINGS = {
+    "temperature": "Temperature T",
+    "beta": "Weight beta",
+    "scale_by_temperature_squared": "Multiplied by T²",
+    "inter": "Inter-task match",
+    "intra": "Intra-task match",
+    "teacher_views": "Fixed crops per image seen by the teacher",
+}
 
 
 def make_card(
@@ -84,6 +92,8 @@ def card_facts(record: Record) -> dict[str, Any]:
         "further": {key: value for key, value in scores.items() if key not in shown},
         "gain": _gain(scores, scores_of(baseline), shown),
         "cost_sizes": ", ".join(sorted(sizes - {""})),
+        "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),
+        "words": SETTINGS,
         "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
         "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" else None,
         "backbone_source": _backbone_source(settings),
@@ -124,7 +134,7 @@ def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardDat
 def _output(task: Task) -> str:
     """What a value of the task is, in words; a plain number has a unit."""
     words = readout_of(task.spec()).words
-    return f"{words}, {task.unit}" if words == Readout.words and task.unit else words
+    return f"{words}, {task.unit}" if words == Numbers.words and task.unit else words
 
 
 def _gain(scores: dict[str, float], baseline: dict[str, float], shown: dict[str, Task]) -> float | None:

@@ -84,7 +84,7 @@ def read_record(
         _check_own(record)
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
     settings = _object(run / "recipe.json") or record.meta.get("recipe")
-    teacher = _beside(record, teacher_results, weights=record.meta.get("teacher_sha256") or ())
+    teacher = _beside(record, teacher_results, weights=list(filter(None, record.meta.get("teacher_sha256") or ())))
     baseline = _beside(record, baseline_results, same=("kind", "parameters"))
     return replace(record, settings=settings, teacher=teacher, baseline=baseline)
 

@@ -5,7 +5,8 @@ A class takes predictions in physical units at full label resolution (`update`),
 NaN or Inf in a prediction is an error; a value that no valid pixel defines is NaN. `delta_m` compares a set of results.
 """
 
-from kdam_hf.metrics.base import IGNORE_INDEX, Metric
+from kdam_hf.configuration_kdam import IGNORE_INDEX
+from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryCounts, boundary_counts
 from kdam_hf.metrics.boundary_scores import BoundaryScores, score_boundaries
 from kdam_hf.metrics.confusion import MeanIoU

@@ -13,9 +13,6 @@ from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
 
-IGNORE_INDEX = 255
-"""Label of pixels that do not count, in class maps and masks of the whole project."""
-
 
 class Metric(ABC):
     """One metric accumulated over a whole split; never a mean of per-image means.

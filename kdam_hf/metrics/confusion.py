@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import IGNORE_INDEX, Metric, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_same_shape, ratio
 
 ABSENT = ("present", "literature")
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import IGNORE_INDEX, Metric, check_finite, check_same_shape
+from kdam_hf.metrics.base import Metric, check_finite, check_same_shape
 
 EDGE_THRESHOLDS = tuple(k / 100 for k in range(1, 100))
 # a resized map of ones may exceed one by rounding

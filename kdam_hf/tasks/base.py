@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.readout_kdam import RGB, Readout, readout_of
@@ -39,12 +38,10 @@ class Task(ABC):
     loss_weight: float = 1.0
 
     kind: ClassVar[str]
-    """The room this task belongs to."""
+    """What a published config calls this class."""
     activation: ClassVar[str] = "none"
     """How the model turns raw head output into a prediction (`modeling_kdam.ACTIVATIONS`)."""
     higher_is_better: ClassVar[bool] = True
-    predicts_logits: ClassVar[bool] = False
-    """Whether a prediction is one logit per class, whose softmax is the distribution."""
     limits_class_share: ClassVar[bool] = False
     """Whether a training crop must not be filled by one class of this task."""
     unit: ClassVar[str] = ""
@@ -79,8 +76,8 @@ class Task(ABC):
 
     @property
     def label(self) -> LabelKind:
-        """How its labels are read, checked, mirrored, stored and made tensors: unless stated, `channels` floats per pixel."""
-        return FloatMap(self.name, self.channels)
+        """How its labels are read, checked, mirrored, stored and made tensors."""
+        return self.label_kind(self.name, self.channels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -110,34 +107,30 @@ class Task(ABC):
         """How predictions of this task are decoded, coloured, described and stored; the only one who knows its readout."""
         return readout_of(self.spec())
 
-    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor, processes: Processes = LOCAL) -> Tensor:
-        """Supervised loss, unweighted, averaged over the valid pixels of the global batch.
+    def loss(self, prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+        """Supervised loss of whole maps, unweighted, averaged over valid pixels; training computes it in bands.
 
         Args:
             prediction: (B, C, H, W) float at label resolution.
-            label: (B, ...) as made by `label.to_tensor`.
+            label: (B, ..., H, W) as made by `label.to_tensor`.
             mask: (B, H, W) bool, False on padding.
-            processes: the processes that share the batch.
 
         Returns:
-            A float32 scalar; 0 with a gradient path when no pixel is valid.
-        """
-        expect_same_grid(prediction, label, mask, self)
-        return self.loss_share(
-            prediction, label, mask, self.loss_weights(processes.mean(self.loss_counts(label, mask)))
-        )
+            A scalar, float32 or float64; 0 with a gradient path when no pixel is valid.
 
-    @abstractmethod
+        Raises:
+            KdamValueError: shapes that would only meet by broadcasting.
+        """
+        if not prediction.shape[-2:] == label.shape[-2:] == mask.shape[1:] or prediction.shape[1] != self.channels:
+            raise KdamValueError(
+                f"{self.name}: prediction {tuple(prediction.shape)}, label {tuple(label.shape)}, mask {tuple(mask.shape)}; "
+                f"expected (B, {self.channels}, H, W), (B, ..., H, W) and (B, H, W) with one H x W."
+            )
+        return self.loss_share(prediction, label, mask, self.loss_weights(self.loss_counts(label, mask)))
+
     def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
-        """Which pixels count: labelled, and no padding.
-
-        Args:
-            label: (B, ...) as made by `label.to_tensor`.
-            mask: (B, H, W) bool, False on padding.
-
-        Returns:
-            (B, H, W) bool.
-        """
+        """Which pixels of a tensor label are labelled and no padding; (B, H, W) bool."""
+        return mask & self.label.has_value(label if label.ndim == 4 else label[:, None], 1)
 
     def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
         """What the loss of any part of a batch needs to know of the labels of the whole; counts of batches add up.
@@ -217,13 +210,3 @@ class Task(ABC):
 def at_least_float32(x: Tensor) -> Tensor:
     """In float32, or in float64 if it is float64: sums over pixels in half precision are far off."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def expect_same_grid(prediction: Tensor, label: Tensor, mask: Tensor, task: Task) -> None:
-    """Refuse tensors that would only meet by broadcasting."""
-    sizes = prediction.shape[-2:], label.shape[-2:], mask.shape[-2:]
-    if len(set(sizes)) != 1 or prediction.shape[1] != task.channels or mask.ndim != 3:
-        raise KdamValueError(
-            f"{task.name}: prediction {tuple(prediction.shape)}, label {tuple(label.shape)} and mask {tuple(mask.shape)} "
-            f"do not agree; expected (B, {task.channels}, H, W), (B, ..., H, W) and (B, H, W) with one H x W."
-        )

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import IGNORE_INDEX, Metric
+from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
-from kdam_hf.tasks.base import (
-    Label,
-    Task,
-    at_least_float32,
-)
-from kdam_hf.tasks.labels import ClassMap, LabelKind, Mask
+from kdam_hf.tasks.base import Task, at_least_float32
+from kdam_hf.tasks.labels import ClassMap, Label, LabelKind, Mask
 
 PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
 
@@ -31,8 +28,8 @@ class Categorical(Task):
     classes: tuple[str, ...] = ()
 
     kind: ClassVar[str] = "categorical"
+    readout: ClassVar[str] = "argmax"
     primary_metric: ClassVar[str] = "miou"
-    predicts_logits: ClassVar[bool] = True
     limits_class_share: ClassVar[bool] = True
     label_kind: ClassVar[type[LabelKind]] = ClassMap
 
@@ -44,30 +41,13 @@ class Categorical(Task):
 
     @property
     def channels(self) -> int:
-        """One per class."""
         return len(self.classes)
 
     @property
-    def readout(self) -> str:
-        """The most probable class id."""
-        return "argmax"
-
-    @property
-    def label(self) -> LabelKind:
-        """Class ids."""
-        return ClassMap(self.name, self.channels)
-
-    @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of their ids."""
         return self.classes
 
-    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
-        """Those with a class."""
-        return mask & (label != IGNORE_INDEX)
-
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """Cross-entropy over labelled pixels."""
         rows = at_least_float32(prediction).permute(0, 2, 3, 1).reshape(-1, self.channels)
         target = label.masked_fill(~mask, IGNORE_INDEX).flatten()
         # the gradient of an ignored row that is not finite would not be; on the CPU the sum is cheaper than a copy
@@ -77,11 +57,9 @@ class Categorical(Task):
         return F.cross_entropy(rows, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """The class logits themselves."""
         return at_least_float32(prediction)
 
     def metric(self) -> Metric:
-        """mIoU over the classes that occur."""
         return MeanIoU(self.channels, ignore_index=IGNORE_INDEX)
 
     def figure(self, metric: Any, model: str) -> Any:
@@ -114,11 +92,6 @@ class HumanParts(Categorical):
     label_kind: ClassVar[type[LabelKind]] = PartMap
     limits_class_share: ClassVar[bool] = False
 
-    @property
-    def label(self) -> PartMap:
-        """Part ids."""
-        return PartMap(self.name, self.channels)
-
 
 @dataclass(frozen=True)
 class SaliencyMask(Mask):
@@ -132,7 +105,6 @@ class SaliencyMask(Mask):
         return 1 if 1 in values or "ignore_index" in options else IGNORE_INDEX
 
     def to_tensor(self, label: Label) -> Tensor:
-        """int64 (H, W)."""
         return torch.from_numpy(label.astype(np.int64))
 
 
@@ -145,19 +117,10 @@ class Saliency(Categorical):
     classes: tuple[str, ...] = ("background", "salient")
 
     kind: ClassVar[str] = "saliency"
-    limits_class_share: ClassVar[bool] = False
-    label_kind: ClassVar[type[LabelKind]] = SaliencyMask
+    readout: ClassVar[str] = "foreground"
     primary_metric: ClassVar[str] = "maxf"
-
-    @property
-    def readout(self) -> str:
-        """Softmax probability of the last class."""
-        return "foreground"
-
-    @property
-    def label(self) -> LabelKind:
-        """0, 1 or ignored."""
-        return SaliencyMask(self.name)
+    label_kind: ClassVar[type[LabelKind]] = SaliencyMask
+    limits_class_share: ClassVar[bool] = False
 
     def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
         """Pixels of each class."""
@@ -170,7 +133,6 @@ class Saliency(Categorical):
         return (1 - counts / total) / total
 
     def metric(self) -> Metric:
-        """maxF, max-mIoU and MAE."""
         return SaliencyMetric()
 
     def figure(self, metric: Any, model: str) -> Any:

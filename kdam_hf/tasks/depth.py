@@ -30,6 +30,8 @@ class Depth(Task):
     bins: int = 40
 
     kind: ClassVar[str] = "depth"
+    channels: ClassVar[int] = 1
+    readout: ClassVar[str] = "none"
     activation: ClassVar[str] = "positive"
     primary_metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
@@ -38,28 +40,9 @@ class Depth(Task):
     label_kind: ClassVar[type[LabelKind]] = Metres
 
     @property
-    def channels(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def readout(self) -> str:
-        """Already metres."""
-        return "none"
-
-    @property
     def settings(self) -> dict[str, Any]:
         """The range of colours and bins in metres, and the number of bins."""
         return {"nearest": self.nearest, "farthest": self.farthest, "bins": self.bins}
-
-    @property
-    def label(self) -> LabelKind:
-        """Metres, 0 = invalid."""
-        return Metres(self.name)
-
-    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
-        """Those with a measured depth."""
-        return mask & (label[:, 0] > 0)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Absolute error in metres over pixels with a measured depth."""
@@ -74,7 +57,6 @@ class Depth(Task):
         return -0.5 * ((log_depth - centres) / width).square()
 
     def metric(self) -> Metric:
-        """RMSE, absRel and delta accuracies."""
         return DepthErrors()
 
     def figure(self, metric: Any, model: str) -> Any:

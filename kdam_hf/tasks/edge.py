@@ -10,14 +10,11 @@ from torch.nn import functional as F
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.jit import HAS_NUMBA
-from kdam_hf.metrics.base import IGNORE_INDEX, Metric
+from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
-from kdam_hf.tasks.base import (
-    Task,
-    at_least_float32,
-)
+from kdam_hf.tasks.base import Task, at_least_float32
 from kdam_hf.tasks.labels import LabelKind, Mask
 
 BOUNDARIES = (*BOUNDARY_PROTOCOLS, "none")
@@ -42,6 +39,8 @@ class Edge(Task):
     boundaries: str = field(default="pascal", metadata={"choices": BOUNDARIES})
 
     kind: ClassVar[str] = "edge"
+    channels: ClassVar[int] = 1
+    readout: ClassVar[str] = "sigmoid"
     label_kind: ClassVar[type[LabelKind]] = Mask
 
     def __post_init__(self) -> None:
@@ -55,27 +54,7 @@ class Edge(Task):
         """odsF, or what there is without it."""
         return "maxf" if self.boundaries == "none" else "odsf"
 
-    @property
-    def channels(self) -> int:
-        """One logit."""
-        return 1
-
-    @property
-    def readout(self) -> str:
-        """Probability of an edge."""
-        return "sigmoid"
-
-    @property
-    def label(self) -> LabelKind:
-        """0, 1 or ignored."""
-        return Mask(self.name)
-
-    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
-        """The labelled ones."""
-        return mask & (label[:, 0] != IGNORE_INDEX)
-
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """Weighted binary cross-entropy over labelled pixels."""
         valid = self.valid_pixels(label, mask)[:, None]
         logits = at_least_float32(prediction).masked_fill(~valid, 0)
         target = label.masked_fill(~valid, 0).to(logits)
@@ -100,7 +79,6 @@ class Edge(Task):
         return EdgeScores(**BOUNDARY_PROTOCOLS[self.boundaries])
 
     def scoring(self) -> dict[str, str]:
-        """The protocol of odsF."""
         return {"boundaries": self.boundaries}
 
     def figure(self, metric: Any, model: str) -> Any:

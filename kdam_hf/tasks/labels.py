@@ -8,26 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import DataIntegrityError
-from kdam_hf.metrics.base import IGNORE_INDEX
 from kdam_hf.tasks.statistics import LabelStatistics
 
 Label = NDArray[Any]
-
-
-class Named(Protocol):
-    """A task, or a kind of label: what an error message calls by its name."""
-
-    @property
-    def name(self) -> str:
-        """E.g. `depth`."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +28,11 @@ class LabelKind(ABC):
 
     Args:
         name: of the task, for error messages.
+        channels: of its prediction: numbers per pixel of a `FloatMap`, classes of a `ClassMap`.
     """
 
     name: str
+    channels: int = 1
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
     """Of a raw label."""
@@ -79,7 +73,12 @@ class LabelKind(ABC):
 
     def valid(self, label: Label) -> NDArray[np.bool_]:
         """Which pixels of a raw label count; (H, W)."""
-        return label != self.invalid
+        found: NDArray[np.bool_] = self.has_value(label if self.shape_suffix else label[..., None], -1)
+        return found
+
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        """Where the numbers along `axis` are a label; the one rule for arrays and tensors, by operators of both."""
+        return (numbers != self.invalid).all(axis)
 
     def statistics(self, label: Label) -> LabelStatistics:
         """Facts of one raw label: its share of valid pixels, and the pixels of each class or the range of values."""
@@ -87,16 +86,12 @@ class LabelKind(ABC):
         facts = LabelStatistics(images=1, pixels=valid.size, valid=int(valid.sum()))
         return replace(facts, **self._value_statistics(label[valid])) if facts.valid else facts
 
-    @abstractmethod
     def _value_statistics(self, values: Label) -> dict[str, Any]:
         """`counts`, or `lowest` and `highest`, of at least one valid value."""
-
-    def hflip(self, label: Label) -> Label:
-        """Mirror a raw label left to right."""
-        return self.mirror_values(label[:, ::-1])
+        return {"lowest": float(values.min()), "highest": float(values.max())}
 
     def mirror_values(self, label: Label) -> Label:
-        """Correct the values of a raw label whose grid was mirrored left to right."""
+        """Correct the values (not the grid) of a raw label for an image mirrored left to right."""
         return label
 
     def rescale(self, label: Label, scale: float) -> Label:
@@ -106,6 +101,14 @@ class LabelKind(ABC):
     @abstractmethod
     def to_tensor(self, label: Label) -> Tensor:
         """Raw label -> tensor label."""
+
+    def _expect_2d(self, array: Label, where: str) -> Label:
+        if array.ndim != 2:
+            raise DataIntegrityError(
+                f"{where}: {self.name} map has shape {array.shape}; expected one channel (H, W). "
+                "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
+            )
+        return array
 
     # ---- storage ----------------------------------------------------------------------------------------------------
 
@@ -132,13 +135,7 @@ class LabelKind(ABC):
 
 @dataclass(frozen=True)
 class ClassMap(LabelKind):
-    """One class id per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored.
-
-    Args:
-        classes: their number.
-    """
-
-    classes: int
+    """One of `channels` class ids per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored."""
 
     file_options: ClassVar[dict[str, type]] = {
         "num_classes": int,
@@ -149,7 +146,7 @@ class ClassMap(LabelKind):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """Integer ids; `ignore_index` of the dataset becomes 255, `first_id` (0 unless stated) the id of the first class."""
-        array = expect_2d(array, self, where)
+        array = self._expect_2d(array, where)
         if array.dtype.kind not in "iu":
             raise DataIntegrityError(f"{where}: {self.name} label is {array.dtype}; expected integer class ids.")
         ignore, first = options.get("ignore_index", IGNORE_INDEX), options.get("first_id", 0)
@@ -158,11 +155,10 @@ class ClassMap(LabelKind):
         return np.where(ignored, IGNORE_INDEX, array.astype(np.int64) - first).astype(np.uint8)
 
     def check(self, label: Label, where: str) -> None:
-        """Every id is a class or 255."""
         self._check_range(label[label != IGNORE_INDEX], 0, IGNORE_INDEX, where)
 
     def _check_range(self, ids: Label, first: int, ignore: int, where: str) -> None:
-        last = first + self.classes - 1
+        last = first + self.channels - 1
         if ids.size and (ids.min() < first or ids.max() > last):
             wrong = sorted({int(i) for i in np.unique(ids) if not first <= i <= last})
             raise DataIntegrityError(
@@ -171,10 +167,9 @@ class ClassMap(LabelKind):
             )
 
     def _value_statistics(self, values: Label) -> dict[str, Any]:
-        return {"counts": tuple(np.bincount(values, minlength=self.classes).tolist())}
+        return {"counts": tuple(np.bincount(values, minlength=self.channels).tolist())}
 
     def to_tensor(self, label: Label) -> Tensor:
-        """int64 (H, W)."""
         return torch.from_numpy(label.astype(np.int64))
 
 
@@ -191,7 +186,7 @@ class Mask(LabelKind):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """Two conventions: {0, 1} with `ignore_index`, or an 8-bit mask {0, 255} in which 255 is the foreground."""
-        array = expect_2d(array, self, where)
+        array = self._expect_2d(array, where)
         values = {float(v) for v in np.unique(array)}
         foreground = self.foreground(values, options)
         ignore = None if foreground == IGNORE_INDEX else options.get("ignore_index", IGNORE_INDEX)
@@ -206,7 +201,6 @@ class Mask(LabelKind):
         return label
 
     def check(self, label: Label, where: str) -> None:
-        """Only 0, 1 and 255."""
         unknown = set(np.unique(label).tolist()) - {0, 1, IGNORE_INDEX}
         if unknown:
             raise DataIntegrityError(
@@ -217,7 +211,6 @@ class Mask(LabelKind):
         return {"counts": tuple(np.bincount(values, minlength=2).tolist())}
 
     def to_tensor(self, label: Label) -> Tensor:
-        """float32 (1, H, W)."""
         return torch.from_numpy(label.astype(np.float32))[None]
 
 
@@ -226,12 +219,10 @@ class FloatMap(LabelKind):
     """Any float numbers per pixel, NaN = invalid: raw float32 (H, W) or (H, W, C), tensor float32 (C, H, W).
 
     Args:
-        channels: C, numbers per pixel.
         mirrored: channels whose sign changes when the image is mirrored, such as the x of a vector.
         scaling: an image enlarged by s multiplies the values by s ** scaling: 1 for pixels, -1 for depth, 0 for most.
     """
 
-    channels: int = 1
     mirrored: tuple[int, ...] = ()
     scaling: int = 0
 
@@ -241,7 +232,6 @@ class FloatMap(LabelKind):
 
     @property
     def shape_suffix(self) -> tuple[int, ...]:
-        """None for one channel."""
         return () if self.channels == 1 else (self.channels,)
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
@@ -256,20 +246,13 @@ class FloatMap(LabelKind):
         return label
 
     def check(self, label: Label, where: str) -> None:
-        """No infinity."""
         if np.isinf(label).any():
             raise DataIntegrityError(f"{where}: {self.name} holds infinity; mark invalid pixels with NaN.")
 
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where every channel is a number."""
-        finite: NDArray[np.bool_] = np.isfinite(label)
-        return np.asarray(finite if self.channels == 1 else finite.all(-1))
-
-    def _value_statistics(self, values: Label) -> dict[str, Any]:
-        return {"lowest": float(values.min()), "highest": float(values.max())}
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        return (abs(numbers) < inf).all(axis)
 
     def mirror_values(self, label: Label) -> Label:
-        """Other signs in `mirrored` channels."""
         if not self.mirrored:
             return label
         label = label.copy("K")
@@ -278,12 +261,13 @@ class FloatMap(LabelKind):
         return label
 
     def rescale(self, label: Label, scale: float) -> Label:
-        """Values times scale ** scaling."""
         return label * np.float32(scale**self.scaling) if self.scaling else label
 
     def to_tensor(self, label: Label) -> Tensor:
-        """float32 (C, H, W)."""
-        return _float_tensor(label[None] if self.channels == 1 else label.transpose(2, 0, 1))
+        array = np.ascontiguousarray(label[None] if self.channels == 1 else label.transpose(2, 0, 1), np.float32)
+        # a mirrored row of one pixel counts as contiguous, and keeps its negative stride
+        kept = array.flags.writeable and min(array.strides) >= 0
+        return torch.from_numpy(array if kept else array.copy())
 
 
 @dataclass(frozen=True)
@@ -306,7 +290,7 @@ class Metres(FloatMap):
         `max_depth` is the largest depth the sensor can report, in metres; without it, floats above 655.35 are taken for
         millimetres by mistake, since no 16-bit file could hold them in centimetres.
         """
-        array = expect_2d(array, self, where)
+        array = self._expect_2d(array, where)
         if array.dtype == np.uint8:
             raise DataIntegrityError(
                 f"{where}: {self.name} is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy)."
@@ -325,7 +309,6 @@ class Metres(FloatMap):
         return metres
 
     def check(self, label: Label, where: str) -> None:
-        """Finite and not negative."""
         if not np.isfinite(label).all():
             raise DataIntegrityError(f"{where}: {self.name} holds NaN or infinity; mark invalid pixels with 0.")
         if label.size and label.min() < 0:
@@ -333,9 +316,8 @@ class Metres(FloatMap):
                 f"{where}: {self.name} holds {label.min():.3g} m; expected >= 0, with 0 for invalid."
             )
 
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where a depth was measured."""
-        return label > 0
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        return (numbers > 0).all(axis)
 
     def encode(self, label: Label, where: str) -> Label:
         """Millimetres, rounded; what is valid stays valid."""
@@ -347,7 +329,6 @@ class Metres(FloatMap):
         return np.where(label > 0, np.maximum(rounded, 1), 0).astype(self.stored_dtype)
 
     def decode(self, stored: Label) -> Label:
-        """Metres."""
         return stored * np.float32(1e-3)
 
 
@@ -366,11 +347,17 @@ class Vectors(FloatMap):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5, and black, are invalid."""
-        vectors = stored_vectors(array, self, where)
+        if array.ndim != 3 or array.shape[-1] != self.channels or (array.dtype.kind != "f" and array.dtype != np.uint8):
+            raise DataIntegrityError(
+                f"{where}: {self.name} are {array.dtype} {array.shape}; expected uint8 or floats in [-1, 1], of shape "
+                f"(H, W, {self.channels})."
+            )
+        vectors = array.astype(np.float32)
+        if array.dtype == np.uint8:
+            vectors = vectors * np.float32(2 / 255) - 1
+            vectors[(array == 0).all(-1)] = 0
         if not np.isfinite(vectors).all():
             raise DataIntegrityError(f"{where}: {self.name} hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
-        if array.dtype == np.uint8:
-            vectors[(array == 0).all(-1)] = 0
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         self._check_lengths(length[length >= 0.5], array.dtype == np.uint8, where)
         return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
@@ -391,55 +378,23 @@ class Vectors(FloatMap):
             )
 
     def check(self, label: Label, where: str) -> None:
-        """Unit or zero vectors."""
         length = np.linalg.norm(label, axis=-1)
         off = ~(np.abs(length - 1) <= 0.02) & (length != 0)
         if off.any():
             raise DataIntegrityError(f"{where}: {int(off.sum())} {self.name} are neither unit vectors nor (0, 0, 0).")
 
-    def valid(self, label: Label) -> NDArray[np.bool_]:
-        """Where the vector is not zero."""
-        return (label != 0).any(-1)
+    def has_value(self, numbers: Any, axis: int) -> Any:
+        return (numbers != 0).any(axis)
 
     def _value_statistics(self, values: Label) -> dict[str, Any]:
         return {}
 
     def encode(self, label: Label, where: str) -> Label:
-        """int16."""
         return np.rint(label * np.float32(32767)).clip(-32767, 32767).astype(self.stored_dtype)
 
     def decode(self, stored: Label) -> Label:
-        """Components in [-1, 1]."""
         return stored * np.float32(1 / 32767)
 
     def to_file(self, label: Label, where: str) -> Label:
         """8-bit RGB, n = 2 v / 255 - 1: within 0.4 degrees."""
         return np.rint((label + 1) * 127.5).astype(np.uint8)
-
-
-def expect_2d(array: Label, named: Named, where: str) -> Label:
-    """The array as (H, W), or an error that names the file."""
-    if array.ndim != 2:
-        raise DataIntegrityError(
-            f"{where}: {named.name} map has shape {array.shape}; expected one channel (H, W). "
-            "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
-        )
-    return array
-
-
-def stored_vectors(array: Label, named: Named, where: str) -> NDArray[np.float32]:
-    """Vectors of a file, 8-bit or float, as float32 (H, W, 3), of whatever length."""
-    if array.ndim != 3 or array.shape[-1] != 3:
-        raise DataIntegrityError(f"{where}: {named.name} have shape {array.shape}; expected (H, W, 3).")
-    if array.dtype.kind != "f" and array.dtype != np.uint8:
-        raise DataIntegrityError(f"{where}: {named.name} are {array.dtype}; expected uint8 or float in [-1, 1].")
-    vectors = array.astype(np.float32)
-    return vectors * np.float32(2 / 255) - 1 if array.dtype == np.uint8 else vectors
-
-
-def _float_tensor(array: Label) -> Tensor:
-    """float32, contiguous; without a copy of what is so already and may be written to."""
-    array = np.ascontiguousarray(array, np.float32)
-    # a mirrored row of one pixel counts as contiguous, and keeps its negative stride
-    kept = array.flags.writeable and min(array.strides) >= 0
-    return torch.from_numpy(array if kept else array.copy())

@@ -40,10 +40,9 @@ def task_class(name: str) -> type[Task]:
     Raises:
         KdamValueError: unknown name.
     """
-    if NAMED.get(name) is None:
+    if name not in NAMED:
         raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
-    found: type[Task] = NAMED[name]
-    return found
+    return NAMED[name]
 
 
 def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = None) -> Task:
@@ -58,13 +57,10 @@ def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = 
         KdamValueError: unknown name.
     """
     cls = task_class(name)
-    arguments: dict[str, Any] = {}
-    if class_names:
-        if "class_names" not in cls.label_kind.file_options:
-            raise KdamValueError(f"{name} has no classes to name; leave class_names out.")
-        arguments["classes"] = tuple(class_names)
-    (task,) = with_boundaries([cls(**arguments)], _BOUNDARIES.get(dataset or ""))
-    return task
+    if class_names and "class_names" not in cls.label_kind.file_options:
+        raise KdamValueError(f"{name} has no classes to name; leave class_names out.")
+    arguments: dict[str, Any] = {"classes": tuple(class_names)} if class_names else {}
+    return with_boundaries([cls(**arguments)], _BOUNDARIES.get(dataset or ""))[0]
 
 
 def with_boundaries(tasks: Sequence[Task], protocol: str | None) -> tuple[Task, ...]:
@@ -136,25 +132,20 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
         name, _, setting = where.partition(".")
         if name not in changed:
             raise KdamValueError(f"task option {option!r}: no task {name!r}; expected one of {', '.join(changed)}.")
-        settings = fields(changed[name])
-        types = {f.name: type(getattr(changed[name], f.name)) for f in settings}
-        numeric = {key: kind for key, kind in types.items() if kind in (int, float)}
-        words = {f.name: f.metadata["choices"] for f in settings if "choices" in f.metadata}
-        value: Any
+        types = {f.name: type(getattr(changed[name], f.name)) for f in fields(changed[name])}
+        numbers = {key: kind for key, kind in types.items() if kind in (int, float)}
+        words = {f.name: f.metadata["choices"] for f in fields(changed[name]) if "choices" in f.metadata}
         try:
-            if setting in words:
-                value = words[setting][words[setting].index(text)]
-            else:
-                value = numeric[setting](text)
-                if not 0 <= value < inf:  # nan neither
-                    raise ValueError(text)
-        except (KeyError, ValueError) as error:
+            value = text if text in words.get(setting, ()) else numbers[setting](text)
+            usable = value == text or 0 <= value < inf  # nan is neither
+        except (KeyError, ValueError):
+            usable = False
+        if not usable:
+            choices = "".join(f", or {name}.{key} one of {', '.join(known)}" for key, known in words.items())
             raise KdamValueError(
-                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numeric)} and a number >= 0, "
-                "whole where its default is"
-                + "".join(f", or {name}.{key} one of {', '.join(known)}" for key, known in words.items())
-                + "."
-            ) from error
+                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numbers)} and a number >= 0, "
+                f"whole where its default is{choices}."
+            )
         changed[name] = replace(changed[name], **{setting: value})
     return tuple(changed.values())
 

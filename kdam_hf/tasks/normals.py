@@ -29,6 +29,8 @@ class Normals(Task):
     kappa: float = 32.0
 
     kind: ClassVar[str] = "normals"
+    channels: ClassVar[int] = 3
+    readout: ClassVar[str] = "unit"
     hub_task: ClassVar[str] = "image-to-image"
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
@@ -36,28 +38,8 @@ class Normals(Task):
     label_kind: ClassVar[type[LabelKind]] = Vectors
 
     @property
-    def channels(self) -> int:
-        """Three."""
-        return 3
-
-    @property
-    def readout(self) -> str:
-        """Normalised again after interpolation."""
-        return "unit"
-
-    @property
     def settings(self) -> dict[str, Any]:
-        """What the distribution over directions is made of."""
         return {"directions": self.directions, "kappa": self.kappa}
-
-    @property
-    def label(self) -> LabelKind:
-        """Unit vectors or (0, 0, 0)."""
-        return Vectors(self.name)
-
-    def valid_pixels(self, label: Tensor, mask: Tensor) -> Tensor:
-        """Those with a normal."""
-        return mask & (label != 0).any(1)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """L1 distance of unit vectors, summed over the three channels."""
@@ -71,7 +53,6 @@ class Normals(Task):
         return unit @ (self.kappa * fibonacci_sphere(self.directions)).to(unit).T
 
     def metric(self) -> Metric:
-        """Mean, median and RMS angle, shares under the usual limits."""
         return NormalErrors()
 
     def figure(self, metric: Any, model: str) -> Any:

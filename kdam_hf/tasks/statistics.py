@@ -1,6 +1,7 @@
 """What the labels of one task look like over many images: sums and extremes, so that shares of a split add up."""
 
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from math import inf
 from typing import Any
 
@@ -26,9 +27,7 @@ class LabelStatistics:
     counts: tuple[int, ...] = ()
 
     def __add__(self, other: "LabelStatistics") -> "LabelStatistics":
-        counts = other.counts if not self.counts else self.counts
-        if self.counts and other.counts:
-            counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
+        counts = tuple(a + b for a, b in zip_longest(self.counts, other.counts, fillvalue=0))
         return LabelStatistics(
             self.images + other.images,
             self.pixels + other.pixels,
@@ -40,9 +39,8 @@ class LabelStatistics:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it."""
-        extremes = {} if self.lowest > self.highest else {"lowest": self.lowest, "highest": self.highest}
-        plain = {key: value for key, value in asdict(self).items() if key not in ("lowest", "highest")}
-        return plain | {"counts": list(self.counts)} | extremes
+        plain = asdict(self) | {"counts": list(self.counts)}
+        return {key: value for key, value in plain.items() if value not in (inf, -inf)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "LabelStatistics":

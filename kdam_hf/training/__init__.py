@@ -15,6 +15,7 @@ from kdam_hf.training.arguments import (
     SourceArguments,
     StudentArguments,
 )
+from kdam_hf.training.distillation_trainer import DistillationTrainer
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.fill_teacher_cache import fill_cache
 from kdam_hf.training.pretrained import load_backbone_weights, load_model
@@ -23,7 +24,7 @@ from kdam_hf.training.report import describe_model, write_results
 from kdam_hf.training.runs import Run, build_run, execute
 from kdam_hf.training.teacher import FrozenTeacher, load_teacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset, TeacherCache
-from kdam_hf.training.trainer import DistillationTrainer, MultiTaskTrainer
+from kdam_hf.training.trainer import MultiTaskTrainer
 
 __all__ = [
     "CachedTeacherDataset",

@@ -20,6 +20,7 @@ from kdam_hf.io import discard, file_sha256, lines_sha256, restore_replaced, syn
 
 MANIFEST = "manifest.json"
 FORMAT = 2
+SAVING, MODEL = ".saving", ".model."  # hidden folders, in which a checkpoint and the final model are written
 # read by torch or safetensors: must not stand in a sealed folder without being listed in its manifest
 PARSED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".safetensors")
 
@@ -131,18 +132,17 @@ def clean(output: Path) -> None:
     """Remove what a killed run was writing or deleting, and put back what it was about to replace."""
     for folder in output.glob(".checkpoint-*.replaced"):
         restore_replaced(folder.with_name(folder.name[1:].removesuffix(".replaced")))
-    for pattern in (".checkpoint-*.partial", ".checkpoint-*.discarded", ".model.partial"):
+    for pattern in (".checkpoint-*.discarded", SAVING, f"{MODEL}*"):
         for folder in output.glob(pattern):
             discard(folder)
 
 
 def move_files(folder: Path, target: Path) -> None:
-    """Move files to another folder, each replaced at once and after it was synced; the folder goes."""
+    """Move files to another folder, each replaced at once and after it was synced."""
     for path in sorted(folder.iterdir()):
         sync(path)
         os.replace(path, target / path.name)
     sync(target)
-    folder.rmdir()
 
 
 @contextmanager

@@ -6,25 +6,26 @@ whose checksum is not there. So none is written twice, whatever was killed befor
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from dataset_loaders import Collator, TransformedDataset
+from dataset_loaders import Collator, TrainTransform, TransformedDataset
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.image_processing_kdam import STRIDE
+from kdam_hf.modeling_kdam import STRIDE
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import DistillationArguments, KdamTrainingArguments, use_bf16
 from kdam_hf.training.checkpointing import existing
 from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
 from kdam_hf.training.pretrained import weights_sha256
-from kdam_hf.training.teacher import load_teacher
+from kdam_hf.training.teacher import FrozenTeacher, load_teacher
 from kdam_hf.training.teacher_cache import (
     FORMAT,
     MANIFEST,
@@ -63,23 +64,39 @@ def fill_cache(
         DataWorkerError, OutOfMemoryError: as `explained_failures` has them.
     """
     wanted = _describe(distillation, dataset, tasks, args)
+    ignored = ("complete", "precision") if distillation.teacher_precision == "auto" else ("complete",)
     folder, main = Path(distillation.teacher_cache or ""), args.process_index == 0
     lock = io.exclusive(folder.parent / f".{folder.name}.lock", f"teacher cache {folder}")
     with lock if main else nullcontext():
-        any_precision = distillation.teacher_precision == "auto"
         with args.main_process_first(local=False, desc="preparing the teacher cache"):
-            if main:
-                _start(folder, wanted, any_precision)
+            if main and (not folder.exists() or not any(folder.iterdir())):
+                _announce(folder, wanted)
+                with io.replacing(folder) as partial:
+                    io.write_json(partial / MANIFEST, wanted)
+                    (partial / RECORDS).touch()
+                    os.truncate(partial / RECORDS, _total(wanted))
+        different = io.differences(read_manifest(folder), wanted, ignored)
+        if different:
+            raise CheckpointError(
+                f"{folder} was made from another teacher, data or augmentation: {'; '.join(different)}. "
+                "Use its settings, give another teacher_cache, or remove the folder."
+            )
         cache = TeacherCache(folder)
-        _refuse_other(cache.manifest, wanted, folder, any_precision)
         if cache.complete and not verify:
             return cache
         share = [(k // cache.images, k % cache.images) for k in range(cache.views * cache.images)]
         share = share[args.process_index :: args.world_size]
-        hidden = not main or args.disable_tqdm
-        missing = [key for key in tqdm(share, "checking the teacher cache", disable=hidden) if not cache.holds(*key)]
+        quiet = not main or args.disable_tqdm
+        missing = [key for key in tqdm(share, "checking the teacher cache", disable=quiet) if not cache.holds(*key)]
         if missing:
-            _make(cache, missing, distillation, dataset, tasks, student, args)
+            teacher = load_teacher(distillation, student, cache.manifest["precision"] == "bf16").to(args.device)
+            size = distillation.teacher_batch_size or args.per_device_train_batch_size
+            batches = [missing[k : k + size] for k in range(0, len(missing), size)]
+            watched = WatchedDataset(dataset, args.dataloader_num_workers)
+            loader = make_loader(watched, args, batch_sampler=batches, collate_fn=Collator(tasks))
+            with explained_failures(lambda: f"filling the teacher cache {folder}", {"crops": watched}):
+                bar = tqdm(loader, "running the teacher", unit="batch", disable=quiet)
+                _write(cache, batches, bar, teacher, args.device)
         PartialState().wait_for_everyone()
         if main:
             if cache.absent():
@@ -99,6 +116,8 @@ def _describe(
             f"teacher={distillation.teacher}, teacher_cache={distillation.teacher_cache}, "
             f"teacher_views={distillation.teacher_views}; a teacher cache needs all three."
         )
+    if not isinstance(transform, TrainTransform):
+        raise KdamValueError(f"{type(transform).__name__}: expected TrainTransform, whose crops have one size.")
     specs = {task.name: task.spec() for task in tasks}
     return {
         "format": FORMAT,
@@ -114,85 +133,46 @@ def _describe(
             "first_crop": crop_checksum(dataset[0, 0]["pixel_values"]),
         },
         "augmentation": transform.settings,
-        "tasks": {
-            name: {key: spec[key] for key in ("kind", "channels", "class_names")} for name, spec in specs.items()
-        },
+        "tasks": {name: {k: spec[k] for k in ("kind", "channels", "class_names")} for name, spec in specs.items()},
         "grid": [-(-side // STRIDE) for side in transform.size],
         "complete": False,
     }
 
 
-def _refuse_other(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path, any_precision: bool) -> None:
-    """Raise CheckpointError with the list of differences, if any."""
-    different = io.differences(found, wanted, ("complete", "precision") if any_precision else ("complete",))
-    if different:
-        raise CheckpointError(
-            f"{folder} was made from another teacher, data or augmentation: {'; '.join(different)}. "
-            "Use its settings, give another teacher_cache, or remove the folder."
-        )
+def _total(wanted: Mapping[str, Any]) -> int:
+    return record_dtype(wanted).itemsize * wanted["images"] * wanted["views"]
 
 
-def _start(folder: Path, wanted: Mapping[str, Any], any_precision: bool) -> None:
-    """Make the folder with an empty file, after printing what it will take; an interrupted one is taken as it is.
-
-    Raises:
-        CheckpointError: the folder holds something else, or the disk is too small.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        found = read_manifest(folder)
-        _refuse_other(found, wanted, folder, any_precision)
-        if found["complete"]:
-            return
-    record, path = record_dtype(wanted).itemsize, folder / RECORDS
-    size = record * wanted["images"] * wanted["views"]
-    needed = max(0, size - (path.stat().st_blocks * 512 if path.exists() else 0))
-    free = shutil.disk_usage(existing(folder)).free
+def _announce(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Print what a new cache will take, and refuse it where the disk is too small."""
+    needed, free = _total(wanted), shutil.disk_usage(existing(folder)).free
     print(
-        f"teacher cache {folder}: {wanted['views']} views of {wanted['images']} images, {_size(record)} each "
-        f"({wanted['dtype']}): {_size(needed)} to write, {_size(free)} free",
+        f"teacher cache {folder}: {wanted['views']} views of {wanted['images']} images, "
+        f"{_size(record_dtype(wanted).itemsize)} each ({wanted['dtype']}): {_size(needed)} to write, {_size(free)} free",
         flush=True,
     )
     if needed > free:
         raise CheckpointError(_no_space(folder, needed, free))
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / MANIFEST).exists():
-        io.write_json(folder / MANIFEST, wanted)
-    with path.open("ab") as file:
-        file.truncate(size)
 
 
-def _make(
-    cache: TeacherCache,
-    missing: Sequence[Key],
-    distillation: DistillationArguments,
-    dataset: TransformedDataset,
-    tasks: Sequence[Task],
-    student: KdamConfig,
-    args: KdamTrainingArguments,
+def _write(
+    cache: TeacherCache, batches: list[list[Key]], loader: Iterable[Any], teacher: FrozenTeacher, device: torch.device
 ) -> None:
-    """Run the teacher on the missing crops and write their records."""
-    teacher = load_teacher(distillation, student, cache.manifest["precision"] == "bf16").to(args.device)
-    size = distillation.teacher_batch_size or args.per_device_train_batch_size
-    batches = [missing[k : k + size] for k in range(0, len(missing), size)]
-    watched = WatchedDataset(dataset, args.dataloader_num_workers)
-    loader = make_loader(
-        watched, args, batch_sampler=batches, collate_fn=Collator(tasks), pin_memory=args.dataloader_pin_memory
-    )
-    bar = tqdm(loader, "running the teacher", unit="batch", disable=args.process_index > 0 or args.disable_tqdm)
-    failures = explained_failures(lambda: f"filling the teacher cache {cache.folder}", {"crops": watched})
-    with failures, bar, (cache.folder / RECORDS).open("r+b") as file:
-        for keys, batch in zip(batches, bar, strict=True):
-            inputs = (batch[name].to(args.device, non_blocking=True) for name in ("pixel_values", "pixel_mask"))
+    """Run the teacher on the crops of `loader` and write their records."""
+    size = cache.dtype.itemsize
+    with (cache.folder / RECORDS).open("r+b") as file:
+        for keys, batch in zip(batches, loader, strict=True):
+            inputs = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "pixel_mask"))
             crops = [crop_checksum(crop) for crop in batch["pixel_values"]]
             records = cache.pack(keys, teacher(*inputs).predictions, crops)
             try:
                 for (view, index), record in zip(keys, records, strict=True):
                     # not through the map: a full disk would kill the process instead of raising
-                    file.seek((view * cache.images + index) * cache.dtype.itemsize)
+                    file.seek((view * cache.images + index) * size)
                     file.write(record.tobytes())
                 file.flush()
             except OSError as error:
-                needed, free = cache.dtype.itemsize * cache.absent(), shutil.disk_usage(cache.folder).free
+                needed, free = size * cache.absent(), shutil.disk_usage(cache.folder).free
                 raise CheckpointError(f"{_no_space(cache.folder, needed, free)} ({error})") from error
         os.fsync(file.fileno())
 

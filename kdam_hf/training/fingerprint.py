@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from dataset_loaders import TransformedDataset
+from dataset_loaders import TrainTransform, TransformedDataset
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError
@@ -60,7 +60,7 @@ def describe_objective(
     facts["tasks"] = {task.name: asdict(task) for task in tasks}
     facts["data"] = {}
     for layer in layers(dataset):
-        if isinstance(layer, TransformedDataset):
+        if isinstance(layer, TransformedDataset) and isinstance(layer.transform, TrainTransform):
             source = layer.dataset
             facts["data"] = {
                 "augmentation": layer.transform.settings,

@@ -16,7 +16,6 @@ from dataset_loaders.files import list_folder
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
-from kdam_hf.tasks.base import Label
 from kdam_hf.training.scoring import ImageMaps
 
 SUFFIXES = (".png", ".npy")
@@ -44,22 +43,18 @@ def save_maps(
         raise KdamValueError(f"{root}: exists and is not an empty folder; choose another one for predictions.")
     for task in tasks:
         (root / task.name).mkdir(parents=True, exist_ok=True)
-    return _saved(maps, root, tasks, ids)
+    return (_save(one, root, tasks, ids[one.index]) for one in maps)
 
 
-def _saved(maps: Iterable[ImageMaps], root: Path, tasks: Sequence[Task], ids: Sequence[str]) -> Iterator[ImageMaps]:
-    for one in maps:
-        for task in tasks:
-            stored = task.reader.to_file(as_map(one.predictions[task.name]))
-            _write(root / task.name / (ids[one.index] + task.reader.suffix), stored)
-        yield one
-
-
-def _write(path: Path, array: Label) -> None:
-    if path.suffix == ".npy":
-        np.save(path, array)
-    else:
-        Image.fromarray(array).save(path)
+def _save(maps: ImageMaps, root: Path, tasks: Sequence[Task], name: str) -> ImageMaps:
+    for task in tasks:
+        stored = task.reader.to_file(as_map(maps.predictions[task.name]))
+        path = root / task.name / (name + task.reader.suffix)
+        if path.suffix == ".npy":
+            np.save(path, stored)
+        else:
+            Image.fromarray(stored).save(path)
+    return maps
 
 
 class StoredPredictions(Dataset[ImageMaps]):

@@ -7,17 +7,17 @@ written; a finished run takes no further step; SIGTERM and SIGINT end the traini
 
 import json
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
@@ -25,7 +25,10 @@ from kdam_hf import io
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.training.arguments import KdamTrainingArguments
+from kdam_hf.training.callbacks import StopOnSignalCallback
 from kdam_hf.training.checkpointing import (
+    MODEL,
+    SAVING,
     checkpoint_folder,
     clean,
     explained_disk_errors,
@@ -38,6 +41,7 @@ from kdam_hf.training.checkpointing import (
 from kdam_hf.training.fingerprint import refuse_other_objective
 from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
 from kdam_hf.training.report import versions
+from kdam_hf.training.running_means import RunningMeans
 from kdam_hf.training.signals import StopRequest
 
 LAST = "last"
@@ -65,9 +69,9 @@ class ResumableTrainer(Trainer, ABC):
         if args.output_dir is None:
             raise KdamValueError("output_dir is not given: a folder for the model and its checkpoints.")
         self._watched: dict[str, WatchedDataset] = {}
-        self.forget_sums()
         super().__init__(model, args, *more, **kwargs)
         self.processes = Processes(self.args.world_size)
+        self.start_afresh()
         self._stop = StopRequest()
         self.add_callback(StopOnSignalCallback(self))
 
@@ -116,7 +120,7 @@ class ResumableTrainer(Trainer, ABC):
             self._facts = {"objective": self.describe(), "versions": versions()}
             self._resumed_from = folder = self._choose(resume_from_checkpoint, output)
             self._told, self._saved_step = 0, None
-            self.forget_sums()
+            self.start_afresh()
             if folder is not None and self._is_finished(folder):
                 return TrainOutput(self.state.global_step, 0.0, {})
             with StopRequest() as self._stop, self.explained_failures():
@@ -185,7 +189,7 @@ class ResumableTrainer(Trainer, ABC):
         )
         self.state = state
         if not any("train_loss" in line for line in state.log_history):
-            self.restore_sums()
+            self.restore()
             self.log({"total_flos": state.total_flos, "train_loss": 0.0})
         return True
 
@@ -226,18 +230,16 @@ class ResumableTrainer(Trainer, ABC):
         """
         output, step, main = Path(self.args.output_dir or ""), self.state.global_step, self.args.should_save
         final = checkpoint_folder(output, step)
-        hidden = output / f".{final.name}.partial"
-        partial = hidden / final.name
-        place = (_without(hidden), io.replacing(final, partial)) if main else (nullcontext(), nullcontext())
-        with explained_disk_errors(partial), place[0], place[1]:
+        partial = output / SAVING / final.name
+        with explained_disk_errors(partial), io.replacing(final, partial) if main else nullcontext():
             self.accelerator.wait_for_everyone()
             # what `Trainer` saves, but beside; it neither rotates nor pushes
-            with _changed(self.args, output_dir=str(hidden), save_total_limit=None, push_to_hub=False):
+            with _changed(self.args, output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False):
                 super()._save_checkpoint(model, trial)
             if self.state.best_global_step == step:
                 self.state.best_model_checkpoint = str(final)
             if not self.args.save_only_model:
-                (partial / self._sums_file).write_text(json.dumps(self.running_sums()))
+                (partial / self._sums_file).write_text(json.dumps(self.means.state()))
             if main:
                 self.save_extra(partial)
                 self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
@@ -247,6 +249,7 @@ class ResumableTrainer(Trainer, ABC):
                 write_manifest(partial, {"step": step, **self._facts})
         self._saved_step = step
         if main:
+            io.discard(partial.parent)
             if self.args.push_to_hub:
                 self.publish_checkpoint(final)
             best = self.state.best_model_checkpoint
@@ -262,58 +265,43 @@ class ResumableTrainer(Trainer, ABC):
         if not self.args.should_save:
             return
         output = Path(output_dir or self.args.output_dir or "")
-        partial = output / ".model.partial"
-        with explained_disk_errors(output), _without(partial):
+        output.mkdir(parents=True, exist_ok=True)
+        with explained_disk_errors(output), TemporaryDirectory(prefix=MODEL, dir=output) as partial:
             self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(partial)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)
-            move_files(partial, output)
+            move_files(Path(partial), output)
 
     # ---- what is between two log lines ------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """As `Trainer` has it; keeps the loss for the next log line."""
         loss = super().training_step(model, inputs, *args, **kwargs)
-        self._sums["loss"] += loss
+        self.means.add({"loss": loss})
         return loss
 
-    def running_sums(self) -> dict[str, Any]:
-        """The sums behind the next log line, of this process, as plain data."""
-        values = torch.stack([*self._sums.values()]).tolist() if self._sums else []
-        sums = dict(zip(self._sums, values, strict=True))
-        return {"sums": sums, "steps": self._summed_steps, "total_loss": self._total_loss}
-
-    def forget_sums(self) -> None:
-        """Drop what an earlier training of this object has left of them."""
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
-        self._summed_steps, self._total_loss = 0, 0.0
-
-    def restore_sums(self) -> None:
-        """Take up what `running_sums` left in the checkpoint that training goes on from, if there is one."""
-        if self._resumed_from is None:
-            return
-        saved = json.loads((self._resumed_from / self._sums_file).read_text())
-        self._summed_steps, self._total_loss = saved["steps"], saved["total_loss"]
-        for name, value in saved["sums"].items():
-            self._sums[name] += value
-        self.restore_extra(self._resumed_from)
+    def start_afresh(self) -> None:
+        """Drop what an earlier training of this object has left."""
+        self.means = RunningMeans(self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with means over processes and steps, however often the training was interrupted in between.
 
         `loss` and the terms of the loss are means since the last log line, `train_loss` over the whole training.
         """
-        if self._summed_steps and ("loss" in logs or "train_loss" in logs):
-            sums = self.processes.mean(torch.stack([*self._sums.values()])).tolist()
-            means = {name: total / self._summed_steps for name, total in zip(self._sums, sums, strict=True)}
-            self._total_loss += means["loss"] * self._summed_steps
+        if self.means.steps and ("loss" in logs or "train_loss" in logs):
+            means = self.means.take(self.processes)
             if "loss" in logs:
                 logs |= means
-            self._sums.clear()
-            self._summed_steps = 0
         if "train_loss" in logs:
-            logs["train_loss"] = self._total_loss / max(self.state.global_step, 1)
+            logs["train_loss"] = self.means.total_loss / max(self.state.global_step, 1)
         super().log(logs, start_time)
+
+    def restore(self) -> None:
+        """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from, if any."""
+        if self._resumed_from is not None:
+            self.means.load(json.loads((self._resumed_from / self._sums_file).read_text()))
+            self.restore_extra(self._resumed_from)
 
     @property
     def _sums_file(self) -> str:
@@ -329,51 +317,6 @@ class ResumableTrainer(Trainer, ABC):
             *(WEIGHTS, "optimizer.pt", "scheduler.pt", TRAINER_STATE_NAME),
             *(f"rng_state{self._rank}.pth", self._sums_file),
         ]
-
-
-class StopOnSignalCallback(TrainerCallback):
-    """Takes up the sums of a checkpoint, and stops at the end of a step after a signal to any process."""
-
-    def __init__(self, trainer: ResumableTrainer) -> None:
-        self.trainer = trainer
-        self._best: str | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restore the sums."""
-        self.trainer.restore_sums()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop, and save."""
-        if args.world_size == 1:
-            self.trainer._told = self.trainer._told or self.trainer._stop.received
-        if self.trainer._told:
-            control.should_training_stop = control.should_save = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """After a signal, hide the best checkpoint from the clean-up of a finished training: it would delete the last one.
-
-        After the last step, verify it before `Trainer` loads it.
-        """
-        self._best = state.best_model_checkpoint
-        if "train_loss" in logs and self._best is not None:
-            if self.trainer._told:
-                state.best_model_checkpoint = None
-            elif args.load_best_model_at_end:
-                verify(Path(self._best))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Show it again."""
-        state.best_model_checkpoint = self._best
-
-
-@contextmanager
-def _without(folder: Path) -> Iterator[None]:
-    """Remove a temporary folder, before and after."""
-    io.discard(folder)
-    try:
-        yield
-    finally:
-        io.discard(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The two halves that every training script shares: build data and model, then train, save, score and report."""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -8,20 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import set_seed
 
 from dataset_loaders import (
     DenseDataset,
     EvalTransform,
-    PreparedDataset,
     TrainTransform,
     TransformedDataset,
-    check_id,
-    open_dataset,
 )
-from dataset_loaders import prepare as prepare_dataset
-from dataset_loaders.inspection import SplitReport
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
@@ -36,6 +29,7 @@ from kdam_hf.training.pretrained import load_backbone_weights, read_backbone_con
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
+from kdam_hf.training.sources import open_split, typical_size
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
@@ -122,74 +116,6 @@ def training_crops(
         seed=data_seed(args),
     )
     return tasks, config, TransformedDataset(train, augment)
-
-
-def typical_size(dataset: DenseDataset, most: int = 25) -> tuple[int, int]:
-    """Median height and width, pixels, of up to `most` images drawn at random, always the same ones.
-
-    It becomes `image_size` of the model: the size to which a user's photo is brought.
-    """
-    drawn = np.random.default_rng(0).permutation(len(dataset))[:most]
-    sizes = np.array([dataset[int(index)]["image"].shape[:2] for index in drawn])
-    height, width = np.median(sizes, axis=0).astype(int).tolist()
-    return height, width
-
-
-def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseDataset:
-    """One split of the dataset, read through the training cache if `cache_dir` is set.
-
-    Args:
-        data: which dataset, where, and which of its tasks.
-        split: its name.
-        strict: refuse a split whose files do not fit together; otherwise they are left to be reported.
-
-    Raises:
-        KdamValueError: an unknown dataset, option or task, or no such folder.
-        DataIntegrityError: a file is missing or does not hold what it should; names it.
-    """
-    options = source_options(data)
-    if data.dataset == "synthetic_rooms":
-        count = data.rooms_train if split == "train" else data.rooms_val
-        options |= {
-            "num_images": count,
-            "height": data.rooms_height,
-            "width": data.rooms_width,
-            "seed": data.rooms_seed,
-        }
-    if not strict:
-        options["strict"] = False
-    dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
-    if data.cache_dir is None or isinstance(dataset, PreparedDataset):
-        return dataset
-    return prepare_split(dataset, data, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50))
-
-
-def prepare_split(
-    dataset: DenseDataset, data: SourceArguments, num_proc: int, report: SplitReport | None = None
-) -> PreparedDataset:
-    """Write a split to `cache_dir`, or take what an earlier call wrote there from the same files.
-
-    Raises:
-        DataIntegrityError: a sample is broken.
-        KdamValueError: the folder was prepared from other files or with other settings, or is something else.
-    """
-    target = Path(data.cache_dir or "") / f"{check_id(dataset.name)}-{dataset.split}"
-    return prepare_dataset(dataset, target, num_proc=num_proc, report=report)
-
-
-def source_options(data: SourceArguments) -> dict[str, Any]:
-    """What `data` says of the dataset beyond its folder and tasks, as options of `open_dataset`.
-
-    Raises:
-        KdamValueError: a data option that is not NAME=VALUE, or one that has a key of its own.
-    """
-    options: dict[str, Any] = {} if data.layout is None else {"layout": data.layout}
-    for text in data.data_options or ():
-        name, found, value = text.partition("=")
-        if not found or not name or name in ("layout", "strict"):
-            raise KdamValueError(f"data_options {text!r}; expected NAME=VALUE, such as crop=none.")
-        options[name] = value
-    return options
 
 
 def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: Any) -> dict[str, float]:

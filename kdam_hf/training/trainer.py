@@ -1,11 +1,10 @@
-"""`Trainer` for multi-task models, and its distilling subclass.
+"""`Trainer` for multi-task models.
 
 Unusual here: losses are those of the global batch (`kdam_hf.distributed`); evaluation streams through additive metrics on
 a strided share of the split per process, so no prediction is kept and no image is counted twice; a non-finite loss stops
 before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_loaders import Collator, EpochSampler
@@ -26,12 +24,11 @@ from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.objective import Objective
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
+from kdam_hf.training.callbacks import EpochAndGradientCallback
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
 from kdam_hf.training.loading import sample_name
-from kdam_hf.training.teacher import FrozenTeacher
-from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 Batch = Mapping[str, Any]
 OBJECTIVE = "objective.safetensors"
@@ -179,8 +176,7 @@ class MultiTaskTrainer(PublishingTrainer):
             loss = self.objective.total(terms)
         values = {name: term.detach() for name, term in terms.items()}
         self._pending.append(Pending(inputs["index"], values, None if taught is None else taught.predictions))
-        for name, term in values.items():
-            self._sums[name] += term
+        self.means.add(values)
         return (loss, outputs) if return_outputs else loss
 
     def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
@@ -209,7 +205,7 @@ class MultiTaskTrainer(PublishingTrainer):
                 f"{samples}: the gradient is not finite; nothing was updated. "
                 "Check these samples, lower learning_rate, or set precision: fp32."
             )
-        self._summed_steps += 1
+        self.means.steps += 1
 
     def _refuse_non_finite(self, one: Pending) -> None:
         bad = [name for name, value in one.terms.items() if not value.isfinite()]
@@ -230,9 +226,9 @@ class MultiTaskTrainer(PublishingTrainer):
         samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
         return f"step {self.state.global_step}, {samples}"
 
-    def forget_sums(self) -> None:
+    def start_afresh(self) -> None:
         """With the batches of an unfinished step."""
-        super().forget_sums()
+        super().start_afresh()
         self._pending = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
@@ -261,113 +257,6 @@ class MultiTaskTrainer(PublishingTrainer):
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         images = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=images)
-
-
-class DistillationTrainer(MultiTaskTrainer):
-    """Adds the terms of a method, which compares the student with a frozen teacher.
-
-    Args:
-        teacher: the frozen teacher; None for a `CachedTeacherDataset`, or to train the same student without one.
-        method: how the student learns from it; None goes with no teacher.
-        views: fixed crops per image, taken in turn; new ones in every epoch for None.
-        kwargs: of `MultiTaskTrainer`.
-
-    Raises:
-        KdamValueError: a method without a teacher, a teacher without a method, or two teachers; more views than are stored; a
-            method of tasks that this trainer does not have.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        teacher: FrozenTeacher | None = None,
-        method: Method | None = None,
-        views: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
-        replayed = isinstance(self.train_dataset, CachedTeacherDataset)
-        taught = teacher is not None or replayed
-        if taught != (method is not None):
-            raise KdamValueError(
-                f"{'a' if taught else 'no'} teacher with method {'none' if method is None else method.name}; "
-                "give a teacher for a method, and none for method none."
-            )
-        if replayed:
-            _check_replay(self.train_dataset, teacher, views, method)
-        if method is not None and method.couples_batch and self.args.gradient_accumulation_steps > 1:
-            warnings.warn(
-                f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
-                f"{self.matching_batch} by itself, which is another objective than one large batch; exactness would take a "
-                "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
-                stacklevel=2,
-            )
-        self.views = views
-        self.teacher = teacher.to(self.args.device) if teacher is not None else None
-
-    def describe(self) -> dict[str, Any]:
-        """With the method and who teaches, known by weights, not by name."""
-        method = self.objective.method
-        match = {} if method is None else method.settings()
-        facts = super().describe() | {
-            "distillation.method": "none" if method is None else method.name,
-            "distillation.views": self.views,
-        }
-        if self.teacher is not None:
-            match |= self.teacher.facts
-        elif isinstance(self.train_dataset, CachedTeacherDataset):
-            match |= self.train_dataset.cache.facts
-        return facts | {f"distillation.{name}": value for name, value in match.items()}
-
-    @property
-    def matching_batch(self) -> int:
-        """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
-        return self.args.per_device_train_batch_size * self.args.world_size
-
-    def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
-        """Predictions (B, C, h, w) float32, replayed with the batch or made now."""
-        method = self.objective.method
-        if method is None or method.beta == 0:
-            return None
-        if "teacher" in inputs or self.teacher is None:
-            return KdamOutput(predictions=inputs["teacher"])
-        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"], features=method.needs_features)
-
-
-def _check_replay(
-    dataset: CachedTeacherDataset, teacher: FrozenTeacher | None, views: int | None, method: Method | None
-) -> None:
-    stored = dataset.cache.views
-    if method is not None and method.needs_features:
-        raise KdamValueError(
-            f"method {method.name} compares features, but {dataset.cache.folder} holds predictions; run the teacher online."
-        )
-    if teacher is not None:
-        raise KdamValueError("a teacher and a dataset with the predictions of one; give one of them.")
-    if views is None or views > stored:
-        raise KdamValueError(
-            f"views={views}, but {dataset.cache.folder} holds {stored} views of each image; give views of 1 to {stored}."
-        )
-
-
-class EpochAndGradientCallback(TrainerCallback):
-    """Tells the sampler its epoch, however the data loader was wrapped, and stops before a step on broken gradients."""
-
-    def __init__(self, trainer: MultiTaskTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Set the epoch."""
-        if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """`Trainer` forgets the gradients of the model alone."""
-        self.trainer.objective.zero_grad()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Check the losses and the gradient."""
-        self.trainer.end_step()
 
 
 def data_seed(args: KdamTrainingArguments) -> int:

@@ -235,17 +235,6 @@ def test_a_file_without_id_is_a_problem_only_where_lists_are_complete(copy, layo
 # ---- what the report says of good data ----
 
 
-def test_the_number_of_processes_does_not_change_the_report(copy):
-    root, truth = copy("C")
-    trees.set_label(root / f"segmentation/{truth['val'][1].id}.png")
-    trees.add_stray_file(root / f"edge/{truth['val'][0].id}.png")
-    data = open_dataset("nyud_v2", "val", root, strict=False)
-    one, two = (inspect_split(data, num_proc, progress=False) for num_proc in (1, 2))
-    assert one == two
-    assert one.text() == two.text()
-    assert len(one.problems) == 2
-
-
 class Stub(DenseDataset):
     """A split of hand-made samples."""
 

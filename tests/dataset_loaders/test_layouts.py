@@ -80,25 +80,6 @@ def test_an_image_without_a_label_of_a_task_has_none_in_its_sample(tree, layout)
         assert set(TASKS[layout]) - set(data[k]["labels"]) == without[data[k]["id"]]
 
 
-@pytest.mark.parametrize("layout", ["A", "D", "E", "O", "pascal"])
-def test_a_subset_of_tasks_reads_only_those(tree, layout):
-    root, _ = tree(layout)
-    whole, part = (open_tree(layout, "val", root, tasks=tasks) for tasks in (None, ["normals", "semseg"]))
-    assert [task.name for task in part.tasks] == ["semseg", "normals"]
-    assert set(part[0]["labels"]) == {"semseg", "normals"}
-    for name, label in part[0]["labels"].items():
-        np.testing.assert_array_equal(label, whole[0]["labels"][name])
-
-
-def test_classes_and_splits_are_those_of_the_data_set(tree):
-    for layout, count in {"A": 40, "O": 40, "D": 13, "E": 13, "pascal": 21}.items():
-        data = open_tree(layout, "val", tree(layout)[0])
-        assert data.tasks[0].channels == count
-        assert data.name == name_of(layout)
-        if layout != "O":
-            assert any(note.startswith("3 images; the published split 'val' has ") for note in data.notes)
-
-
 # ---- which layout ----
 
 

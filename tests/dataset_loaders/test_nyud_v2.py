@@ -75,33 +75,6 @@ def test_astmt_by_hand(tmp_path, dtype):
     expect(sample["labels"], semseg=CLASSES, depth=DEPTH, normals=facing, edge=EDGE)
 
 
-def test_mtl_pytorch_by_hand(tmp_path):
-    lists(tmp_path)
-    put(tmp_path / "images/0002.jpg", np.full((2, 3, 3), 200))
-    put(tmp_path / "segmentation/0002.png", IDS)
-    put(tmp_path / "depth/0002.npy", DEPTH)
-    put(tmp_path / "normals/0002.npy", NORMALS)
-    put(tmp_path / "edge/0002.npy", np.array(EDGE, np.float32))
-    expect(only(tmp_path)["labels"], semseg=CLASSES, depth=DEPTH, normals=NORMALS, edge=EDGE)
-
-
-@pytest.mark.parametrize("palette", [False, True])
-def test_atrc_by_hand_and_a_palette_changes_no_id(tmp_path, palette):
-    lists(tmp_path)
-    put(tmp_path / "images/0002.png", IMAGE)
-    put(tmp_path / "segmentation/0002.png", IDS)
-    if palette:
-        coloured = Image.fromarray(np.array(IDS, np.uint8))
-        coloured.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
-        coloured.save(tmp_path / "segmentation/0002.png")
-    put(tmp_path / "depth/0002.npy", DEPTH)
-    put(tmp_path / "normals/0002.png", CODES)
-    put(tmp_path / "edge/0002.png", np.array(EDGE) * 255)
-    sample = only(tmp_path)
-    assert sample["image"].tolist() == IMAGE.tolist()
-    expect(sample["labels"], semseg=CLASSES, depth=DEPTH, normals=NORMALS, edge=EDGE)
-
-
 def test_mtan_by_hand_and_its_arrays_count_as_numbers(tmp_path):
     for split, count in (("train", 1), ("val", 11)):
         for k in range(count):

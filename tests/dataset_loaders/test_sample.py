@@ -165,11 +165,6 @@ def test_16_bit_depth_keeps_its_millimetres(tmp_path):
     np.testing.assert_allclose(metres, millimetres / 1000, rtol=1e-6)
 
 
-def test_npy_arrays_keep_nan_for_the_task_to_judge(tmp_path):
-    np.save(tmp_path / "x.npy", np.array([[np.nan, 1.5]], np.float32))
-    np.testing.assert_array_equal(read_array(tmp_path / "x.npy"), [[np.nan, 1.5]])
-
-
 def test_npy_never_unpickles_and_never_allocates_what_the_file_does_not_hold(tmp_path):
     np.save(tmp_path / "x.npy", np.array([[{"a": 1}]], object), allow_pickle=True)
     with pytest.raises(DataIntegrityError, match=r"x\.npy"):

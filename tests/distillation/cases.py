@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -10,6 +11,19 @@ from kdam_hf.tasks import NYUD_V2, make_task
 
 SEMSEG = make_task("semseg", ["wall", "floor", "chair", "lamp", "person"])
 TASKS = (SEMSEG, make_task("human_parts"), make_task("saliency"), *NYUD_V2[1:])
+
+
+def _correlation(p, q, axis):
+    p, q = p - p.mean(axis, keepdims=True), q - q.mean(axis, keepdims=True)
+    return (p * q).sum(axis) / (np.sqrt((p * p).sum(axis) * (q * q).sum(axis)) + 1e-8)
+
+
+# the formulas of every divergence, of probabilities
+REFERENCES = {
+    "cauchy_schwarz": lambda p, q, axis=0: -np.log((p * q).sum(axis) ** 2 / ((p * p).sum(axis) * (q * q).sum(axis))),
+    "kullback_leibler": lambda p, q, axis=0: (q * np.log(q / p)).sum(axis),
+    "pearson_distance": lambda p, q, axis=0: 1 - _correlation(p, q, axis),
+}
 
 
 class Case:

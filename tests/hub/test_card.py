@@ -118,8 +118,9 @@ def test_distillation_is_told_in_full_and_a_local_teacher_by_its_hash_alone(own)
 
 
 def test_settings_in_force_go_before_those_that_were_typed(own):
-    change_results(own, distillation={"temperature": 4.0, "beta": 0.5, "intra": False})
+    change_results(own, distillation={"temperature": 4.0, "beta": 0.5, "intra": False, "own_setting": 3})
     text = card_of(own)
+    assert "own_setting: 3." in text, "a method of the user's"
     assert "Temperature T: 4.0." in text
     assert "Intra-task match: no." in text
 

@@ -1,16 +1,18 @@
+"""Models and their configs: any backbone, any size, saved and loaded, alone and in the package."""
+
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
-from absent import without
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
 from kdam_hf import KdamImageProcessor, KdamStudent, KdamStudentConfig, KdamTeacher
 from kdam_hf.errors import KdamValueError
-from kdam_hf.modeling_kdam import CrossTaskAttention, StudentDecoder, resize
+from kdam_hf.modeling_kdam import ACTIVATIONS, CrossTaskAttention, StudentDecoder, resize
 from kdam_hf.presets import PRESETS, make_config
 
 ROLES = {"teacher": KdamTeacher, "student": KdamStudent}
@@ -44,13 +46,10 @@ def test_every_backbone_predicts_every_task_at_stride_4_for_any_size(role, prese
 @pytest.mark.parametrize("preset", TINY)
 @pytest.mark.parametrize("role", ROLES)
 def test_saved_models_come_back_through_automodel_with_the_same_keys_and_outputs(role, preset, all_tasks, tmp_path):
-    from safetensors.torch import load_file
-
     model = build(role, preset, all_tasks)
     model.save_pretrained(tmp_path)
-    assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict()), (
-        "Trainer resumes from the raw file"
-    )
+    in_file = load_file(tmp_path / "model.safetensors")  # Trainer resumes from it
+    assert set(in_file) == set(model.state_dict())
     again, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert type(again) is type(model)
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -78,16 +77,12 @@ def test_task_order_survives_the_sorted_keys_of_config_json(all_tasks, tmp_path)
     assert list(KdamStudent(again).decoder.heads) == [t.name for t in order]
 
 
-def test_initialisation_is_kaiming_in_the_decoder_not_a_flat_normal(all_tasks):
-    model = build("student", "tiny-resnet", all_tasks, decoder_channels=64, head_channels=64)
-    weight = model.decoder.heads["depth"][0][0].weight
-    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
-
-
-def test_same_seed_same_weights_other_seed_other_weights(all_tasks):
-    a, b, c = (build("teacher", "tiny-swin", all_tasks, seed=s).state_dict() for s in (0, 0, 1))
+def test_weights_follow_the_seed_and_are_kaiming_in_the_decoder_not_a_flat_normal(all_tasks):
+    sizes = {"decoder_channels": 64, "head_channels": 64}
+    a, b, c = (build("student", "tiny-resnet", all_tasks, seed, **sizes).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
+    assert a["decoder.heads.depth.0.0.weight"].std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
 
 
 def test_projecting_before_upsampling_equals_projecting_the_concatenation(all_tasks):
@@ -101,39 +96,24 @@ def test_projecting_before_upsampling_equals_projecting_the_concatenation(all_ta
         torch.testing.assert_close(value, decoder.heads[name](shared))
 
 
-def test_attention_moves_information_between_tasks():
+def test_attention_moves_information_between_tasks_but_not_out_of_the_padding():
     torch.manual_seed(0)
-    block = CrossTaskAttention(16, 2, 4, tasks=3)
-    x = torch.randn(1, 3, 16, 8, 8, requires_grad=True)
-    block(x, None)[:, 0].sum().backward()
-    assert (x.grad.abs().sum(dim=(0, 2, 3, 4)) > 0).all()
-
-
-def test_attention_ignores_what_lies_under_the_padding():
-    torch.manual_seed(0)
-    block = CrossTaskAttention(16, 2, 4, tasks=2).eval()
-    mask = torch.ones(1, 1, 8, 8)
+    block = CrossTaskAttention(16, 2, 4, tasks=3).eval()
+    x, mask = torch.randn(1, 3, 16, 8, 8, requires_grad=True), torch.ones(1, 1, 8, 8)
     mask[..., 4:] = 0
-    x = torch.randn(1, 2, 16, 8, 8)
-    y = x.clone()
-    y[..., 4:] = 100
-    assert torch.equal(block(x, mask)[..., :4], block(y, mask)[..., :4])
+    block(x, mask)[:, 0, ..., :4].sum().backward()
+    assert (x.grad[..., :4].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
+    assert (x.grad[..., 4:] == 0).all()
 
 
 def test_attention_memory_is_linear_in_pixels():
     block = CrossTaskAttention(16, 2, 4, tasks=2)
 
     def saved(side):
-        total = 0
-
-        def count(t):
-            nonlocal total
-            total += t.numel()
-            return t
-
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()), lambda _: None):
             block(torch.randn(1, 2, 16, side, side), None)
-        return total
+        return sum(sizes)
 
     assert saved(32) < 4.2 * saved(16)
 
@@ -147,23 +127,32 @@ def test_no_mask_means_every_pixel_of_the_image_and_none_of_the_padding_inside(r
         assert torch.equal(value, with_mask[name])
 
 
+def test_a_model_without_a_task_or_with_three_maps_is_refused(all_tasks):
+    three = PRESETS["tiny-resnet"].config | {"out_indices": [2, 3, 4]}
+    for config in (make_config("student", "tiny-resnet", ()), make_config("student", "tiny-resnet", all_tasks, three)):
+        with pytest.raises(ValueError, match=r"config\.tasks is empty|yields 3 maps"):
+            KdamStudent(config)
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"tasks": []}, "tasks is empty"),
-        ({"backbone_config": PRESETS["tiny-resnet"].config | {"out_indices": [2, 3, 4]}}, "expected 4"),
+        {"activation": "exponential"},
+        {"channels": 5.0},
+        {"channels": 0},
+        {"name": "../a"},
+        {"weight": 1},
+        {"class_names": None},
     ],
+    ids=str,
 )
-def test_unusable_configurations_say_what_to_do(change, message, all_tasks):
-    fields = {"backbone_config": PRESETS["tiny-resnet"].config, "tasks": [t.spec() for t in all_tasks]} | change
-    with pytest.raises(ValueError, match=message):
-        KdamStudent(KdamStudentConfig(**fields))
-
-
-def test_task_entries_that_cannot_be_meant_are_refused_before_a_model_is_built(all_tasks):
+def test_a_task_entry_that_cannot_be_meant_is_refused_before_a_model_is_built(change, all_tasks):
     spec = all_tasks[0].spec()
-    without = {k: v for k, v in spec.items() if k != "class_names"}
-    for tasks in ([spec, spec], [without], [spec | {"activation": "exponential"}]):
+    KdamStudentConfig(
+        tasks=[{key: value for key, value in spec.items() if key != "settings"}]
+    )  # as older models have it
+    short = {key: value for key, value in spec.items() if key != "class_names"}
+    for tasks in ([spec, spec], [short], [spec | change]):
         with pytest.raises((ValueError, StrictDataclassError)):
             KdamStudentConfig(tasks=tasks)
 
@@ -196,38 +185,7 @@ print(json.dumps([heavy, names]))
     assert json.loads(out.splitlines()[-1]) == [[], ["KdamStudentConfig", "KdamStudent", "KdamImageProcessor"]]
 
 
-def test_models_load_alone_as_remote_code_without_the_package(all_tasks, tmp_path):
-    """The flat files travel with the weights: AutoModel(trust_remote_code) must work where kdam_hf is not installed."""
-    code = f"""
-import torch
-from kdam_hf import *
-from kdam_hf.presets import make_config
-from kdam_hf.tasks import NYUD_V2
-for cls, auto in ((KdamStudentConfig, "AutoConfig"), (KdamStudent, "AutoModel"), (KdamImageProcessor, "AutoImageProcessor")):
-    cls.register_for_auto_class(auto)
-model = KdamStudent(make_config("student", "tiny-resnet", NYUD_V2))
-model.save_pretrained({str(tmp_path)!r})
-KdamImageProcessor.from_model_config(model.config).save_pretrained({str(tmp_path)!r})
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    alone = f"""
-{without("kdam_hf", "dataset_loaders")}
-import numpy as np
-from transformers import AutoModel, AutoImageProcessor
-model = AutoModel.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
-processor = AutoImageProcessor.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
-maps = processor.post_process(model(**processor(np.zeros((50, 70, 3), np.uint8))), [(50, 70)])[0]
-print(sorted((k, tuple(v.shape)) for k, v in maps.items()))
-"""
-    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "('normals', (3, 50, 70))" in done.stdout
-
-
 def test_depth_is_positive_and_no_pixel_gets_stuck_at_the_camera():
-    from kdam_hf.modeling_kdam import ACTIVATIONS
-
     raw = torch.tensor([-50.0, -1.0, 0.0, 2.5], requires_grad=True)
     metres = ACTIVATIONS["positive"](raw)
     torch.testing.assert_close(metres, torch.tensor([0.1, 0.1, 1.0, 3.5]))
@@ -235,10 +193,8 @@ def test_depth_is_positive_and_no_pixel_gets_stuck_at_the_camera():
     assert torch.equal(raw.grad, torch.ones(4))
 
 
-def test_the_gradient_of_an_untrained_head_of_normals_is_bounded(all_tasks):
+def test_the_gradient_of_an_untrained_head_of_normals_is_bounded():
     """Padding and flat regions make raw outputs exactly zero, where a normalised vector has no direction."""
-    from kdam_hf.modeling_kdam import ACTIVATIONS
-
     raw = torch.zeros(1, 3, 4, 4, requires_grad=True)
     unit = ACTIVATIONS["unit"](raw)
     assert torch.equal(unit[0, :, 0, 0], torch.tensor([0.0, 0.0, 1.0]))

@@ -1,14 +1,14 @@
 """The contract of label kinds: what is invalid, mirroring, tensors and storage."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 
-from dataset_loaders import Collator, DenseDataset, EvalTransform, TrainTransform, check_sample, prepare
+from dataset_loaders import DenseDataset
 from kdam_hf.errors import DataIntegrityError
-from kdam_hf.tasks import IGNORE_INDEX, Edge, FloatMap, LabelKind, Metres, Vectors, make_task
+from kdam_hf.tasks import Edge, FloatMap, LabelKind, Metres, Vectors, make_task
 
 H, W = 6, 10
 
@@ -18,10 +18,7 @@ class Flow(Edge):
     """Optical flow in pixels: all that a task with a float label must say of it."""
 
     name: str = "flow"
-
-    @property
-    def channels(self) -> int:
-        return 2
+    channels: ClassVar[int] = 2
 
     @property
     def label(self) -> LabelKind:
@@ -54,6 +51,10 @@ def raw(kind, seed=0):
     return label
 
 
+def hflip(kind, label):
+    return kind.mirror_values(label[:, ::-1])
+
+
 @kinds
 def test_a_raw_label_passes_its_own_check_and_has_the_stated_form(kind):
     for label in (raw(kind), kind.unlabelled(H, W)):
@@ -67,19 +68,31 @@ def test_a_raw_label_passes_its_own_check_and_has_the_stated_form(kind):
 @kinds
 def test_two_flips_are_the_identity_and_a_scale_is_undone_by_its_inverse(kind):
     label = raw(kind)
-    np.testing.assert_array_equal(kind.hflip(kind.hflip(label)), label)
+    np.testing.assert_array_equal(hflip(kind, hflip(kind, label)), label)
     np.testing.assert_allclose(kind.rescale(kind.rescale(label, 2.0), 0.5), label)
-    np.testing.assert_array_equal(kind.valid(kind.rescale(kind.hflip(label), 2.0)), kind.valid(label)[:, ::-1])
+    np.testing.assert_array_equal(kind.valid(kind.rescale(hflip(kind, label), 2.0)), kind.valid(label)[:, ::-1])
+
+
+def test_values_follow_the_mirror_and_the_scale_where_they_must():
+    assert hflip(KINDS["normals"], np.float32([[[1, 0, 0], [0, 0, 0]]]))[0, 1].tolist() == [-1, 0, 0]
+    assert hflip(KINDS["flow"], np.float32([[[3, 5], [0, 0]]]))[0, 1].tolist() == [-3, 5]
+    assert KINDS["depth"].rescale(np.float32([[3]]), 2.0) == 1.5
+    assert KINDS["flow"].rescale(np.float32([[[3, 5]]]), 2.0).tolist() == [[[6, 10]]]
+
+
+def test_human_parts_without_a_person_are_ignored():
+    assert (KINDS["parts"].to_tensor(np.zeros((2, 2), np.uint8)) == 255).all()
+    assert KINDS["parts"].to_tensor(np.array([[0, 3]], np.uint8)).tolist() == [[0, 3]]
 
 
 @kinds
 def test_a_tensor_holds_the_same_values_and_the_same_invalid_pixels(kind):
     label = raw(kind)
-    tensor = kind.to_tensor(kind.hflip(label))
+    tensor = kind.to_tensor(hflip(kind, label))
     assert tensor.shape[-2:] == (H, W)
     assert tensor.is_contiguous()
     channels_last = tensor.numpy() if tensor.ndim == 2 else np.moveaxis(tensor.numpy(), 0, -1)
-    np.testing.assert_array_equal(channels_last.reshape(label.shape), kind.hflip(label).astype(channels_last.dtype))
+    np.testing.assert_array_equal(channels_last.reshape(label.shape), hflip(kind, label).astype(channels_last.dtype))
     invalid = kind.to_tensor(kind.unlabelled(2, 1))
     np.testing.assert_array_equal(invalid.numpy(), np.full(invalid.shape, kind.invalid))
 
@@ -126,11 +139,14 @@ def test_valid_depth_is_never_stored_as_a_hole_and_far_depth_is_refused():
         kind.encode(np.float32([[80]]), "here")
 
 
-def test_a_flow_survives_preparation_crop_flip_scale_tensor_and_padding(tmp_path):
-    """Storage once followed from dtype and shape: (3.5, -12.0) came back as (1, -1)."""
+def test_a_flow_survives_a_published_row(tmp_path, monkeypatch):
+    from datasets import Dataset
+
+    from dataset_loaders import hub
+    from dataset_loaders.builders import features_of, row_of
+
     task = Flow()
     flow = np.full((H, W, 2), (3.5, -12.0), np.float32)
-    flow[0, 0] = np.nan
 
     class Moving(DenseDataset):
         name, split, tasks, ids = "moving", "train", (task,), ("0",)
@@ -138,24 +154,6 @@ def test_a_flow_survives_preparation_crop_flip_scale_tensor_and_padding(tmp_path
         def __getitem__(self, index):
             return {"id": "0", "image": np.zeros((H, W, 3), np.uint8), "labels": {"flow": flow}}
 
-    sample = check_sample(prepare(Moving(), tmp_path / "p", progress=False)[0], [task])
-    np.testing.assert_array_equal(sample["labels"]["flow"], flow)
-    plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
-    whole = EvalTransform([task], **plain)(sample, 0, 0)
-    assert whole["labels"]["flow"].shape == (2, H, W)
-    views = [TrainTransform([task], (8, 12), scale=(2, 2), **plain)(sample, epoch, 0) for epoch in range(8)]
-    seen = set()
-    for view in views:
-        flow_2HW = view["labels"]["flow"]
-        seen |= {tuple(pair) for pair in flow_2HW[:, ~flow_2HW.isnan().any(0)].T.tolist()}
-    assert seen == {(7.0, -24.0), (-7.0, -24.0)}
-    batch = Collator([task])([whole, views[0]])
-    padded = batch["labels"]["flow"][0]
-    torch.testing.assert_close(padded[:, :H, :W], whole["labels"]["flow"], equal_nan=True)
-    assert padded[:, H:].isnan().all()
-
-
-def test_the_ignore_index_is_one_number():
-    from kdam_hf import readout_kdam  # travels with published models, so it may not import the constant
-
-    assert readout_kdam.IGNORE_INDEX == IGNORE_INDEX == make_task("semseg", ["a", "b"]).label.invalid
+    Dataset.from_list([row_of(Moving(), 0)], features_of([task])).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    monkeypatch.setattr(hub, "_tasks_of", lambda features, source: [task])
+    np.testing.assert_array_equal(hub.HubDataset(tmp_path, "train")[0]["labels"]["flow"], flow)

@@ -1,3 +1,5 @@
+"""The contract of tasks: losses, distributions, colours, and what a published config keeps of them."""
+
 import math
 
 import numpy as np
@@ -20,6 +22,8 @@ from kdam_hf.tasks import (
 from kdam_hf.tasks.normals import fibonacci_sphere
 
 H, W = 6, 10
+TASKS = {name: make_task(name, "abcde" if name == "semseg" else ()) for name in TASK_NAMES}
+every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 
 
 def raw_label(task, rng):
@@ -31,9 +35,9 @@ def raw_label(task, rng):
     return rng.integers(0, max(task.channels, 2), (H, W)).astype(np.uint8)
 
 
-def batch(task, rng, invalid=False):
-    raws = [task.label.unlabelled(H, W) if invalid else raw_label(task, rng) for _ in range(2)]
-    label = torch.stack([task.label.to_tensor(raw) for raw in raws])
+def batch(task, seed=0):
+    rng = np.random.default_rng(seed)
+    label = torch.stack([task.label.to_tensor(raw_label(task, rng)) for _ in range(2)])
     prediction = torch.randn(2, task.channels, H, W, generator=torch.Generator().manual_seed(0))
     if isinstance(task, Depth):
         prediction = prediction.abs() + 0.1
@@ -42,111 +46,91 @@ def batch(task, rng, invalid=False):
 
 def reference_loss(task, prediction, label, mask):
     """The published losses in plain float64 numpy, pixel by pixel."""
-    p, y, m = prediction.detach().double().numpy(), label.double().numpy(), mask.numpy()
+    p, y = prediction.detach().double().numpy(), label.double().numpy()
     total, count = 0.0, 0
-    counts = (
-        [sum(((y[b] == c) & m[b]).sum() for b in range(len(y))) for c in range(2)] if task.name == "saliency" else None
-    )
-    for b, i, j in np.ndindex(m.shape):
-        if not m[b, i, j]:
-            continue
+    salient = (y[mask.numpy()] == 1).mean() if task.name == "saliency" else None
+    for b, i, j in np.argwhere(mask.numpy()):
+        q, v = p[b, :, i, j], y[b, ..., i, j]
         if task.name == "depth":
-            if y[b, 0, i, j] <= 0:
-                continue
-            total += abs(p[b, 0, i, j] - y[b, 0, i, j])
+            total += abs(q[0] - v[0])
         elif task.name == "normals":
-            if not y[b, :, i, j].any():
-                continue
-            v = p[b, :, i, j]
-            total += np.abs(v / np.linalg.norm(v) - y[b, :, i, j]).sum()
+            total += np.abs(q / np.linalg.norm(q) - v).sum()
         elif task.name == "edge":
-            if y[b, 0, i, j] == 255:
-                continue
-            q = 1 / (1 + math.exp(-p[b, 0, i, j]))
-            total -= 0.95 * math.log(q) if y[b, 0, i, j] else 0.05 * math.log(1 - q)
+            total += 0.95 * math.log(1 + math.exp(-q[0])) if v[0] else 0.05 * math.log(1 + math.exp(q[0]))
         else:
-            c = int(y[b, i, j])
-            if c == 255:
-                continue
-            weight = 1 - counts[c] / sum(counts) if counts else 1
-            z = p[b, :, i, j]
-            total += weight * (np.log(np.exp(z).sum()) - z[c])
+            weight = 1 if salient is None else 1 - salient if v else salient
+            total += weight * (np.log(np.exp(q).sum()) - q[int(v)])
         count += 1
-    return total / max(count, 1)
+    return total / count
 
 
-def test_losses_agree_with_their_definitions(all_tasks):
-    rng = np.random.default_rng(0)
-    for task in all_tasks:
-        prediction, label, mask = batch(task, rng)
-        mask[:, :, 7:] = False
-        assert task.loss(prediction, label, mask).item() == pytest.approx(
-            reference_loss(task, prediction, label, mask), rel=1e-5
-        ), task.name
+@every_task
+def test_a_loss_agrees_with_its_definition(task):
+    prediction, label, mask = batch(task)
+    mask[:, :, 7:] = False
+    expected = reference_loss(task, prediction, label, mask)
+    assert task.loss(prediction, label, mask).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.fault(17)
-def test_a_batch_without_any_label_gives_zero_loss_and_zero_gradient(all_tasks):
-    for task in all_tasks:
-        prediction, label, mask = batch(task, np.random.default_rng(0), invalid=True)
-        loss = task.loss(prediction, label, mask)
-        loss.backward()
-        assert loss.item() == 0, task.name
-        assert prediction.grad.abs().sum() == 0, task.name
+@every_task
+def test_a_batch_without_any_label_gives_zero_loss_and_zero_gradient(task):
+    prediction, label, mask = batch(task)
+    label[:] = task.label.invalid
+    loss = task.loss(prediction, label, mask)
+    loss.backward()
+    assert loss.item() == 0
+    assert prediction.grad.abs().sum() == 0
 
 
 @pytest.mark.fault(18)
-def test_padding_and_nan_under_the_mask_have_no_gradient(all_tasks):
-    for task in all_tasks:
-        prediction, label, mask = batch(task, np.random.default_rng(1))
-        mask[:, 3:] = False
-        with torch.no_grad():
-            if label.is_floating_point():
-                label[..., 3:, :] = float("nan")
-        task.loss(prediction, label, mask).backward()
-        assert prediction.grad[:, :, 3:].abs().sum() == 0, task.name
-        assert prediction.grad.isfinite().all(), task.name
-
-
-@pytest.mark.fault(18)
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_prediction_that_is_not_finite_where_nothing_is_labelled_does_no_harm(all_tasks, value):
-    """Depth has holes: what stands there must not reach a sum, not even times zero, nor a gradient."""
-    for task in all_tasks:
-        prediction, label, mask = batch(task, np.random.default_rng(1))
-        blank = task.label.to_tensor(task.label.unlabelled(H, W))
-        label[..., :2, :] = blank[..., :2, :]
-        clean = task.loss(prediction, label, mask)
-        spoilt = prediction.detach().clone()
-        spoilt[:, :, :2] = value
-        spoilt.requires_grad_()
-        loss = task.loss(spoilt, label, mask)
-        loss.backward()
-        assert loss.item() == clean.item(), task.name
-        assert spoilt.grad.isfinite().all(), task.name
-        assert spoilt.grad[:, :, :2].abs().sum() == 0, task.name
+@every_task
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("hidden", ["padded", "unlabelled"])
+def test_what_stands_under_padding_or_where_nothing_is_labelled_does_no_harm(task, value, hidden):
+    """Not even times zero may it reach a sum or a gradient."""
+    prediction, label, mask = batch(task, seed=1)
+    if hidden == "padded":
+        mask[:, :2] = False
+    else:
+        label[..., :2, :] = task.label.invalid
+    clean = task.loss(prediction, label, mask)
+    spoilt = prediction.detach().clone()
+    spoilt[:, :, :2] = value
+    if hidden == "padded" and label.is_floating_point():
+        label[..., :2, :] = value
+    loss = task.loss(spoilt.requires_grad_(), label, mask)
+    loss.backward()
+    assert loss.item() == clean.item()
+    assert spoilt.grad.isfinite().all()
+    assert spoilt.grad[:, :, :2].abs().sum() == 0
 
 
 @pytest.mark.fault(18)
 def test_a_depth_that_is_not_a_number_is_a_hole():
-    task = Depth()
     prediction = torch.ones(1, 1, 2, 2, requires_grad=True)
-    label = torch.tensor([[[[float("nan"), 2.0], [0.0, -1.0]]]])
-    loss = task.loss(prediction, label, torch.ones(1, 2, 2, dtype=torch.bool))
+    label = torch.tensor([[[[math.nan, 2.0], [0.0, -1.0]]]])
+    loss = Depth().loss(prediction, label, torch.ones(1, 2, 2, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 1
     assert prediction.grad.flatten().tolist() == [0, -1, 0, 0]
 
 
-def test_every_task_has_a_proper_distribution_per_pixel(all_tasks):
-    for task in all_tasks:
-        prediction, *_ = batch(task, np.random.default_rng(2))
-        logits = task.distribution_logits(prediction.movedim(1, -1))
-        assert logits.shape[:-1] == (2, H, W)
-        assert logits.shape[-1] >= 2, task.name
-        assert logits.softmax(-1).std(dim=(0, 1, 2)).max() > 1e-3, (
-            f"{task.name}: a constant distribution teaches nothing"
-        )
+@pytest.mark.fault(20)
+@every_task
+def test_shapes_that_would_only_broadcast_are_refused(task):
+    prediction, label, mask = batch(task)
+    for given in ((prediction[..., :-1], label, mask), (prediction, label, mask[:, None])):
+        with pytest.raises(KdamValueError, match=task.name):
+            task.loss(*given)
+
+
+@every_task
+def test_every_task_has_a_proper_distribution_per_pixel(task):
+    logits = task.distribution_logits(batch(task)[0].movedim(1, -1))
+    assert logits.shape[:-1] == (2, H, W)
+    assert logits.shape[-1] >= 2
+    assert logits.softmax(-1).std(dim=(0, 1, 2)).max() > 1e-3, "a constant distribution teaches nothing"
 
 
 def test_depth_distribution_peaks_at_the_nearest_log_bin():
@@ -159,10 +143,9 @@ def test_depth_distribution_peaks_at_the_nearest_log_bin():
 
 def test_normals_distribution_is_kappa_times_cosine_over_even_directions():
     centres = fibonacci_sphere(64).double()
-    assert torch.allclose(centres.norm(dim=1), torch.ones(64, dtype=torch.float64), atol=1e-6)
+    torch.testing.assert_close(centres.norm(dim=1), torch.ones(64).double(), rtol=0, atol=1e-6)
     assert centres.mean(0).norm() < 0.02
-    cosines = centres @ centres.T - 2 * torch.eye(64)
-    assert cosines.max() < math.cos(math.radians(18))
+    assert (centres @ centres.T - 2 * torch.eye(64)).max() < math.cos(math.radians(18))
     n = F.normalize(torch.randn(5, 3), dim=1)
     logits = Normals().distribution_logits(n * 7)
     np.testing.assert_allclose(logits.numpy(), 32 * (n.double() @ centres.T).numpy(), atol=1e-4)
@@ -173,65 +156,28 @@ def test_edge_distribution_is_sigmoid_and_its_complement():
     assert torch.allclose(Edge().distribution_logits(z).softmax(-1)[..., :1], z.sigmoid())
 
 
-def test_two_flips_are_the_identity_and_normals_mirror_x(all_tasks):
-    rng = np.random.default_rng(3)
-    for task in all_tasks:
-        raw = raw_label(task, rng)
-        np.testing.assert_array_equal(task.label.hflip(task.label.hflip(raw)), raw)
-    raw = np.zeros((1, 2, 3), np.float32)
-    raw[0, 0] = (0.6, 0, 0.8)
-    np.testing.assert_allclose(Normals().label.hflip(raw)[0, 1], (-0.6, 0, 0.8))
-
-
-def test_depth_is_divided_by_the_scale_and_other_labels_are_kept(all_tasks):
-    rng = np.random.default_rng(4)
-    for task in all_tasks:
-        raw = raw_label(task, rng)
-        np.testing.assert_allclose(task.label.rescale(raw, 2.0), raw / 2 if task.name == "depth" else raw)
-
-
-def test_rendering_gives_colours_of_the_same_size_and_marks_invalid_pixels(all_tasks):
-    rng = np.random.default_rng(5)
-    for task in all_tasks:
-        raw = raw_label(task, rng)
-        rgb = task.render(raw)
-        assert rgb.shape == (H, W, 3)
-        assert rgb.dtype == np.uint8
-        invalid = task.render(task.label.unlabelled(H, W))
-        assert len(np.unique(invalid.reshape(-1, 3), axis=0)) == 1, task.name
-        assert task.legend()
-
-
-@pytest.mark.fault(20)
-def test_shapes_that_would_only_broadcast_are_refused(all_tasks):
-    for task in all_tasks:
-        prediction, label, mask = batch(task, np.random.default_rng(0))
-        with pytest.raises(KdamValueError, match=task.name):
-            task.loss(prediction[..., :-1], label, mask)
-        with pytest.raises(KdamValueError, match=task.name):
-            task.loss(prediction, label, mask[:, None])
-
-
-def test_human_parts_without_a_person_are_ignored():
-    task = make_task("human_parts")
-    assert (task.label.to_tensor(np.zeros((2, 2), np.uint8)) == 255).all()
-    assert task.label.to_tensor(np.array([[0, 3]], np.uint8)).tolist() == [[0, 3]]
+@every_task
+def test_a_label_is_drawn_in_its_size_and_invalid_pixels_in_one_colour(task):
+    rgb = task.render(raw_label(task, np.random.default_rng(5)))
+    assert (rgb.shape, rgb.dtype) == ((H, W, 3), np.uint8)
+    invalid = task.render(task.label.unlabelled(H, W))
+    assert len(np.unique(invalid.reshape(-1, 3), axis=0)) == 1
+    assert task.legend()
 
 
 def test_task_sets_of_the_field_are_in_canonical_order_with_published_weights():
-    assert [t.name for t in NYUD_V2] == ["semseg", "depth", "normals", "edge"]
-    assert [t.name for t in PASCAL_CONTEXT] == ["semseg", "human_parts", "saliency", "normals", "edge"]
-    weights = {t.name: t.loss_weight for t in (*NYUD_V2, *PASCAL_CONTEXT)}
-    assert weights == {"semseg": 1, "human_parts": 2, "saliency": 5, "depth": 1, "normals": 10, "edge": 50}
-    assert [t.channels for t in NYUD_V2] == [40, 1, 3, 1]
-    assert [t.channels for t in PASCAL_CONTEXT] == [21, 7, 2, 3, 1]
+    assert list(TASK_NAMES) == ["semseg", "human_parts", "saliency", "depth", "normals", "edge"]
+    published = [("semseg", 40, 1), ("depth", 1, 1), ("normals", 3, 10), ("edge", 1, 50)]
+    assert [(t.name, t.channels, t.loss_weight) for t in NYUD_V2] == published
+    published = [("semseg", 21, 1), ("human_parts", 7, 2), ("saliency", 2, 5), ("normals", 3, 10), ("edge", 1, 50)]
+    assert [(t.name, t.channels, t.loss_weight) for t in PASCAL_CONTEXT] == published
 
 
-def test_a_task_survives_its_trip_through_a_published_config(all_tasks):
-    for task in all_tasks:
-        again = task_from_spec(task.spec())
-        assert type(again) is type(task)
-        assert again.spec() == task.spec()
+@every_task
+def test_a_task_survives_its_trip_through_a_published_config(task):
+    again = task_from_spec(task.spec())
+    assert type(again) is type(task)
+    assert again.spec() == task.spec()
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
@@ -240,9 +186,3 @@ def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(KdamValueError, match=r"depht.*depth"):
         select_tasks(NYUD_V2, ["depht"])
     assert [t.name for t in select_tasks(NYUD_V2, ["edge", "semseg"])] == ["semseg", "edge"]
-    assert set(TASK_NAMES) == {"semseg", "human_parts", "saliency", "depth", "normals", "edge"}
-
-
-def test_labels_of_one_column_survive_a_flip(all_tasks):
-    for task in all_tasks:
-        assert task.label.to_tensor(task.label.hflip(task.label.unlabelled(3, 1))).shape[-2:] == (3, 1)

@@ -56,9 +56,7 @@ class Method(nn.Module, ABC):
 
     def settings(self) -> dict[str, Any]:
         """Arguments it was made with, as plain data: part of what a run computes."""
-        return {
-            key: getattr(self, key) for key in signature(type(self).__init__).parameters if key not in ("self", "tasks")
-        }
+        return {key: getattr(self, key) for key in signature(type(self)).parameters if key != "tasks"}
 
     @abstractmethod
     def terms(
@@ -89,8 +87,7 @@ class LogitMethod(Method):
     """Compares log-probabilities of valid pixels; a subclass only says how.
 
     Args:
-        tasks: as of `Method`.
-        beta: as of `Method`.
+        tasks, beta: as of `Method`.
         temperature: softmax temperature T of both distributions, > 0.
         scale_by_temperature_squared: multiply the terms by T^2, so that a softer distribution does not shrink their gradient.
     """
@@ -107,11 +104,6 @@ class LogitMethod(Method):
             raise KdamValueError(f"temperature is {temperature}: logits are divided by it, give a finite value > 0.")
         self.temperature, self.scale_by_temperature_squared = temperature, scale_by_temperature_squared
 
-    @property
-    def scale(self) -> float:
-        """Factor of every term."""
-        return self.beta * (self.temperature**2 if self.scale_by_temperature_squared else 1)
-
     def terms(
         self,
         student: Maps,
@@ -121,7 +113,6 @@ class LogitMethod(Method):
         processes: Processes = LOCAL,
         features: Any = None,
     ) -> dict[str, Tensor]:
-        """See `Method.terms`; float32, or float64 for float64 predictions."""
         teacher = aligned(self.tasks, student, teacher, valid)
         kept = valid.flatten().nonzero()[:, 0]
         # autocast would take the products inside a task's rule back to half precision
@@ -131,7 +122,8 @@ class LogitMethod(Method):
                 for maps in (student, teacher)
             )
             found = self.compare(z, t, kept // valid[0].numel(), pixels, processes)
-        return {f"kd_{name}": self.scale * term for name, term in found.items()}
+        scale = self.beta * (self.temperature**2 if self.scale_by_temperature_squared else 1)
+        return {f"kd_{name}": scale * term for name, term in found.items()}
 
     def _logits(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
         rows = at_least_float32(prediction.permute(0, 2, 3, 1).flatten(0, 2))
@@ -147,8 +139,7 @@ class LogitMethod(Method):
             student: task name -> distribution logits over the temperature, (N, K).
             teacher: the same names and shapes.
             image: (N,) int64, index of the image each pixel belongs to.
-            pixels: as of `Method.terms`.
-            processes: as of `Method.terms`.
+            pixels, processes: as of `Method.terms`.
         """
 
 

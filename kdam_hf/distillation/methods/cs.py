@@ -1,4 +1,4 @@
-"""KDAM: the Cauchy-Schwarz divergence over inter-task rows and intra-task columns."""
+"""KDAM: the Cauchy-Schwarz divergence over inter-task rows and intra-task columns (doi 10.1109/ICCV51070.2023.01970)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,9 +25,6 @@ class CauchySchwarz(LogitMethod):
 
     Raises:
         KdamValueError: an unknown mode or divergence, or both matches off.
-
-    Source:
-        Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970).
     """
 
     name = "cs"
@@ -54,7 +51,6 @@ class CauchySchwarz(LogitMethod):
     def compare(
         self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
     ) -> dict[str, Any]:
-        """`inter_task` and `intra_task`."""
         log_p, log_q, divergence = log_softmax(student), log_softmax(teacher), DIVERGENCES[self.divergence]
         terms = {}
         if self.inter != "off":

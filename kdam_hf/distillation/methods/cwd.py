@@ -21,7 +21,6 @@ class ChannelWise(LogitMethod):
     def compare(
         self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
     ) -> dict[str, Tensor]:
-        """`cwd`."""
         sizes = image.unique_consecutive(return_counts=True)[1].tolist()
         images = processes.mean(next(iter(student.values())).new_tensor(float(len(sizes)))).clamp_min(1)
         per_task = []

@@ -28,7 +28,6 @@ class Dist(LogitMethod):
     def compare(
         self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
     ) -> dict[str, Tensor]:
-        """`dist_inter` and `dist_intra`; the columns are those of this process, as published."""
         log_p, log_q = log_softmax(student), log_softmax(teacher)
         return {
             "dist_inter": inter_task(log_p, log_q, pearson_distance, "per_task", pixels),

@@ -16,5 +16,4 @@ class KullbackLeibler(LogitMethod):
     def compare(
         self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
     ) -> dict[str, Tensor]:
-        """`kl`."""
         return {"kl": inter_task(log_softmax(student), log_softmax(teacher), kullback_leibler, "per_task", pixels)}

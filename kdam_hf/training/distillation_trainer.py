@@ -1,0 +1,98 @@
+"""The trainer of a student: a method's terms beside the supervised ones, with a teacher that runs or is replayed."""
+
+import warnings
+from typing import Any
+
+from kdam_hf.distillation import Method
+from kdam_hf.errors import KdamValueError
+from kdam_hf.modeling_kdam import KdamOutput
+from kdam_hf.training.teacher import FrozenTeacher
+from kdam_hf.training.teacher_cache import CachedTeacherDataset
+from kdam_hf.training.trainer import Batch, MultiTaskTrainer
+
+
+class DistillationTrainer(MultiTaskTrainer):
+    """Adds the terms of a method, which compares the student with a frozen teacher.
+
+    Args:
+        teacher: the frozen teacher; None for a `CachedTeacherDataset`, or to train the same student without one.
+        method: how the student learns from it; None goes with no teacher.
+        views: fixed crops per image, taken in turn; new ones in every epoch for None.
+        kwargs: of `MultiTaskTrainer`.
+
+    Raises:
+        KdamValueError: a method without a teacher, a teacher without a method, or two teachers; more views than are stored; a
+            method of tasks that this trainer does not have.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        teacher: FrozenTeacher | None = None,
+        method: Method | None = None,
+        views: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
+        replayed = isinstance(self.train_dataset, CachedTeacherDataset)
+        taught = teacher is not None or replayed
+        if taught != (method is not None):
+            raise KdamValueError(
+                f"{'a' if taught else 'no'} teacher with method {'none' if method is None else method.name}; "
+                "give a teacher for a method, and none for method none."
+            )
+        if replayed:
+            _check_replay(self.train_dataset, teacher, views, method)
+        if method is not None and method.couples_batch and self.args.gradient_accumulation_steps > 1:
+            warnings.warn(
+                f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
+                f"{self.matching_batch} by itself, which is another objective than one large batch; exactness would take a "
+                "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
+                stacklevel=2,
+            )
+        self.views = views
+        self.teacher = teacher.to(self.args.device) if teacher is not None else None
+
+    def describe(self) -> dict[str, Any]:
+        """With the method and who teaches, known by weights, not by name."""
+        method = self.objective.method
+        match = {} if method is None else method.settings()
+        facts = super().describe() | {
+            "distillation.method": "none" if method is None else method.name,
+            "distillation.views": self.views,
+        }
+        if self.teacher is not None:
+            match |= self.teacher.facts
+        elif isinstance(self.train_dataset, CachedTeacherDataset):
+            match |= self.train_dataset.cache.facts
+        return facts | {f"distillation.{name}": value for name, value in match.items()}
+
+    @property
+    def matching_batch(self) -> int:
+        """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
+        return self.args.per_device_train_batch_size * self.args.world_size
+
+    def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
+        """Predictions (B, C, h, w) float32, replayed with the batch or made now."""
+        method = self.objective.method
+        if method is None or method.beta == 0:
+            return None
+        if "teacher" in inputs or self.teacher is None:
+            return KdamOutput(predictions=inputs["teacher"])
+        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"], features=method.needs_features)
+
+
+def _check_replay(
+    dataset: CachedTeacherDataset, teacher: FrozenTeacher | None, views: int | None, method: Method | None
+) -> None:
+    stored = dataset.cache.views
+    if method is not None and method.needs_features:
+        raise KdamValueError(
+            f"method {method.name} compares features, but {dataset.cache.folder} holds predictions; run the teacher online."
+        )
+    if teacher is not None:
+        raise KdamValueError("a teacher and a dataset with the predictions of one; give one of them.")
+    if views is None or views > stored:
+        raise KdamValueError(
+            f"views={views}, but {dataset.cache.folder} holds {stored} views of each image; give views of 1 to {stored}."
+        )
