@@ -1,1 +1,1 @@
-"""Sections of scripts/benchmark.py: each module has add_arguments(parser) and run(args) -> a dict that fits into JSON."""
+"""Sections of scripts/benchmark.py: each has OPTIONS with defaults, those of --quick, and run(args) -> JSON."""

@@ -1,9 +1,6 @@
-"""scripts/prepare_data.py on miniature trees: its report, what it prepares, faults, interruptions; data stays untouched."""
+"""scripts/prepare_data.py on miniature trees: its report, what it prepares, faults; data stays untouched."""
 
 import json
-import multiprocessing
-import os
-import signal
 from functools import cache
 
 import numpy as np
@@ -135,7 +132,7 @@ def test_check_only_writes_a_report_and_prepares_nothing(good, tmp_path, capsys)
     assert report_of(tmp_path / "out") == report_of(tmp_path / "prepared")
 
 
-# ---- again, and after an interruption ----
+# ---- again ----
 
 
 def test_a_second_run_under_any_name_of_the_folder_reads_nothing_and_reports_the_same(
@@ -153,34 +150,6 @@ def test_a_second_run_under_any_name_of_the_folder_reads_nothing_and_reports_the
     for name in (f"{root}/", root.name, f"./{root.name}/../{root.name}"):
         prepare("A", name, tmp_path)
     assert len(reads) == 6
-
-
-@pytest.mark.parametrize("killed_at", [0, 2, 4])
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path, killed_at, reads):
-    root, output = tmp_path / "tree", tmp_path / "out"
-    trees.write_tree("C", root, 5, 2)
-    prepare("C", root, tmp_path / "whole")
-    reads.clear()
-
-    def run():
-        original = FileDataset.__getitem__
-
-        def dies(self, index):
-            if (self.split, index) == ("train", killed_at):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(self, index)
-
-        FileDataset.__getitem__ = dies
-        prepare("C", root, output)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join(30)
-    assert process.exitcode == -signal.SIGKILL
-    assert visible(output) == []
-    prepare("C", root, output)
-    assert reads == [("train", k) for k in range(killed_at, 5)] + [("val", 0), ("val", 1)]
-    assert report_of(output) == report_of(tmp_path / "whole")
 
 
 def test_after_a_correction_only_what_changed_is_read_again(tmp_path, reads):
