@@ -249,6 +249,7 @@ class ResumableTrainer(Trainer, ABC):
                 write_manifest(partial, {"step": step, **self._facts})
         self._saved_step = step
         if main:
+            io.discard(partial.parent)
             if self.args.push_to_hub:
                 self.publish_checkpoint(final)
             best = self.state.best_model_checkpoint

@@ -24,13 +24,13 @@ def teacher(tmp_path_factory):
 
 
 def content(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("view-*.bin"))}
+    return (folder / "records.bin").read_bytes()
 
 
 def test_distillation_makes_a_cache_on_first_use_that_other_runs_replay_or_are_refused(teacher, tmp_path):
     replay = ["--teacher", teacher, "--teacher_cache", tmp_path / "cache", "--teacher_views", "2"]
     student = ["--dataloader_num_workers", "1", "--output_dir", tmp_path / "student"]
-    made = launch("distill.py", *SMALL, *ROOMS, *replay, *student)
+    made = run("distill.py", *SMALL, *ROOMS, *replay, *student)
     assert "2 views of 8 images" in made.stdout
     meta = json.loads((tmp_path / "student" / "results.json").read_text())["meta"]
     assert meta["recipe"]["teacher_views"] == 2
@@ -42,7 +42,7 @@ def test_distillation_makes_a_cache_on_first_use_that_other_runs_replay_or_are_r
     assert content(tmp_path / "cache") == before
     other = run("cache_teacher.py", *SMALL, *ROOMS, *replay, "--seed", "1", check=False)
     assert other.returncode == 2
-    assert "augmentation.seed is 42 there and 1 here" in other.stderr
+    assert "augmentation.seed 42 -> 1" in other.stderr
 
 
 @pytest.mark.reliability
