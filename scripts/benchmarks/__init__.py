@@ -1,1 +1,1 @@
-"""Sections of scripts/benchmark.py: each has OPTIONS with defaults, those of --quick, and run(args) -> JSON."""
+"""Sections of scripts/benchmark.py: each has OPTIONS and QUICK (option -> default) and run(args) -> a dict for JSON."""

@@ -306,6 +306,7 @@ def test_options_of_the_data_are_used_kept_and_not_read_with_others(good, tmp_pa
 
 @pytest.mark.parametrize("option", ["crop", "=none", "layout=atrc", "strict=False", "corp=none", "crop=1:2"])
 def test_a_data_option_that_does_not_parse_is_named(good, tmp_path, option):
-    with pytest.raises(KdamValueError, match=option.partition("=")[0]):
+    with pytest.raises(KdamValueError) as caught:
         prepare("O", good("O")[0], tmp_path, "--data_options", option)
+    assert (option.partition("=")[0] or option) in str(caught.value)
     assert visible(tmp_path) == []
