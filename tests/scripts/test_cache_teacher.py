@@ -1,19 +1,13 @@
-"""The commands around a replayed teacher, typed as a user types them, killed as a machine kills them."""
+"""The commands around a replayed teacher, as a user types them."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
-from command_kit import ROOMS, ROOT, SMALL, launch, run
+from command_kit import ROOMS, SMALL, run
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
 from kdam_hf import KdamTeacher
-from kdam_hf.errors import CheckpointError
 from kdam_hf.presets import make_config
-from kdam_hf.training import TeacherCache
 
 
 @pytest.fixture(scope="module")
@@ -43,37 +37,3 @@ def test_distillation_makes_a_cache_on_first_use_that_other_runs_replay_or_are_r
     other = run("cache_teacher.py", *SMALL, *ROOMS, *replay, "--seed", "1", check=False)
     assert other.returncode == 2
     assert "augmentation.seed 42 -> 1" in other.stderr
-
-
-@pytest.mark.reliability
-def test_a_killed_cache_is_completed_by_two_processes_which_make_what_is_left_once(teacher, tmp_path):
-    def options(folder):
-        replay = ["--teacher", teacher, "--teacher_cache", folder, "--teacher_views", "3", "--teacher_batch_size", "1"]
-        return [*SMALL, *ROOMS, "--rooms_train", "60", *replay]
-
-    run("cache_teacher.py", *options(tmp_path / "whole"))
-    folder = tmp_path / "cache"
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "cache_teacher.py"), *map(str, options(folder))],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not (folder.exists() and written(folder) > 20):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 20 < written(folder) < 180
-    assert not TeacherCache(folder).complete
-    launch("cache_teacher.py", *options(folder), processes=2)
-    assert TeacherCache(folder).complete
-    assert content(folder) == content(tmp_path / "whole")
-
-
-def written(folder):
-    """Records that have a checksum."""
-    try:
-        cache = TeacherCache(folder)
-    except CheckpointError:
-        return 0
-    return cache.views * cache.images - cache.absent()
