@@ -69,8 +69,11 @@ def parse(argv: list[str]) -> Namespace:
         section = import_module(f"benchmarks.{name}")
         sub.description = section.__doc__
         for option, default in (COMMON | section.OPTIONS).items():
-            several = {"nargs": "+", "type": type(default[0])} if isinstance(default, list) else {"type": type(default)}
-            kind: dict[str, Any] = {"action": "store_true"} if isinstance(default, bool) else several
+            kind: dict[str, Any] = {"type": type(default)}
+            if isinstance(default, list):
+                kind = {"nargs": "+", "type": type(default[0])}
+            elif isinstance(default, bool):
+                kind = {"action": "store_true"}
             sub.add_argument(f"--{option}", default=default, help="default: %(default)s", **kind)
         if "--quick" in argv:
             sub.set_defaults(**section.QUICK)

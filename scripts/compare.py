@@ -81,21 +81,20 @@ def main(argv: list[str] | None = None) -> None:
     data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
     held_out = open_split(data, data.eval_split)
     models = {label: load_model(of[0]["meta"]["model"]).eval() for label, of in runs.items()}
+    student = next(model for label, model in models.items() if label != "teacher")
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
     tasks = with_options(held_out.tasks, data.task_options or ())
     keys = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
     summary = {label: summarise(of, runs.get("none", []), keys) for label, of in runs.items()}
-    ratio = latency_ratio(
-        next(model for label, model in models.items() if label != "teacher"), models["teacher"], held_out
-    )
+    ratio = latency_ratio(student, models["teacher"], held_out)
     for label in set(summary) - {"teacher"}:  # all students have the architecture that was timed
         for run in (summary[label], *runs[label]):
             run["meta"]["latency_over_teacher"] = round(ratio, 3)
         for run in runs[label]:
             write_json(Path(run["meta"]["model"]) / "results.json", run)
     write_json(root / "results.json", summary)
-    synthetic = data.dataset == "synthetic_rooms"
-    source = "SYNTHETIC rooms, ray-cast by this project, no photos" if synthetic else str(data.data_dir)
+    rooms = "SYNTHETIC rooms, ray-cast by this project, no photos"
+    source = rooms if data.dataset == "synthetic_rooms" else str(data.data_dir)
     text = report(summary, keys, source)
     write_text(root / "results.md", text)
     print("\n" + text + f"\nWritten to {root}: contact_sheet.png, results.json, results.md")
@@ -135,13 +134,13 @@ def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
     """The results of a finished run, refused if it had other settings, another teacher or another score."""
     try:
         found = json.loads(path.read_text())
-        before = {key: found["meta"].get(key) for key in ("recipe", "protocol", "split", "ids", "teacher_sha256")}
         teachers = [weights_sha256(name) for name in found["meta"].get("teacher", [])]
+        now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
+        before = {key: found["meta"].get(key) for key in now}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} does not describe a run ({error!r}); remove it, and the run is scored again."
+            f"{path} does not describe a run ({error!r}); remove it to score the run again."
         ) from error
-    now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
     ignore = {f"recipe.{key}" for key in INCIDENTAL}
     different = differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS})
     if different:
@@ -159,9 +158,8 @@ def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -
         summary |= {f"{key}_std": statistics.stdev(values) for key, values in columns.items()}
         summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
     if none:
-        summary["gain_over_none"] = gain(
-            summary, {key: statistics.mean(run[key] for run in none) for key in keys}, keys
-        )
+        average = {key: statistics.mean(run[key] for run in none) for key in keys}
+        summary["gain_over_none"] = gain(summary, average, keys)
     if len(runs) == len(none) > 1:
         pairs = list(zip(runs, none, strict=True))
         by_key = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
@@ -229,25 +227,20 @@ def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> s
             by_key = result["difference_to_none"].values()
             paired.append([label, *(f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in by_key)])
     meta, seeds = summary["teacher"]["meta"], max(len(result.get("runs", [0])) for result in summary.values())
-    lines = [
-        *table([*header, "parameters, M", "GFLOPs", "latency / teacher"], rows),
-        f"Data: {source}; {meta['train_images']} training and {meta['images']} evaluation images. {seeds} seed(s) per student"
-        f"{', mean ± standard deviation' if seeds > 1 else ''}. {hardware()}, {meta['date']}.",
-        "Gain: mean over tasks of the signed relative difference to `none` (as many steps, no teacher).",
-        "Latency: median ratio of interleaved single-image forward passes, CPU.",
-    ]
+    deviation = ", mean ± standard deviation" if seeds > 1 else ""
+    text = f"""{table([*header, "parameters, M", "GFLOPs", "latency / teacher"], rows)}
+Data: {source}; {meta["train_images"]} training and {meta["images"]} evaluation images. {seeds} seed(s) per \
+student{deviation}. {hardware()}, {meta["date"]}.
+Gain: mean over tasks of the signed relative difference to `none` (as many steps, no teacher).
+Latency: median ratio of interleaved single-image forward passes, CPU.
+"""
     if paired:
-        lines += [
-            "",
-            f"Difference to `none`, mean [95 % interval], paired over {seeds} seeds:",
-            "",
-            *table(header, paired),
-        ]
-    return "\n".join(lines) + "\n"
+        text += f"\nDifference to `none`, mean [95 % interval], paired over {seeds} seeds:\n\n{table(header, paired)}\n"
+    return text
 
 
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
+def table(header: list[str], rows: list[list[str]]) -> str:
+    return "".join("| " + " | ".join(row) + " |\n" for row in (header, ["---"] * len(header), *rows))
 
 
 if __name__ == "__main__":

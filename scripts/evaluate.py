@@ -50,9 +50,7 @@ class EvaluationArguments:
     split: str = _option("val", "split to score")
     ids: str | None = _option(None, "file with the ids to score, one a line; the whole split by default")
     protocol: str = _option("ours", "ours, or that of other code: atrc, invpt, mtl_pytorch")
-    boundaries: str | None = _option(
-        None, "protocol of odsF: nyud, pascal, bsds, or none; that of the dataset by default"
-    )
+    boundaries: str | None = _option(None, "protocol of odsF: nyud, pascal, bsds, none; that of the dataset by default")
     single_task: list[str] | None = _option(None, "results.json of single-task models, for delta_m")
     save_predictions: str | None = _option(None, "new folder for the predicted maps")
     plots: str | None = _option(None, "folder for figures")
@@ -73,8 +71,9 @@ def main(argv: list[str] | None = None) -> None:
     except UnknownTaskError as error:
         if model is None:
             raise
+        predicted = ", ".join(model.config.task_names)
         raise KdamValueError(
-            f"{args.model} predicts {', '.join(model.config.task_names)}: {error} Score those that both have with --tasks."
+            f"{args.model} predicts {predicted}: {error} Choose with --tasks what both have."
         ) from error
     if args.ids:
         source = SubsetDataset(source, read_ids(Path(args.ids)))
@@ -112,17 +111,15 @@ def main(argv: list[str] | None = None) -> None:
     print("\n" + table)
     if args.plots:
         draw(metrics, results, tasks, args.plots, Path(args.model or args.predictions).name)
-    print(
-        f"Written: {', '.join(str(path) for path in (args.output, table_file, args.save_predictions, args.plots) if path)}"
-    )
+    written = (args.output, table_file, args.save_predictions, args.plots)
+    print(f"Written: {', '.join(str(path) for path in written if path)}")
 
 
 def check_arguments(args: EvaluationArguments) -> None:
     """Refuse what cannot be meant, before minutes of work."""
     if (args.model is None) == (args.predictions is None):
         raise KdamValueError(
-            f"model={args.model}, predictions={args.predictions}; expected one of them: --model FOLDER_OR_HUB_ID to run a "
-            "model, or --predictions DIR to score maps on disk."
+            f"model={args.model}, predictions={args.predictions}; give --model FOLDER_OR_HUB_ID or --predictions DIR."
         )
     if args.predictions and args.save_predictions:
         raise KdamValueError("save_predictions goes with --model: the maps of --predictions are on disk already.")

@@ -88,12 +88,11 @@ def check_arguments(args: ExportArguments, has_data: bool) -> None:
     if args.format != "onnx":
         raise KdamValueError(f"format is {args.format!r}; expected onnx.")
     sides = args.height, args.width
-    if (args.height is None) != (args.width is None) or any(side is not None and side < 1 for side in sides):
+    if sides != (None, None) and not (args.height or 0) > 0 < (args.width or 0):
         raise KdamValueError(f"height and width are {sides}; expected both, in pixels, for one size, or neither.")
     if args.int8 and not has_data:
         raise KdamValueError(
-            "int8 needs images: its scales are calibrated on the training split, and what it costs is scored on the "
-            "evaluation split. Give --dataset folder --data_dir DIR, or another dataset."
+            "int8 is calibrated and scored on images: give --dataset folder --data_dir DIR, or another."
         )
     if args.calibration_images < 1:
         raise KdamValueError(f"calibration_images is {args.calibration_images}; expected at least 1.")
@@ -117,17 +116,14 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
     target = file.with_name("model_int8.onnx")
     quantize(file, target, (seen[k * len(seen) // count]["pixel_values"] for k in range(count)))
     batches = DataLoader(TransformedDataset(held_out, transform), 1, collate_fn=Collator(tasks))
+    forms = {"fp32": file, "int8": target}
     return {
         "file": target.name,
         "bytes": target.stat().st_size,
         "calibration_images": count,
         "calibration_split": args.train_split,
-        "scores": {
-            form: evaluate_model(OnnxModel(path), batches, tasks) for form, path in (("fp32", file), ("int8", target))
-        },
-        "primary_metrics": {
-            f"{task.name}/{task.primary_metric}": "↑" if task.higher_is_better else "↓" for task in tasks
-        },
+        "scores": {form: evaluate_model(OnnxModel(path), batches, tasks) for form, path in forms.items()},
+        "primary_metrics": {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks},
         "scored_on": describe_data(held_out, data, tasks),
     }
 

@@ -115,9 +115,9 @@ def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def read(numbers: np.ndarray, task: dict) -> np.ndarray:
     """(C, H, W) -> values (H, W), or (H, W, C) of several channels."""
     values = READ[task["readout"]](numbers)
-    if values.ndim == 3:
-        return values[0] if len(values) == 1 else values.transpose(1, 2, 0)
-    return values
+    if values.ndim == 2:
+        return values
+    return values[0] if len(values) == 1 else values.transpose(1, 2, 0)
 
 
 def draw(values: np.ndarray, task: dict) -> np.ndarray:
@@ -133,9 +133,8 @@ def draw(values: np.ndarray, task: dict) -> np.ndarray:
     else:
         low, high = min(0, values.min()), max(1, values.max())
     place = (values - low) / (high - low) * (len(colors) - 1)
-    return np.rint(np.stack([np.interp(place, range(len(colors)), channel) for channel in colors.T], -1)).astype(
-        np.uint8
-    )
+    channels = [np.interp(place, range(len(colors)), channel) for channel in colors.T]
+    return np.rint(np.stack(channels, -1)).astype(np.uint8)
 
 
 if __name__ == "__main__":

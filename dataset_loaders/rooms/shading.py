@@ -10,7 +10,7 @@ from dataset_loaders.rooms.materials import LEVELS, PATTERNS, TEXELS, pattern_ba
 from dataset_loaders.rooms.raycast import View, cast, pixel_grid
 from dataset_loaders.rooms.scene import CLASS_NAMES, Camera, Scene
 
-SHADOW_PIXELS = 160
+SHADOW_PIXELS = 128
 SHADOW_HALF_WIDTH = 2.2  # tangent of the half angle of the shadow map
 _LOOKS_DOWN = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 _PATTERN_AXES = np.array([[1, 2, 1], [2, 0, 0]])  # of the rows and columns of the pattern on each face
@@ -71,10 +71,10 @@ def _shadow(scene: Scene, view: View, rng: np.random.Generator) -> np.ndarray:
     surface by a texel, or steep faces would shade themselves in spots.
     """
     primitives = scene.primitives
-    casts = ~np.isin(primitives["class_id"], _NO_SHADOW) & (primitives["half"].max(axis=1) > 0.06)
+    casts = ~np.isin(primitives["class_id"], _NO_SHADOW) & (primitives["half"].max(axis=1) > 0.08)
     camera = Camera(np.array(scene.lights[0][0]), _LOOKS_DOWN, SHADOW_HALF_WIDTH)
     nearest, _ = cast(primitives[casts], camera, SHADOW_PIXELS, SHADOW_PIXELS)
-    x, y, z = view.points + np.float32(0.06) * view.normals - camera.position.astype(np.float32)[:, None]
+    x, y, z = view.points + np.float32(0.07) * view.normals - camera.position.astype(np.float32)[:, None]
     below = np.maximum(-y, np.float32(0.02))
     scale = np.float32(pixel_grid(camera, SHADOW_PIXELS, SHADOW_PIXELS)[2]) / below
     jitter = rng.random((2, len(x)), dtype=np.float32) * np.float32(2.0) + np.float32(0.5 * SHADOW_PIXELS - 1.0)
@@ -90,7 +90,7 @@ def _sensor(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     shown = np.sqrt(np.clip(linear * (level * balance).astype(np.float32)[:, None, None], 0.0, 1.0))
     _blur(shown, 0.08 + 0.14 * blur)
     shown *= np.float32(255.0)
-    shown += np.float32(1.0 + 4.0 * noise) * rng.standard_normal(shown.shape, dtype=np.float32)
+    shown += np.float32(1.0 + 4.0 * noise) * rng.standard_normal(shown.shape[1:], dtype=np.float32)
     return np.ascontiguousarray((np.clip(shown, 0.0, 255.0) + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0))
 
 

@@ -255,7 +255,7 @@ class FloatMap(LabelKind):
     def mirror_values(self, label: Label) -> Label:
         if not self.mirrored:
             return label
-        label = label.copy()
+        label = label.copy("K")
         for values in (label[..., channel] for channel in self.mirrored) if self.channels > 1 else (label,):
             np.negative(values, out=values)
         return label

@@ -135,9 +135,9 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
         types = {f.name: type(getattr(changed[name], f.name)) for f in fields(changed[name])}
         numbers = {key: kind for key, kind in types.items() if kind in (int, float)}
         words = {f.name: f.metadata["choices"] for f in fields(changed[name]) if "choices" in f.metadata}
+        value: Any = text
         try:
-            value = text if text in words.get(setting, ()) else numbers[setting](text)
-            usable = value == text or 0 <= value < inf  # nan is neither
+            usable = text in words.get(setting, ()) or 0 <= (value := numbers[setting](text)) < inf  # nan is not
         except (KeyError, ValueError):
             usable = False
         if not usable:

@@ -1,1 +1,1 @@
-"""Sections of scripts/benchmark.py: each module has add_arguments(parser) and run(args) -> a dict that fits into JSON."""
+"""Sections of scripts/benchmark.py: each has OPTIONS and QUICK (option -> default) and run(args) -> a dict for JSON."""

@@ -16,16 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import models
 from benchmarks.harness import race, report
-from benchmarks.models import OPTIONS as MODEL_OPTIONS
-from benchmarks.models import QUICK as QUICK_MODELS
 from benchmarks.models import make_batch, make_model, relative_error
 from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.training import describe_model
 
-OPTIONS = MODEL_OPTIONS | {"students": ["resnet18", "pvt-v2-b0", "swin-tiny"], "compile": False}
-QUICK = QUICK_MODELS | {"students": ["tiny-resnet"]}
+OPTIONS = models.OPTIONS | {"students": ["resnet18", "pvt-v2-b0", "swin-tiny"], "compile": False}
+QUICK = models.QUICK | {"students": ["tiny-resnet"]}
 Form = Callable[[Tensor], dict[str, Tensor]]
 EAGER, FAST, TEACHER = "eager fp32", "bf16 channels-last", "teacher"
 

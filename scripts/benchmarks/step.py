@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from benchmarks import plain
+from benchmarks import models, plain
 from benchmarks.harness import race, ratio, report, target
-from benchmarks.models import OPTIONS as MODEL_OPTIONS
-from benchmarks.models import QUICK as QUICK_MODELS
 from benchmarks.models import make_batch, make_crops, make_model, on_device
 from kdam_hf.distillation import make_method
 from kdam_hf.tasks import NYUD_V2
@@ -33,8 +31,8 @@ from kdam_hf.training import (
 )
 from kdam_hf.training.arguments import use_bf16
 
-OPTIONS = MODEL_OPTIONS | {"student": "resnet18", "temperature": 8.0, "beta": 0.5, "compile": False}
-QUICK = QUICK_MODELS | {"student": "tiny-resnet"}
+OPTIONS = models.OPTIONS | {"student": "resnet18", "temperature": 8.0, "beta": 0.5, "compile": False}
+QUICK = models.QUICK | {"student": "tiny-resnet"}
 PLAIN, UNDISTILLED, REPLAYED, ONLINE = "plain, float32", "ours, undistilled", "ours, replayed", "ours, online"
 
 

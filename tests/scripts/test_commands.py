@@ -66,25 +66,15 @@ def test_single_task_teachers_distil_one_student(own, tmp_path):
     for folder in folders:
         run("train.py", *SMALL, *own, "--tasks", folder.name, "--output_dir", folder)
         assert all(key.startswith(folder.name) for key in scores(folder / "results.json")[0])
-    run(
-        "distill.py", *SMALL, *own, "--tasks", "depth", "normals", "--teacher", *folders, "--output_dir", tmp_path / "s"
-    )
+    student = ["--tasks", "depth", "normals", "--teacher", *folders, "--output_dir", tmp_path / "s"]
+    run("distill.py", *SMALL, *own, *student)
     assert scores(tmp_path / "s" / "results.json")[1]["teacher"] == [str(folder) for folder in folders]
 
 
 @pytest.mark.reliability
 def test_two_processes_train_one_model_and_count_every_image_once(own, teacher, tmp_path):
-    settings = [
-        *SMALL,
-        *own,
-        "--per_device_train_batch_size",
-        "1",
-        "--teacher",
-        teacher,
-        "--output_dir",
-        tmp_path / "two",
-    ]
-    launch("distill.py", *settings, processes=2)
+    settings = ["--per_device_train_batch_size", "1", "--teacher", teacher, "--output_dir", tmp_path / "two"]
+    launch("distill.py", *SMALL, *own, *settings, processes=2)
     together, meta = scores(tmp_path / "two" / "results.json")
     assert meta["world_size"] == 2, "a launcher that quietly starts one process is not two"
     run("evaluate.py", "--model", tmp_path / "two", *own, "--output", tmp_path / "one.json")

@@ -1,30 +1,25 @@
 """Every recipe of a public dataset takes its steps on miniature trees; every layout goes from data to scores."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import trees
+from command_kit import SCRIPTS, load
 
 from kdam_hf.training.recipes import read_recipe
 
-ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
+FOLDER = SCRIPTS / "recipes"
+RECIPES = [path for name in ("nyud_v2", "pascal_context") for path in sorted(FOLDER.glob(f"{name}*.yaml"))]
 DATASET = {"pascal": "pascal_context", "pascal_edge": "pascal_context"}
 # What a miniature on a CPU needs of a recipe made for a GPU and photos.
 SMALL = "--backbone_weights none --max_steps 2 --crop_height 40 --crop_width 56 --per_device_train_batch_size 2"
-SMALL += (
-    " --dataloader_num_workers 0 --logging_steps 1 --save_strategy no --use_cpu --disable_tqdm true --precision fp32"
-)
+SMALL += " --dataloader_num_workers 0 --logging_steps 1 --save_strategy no --use_cpu --disable_tqdm true"
+SMALL += " --precision fp32"
 TINY = {"swin-large": "tiny-swin", "swin-tiny": "tiny-swin", "resnet18": "tiny-resnet", "pvt-v2-b0": "tiny-pvt-v2"}
 
 
 def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load(f"{name}.py").main
 
 
 def results(folder):
@@ -54,7 +49,7 @@ def teacher(tree, tmp_path_factory):
         if dataset not in trained:
             trained[dataset] = tmp_path_factory.mktemp(f"teacher-{dataset}")
             layout = {"nyud_v2": "C", "pascal_context": "pascal"}[dataset]
-            config = ROOT / "scripts" / "recipes" / f"{dataset}_smoke.yaml"
+            config = FOLDER / f"{dataset}_smoke.yaml"
             arguments = f"--config {config} --data_dir {tree(layout)} --output_dir {trained[dataset]} {SMALL}"
             script("train")(arguments.split())
         return trained[dataset]
@@ -64,7 +59,7 @@ def teacher(tree, tmp_path_factory):
 
 @pytest.mark.parametrize("layout", ["A", "B", "C", "D", "E", "O", "pascal", "pascal_edge"])
 def test_the_smoke_recipe_trains_and_scores_on_every_layout(layout, tree, tmp_path):
-    config = ROOT / "scripts" / "recipes" / f"{DATASET.get(layout, 'nyud_v2')}_smoke.yaml"
+    config = FOLDER / f"{DATASET.get(layout, 'nyud_v2')}_smoke.yaml"
     script("train")(
         f"--config {config} --data_dir {tree(layout)} --output_dir {tmp_path} --use_cpu --disable_tqdm true".split()
     )
@@ -77,11 +72,7 @@ def test_the_smoke_recipe_trains_and_scores_on_every_layout(layout, tree, tmp_pa
     assert found["meta"]["steps"] == 4
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [path for path in RECIPES if path.name.startswith(("nyud_v2", "pascal_context"))],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, teacher, tmp_path):
     settings = read_recipe(recipe)
     preset = TINY.get(settings["preset"], settings["preset"])
@@ -98,7 +89,7 @@ def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, teacher,
     "name", ["nyud_v2_teacher", "nyud_v2_student", "pascal_context_teacher", "pascal_context_student"]
 )
 def test_full_recipes_state_the_published_protocol(name):
-    settings = read_recipe(ROOT / "scripts" / "recipes" / f"{name}.yaml")
+    settings = read_recipe(FOLDER / f"{name}.yaml")
     assert (settings["max_steps"], settings["per_device_train_batch_size"]) == (40_000, 8)
     assert (settings["optim"], settings["lr_scheduler_type"]) == ("sgd", "polynomial")
     assert float(settings["learning_rate"]) == 1e-3
