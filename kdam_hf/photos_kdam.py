@@ -33,8 +33,18 @@ def open_photo(photo: Any, timeout: float | None = None) -> Image.Image:
         ValueError: not one of these, broken, empty, too large, or of more than 8 bits a channel.
     """
     what = f"{str(photo)[:200]!r}" if isinstance(photo, (str, Path)) else f"the given {type(photo).__name__}"
+    if isinstance(photo, Tensor):
+        photo = photo.cpu().numpy().transpose(1, 2, 0) if photo.ndim == 3 else photo.cpu().numpy()
+    if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.shape[2:] in ((), (1,), (3,)):
+        photo = Image.fromarray(photo[..., 0] if photo.shape[2:] == (1,) else photo)
+    if not isinstance(photo, (Image.Image, str, Path)):
+        given = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else repr(photo)[:200]
+        expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
+        raise ValueError(f"{what} is {given}; expected {expected} per photo.")
     with _reading(what):
-        image = _opened(photo, timeout)
+        is_url = str(photo).startswith(("http://", "https://"))
+        source = _fetched(str(photo), timeout) if is_url else photo
+        image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
     if 0 in image.size or image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise ValueError(
             f"{what} has {image.width}x{image.height} pixels; expected at least 1 and at most {MAX_SIDE:,} a side, and at most "
@@ -44,23 +54,6 @@ def open_photo(photo: Any, timeout: float | None = None) -> Image.Image:
         raise ValueError(f"{what} is of mode {image.mode}; expected 8 bits a channel. Convert it first.")
     with _reading(what):
         return ImageOps.exif_transpose(image).convert("RGB")
-
-
-def _opened(photo: Any, timeout: float | None) -> Image.Image:
-    if isinstance(photo, Image.Image):
-        return photo
-    if isinstance(photo, (str, Path)):
-        is_url = str(photo).startswith(("http://", "https://"))
-        return Image.open(_fetched(str(photo), timeout) if is_url else photo, formats=FORMATS)
-    array = photo
-    if isinstance(photo, Tensor):
-        array = photo.cpu().numpy()
-        array = array.transpose(1, 2, 0) if array.ndim == 3 else array
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[2:] not in ((), (1,), (3,)):
-        raise _NoPhotoError(
-            f"{array.dtype} {tuple(photo.shape)}" if isinstance(array, np.ndarray) else repr(photo)[:200]
-        )
-    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
 def _fetched(url: str, timeout: float | None) -> BytesIO:
@@ -75,10 +68,6 @@ def _fetched(url: str, timeout: float | None) -> BytesIO:
     return content
 
 
-class _NoPhotoError(Exception):
-    """Something of another kind."""
-
-
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
     """Turn whatever the parsers of Pillow raise, and on crafted bytes that is nearly anything, into one clear error."""
@@ -86,9 +75,6 @@ def _reading(what: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except _NoPhotoError as error:
-        expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
-        raise ValueError(f"{what} is {error}; expected {expected} per photo.") from None
     except FileNotFoundError as error:
         raise ValueError(
             f"{what}: no such photo; expected an existing path, or a URL that starts with http."
@@ -96,8 +82,7 @@ def _reading(what: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         raise ValueError(f"{what} could not be fetched: {error}. Check the address and the network.") from error
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"{what} is not a readable photo ({reason}); expected an intact JPEG, PNG, WebP, BMP or TIFF file of at most "
-            f"{MAX_PIXELS:,} pixels."
+            f"{what} is not a readable photo ({reason}); expected an intact file of type {', '.join(FORMATS)}."
         ) from error

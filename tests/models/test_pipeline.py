@@ -2,9 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -135,32 +132,6 @@ def test_pictures_are_those_of_the_tasks(pipe, photos):
         np.testing.assert_array_equal(np.asarray(result["picture"]), task_from_spec(spec).render(result["values"]))
 
 
-def test_paths_arrays_and_urls_give_the_same_values_as_the_picture(pipe, photos, tmp_path):
-    photo = photos[0]
-    photo.save(tmp_path / "a photo.png")
-    expected = pipe(photo)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        for given in (
-            str(tmp_path / "a photo.png"),
-            tmp_path / "a photo.png",
-            np.asarray(photo),
-            f"{url}/a%20photo.png",
-        ):
-            assert_same(pipe(given), expected)
-        with pytest.raises(ValueError, match="could not be fetched"):
-            pipe(f"{url}/missing.png")
-        server.shutdown()
-    with pytest.raises(ValueError, match="could not be fetched"):
-        pipe(f"{url}/a%20photo.png", timeout=2)
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_the_smallest_and_the_thinnest_photos_work(pipe, size):
     for result in pipe(Image.new("RGB", size, "red"), flip=True).values():
@@ -168,40 +139,11 @@ def test_the_smallest_and_the_thinnest_photos_work(pipe, size):
         assert np.isfinite(result["values"]).all()
 
 
-def bad_inputs(tmp_path):
-    """What was given, and what the error must say."""
-    (tmp_path / "notes.png").write_text("no photo at all")
-    (tmp_path / "empty.jpg").touch()
-    room = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    room.save(tmp_path / "whole.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
-    Image.new("L", (20_000, 20)).save(tmp_path / "long.png")
-    Image.new("1", (9_000, 9_000)).save(tmp_path / "large.png")
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
-    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    return [
-        (tmp_path / "notes.png", "not a readable photo"),
-        (tmp_path / "empty.jpg", "not a readable photo"),
-        (tmp_path / "cut.jpg", "not a readable photo"),
-        (tmp_path / "long.png", "20000x20 pixels"),
-        (tmp_path / "large.png", "9000x9000 pixels.*50,000,000"),
-        (tmp_path / "bomb.png", "not a readable"),
-        (tmp_path / "deep.png", "8 bits"),
-        (tmp_path / "missing.png", "no such photo"),
-        (tmp_path, "not a readable photo"),
-        ("", "no such photo"),
-        (np.zeros((4, 4, 3)), "float64"),
-        (np.zeros((0, 4, 3), np.uint8), "4x0 pixels"),
-        (7, "int is 7"),
-    ]
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_bad_input_is_refused_with_what_was_expected_and_the_next_photo_works(pipe, photos, tmp_path):
-    for given, message in bad_inputs(tmp_path):
-        with pytest.raises(ValueError, match=message):
-            pipe(given)
-    assert pipe(photos[0])["depth"]["values"].shape == SIZES[0]
+def test_a_bad_photo_is_refused_and_the_next_one_works(pipe, photos, tmp_path):
+    with pytest.raises(ValueError, match="no such photo"):
+        pipe(tmp_path / "missing.png")
+    photos[0].save(tmp_path / "a.png")
+    assert_same(pipe(tmp_path / "a.png"), pipe(photos[0]))
 
 
 def test_unknown_settings_are_refused(pipe, photos):
