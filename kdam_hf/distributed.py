@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Processes:
@@ -41,6 +41,12 @@ class Processes:
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the buffers of the first, such as running statistics of batch norms: those that are saved."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
 
     @staticmethod
     def _reduced(x: Tensor, op: dist.ReduceOp.RedOpType) -> Tensor:

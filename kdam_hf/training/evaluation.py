@@ -28,7 +28,8 @@ def evaluate_model(
     Predictions are brought to the image's own size, padding is cut off, and each metric adds up sums only.
 
     Args:
-        model: in any mode; it is evaluated in evaluation mode and left as it was.
+        model: in any mode; it is evaluated in evaluation mode and left as it was, but for its buffers, which become those of
+            the first process: batch norms of each process have seen other batches, and one model is scored.
         batches: dicts of the collator; every process passes its own, disjoint share.
         tasks: the tasks to score.
         device: where the model is.
@@ -42,6 +43,7 @@ def evaluate_model(
     Raises:
         KdamValueError: the split is empty.
     """
+    processes.share_buffers(model)
     metrics = make_metrics(tasks)
     images = count_maps(predict_maps(model, batches, tasks, device, progress), metrics, num_proc)
     if not any(processes.gather(images)):
