@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds tests/ and docs/")
     root = parser.parse_args(argv).root
     outcomes, page = Outcomes(), root / "docs/reliability.md"
+    sys.path.insert(0, str(ROOT))  # before tests/, which has a folder dataset_loaders too
     pytest.main(["-q", "-m", "fault", f"--rootdir={root}", str(root / "tests")], plugins=[outcomes])
     texts = yaml.safe_load((root / "docs/reliability_rows.yaml").read_text("utf-8"))
     lines, proven = zip(*(render(row, text, outcomes.rows[row]) for row, text in texts.items()), strict=True)
