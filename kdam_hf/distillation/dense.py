@@ -2,7 +2,7 @@
 
 Unusual here: the gradient of a band is computed in the forward pass, while its upsampled prediction is in the cache, so
 that nothing of full resolution is kept and nothing is computed twice; the backward pass only scales it. Pixels lie side by
-side with their channels (channels-last), which halves the time of a cross-entropy over dozens of classes.
+side with their channels (channels-last), as a cross-entropy over dozens of classes reads them.
 
 Shapes: B batch, C channels, h w stride-4 map, H W full resolution (H <= 4 h, W <= 4 w).
 """
