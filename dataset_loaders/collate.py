@@ -28,7 +28,7 @@ class Collator:
         """B samples of sizes up to (H, W) -> one batch.
 
         Returns:
-            `pixel_values` float32 (B, 3, H, W), 0 on padding; `pixel_mask` bool (B, H, W), False on padding; `labels`
+            `pixel_values` float32 (B, 3, H, W), the border repeated on padding; `pixel_mask` bool (B, H, W), False on padding; `labels`
             {task: (B, ..., H, W)}; `index` int64 (B,); `teacher` {task: (B, C, h, w)} if the samples have it.
 
         Raises:
@@ -44,10 +44,10 @@ class Collator:
         height, width = (max(side) for side in zip(*sizes, strict=True))
 
         def stack(tensors: list[Tensor], value: float) -> Tensor:
-            return torch.stack([_pad(tensor, height, width, value) for tensor in tensors])
+            return torch.stack([_pad(tensor, height, width, value=value) for tensor in tensors])
 
         batch = {
-            "pixel_values": stack([sample["pixel_values"] for sample in samples], 0),
+            "pixel_values": torch.stack([_pad(x["pixel_values"], height, width, mode="replicate") for x in samples]),
             "pixel_mask": stack([sample["pixel_mask"] for sample in samples], False),
             "labels": {name: stack([s["labels"][name] for s in samples], invalid) for name, invalid in self._invalid},
             "index": torch.tensor([sample["index"] for sample in samples]),
@@ -58,7 +58,7 @@ class Collator:
         return batch
 
 
-def _pad(tensor: Tensor, height: int, width: int, value: float) -> Tensor:
+def _pad(tensor: Tensor, height: int, width: int, **how: Any) -> Tensor:
     """(..., h, w) -> (..., height, width), the content at the top left."""
     h, w = tensor.shape[-2:]
-    return tensor if (h, w) == (height, width) else F.pad(tensor, (0, width - w, 0, height - h), value=value)
+    return tensor if (h, w) == (height, width) else F.pad(tensor, (0, width - w, 0, height - h), **how)

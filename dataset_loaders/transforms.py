@@ -166,7 +166,7 @@ class TrainTransform:
         """The view of a raw sample in one epoch.
 
         Returns:
-            `pixel_values` float32 (3, h, w), 0 on padding; `pixel_mask` bool (h, w), False on padding; `labels`
+            `pixel_values` float32 (3, h, w), padded by repeating the border; `pixel_mask` bool (h, w), False there; `labels`
             {task: tensor label}, invalid on padding; `index` and `id`.
         """
         rng = np.random.default_rng([self.seed, epoch, index])
@@ -263,10 +263,8 @@ def _to_tensors(
     used = pixel_values.shape[1:]
     mask = np.zeros(size, np.bool_)
     mask[: used[0], : used[1]] = True
-    image = pixel_values
-    if used != tuple(size):
-        image = np.zeros((3, *size), np.float32)
-        image[:, : used[0], : used[1]] = pixel_values
+    margins = [(0, whole - part) for whole, part in zip(size, used, strict=True)]
+    image = np.pad(pixel_values, [(0, 0), *margins], "edge") if used != tuple(size) else pixel_values
     tensors = {}
     for task in tasks:
         label = labels.get(task.name)

@@ -22,6 +22,7 @@ TASK_KEYS = {
 }
 ACTIVATION_NAMES = ("none", "positive", "unit")
 """How a head's raw output becomes a prediction, see `modeling_kdam`."""
+HEAD_NAMES = ("conv", "separable")
 # What the library writes to config.json or sets while it loads, whatever its version; use_cache is set by Trainer.
 # fmt: off
 LIBRARY_KEYS = {
@@ -182,9 +183,16 @@ class KdamStudentConfig(KdamConfig):
     Args:
         decoder_channels: width of the shared map at stride 4.
         head_channels: width of each task's head.
+        head: "conv" for 3x3 convolutions in the heads, "separable" for depthwise ones, which suit small devices.
     """
 
     model_type = "kdam_student"
 
     decoder_channels: int = 128
     head_channels: int = 64
+    head: str = "conv"
+
+    def validate_head(self) -> None:
+        """A known kind of head."""
+        if self.head not in HEAD_NAMES:
+            raise ValueError(f"head is {self.head!r}; expected one of {', '.join(HEAD_NAMES)}.")

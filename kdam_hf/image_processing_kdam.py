@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, STRIDE, KdamConfig
@@ -65,19 +66,18 @@ class KdamImageProcessor(BaseImageProcessor):
             return_tensors: "pt" or "np".
 
         Returns:
-            `pixel_values` float32 (B, 3, H, W) and `pixel_mask` bool (B, H, W), padded to the largest photo, and
-            `original_sizes` int64 (B, 2): height and width of each photo, upright, for `post_process`.
+            `pixel_values` float32 (B, 3, H, W), padded to the largest photo by repeating the border, `pixel_mask` bool
+            (B, H, W), and `original_sizes` int64 (B, 2): height and width of each photo, upright, for `post_process`.
         """
         upright = [open_photo(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
         if not upright:
             raise ValueError("no image given; expected one photo or a list of photos.")
         photos = [self._prepare(photo) for photo in upright]
         height, width = (max(p.shape[k] for p in photos) for k in (1, 2))
-        values = torch.zeros(len(photos), 3, height, width)
-        mask = torch.zeros(len(photos), height, width, dtype=torch.bool)
-        for k, photo in enumerate(photos):
-            values[k, :, : photo.shape[1], : photo.shape[2]] = photo
-            mask[k, : photo.shape[1], : photo.shape[2]] = True
+        margins = [(0, width - photo.shape[2], 0, height - photo.shape[1]) for photo in photos]
+        values = torch.stack([F.pad(photo, m, mode="replicate") for photo, m in zip(photos, margins, strict=True)])
+        inside = [torch.ones(photo.shape[1:], dtype=torch.bool) for photo in photos]
+        mask = torch.stack([F.pad(one, m) for one, m in zip(inside, margins, strict=True)])
         sizes = torch.tensor([(photo.height, photo.width) for photo in upright])
         content = {"pixel_values": values, "pixel_mask": mask, "original_sizes": sizes}
         return BatchFeature(content, tensor_type=return_tensors)

@@ -1,13 +1,13 @@
 """KDAM teacher and student: any `AutoBackbone`, a decoder, one head per task; predictions at stride 4.
 
-Unusual here: images of any size are padded on the right and at the bottom to a multiple of 32 inside the model, and
-predictions are cropped to ceil(size / 4), so prediction (i, j) always covers pixels 4i..4i+3, 4j..4j+3. Losses are the
-trainer's business.
+Unusual here: images of any size are padded on the right and at the bottom to a multiple of 32 inside the model, by
+repeating the border, and predictions are cropped to ceil(size / 4), so prediction (i, j) always covers pixels 4i..4i+3,
+4j..4j+3. Losses are the trainer's business.
 
 Shape suffixes: B batch, T tasks, C/D channels, H W pixels, h w a stride-4 or coarser grid, N tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_kdam import STRIDE, KdamConfig, KdamStudentConfig, KdamTeacherConfig
+from .efficientnet_lite_kdam import EfficientNetLiteBackbone  # noqa: F401  makes it known to AutoBackbone
 from .weights_kdam import HUB_OPTIONS, WEIGHTS, find_weights, refuse_incomplete, refuse_non_finite
 
 SIZE_DIVISOR = 32
@@ -44,6 +45,8 @@ def unit(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "positive": positive, "unit": unit}
+AT_ZERO = {"none": [0.0], "positive": [1.0], "unit": [0.0, 0.0, 1.0]}
+"""What an activation makes of zero; all of them add their argument to it."""
 
 
 @dataclass
@@ -81,6 +84,24 @@ def conv_norm_act(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Se
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+class Predictor(nn.Conv2d):
+    """The last, pointwise convolution of a head. It starts small, so that the first steps keep a pretrained backbone."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+
+def separable_conv_norm_act(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Depthwise 3x3 and pointwise convolution, batch norm, ReLU: a fraction of the cost of `conv_norm_act`."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
+        *conv_norm_act(in_channels, out_channels, 1),
+    )
+
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"conv": conv_norm_act, "separable": separable_conv_norm_act}
 
 
 class PyramidAdapter(nn.Module):
@@ -153,9 +174,10 @@ class StudentDecoder(nn.Module):
         width, head = config.decoder_channels, config.head_channels
         self.project = nn.ModuleList([nn.Conv2d(c, width, 1, bias=False) for c in channels])
         self.norm = nn.BatchNorm2d(width)
+        make = HEADS[config.head]
         self.heads = nn.ModuleDict(
             {
-                task["name"]: nn.Sequential(conv_norm_act(width, head), nn.Conv2d(head, task["channels"], 1))
+                task["name"]: nn.Sequential(make(width, head), Predictor(head, task["channels"]))
                 for task in config.tasks or []
             }
         )
@@ -229,7 +251,7 @@ class TeacherDecoder(nn.Module):
         self.refine4 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
         self.heads = nn.ModuleDict(
             {
-                task["name"]: nn.Sequential(conv_norm_act(width, width), nn.Conv2d(width, task["channels"], 1))
+                task["name"]: nn.Sequential(conv_norm_act(width, width), Predictor(width, task["channels"]))
                 for task in tasks
             }
         )
@@ -276,12 +298,22 @@ class KdamPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Kaiming for the convolutions of decoders (post_init would leave them at N(0, initializer_range))."""
         super()._init_weights(module)
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, Predictor):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, CrossTaskAttention):
             init.normal_(module.task_embedding, std=self.config.initializer_range)
+
+    @torch.no_grad()
+    def start_at(self, predictions: Mapping[str, Sequence[float]]) -> None:
+        """Let untrained heads predict `predictions` (task name -> one value per channel) wherever they look."""
+        for name, values in predictions.items():
+            bias = self.decoder.heads[name][-1].bias
+            bias.copy_(bias.new_tensor(values) - bias.new_tensor(AT_ZERO[self.activations[name]]))
 
     @classmethod
     def from_pretrained(
@@ -354,7 +386,7 @@ class KdamPreTrainedModel(PreTrainedModel):
         if pixel_mask is None and any(pad):
             pixel_mask = pixel_values.new_ones(len(pixel_values), H, W, dtype=torch.bool)
         mask = None if pixel_mask is None else F.pad(pixel_mask[:, None].to(pixel_values.dtype), pad)
-        maps = self.encoder(F.pad(pixel_values, pad))
+        maps = self.encoder(F.pad(pixel_values, pad, mode="replicate"))
         size = ((H + pad[3]) // STRIDE, (W + pad[1]) // STRIDE)
         raw = self.decoder(maps, size, mask)
         # not -(-H // STRIDE): ONNX divides towards zero

@@ -4,7 +4,7 @@ A preset is a `backbone_config` as plain data. `tiny-*` presets are for tests an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
@@ -24,11 +24,15 @@ class Backbone:
         config: `backbone_config` of the model, with its `model_type`.
         weights: hub id of public ImageNet (or self-supervised) weights of exactly this architecture.
         decoder_channels: (teacher, student) decoder widths that suit it.
+        head: of a student, see `KdamStudentConfig`.
+        fields: further fields of the model that suit it, such as the statistics its weights were trained with.
     """
 
     config: dict[str, Any]
     weights: str | None = None
     decoder_channels: tuple[int, int] = (128, 128)
+    head: str = "conv"
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 def _swin(
@@ -58,7 +62,12 @@ def _dino(version: str, hidden: int, heads: int, layers: int, patch: int) -> dic
     return {"model_type": f"dino{version}", "out_indices": quarters, "apply_layernorm": True, **sizes, **v3}
 
 
+def _lite(width: float, depth: float) -> dict[str, Any]:
+    return {"model_type": "efficientnet_lite", "width_coefficient": width, "depth_coefficient": depth, **PYRAMID}
+
+
 TINY = (16, 16)
+LITE = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 PRESETS = {
     "swin-tiny": Backbone(_swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 7), "microsoft/swin-tiny-patch4-window7-224"),
     "swin-small": Backbone(_swin(96, [2, 2, 18, 2], [3, 6, 12, 24], 7), "microsoft/swin-small-patch4-window7-224"),
@@ -83,6 +92,9 @@ PRESETS = {
     "resnet18": Backbone(_resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2]), "microsoft/resnet-18"),
     "resnet34": Backbone(_resnet("basic", [64, 128, 256, 512], [3, 4, 6, 3]), "microsoft/resnet-34"),
     "resnet50": Backbone(_resnet("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), "microsoft/resnet-50"),
+    "efficientnet-lite0": Backbone(_lite(1.0, 1.0), "timm/tf_efficientnet_lite0.in1k", (96, 64), "separable", LITE),
+    "efficientnet-lite1": Backbone(_lite(1.0, 1.1), "timm/tf_efficientnet_lite1.in1k", (96, 64), "separable", LITE),
+    "efficientnet-lite2": Backbone(_lite(1.1, 1.2), "timm/tf_efficientnet_lite2.in1k", (96, 64), "separable", LITE),
     "pvt-v2-b0": Backbone(_pvt([32, 64, 160, 256], [2, 2, 2, 2]), "OpenGVLab/pvt_v2_b0", (96, 64)),
     "dinov2-small": Backbone(_dino("v2", 384, 6, 12, 14), "facebook/dinov2-small"),
     "dinov2-base": Backbone(_dino("v2", 768, 12, 12, 14), "facebook/dinov2-base"),
@@ -96,6 +108,7 @@ PRESETS = {
     "tiny-convnext": Backbone(_convnext([16, 24, 32, 48], [1, 1, 1, 1]), None, TINY),
     "tiny-convnextv2": Backbone(_convnext([16, 24, 32, 48], [1, 1, 1, 1], "v2"), None, TINY),
     "tiny-resnet": Backbone(_resnet("basic", [16, 24, 32, 48], [1, 1, 1, 1]), None, TINY),
+    "tiny-efficientnet-lite": Backbone(_lite(0.25, 0.3), None, TINY, "separable", LITE),
     "tiny-pvt-v2": Backbone(_pvt([16, 32, 40, 64], [1, 1, 1, 1]), None, TINY),
     "tiny-dinov2": Backbone(_dino("v2", 48, 2, 4, 14), None, TINY),
     "tiny-dinov3": Backbone(_dino("v3_vit", 48, 2, 4, 16), None, TINY),
@@ -126,9 +139,13 @@ def make_config(
     if preset not in PRESETS:
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
     backbone = PRESETS[preset]
-    fields = {"backbone_config": backbone_config or dict(backbone.config), "tasks": [task.spec() for task in tasks]}
+    fields = {
+        "backbone_config": backbone_config or dict(backbone.config),
+        "tasks": [task.spec() for task in tasks],
+        **backbone.fields,
+    }
     teacher_width, student_width = backbone.decoder_channels
-    widths = {"decoder_channels": student_width, "head_channels": max(16, student_width // 2)}
+    widths = {"decoder_channels": student_width, "head_channels": max(16, student_width // 2), "head": backbone.head}
     try:
         if role == "teacher":
             return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))

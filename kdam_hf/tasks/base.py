@@ -169,6 +169,14 @@ class Task(ABC):
             (..., K) float32, K >= 2.
         """
 
+    def start(self, values: Label) -> list[float] | None:
+        """What an untrained head predicts everywhere, one number per channel; None for what its activation makes of zero.
+
+        Args:
+            values: raw labels of valid pixels, (N, ...), N >= 1.
+        """
+        return None
+
     @abstractmethod
     def metric(self) -> Metric:
         """A fresh streaming metric over decoded predictions and tensor labels."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
 from kdam_hf.readout_kdam import FARTHEST, NEAREST
 from kdam_hf.tasks.base import Task, at_least_float32
-from kdam_hf.tasks.labels import LabelKind, Metres
+from kdam_hf.tasks.labels import Label, LabelKind, Metres
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Depth(Task):
         width = math.log(self.farthest / self.nearest) / (self.bins - 1)
         log_depth = at_least_float32(prediction).clamp_min(1e-3).log()
         return -0.5 * ((log_depth - centres) / width).square()
+
+    def start(self, values: Label) -> list[float]:
+        """The median, metres: where an L1 loss is least."""
+        return [float(np.median(values))]
 
     def metric(self) -> Metric:
         return DepthErrors()

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
 from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
 from kdam_hf.tasks.base import Task, at_least_float32
-from kdam_hf.tasks.labels import LabelKind, Mask
+from kdam_hf.tasks.labels import Label, LabelKind, Mask
 
 BOUNDARIES = (*BOUNDARY_PROTOCOLS, "none")
 
@@ -65,6 +66,12 @@ class Edge(Task):
         """(z, 0): softmax of it is (sigmoid(z), 1 - sigmoid(z)); (..., 2)."""
         z = at_least_float32(prediction)
         return torch.cat([z, torch.zeros_like(z)], dim=-1)
+
+    def start(self, values: Label) -> list[float]:
+        """The logit at which the weighted loss of a constant prediction is least."""
+        share = np.clip((values > 0).mean(), 1e-4, 1 - 1e-4)
+        odds = share / (1 - share) * self.positive_weight / max(1 - self.positive_weight, 1e-4)
+        return [float(np.log(max(odds, 1e-4)))]
 
     def metric(self) -> Metric:
         """odsF, oisF and AP under the task's protocol, and the best pixel-exact F."""

@@ -68,6 +68,7 @@ class ModelArguments:
         "hub id or folder of pretrained backbone weights; 'preset' for the preset's own; 'none' starts from scratch",
     )
     decoder_channels: int | None = _field(None, "width of the decoder; the preset's by default")
+    head: str | None = _field(None, "heads of a student: conv, or separable for small devices; the preset's by default")
 
 
 @dataclass

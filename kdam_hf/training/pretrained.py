@@ -11,11 +11,13 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
+from kdam_hf.efficientnet_lite_kdam import EfficientNetLiteBackbone
 from kdam_hf.errors import BackboneWeightsError, CheckpointError
 from kdam_hf.io import file_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -23,6 +25,8 @@ from kdam_hf.weights_kdam import find_weights, refuse_incomplete, refuse_non_fin
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
 FRESH = ("hidden_states_norms.",)
+# What EfficientNet-Lite has beyond its stages.
+CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
 _REMEDY = "Give a folder that train.py or distill.py wrote, or a hub id."
 
 
@@ -53,14 +57,18 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         BackboneWeightsError: another kind of backbone, or weights that are missing, of another shape or not finite; the
             message names them.
     """
-    backbone = model.encoder.backbone
+    backbone: Any = model.encoder.backbone
+    if isinstance(backbone, EfficientNetLiteBackbone):
+        with _explained(name_or_path):
+            _load_timm(backbone, name_or_path)
+        return
     config = _backbone_config(name_or_path, list(backbone.config.out_indices))
     if config.model_type != backbone.config.model_type:
         raise BackboneWeightsError(
             f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; "
             "choose the preset that fits."
         )
-    try:
+    with _explained(name_or_path):
         find_weights(name_or_path)
         loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
             name_or_path, config=config, use_safetensors=True, output_loading_info=True
@@ -70,6 +78,20 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         refuse_incomplete(name_or_path, info | {"missing_keys": missing, "unexpected_keys": []})
         refuse_non_finite(name_or_path, loaded.state_dict())
         backbone.load_state_dict(loaded.state_dict())
+
+
+def _load_timm(backbone: EfficientNetLiteBackbone, name_or_path: str) -> None:
+    """Weights in timm's names, which come with no config of the library; what is left over must be the classifier."""
+    state = load_file(find_weights(name_or_path))
+    trunk = {key: value for key, value in state.items() if not key.startswith(CLASSIFIER)}
+    refuse_non_finite(name_or_path, trunk)
+    backbone.load_state_dict(trunk)
+
+
+@contextmanager
+def _explained(name_or_path: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BackboneWeightsError(
             f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained: {_words(error)} "

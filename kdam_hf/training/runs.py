@@ -17,6 +17,7 @@ from dataset_loaders import (
 )
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
+from kdam_hf.efficientnet_lite_kdam import EfficientNetLiteConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
@@ -29,7 +30,7 @@ from kdam_hf.training.pretrained import load_backbone_weights, read_backbone_con
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
-from kdam_hf.training.sources import open_split, typical_size
+from kdam_hf.training.sources import open_split, typical_predictions, typical_size
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
@@ -80,6 +81,7 @@ def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArgu
     tasks, config, crops = training_crops(train, data, model, args)
     set_seed(args.seed)
     built = MODELS[model.role](config)
+    built.start_at(typical_predictions(train, tasks))
     weights = _weights(model)
     if weights is not None:
         load_backbone_weights(built, weights)
@@ -237,11 +239,15 @@ def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[in
     overrides: dict[str, Any] = {"image_size": list(image_size)}
     if model.decoder_channels is not None:
         overrides["decoder_channels"] = model.decoder_channels
+    if model.head is not None and model.role == "student":
+        overrides["head"] = model.head
     config = make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
     weights = _weights(model)
     if weights is None:
         return config
-    overrides["backbone_config"] = read_backbone_config(weights, PRESETS[model.preset].config["out_indices"])
+    preset = PRESETS[model.preset].config
+    if preset["model_type"] != EfficientNetLiteConfig.model_type:  # its files have no config of the library
+        overrides["backbone_config"] = read_backbone_config(weights, preset["out_indices"])
     return make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
 
 

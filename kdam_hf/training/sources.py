@@ -1,6 +1,7 @@
 """Opens the splits that arguments name, and looks at the size of their images."""
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from dataset_loaders import DenseDataset, PreparedDataset, check_id, open_dataset
 from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
+from dataset_loaders.sample import Sample
 from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import SourceArguments
 
 
@@ -70,12 +73,28 @@ def source_options(data: SourceArguments) -> dict[str, Any]:
     return options
 
 
-def typical_size(dataset: DenseDataset, most: int = 25) -> tuple[int, int]:
-    """Median height and width, pixels, of up to `most` images drawn at random, always the same ones.
+def typical_size(dataset: DenseDataset) -> tuple[int, int]:
+    """Median height and width, pixels, of some images.
 
     It becomes `image_size` of the model: the size to which a user's photo is brought.
     """
-    drawn = np.random.default_rng(0).permutation(len(dataset))[:most]
-    sizes = np.array([dataset[int(index)]["image"].shape[:2] for index in drawn])
+    sizes = np.array([sample["image"].shape[:2] for sample in _some(dataset)])
     height, width = np.median(sizes, axis=0).astype(int).tolist()
     return height, width
+
+
+def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[str, list[float]]:
+    """Task name -> what its untrained head should predict everywhere, from some labels; see `Task.start`."""
+    samples = list(_some(dataset))
+    found = {}
+    for task in tasks:
+        labels = [sample["labels"][task.name] for sample in samples if task.name in sample["labels"]]
+        values = [label[task.label.valid(label)] for label in labels]
+        if sum(map(len, values)) and (start := task.start(np.concatenate(values))) is not None:
+            found[task.name] = start
+    return found
+
+
+def _some(dataset: DenseDataset, most: int = 25) -> Iterator[Sample]:
+    """Up to `most` samples drawn at random, always the same ones."""
+    return (dataset[int(index)] for index in np.random.default_rng(0).permutation(len(dataset))[:most])
