@@ -28,8 +28,8 @@ class Collator:
         """B samples of sizes up to (H, W) -> one batch.
 
         Returns:
-            `pixel_values` float32 (B, 3, H, W), the border repeated on padding; `pixel_mask` bool (B, H, W), False on padding; `labels`
-            {task: (B, ..., H, W)}; `index` int64 (B,); `teacher` {task: (B, C, h, w)} if the samples have it.
+            `pixel_values` float32 (B, 3, H, W), padded by repeating the border; `pixel_mask` bool (B, H, W), False there;
+            `labels` {task: (B, ..., H, W)}; `index` int64 (B,); `teacher` {task: (B, C, h, w)} if the samples have it.
 
         Raises:
             DataIntegrityError: an image holds NaN or infinity; names the sample.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from kdam_hf.configuration_kdam import STRIDE
 from kdam_hf.distillation.dense import dense_loss
-from kdam_hf.distillation.methods import Method
+from kdam_hf.distillation.methods import Batch, Method
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task
@@ -109,7 +109,9 @@ class Objective(nn.Module):
                 f"method {self.method.name!r} needs the teacher's predictions; give them, or use no method."
             )
         pixels = mean[_OWN_PIXELS][0].clamp_min(1)
-        found = self.method.terms(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
+        found = self.method.terms(
+            Batch(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
+        )
         # a mean over this batch, as its share of the mean over all accumulated ones
         share = pixels / mean[_PIXELS][0].clamp_min(1)
         return terms | {name: term * share for name, term in found.items()}

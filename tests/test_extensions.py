@@ -255,7 +255,7 @@ def test_a_new_teacher_family_costs_one_file(kit, written):
     method = make_method("cs", tasks)
     trainer = DistillationTrainer(model, kit.args(max_steps=2), tasks, crops, teacher=teacher, method=method)
     trainer.train()
-    assert trainer.state.log_history[0]["kd_inter_task"] > 0
+    assert trainer.state.log_history[0]["kd_inter_task_semseg"] > 0
 
 
 HINT = '''
@@ -275,8 +275,8 @@ class Hint(Method):
         self.student_channels, self.teacher_channels = student_channels, teacher_channels
         self.projector = nn.Conv2d(student_channels, teacher_channels, 1)
 
-    def terms(self, student, teacher, valid, pixels, processes=None, features=None):
-        mine, theirs = (maps[-1] for maps in features)
+    def terms(self, batch):
+        mine, theirs = (maps[-1] for maps in batch.features)
         return {"kd_hint": self.beta * (self.projector(mine) - theirs).square().mean()}
 '''
 
@@ -329,6 +329,6 @@ def test_a_weighting_sees_the_gradient_of_every_term(kit):
 
     trainer = distiller(kit, make_method("cs", kit.tasks), weighting=equal_norms)
     trainer.train()
-    assert {"loss_depth", "kd_inter_task", "kd_intra_task"} <= seen.keys()
-    assert seen["kd_inter_task"] > 0
+    assert {"loss_depth", "kd_inter_task_depth", "kd_intra_task_edge"} <= seen.keys()
+    assert seen["kd_inter_task_depth"] > 0
     assert np.isfinite(trainer.state.log_history[0]["loss"])

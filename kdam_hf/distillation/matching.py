@@ -6,10 +6,10 @@ distributed run.
 Source: Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970): "gather the corresponding predicted probabilities in
 a batch for all tasks" (inter-task), and "for each task, gather the predicted probabilities of all classes in a batch".
 
-Shapes: N valid pixels of this process's batch, C channels of one task's distribution.
+Shapes: N valid pixels of this process's batch, K classes, bins or directions of one task's distribution.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,34 +17,42 @@ from torch import Tensor
 from kdam_hf.distillation.divergences import Divergence
 from kdam_hf.distributed import LOCAL, Processes
 
-INTER_MODES = ("concat", "per_task", "off")
 
-
-def inter_task(
-    log_p: Mapping[str, Tensor], log_q: Mapping[str, Tensor], divergence: Divergence, mode: str, pixels: Tensor | float
-) -> Tensor:
+def inter_task(log_p: Tensor, log_q: Tensor, divergence: Divergence, pixels: Tensor | float) -> Tensor:
     """Mean over pixels of the divergence between the student's and the teacher's row.
 
     Args:
-        log_p: the student's log-probabilities, task name -> (N, C_t), in canonical task order.
-        log_q: the teacher's, the same names and shapes.
+        log_p: the student's log-probabilities, (N, K) of one task, or (N, sum of K) of all tasks side by side.
+        log_q: the teacher's, the same shape.
         divergence: as in `divergences`.
-        mode: "concat" matches one row of all tasks side by side; "per_task" one row per task, mean over tasks.
         pixels: what the sum over pixels is divided by: the mean number of valid pixels of all processes, at least 1.
 
     Returns:
         A scalar, zero with a gradient path if N = 0.
     """
-    if mode == "concat":
-        log_p, log_q = ({"all": torch.cat([maps[name] for name in log_p], 1)} for maps in (log_p, log_q))
-    return torch.stack([divergence(log_p[name], log_q[name], 1, LOCAL).sum() / pixels for name in log_p]).mean()
+    return divergence(log_p, log_q, 1, LOCAL).sum() / pixels
 
 
 def intra_task(
-    log_p: Mapping[str, Tensor], log_q: Mapping[str, Tensor], divergence: Divergence, processes: Processes = LOCAL
+    log_p: Tensor,
+    log_q: Tensor,
+    divergence: Divergence,
+    weigh: Callable[[Tensor], Tensor],
+    processes: Processes = LOCAL,
 ) -> Tensor:
-    """Divergence of the columns P_t(:, c) over all pixels of the batch; mean over classes, then over tasks.
+    """Weighted mean over columns P(:, k), over all pixels of the batch, of the divergence between student and teacher.
 
-    Arguments as of `inter_task`; `processes` share the batch. A scalar, zero with a gradient path if none has a pixel.
+    A divergence does not see the scale of a column: one that no pixel occupies would be decided by the few pixels that come
+    nearest to it. Columns are therefore weighted by what the teacher has in them.
+
+    Args:
+        log_p, log_q, divergence: of one task, as of `inter_task`.
+        weigh: the teacher's mass of each column, (K,) in pixels, -> weights (K,) >= 0; see `Task.column_weights`.
+        processes: those that share the batch.
+
+    Returns:
+        A scalar, zero with a gradient path if no process has a pixel.
     """
-    return torch.stack([divergence(log_p[name], log_q[name], 0, processes).mean() for name in log_p]).mean()
+    mass = processes.mean(log_q.detach().exp().sum(0)) * processes.size
+    weights = weigh(mass)
+    return divergence(log_p, log_q, 0, processes) @ (weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny))

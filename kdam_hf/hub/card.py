@@ -25,7 +25,7 @@ UNKNOWN = "unknown"
 SETTINGS = {
     "temperature": "Temperature T",
     "beta": "Weight beta",
-    "scale_by_temperature_squared": "Multiplied by T²",
+    "scale_by_temperature": "Multiplied by T²",
     "inter": "Inter-task match",
     "intra": "Intra-task match",
     "teacher_views": "Fixed crops per image seen by the teacher",

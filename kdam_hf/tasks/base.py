@@ -32,10 +32,12 @@ class Task(ABC):
     Args:
         name: key in labels, predictions and results, e.g. `semseg`.
         loss_weight: factor of the supervised loss.
+        kd_weight: factor of what a method of distillation adds for this task; 0 leaves the task out.
     """
 
     name: str
     loss_weight: float = 1.0
+    kd_weight: float = 1.0
 
     kind: ClassVar[str]
     """What a published config calls this class."""
@@ -48,6 +50,8 @@ class Task(ABC):
     """Of the values of a regression task, e.g. m."""
     hub_task: ClassVar[str] = "image-segmentation"
     """The task of the Hub that comes closest, for the metadata of a published model."""
+    temperature_power: ClassVar[float] = 2.0
+    """How the gradient of a divergence of `distribution_logits` over T falls with T: 2 where logits are the prediction."""
     label_kind: ClassVar[type[LabelKind]] = FloatMap
     """The class of `label`."""
 
@@ -168,6 +172,14 @@ class Task(ABC):
         Returns:
             (..., K) float32, K >= 2.
         """
+
+    def column_weights(self, mass: Tensor) -> Tensor:
+        """Weights of the columns of the intra-task match, (K,) >= 0: by default a class counts like any other if it is there.
+
+        Args:
+            mass: (K,) the teacher's probabilities, summed over pixels; in pixels.
+        """
+        return mass / (mass + 1)
 
     def start(self, values: Label) -> list[float] | None:
         """What an untrained head predicts everywhere, one number per channel; None for what its activation makes of zero.

@@ -29,6 +29,7 @@ class Normals(Task):
     kappa: float = 32.0
 
     kind: ClassVar[str] = "normals"
+    temperature_power: ClassVar[float] = 1.0
     channels: ClassVar[int] = 3
     readout: ClassVar[str] = "unit"
     hub_task: ClassVar[str] = "image-to-image"
@@ -51,6 +52,10 @@ class Normals(Task):
         """kappa * <n, c_k> for `directions` unit vectors c_k; (..., directions)."""
         unit = unit_vectors(at_least_float32(prediction), dim=-1)
         return unit @ (self.kappa * fibonacci_sphere(self.directions)).to(unit).T
+
+    def column_weights(self, mass: Tensor) -> Tensor:
+        """Directions are points of a continuum: one counts as much as there is in it."""
+        return mass
 
     def metric(self) -> Metric:
         return NormalErrors()

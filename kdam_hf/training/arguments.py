@@ -95,14 +95,14 @@ class DistillationArguments:
     )
     teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
     method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
-    temperature: float = _field(8.0, "temperature of both distributions")
+    temperature: float = _field(4.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
-    inter: str = _field("concat", "inter-task match: concat (all tasks in one row), per_task or off")
+    inter: str = _field("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
     intra: bool = _field(True, "intra-task match")
     divergence: str = _field(
         "cauchy_schwarz", "of both matches of cs; any function of kdam_hf.distillation.divergences"
     )
-    scale_by_temperature_squared: bool = _field(True, "multiply by T^2, so that gradients do not shrink with T")
+    scale_by_temperature: bool = _field(True, "multiply by T^2 (normals: T), so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -124,7 +124,10 @@ class KdamTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = _field(8, "crops per process and step")
     per_device_eval_batch_size: int = _field(4, "images per process and evaluation step")
     learning_rate: float = _field(1e-3, "initial learning rate")
-    weight_decay: float = _field(5e-4, "weight decay")
+    backbone_lr_factor: float = _field(
+        1.0, "the backbone's learning rate over that of the rest; below 1 keeps pretrained features longer"
+    )
+    weight_decay: float = _field(5e-4, "weight decay, of all weights but norms and biases")
     optim: str = _field("sgd", "optimizer, as named by transformers")
     optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
     lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
@@ -166,6 +169,8 @@ class KdamTrainingArguments(TrainingArguments):
                 f"precision={self.precision!r}, bf16={base.bf16}, fp16={base.fp16}; "
                 "expected precision: auto, bf16 or fp32, and neither bf16 nor fp16."
             )
+        if not 0 < self.backbone_lr_factor < float("inf"):
+            raise KdamValueError(f"backbone_lr_factor is {self.backbone_lr_factor}; expected a finite number above 0.")
         _check_hub(base)
         self.use_cpu = base.use_cpu or not torch.accelerator.is_available()
         self.bf16 = use_bf16(self.precision, self.use_cpu)

@@ -112,10 +112,22 @@ class MultiTaskTrainer(PublishingTrainer):
             return "before the first batch"
         return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Weights of convolutions and matrices; norms, biases and embeddings of one dimension are not decayed."""
+        return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """With the parameters of the method and of the weighting, if they have any; these are not decayed."""
+        """With the backbone's own learning rate, and the parameters of method and weighting, which are not decayed."""
         is_new = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new and self.args.backbone_lr_factor != 1:
+            backbone = {id(parameter) for parameter in self.model.encoder.backbone.parameters()}
+            for group in list(optimizer.param_groups):
+                inside = [p for p in group["params"] if id(p) in backbone]
+                group["params"] = [p for p in group["params"] if id(p) not in backbone]
+                if inside:
+                    slower = {"params": inside, "lr": group["lr"] * self.args.backbone_lr_factor}
+                    optimizer.add_param_group(group | slower)
         own = list(self.objective.parameters())
         if is_new and own:
             optimizer.add_param_group({"params": own, "weight_decay": 0.0})

@@ -6,6 +6,7 @@ Shapes: B batch, C channels of a prediction, K channels of its distribution, h w
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar
 
@@ -22,17 +23,38 @@ Maps = Mapping[str, Tensor]
 METHODS: dict[str, type["Method"]] = {}
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a method compares.
+
+    Args:
+        student: task name -> predictions (B, C, h, w), floating.
+        teacher: task name -> predictions of the same batch and channels, any size; without gradient.
+        valid: (B, h, w) bool, False on padding.
+        pixels: what sums over pixels are divided by: the mean number of valid pixels of all processes, at least 1.
+        processes: those that share the batch; averaged over them, terms are those of the global batch.
+        features: the backbones' maps of student and teacher, for a method with `needs_features`.
+    """
+
+    student: Maps
+    teacher: Maps
+    valid: Tensor
+    pixels: Tensor | float
+    processes: Processes = LOCAL
+    features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+
+
 class Method(nn.Module, ABC):
     """One way to learn from a teacher. Its parameters, if it has any, are trained and saved with the run.
 
     A subclass keeps every argument as an attribute of its name, and has a `name` by which it is known.
 
     Args:
-        tasks: the distilled tasks in canonical order; predictions may hold more.
+        tasks: in canonical order; those whose `kd_weight` is 0 are left out. Predictions may hold more.
         beta: weight of all its terms, finite and >= 0.
 
     Raises:
-        KdamValueError: no task, or a beta out of range.
+        KdamValueError: no task of a weight above 0, or a beta out of range.
     """
 
     name: ClassVar[str]
@@ -43,8 +65,9 @@ class Method(nn.Module, ABC):
 
     def __init__(self, tasks: Sequence[Task], beta: float = 0.5) -> None:
         super().__init__()
+        tasks = [task for task in tasks if task.kd_weight > 0]
         if not tasks:
-            raise KdamValueError(f"method {self.name!r} was given no task: name at least one.")
+            raise KdamValueError(f"method {self.name!r} has no task to match: give one with a kd_weight above 0.")
         if not 0 <= beta < math.inf:
             raise KdamValueError(f"beta is {beta}: a loss weight must be finite and >= 0.")
         self.tasks, self.beta = tuple(tasks), beta
@@ -59,24 +82,8 @@ class Method(nn.Module, ABC):
         return {key: getattr(self, key) for key in signature(type(self)).parameters if key != "tasks"}
 
     @abstractmethod
-    def terms(
-        self,
-        student: Maps,
-        teacher: Maps,
-        valid: Tensor,
-        pixels: Tensor | float,
-        processes: Processes = LOCAL,
-        features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
-    ) -> dict[str, Tensor]:
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted terms by name; their sum is the distillation loss.
-
-        Args:
-            student: task name -> predictions (B, C, h, w), floating.
-            teacher: task name -> predictions of the same batch and channels, any size; without gradient.
-            valid: (B, h, w) bool, False on padding.
-            pixels: what sums over pixels are divided by: the mean number of valid pixels of all processes, at least 1.
-            processes: those that share the batch; averaged over them, terms are those of the global batch.
-            features: the backbones' maps of student and teacher, for a method with `needs_features`.
 
         Raises:
             KdamValueError: a missing task, or shapes that do not fit.
@@ -84,63 +91,69 @@ class Method(nn.Module, ABC):
 
 
 class LogitMethod(Method):
-    """Compares log-probabilities of valid pixels; a subclass only says how.
+    """Compares distributions of valid pixels, task by task; a subclass only says how.
+
+    A term is weighted by beta, by the task's `kd_weight`, and by a power of T that makes up for what a softer distribution
+    takes from its gradient: the task's `temperature_power`.
 
     Args:
         tasks, beta: as of `Method`.
         temperature: softmax temperature T of both distributions, > 0.
-        scale_by_temperature_squared: multiply the terms by T^2, so that a softer distribution does not shrink their gradient.
+        scale_by_temperature: multiply the terms by that power of T.
     """
 
     def __init__(
         self,
         tasks: Sequence[Task],
         beta: float = 0.5,
-        temperature: float = 8.0,
-        scale_by_temperature_squared: bool = True,
+        temperature: float = 4.0,
+        scale_by_temperature: bool = True,
     ) -> None:
         super().__init__(tasks, beta)
         if not 0 < temperature < math.inf:
             raise KdamValueError(f"temperature is {temperature}: logits are divided by it, give a finite value > 0.")
-        self.temperature, self.scale_by_temperature_squared = temperature, scale_by_temperature_squared
+        self.temperature, self.scale_by_temperature = temperature, scale_by_temperature
 
-    def terms(
-        self,
-        student: Maps,
-        teacher: Maps,
-        valid: Tensor,
-        pixels: Tensor | float,
-        processes: Processes = LOCAL,
-        features: Any = None,
-    ) -> dict[str, Tensor]:
-        teacher = aligned(self.tasks, student, teacher, valid)
-        kept = valid.flatten().nonzero()[:, 0]
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        teacher = aligned(self.tasks, batch)
+        kept = batch.valid.flatten().nonzero()[:, 0]
+        found = {}
         # autocast would take the products inside a task's rule back to half precision
-        with torch.autocast(valid.device.type, enabled=False):
+        with torch.autocast(batch.valid.device.type, enabled=False):
             z, t = (
                 {task.name: self._logits(task, maps[task.name], kept) for task in self.tasks}
-                for maps in (student, teacher)
+                for maps in (batch.student, teacher)
             )
-            found = self.compare(z, t, kept // valid[0].numel(), pixels, processes)
-        scale = self.beta * (self.temperature**2 if self.scale_by_temperature_squared else 1)
-        return {f"kd_{name}": scale * term for name, term in found.items()}
+            for task in self.tasks:
+                scale = self.beta * task.kd_weight * self.scale(task.temperature_power)
+                for name, term in self.compare(task, z[task.name], t[task.name], batch, kept).items():
+                    found[f"kd_{name}_{task.name}"] = scale * term
+            joint = self.compare_jointly(z, t, batch)
+        return found | {f"kd_{name}": self.beta * term for name, term in joint.items()}
+
+    def scale(self, power: float) -> float:
+        """T to a power, or 1."""
+        return self.temperature**power if self.scale_by_temperature else 1.0
 
     def _logits(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
         rows = at_least_float32(prediction.permute(0, 2, 3, 1).flatten(0, 2))
         return task.distribution_logits(rows if len(kept) == len(rows) else rows[kept]) / self.temperature
 
     @abstractmethod
-    def compare(
-        self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
-    ) -> dict[str, Tensor]:
-        """Unweighted terms by name, without `kd_`.
+    def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
+        """Unweighted terms of one task by name, without `kd_` and the task.
 
         Args:
-            student: task name -> distribution logits over the temperature, (N, K).
-            teacher: the same names and shapes.
-            image: (N,) int64, index of the image each pixel belongs to.
-            pixels, processes: as of `Method.terms`.
+            task: the task.
+            student: its distribution logits over the temperature, (N, K).
+            teacher: the same shape.
+            batch: what is compared.
+            kept: (N,) int64, index of each pixel among all pixels of the batch.
         """
+
+    def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch) -> dict[str, Tensor]:
+        """Terms, by name, of the distribution logits of all tasks together; none by default."""
+        return {}
 
 
 def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | None:
@@ -157,25 +170,21 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
     return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
 
 
-def log_softmax(logits: Maps) -> dict[str, Tensor]:
-    """Log-probabilities (N, K) of every task's logits."""
-    return {name: torch.log_softmax(x, 1) for name, x in logits.items()}
-
-
-def aligned(tasks: Sequence[Task], student: Maps, teacher: Maps, valid: Tensor) -> dict[str, Tensor]:
+def aligned(tasks: Sequence[Task], batch: Batch) -> dict[str, Tensor]:
     """The teacher's predictions of `tasks`, resized to the student's maps where sizes differ.
 
     Raises:
         KdamValueError: a task that one of them lacks, another batch or number of channels, or a mask of another kind.
     """
     found = {}
+    valid = batch.valid
     for name in (task.name for task in tasks):
-        for who, predictions in (("student", student), ("teacher", teacher)):
+        for who, predictions in (("student", batch.student), ("teacher", batch.teacher)):
             if name not in predictions:
                 raise KdamValueError(
                     f"the {who} predicts {sorted(predictions)}, not {name!r}: distil tasks that both models have."
                 )
-        s, t = student[name], teacher[name].detach()
+        s, t = batch.student[name], batch.teacher[name].detach()
         if s.ndim != 4 or t.ndim != 4 or s.shape[:2] != t.shape[:2]:
             raise KdamValueError(
                 f"teacher predicts {name} of shape {tuple(t.shape)}, student {tuple(s.shape)}: batch and channels must agree; "

@@ -11,25 +11,22 @@ from torch import Tensor
 
 from kdam_hf.distillation.divergences import pearson_distance
 from kdam_hf.distillation.matching import inter_task, intra_task
-from kdam_hf.distillation.methods.base import LogitMethod, Maps, log_softmax
-from kdam_hf.distributed import Processes
+from kdam_hf.distillation.methods.base import Batch, LogitMethod
 from kdam_hf.tasks import Task
 
 
 class Dist(LogitMethod):
-    """Arguments of `LogitMethod`, without `scale_by_temperature_squared`."""
+    """Arguments of `LogitMethod`, without `scale_by_temperature`."""
 
     name = "dist"
     couples_batch = True
 
-    def __init__(self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 8.0) -> None:
-        super().__init__(tasks, beta, temperature, scale_by_temperature_squared=False)
+    def __init__(self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 4.0) -> None:
+        super().__init__(tasks, beta, temperature, scale_by_temperature=False)
 
-    def compare(
-        self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
-    ) -> dict[str, Tensor]:
-        log_p, log_q = log_softmax(student), log_softmax(teacher)
+    def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
+        log_p, log_q = student.log_softmax(1), teacher.log_softmax(1)
         return {
-            "dist_inter": inter_task(log_p, log_q, pearson_distance, "per_task", pixels),
-            "dist_intra": intra_task(log_p, log_q, pearson_distance, processes),
+            "dist_inter": inter_task(log_p, log_q, pearson_distance, batch.pixels),
+            "dist_intra": intra_task(log_p, log_q, pearson_distance, task.column_weights, batch.processes),
         }

@@ -1,11 +1,11 @@
-"""Per-pixel KL(teacher || student), mean over valid pixels and tasks (Hinton, Vinyals, Dean, 2015, arXiv:1503.02531)."""
+"""Per-pixel KL(teacher || student), mean over valid pixels (Hinton, Vinyals, Dean, 2015, arXiv:1503.02531)."""
 
 from torch import Tensor
 
 from kdam_hf.distillation.divergences import kullback_leibler
 from kdam_hf.distillation.matching import inter_task
-from kdam_hf.distillation.methods.base import LogitMethod, Maps, log_softmax
-from kdam_hf.distributed import Processes
+from kdam_hf.distillation.methods.base import Batch, LogitMethod
+from kdam_hf.tasks import Task
 
 
 class KullbackLeibler(LogitMethod):
@@ -13,7 +13,5 @@ class KullbackLeibler(LogitMethod):
 
     name = "kl"
 
-    def compare(
-        self, student: Maps, teacher: Maps, image: Tensor, pixels: Tensor | float, processes: Processes
-    ) -> dict[str, Tensor]:
-        return {"kl": inter_task(log_softmax(student), log_softmax(teacher), kullback_leibler, "per_task", pixels)}
+    def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
+        return {"kl": inter_task(student.log_softmax(1), teacher.log_softmax(1), kullback_leibler, batch.pixels)}

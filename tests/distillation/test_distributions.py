@@ -1,0 +1,107 @@
+"""What keeps the match sound: properties of every task's distribution, over random and adversarial maps."""
+
+import math
+
+import pytest
+import torch
+from cases import TASKS
+from torch.nn import functional as F
+
+from kdam_hf.distillation import Batch, make_method
+from kdam_hf.tasks.depth import DISTILLED
+
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
+SIZE = (6, 8)
+every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+# Per match, the largest L1 norm of its gradient over all pixels at beta 1 and T 1. That of the supervised loss of a pixel
+# that is wrong is 2 for a softmax, 1 for a metre, up to 10 for a normal and its weight for an edge.
+LARGEST = {"semseg": 4.0, "human_parts": 4.0, "saliency": 4.0, "edge": 4.0, "depth": 30.0, "normals": 256.0}
+
+
+def maps_of(task):
+    """Predictions (1, C, h, w) of many kinds, by name."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, task.channels, *SIZE, generator=generator)
+    maps = {f"noise {spread}": spread * noise for spread in (0.1, 3.0, 1e3)}
+    maps |= {"zero": torch.zeros_like(noise), "far": torch.full_like(noise, 300.0), "opposite": -3 * noise}
+    one_pixel = torch.zeros_like(noise)
+    one_pixel[..., 2, 3] = 50.0
+    maps["one pixel"] = one_pixel
+    if task.name == "depth":
+        maps = {name: x.abs() + DISTILLED[0] for name, x in maps.items()}
+    if task.name == "normals":
+        maps = {name: F.normalize(x + torch.tensor([0, 0, 1e-3])[:, None, None], dim=1) for name, x in maps.items()}
+    return maps
+
+
+def gradients(task, student, teacher, temperature=1.0):
+    """Term -> gradient with respect to the student's map, at beta 1."""
+    student = student.clone().requires_grad_()
+    method = make_method("cs", [task], beta=1.0, temperature=temperature)
+    valid = torch.ones(1, *SIZE, dtype=torch.bool)
+    terms = method.terms(Batch({task.name: student}, {task.name: teacher}, valid, float(valid.sum())))
+    return {name: torch.autograd.grad(term, student, retain_graph=True)[0] for name, term in terms.items()}
+
+
+@every_task
+def test_the_influence_of_any_error_is_bounded(task):
+    maps = maps_of(task)
+    for temperature in TEMPERATURES:
+        limit = LARGEST[task.name] * temperature ** (task.temperature_power - 1)
+        for student in maps.values():
+            for teacher in maps.values():
+                for name, gradient in gradients(task, student, teacher, temperature).items():
+                    assert gradient.abs().sum() <= limit * (2 if "intra" in name else 1), name
+
+
+@every_task
+def test_a_column_that_the_teacher_does_not_occupy_moves_nothing(task):
+    mass = torch.tensor([0.0, 1e-12, 40.0])
+    weights = task.column_weights(mass)
+    assert weights[0] == 0
+    assert weights[1] < 1e-10 * weights[2]
+
+
+def test_an_empty_bin_of_depth_does_not_decide_the_match():
+    """The pixels nearest to bins that nobody occupies got most of the gradient when all bins counted the same."""
+    (task,) = (task for task in TASKS if task.name == "depth")
+    generator = torch.Generator().manual_seed(1)
+    teacher = 2 + torch.rand(1, 1, *SIZE, generator=generator)
+    student = teacher * (1 + 0.1 * torch.randn(teacher.shape, generator=generator))
+    for name, gradient in gradients(task, student, teacher, 4.0).items():
+        assert gradient.abs().max() < 0.2 * gradient.abs().sum(), name
+
+
+@every_task
+@pytest.mark.parametrize("apart", [0.05, 0.5, 3.0])
+def test_twice_the_temperature_changes_the_gradient_less_than_twofold(task, apart):
+    student = maps_of(task)["noise 3.0"]
+    generator = torch.Generator().manual_seed(2)
+    teacher = student + apart * torch.randn(student.shape, generator=generator)
+    teacher = teacher.abs() if task.name == "depth" else teacher
+    for temperature in TEMPERATURES[:-1]:
+        once, twice = (gradients(task, student, teacher, t) for t in (temperature, 2 * temperature))
+        for name in once:
+            # a softmax that is saturated at T = 1 gains a little more
+            most = 2.3 if temperature == 1 else 2
+            assert 0.5 < twice[name].norm() / once[name].norm() < most, (name, temperature)
+
+
+@every_task
+def test_equal_maps_have_no_gradient_and_constant_columns_no_intra_task_one(task):
+    maps = maps_of(task)
+    for prediction in maps.values():
+        assert all(g.abs().max() < 1e-4 for g in gradients(task, prediction, prediction).values())
+    student, teacher = (maps[name][..., :1, :1].expand(maps[name].shape) for name in ("noise 0.1", "noise 3.0"))
+    found = gradients(task, student, teacher)
+    assert found[f"kd_intra_task_{task.name}"].abs().max() < 1e-4
+    assert found[f"kd_inter_task_{task.name}"].abs().max() > 1e-4
+
+
+def test_depth_is_told_apart_and_drawn_to_the_teacher_from_ten_centimetres_to_two_hundred_metres():
+    (task,) = (task for task in TASKS if task.name == "depth")
+    for metres in (0.15, 0.5, 2.0, 10.0, 40.0, 150.0):
+        for factor in (0.7, 1.3):
+            student, teacher = (torch.full((1, 1, *SIZE), value) for value in (metres * factor, metres))
+            gradient = gradients(task, student, teacher, 4.0)["kd_inter_task_depth"]
+            assert (gradient.sign() == math.copysign(1, factor - 1)).all(), (metres, factor)
