@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=["none", "cs"], help="one student each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
     parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
+    parser.add_argument("--balance", type=int, metavar="STEPS", help="measure the terms' gradients every so many steps")
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write to")
     args, overrides = parser.parse_known_args(argv)
     root: Path = args.output_dir
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         for seed in args.seeds:
             folder = root / (re.sub(r"[^\w.]+", "-", label) + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
             options = [*overrides, "--method", method, "--seed", str(seed), *own, *taught]
+            options += ["--balance_steps", str(args.balance)] if args.balance else []
             runs[label].append(train("distill.py", args.student_config, folder, options))
 
     data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kdam_hf.distillation import make_method
 from kdam_hf.errors import KdamValueError
+from kdam_hf.io import write_json
 from kdam_hf.training import (
     CachedTeacherDataset,
     DataArguments,
@@ -28,6 +29,7 @@ from kdam_hf.training import (
     run_command,
 )
 from kdam_hf.training.arguments import use_bf16
+from kdam_hf.training.balance import BalanceProbe
 from kdam_hf.training.pretrained import weights_sha256
 
 
@@ -38,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
         )
+    data.task_options = [*(data.task_options or ()), *distillation.weight_options]
     run = build_run(data, model, args, settings)
     method = make_method(distillation.method, run.tasks, **asdict(distillation))
     teacher, train_dataset, facts = None, run.train_dataset, {"method": distillation.method}
@@ -54,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
             "distillation": method.settings() | {"teacher_views": distillation.teacher_views},
             "teacher_sha256": [weights_sha256(name) for name in distillation.teacher],
         }
+    steps = distillation.balance_steps
+    probe = None if steps is None else BalanceProbe(run.model.encoder, steps)
     trainer = DistillationTrainer(
         run.model,
         args,
@@ -62,9 +67,13 @@ def main(argv: list[str] | None = None) -> None:
         run.eval_dataset,
         teacher=teacher,
         method=method,
+        weighting=probe,
         views=distillation.teacher_views,
     )
     execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
+    if probe is not None and args.process_index == 0:
+        write_json(Path(run.settings["output_dir"]) / "balance.json", probe.ratios())
+        print("\n" + probe.report())
 
 
 if __name__ == "__main__":

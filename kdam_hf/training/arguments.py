@@ -102,17 +102,31 @@ class DistillationArguments:
     divergence: str = _field(
         "cauchy_schwarz", "of both matches of cs; any function of kdam_hf.distillation.divergences"
     )
+    kd_weight: list[str] | None = _field(
+        None, "weights of tasks in the match as TASK=NUMBER, e.g. edge=0 depth=0.5; 0 leaves a task out"
+    )
+    balance_steps: int | None = _field(
+        None, "every so many steps, measure how strongly each term pulls at the backbone's maps; for balance.json"
+    )
     scale_by_temperature: bool = _field(True, "multiply by T^2 (normals: T), so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
         _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)
-        for name in ("teacher_batch_size", "teacher_views"):
+        for name in ("teacher_batch_size", "teacher_views", "balance_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise KdamValueError(f"{name} is {getattr(self, name)}; expected at least 1, or leave it out.")
+        for text in self.kd_weight or ():
+            if text.count("=") != 1 or "." in text.partition("=")[0]:
+                raise KdamValueError(f"kd_weight {text!r}; expected TASK=NUMBER, such as edge=0.")
         if self.teacher_cache is not None and self.teacher_views is None:
             raise KdamValueError("teacher_cache needs teacher_views: how many fixed crops of each image it holds.")
+
+    @property
+    def weight_options(self) -> list[str]:
+        """`kd_weight` as options of tasks."""
+        return [text.replace("=", ".kd_weight=") for text in self.kd_weight or ()]
 
 
 @dataclass
@@ -135,6 +149,7 @@ class KdamTrainingArguments(TrainingArguments):
     max_grad_norm: float = _field(
         0.0, "gradients of a larger norm are scaled down to it; 0 leaves them, as the protocol does"
     )
+    sync_batch_norm: bool = _field(False, "with several GPUs: batch norms over the crops of all of them")
     cpu_threads: int | None = _field(
         None, "threads per process on the CPU; by default the cores are shared out among the processes"
     )

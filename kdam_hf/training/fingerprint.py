@@ -36,6 +36,7 @@ INCIDENTAL = {
     *("use_cpu", "cpu_threads", "channels_last", "full_determinism", "torch_compile", "torch_compile_backend"),
     *("torch_compile_mode", "activation_checkpointing", "gradient_checkpointing", "teacher_cache"),
     *("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "teacher_batch_size"),
+    "balance_steps",
     "precision",  # what it came to on this device is bf16
 }
 # Of a configuration, what says who wrote it and with which version.

@@ -96,6 +96,8 @@ class MultiTaskTrainer(PublishingTrainer):
         if args.world_size > 1:
             args.ddp_find_unused_parameters = False
             _freeze_unused_parameters(model)
+        if args.sync_batch_norm and args.world_size > 1 and args.device.type == "cuda":  # which is all it supports
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if args.channels_last:
             model.to(memory_format=torch.channels_last)
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
