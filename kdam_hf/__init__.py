@@ -5,7 +5,24 @@ model up by its class, so torch and the model code are loaded, and nothing beyon
 other pipelines, tasks, metrics and training are imported where they are used.
 """
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+import importlib.metadata
+
+import torch
+
+try:
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+except ImportError as error:  # nothing of the library can be imported beside a torchvision for another torch
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as reason:
+        found = importlib.metadata.version("torchvision")
+        raise ImportError(
+            f"torchvision {found} does not fit torch {torch.__version__} ({reason}), and transformers cannot be imported "
+            "beside it: pip uninstall torchvision (kdam-hf does not need it), or install the version for this torch."
+        ) from error
+    except ImportError:
+        pass
+    raise
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from kdam_hf.configuration_kdam import KdamStudentConfig, KdamTeacherConfig

@@ -32,8 +32,8 @@ LIBRARY_KEYS = {
     "transformers_version", "use_cache",
 }
 # fmt: on
-# A backbone is never code of a repository.
-BACKBONE_LIBRARY_KEYS = LIBRARY_KEYS - {"auto_map", "custom_pipelines"}
+# A backbone is never code of a repository; that of timm writes the names of its stages.
+BACKBONE_LIBRARY_KEYS = LIBRARY_KEYS - {"auto_map", "custom_pipelines"} | {"stage_names"}
 STRIDE = 4
 """A prediction has one value per STRIDE x STRIDE pixels."""
 IGNORE_INDEX = 255

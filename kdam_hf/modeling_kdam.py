@@ -15,8 +15,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoBackbone, PreTrainedModel
+from transformers import AutoBackbone, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_outputs import BackboneOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 from transformers.utils import ModelOutput
 
 from .configuration_kdam import STRIDE, KdamConfig, KdamStudentConfig, KdamTeacherConfig
@@ -125,13 +127,41 @@ class PyramidAdapter(nn.Module):
         return [scale(x) for scale, x in zip(self.scales, maps, strict=True)]
 
 
+class HiddenStateBackbone(nn.Module):
+    """A model that `AutoBackbone` does not offer, but whose hidden states are maps, such as SegFormer's encoder.
+
+    Of several maps of one size the last is taken; the four smallest sizes are handed out.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.config, self.model = config, AutoModel.from_config(config).eval()
+        self.places: list[int] = []
+        with torch.no_grad():
+            maps = self._states(torch.zeros(1, 3, 2 * SIZE_DIVISOR, 2 * SIZE_DIVISOR))
+        last = {x.shape[-2:]: k for k, x in enumerate(maps) if x.ndim == 4}
+        self.places = sorted(last.values())[-4:]
+        self.channels = [maps[k].shape[1] for k in self.places]
+        self.out_features = [f"hidden_states[{k}]" for k in self.places]
+        self.train()
+
+    def _states(self, pixel_values: Tensor) -> Sequence[Tensor]:
+        return self.model(pixel_values, output_hidden_states=True).hidden_states
+
+    def forward_with_filtered_kwargs(self, pixel_values: Tensor) -> BackboneOutput:
+        """(B, 3, H, W) -> four maps, finest first."""
+        states = self._states(pixel_values)
+        return BackboneOutput(feature_maps=tuple(states[k] for k in self.places))
+
+
 class PyramidEncoder(nn.Module):
     """A backbone that always yields four maps, finest first."""
 
     def __init__(self, config: KdamConfig) -> None:
         super().__init__()
         backbone_config: Any = config.backbone_config
-        self.backbone = AutoBackbone.from_config(backbone_config)
+        known = type(backbone_config) in MODEL_FOR_BACKBONE_MAPPING
+        self.backbone = AutoBackbone.from_config(backbone_config) if known else HiddenStateBackbone(backbone_config)
         declared = list(self.backbone.channels)
         if len(declared) != 4:
             raise ValueError(

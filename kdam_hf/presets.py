@@ -22,7 +22,7 @@ class Backbone:
 
     Args:
         config: `backbone_config` of the model, with its `model_type`.
-        weights: hub id of public ImageNet (or self-supervised) weights of exactly this architecture.
+        weights: hub id or folder of public ImageNet (or self-supervised) weights of exactly this architecture.
         decoder_channels: (teacher, student) decoder widths that suit it.
         head: of a student, see `KdamStudentConfig`.
         fields: further fields of the model that suit it, such as the statistics its weights were trained with.
@@ -119,7 +119,7 @@ PRESETS = {
 
 def make_config(
     role: Literal["teacher", "student"],
-    preset: str,
+    preset: str | Backbone,
     tasks: Sequence[Task],
     backbone_config: dict[str, Any] | None = None,
     **overrides: Any,
@@ -128,7 +128,7 @@ def make_config(
 
     Args:
         role: teacher (strong decoder) or student (light one).
-        preset: a key of `PRESETS`.
+        preset: a key of `PRESETS`, or a backbone of `pretrained.find_backbone`.
         tasks: in the order of the heads.
         backbone_config: replaces the preset's, as when it was read from a checkpoint of another size.
         overrides: fields of `KdamTeacherConfig` / `KdamStudentConfig`.
@@ -136,9 +136,9 @@ def make_config(
     Raises:
         KdamValueError: unknown preset, or fields that do not fit together.
     """
-    if preset not in PRESETS:
+    if isinstance(preset, str) and preset not in PRESETS:
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
-    backbone = PRESETS[preset]
+    backbone = PRESETS[preset] if isinstance(preset, str) else preset
     fields = {
         "backbone_config": backbone_config or dict(backbone.config),
         "tasks": [task.spec() for task in tasks],
@@ -152,4 +152,4 @@ def make_config(
         return KdamStudentConfig(**(fields | widths | overrides))
     except (ValueError, StrictDataclassError) as error:
         reason = str(error).split("ValueError: ")[-1]
-        raise KdamValueError(f"no {role} of preset {preset} can be made: {reason}") from error
+        raise KdamValueError(f"no {role} with this backbone can be made: {reason}") from error

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
 from kdam_hf.readout_kdam import FARTHEST, NEAREST
 from kdam_hf.tasks.base import Task, at_least_float32
 from kdam_hf.tasks.labels import Label, LabelKind, Metres
 
-DISTILLED = (0.1, 200.0)
-"""First and last bin centre, metres."""
+SOFTNESS = 0.125
+"""Distance of bin centres, and width of a soft assignment at T = 1, in log(1 + metres)."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,18 @@ class Depth(Task):
     Args:
         nearest: lower end of the colours, metres.
         farthest: their upper end, metres.
-        bins: number of bins of the per-pixel distribution.
+        min: lower end of what is distilled, metres: the first bin centre.
+        max: its upper end, metres; predictions beyond it are matched as if they were there.
+
+    Raises:
+        KdamValueError: min and max out of order.
     """
 
     name: str = "depth"
     nearest: float = NEAREST
     farthest: float = FARTHEST
-    bins: int = 40
+    min: float = 0.1
+    max: float = 200.0
 
     kind: ClassVar[str] = "depth"
     channels: ClassVar[int] = 1
@@ -43,10 +49,14 @@ class Depth(Task):
     hub_task: ClassVar[str] = "depth-estimation"
     label_kind: ClassVar[type[LabelKind]] = Metres
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.min < self.max < math.inf:
+            raise KdamValueError(f"{self.name}: min {self.min}, max {self.max}; expected 0 <= min < max, in metres.")
+
     @property
     def settings(self) -> dict[str, Any]:
-        """The range of colours and bins in metres, and the number of bins."""
-        return {"nearest": self.nearest, "farthest": self.farthest, "bins": self.bins}
+        """The range of colours and that of bins, metres."""
+        return {"nearest": self.nearest, "farthest": self.farthest, "min": self.min, "max": self.max}
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Absolute error in metres over pixels with a measured depth."""
@@ -54,15 +64,16 @@ class Depth(Task):
         return ((at_least_float32(prediction) - label).masked_fill(~valid, 0).abs() * weights).sum()
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """-|u - u_k| / s for u = log(1 + metres), centres u_k and their distance s; (..., bins).
+        """-|u - u_k| / s for u = log(1 + metres), centres u_k from min to max, and s = SOFTNESS; (..., bins).
 
         A Laplace density of u: linear in large errors, so that the divergence is, too, and a gradient of at most 2 / (s T)
         per pixel. Over u it resolves near depths in metres and far ones in per cent.
         """
-        first, last = (math.log1p(d) for d in DISTILLED)
-        centres = torch.linspace(first, last, self.bins, device=prediction.device)
+        first, last = math.log1p(self.min), math.log1p(self.max)
+        bins = max(2, 1 + round((last - first) / SOFTNESS))
+        centres = torch.linspace(first, last, bins, device=prediction.device)
         u = at_least_float32(prediction).clamp_min(0).log1p()
-        return (u - centres).abs() * ((1 - self.bins) / (last - first))
+        return (u - centres).abs() * (-1 / SOFTNESS)
 
     def column_weights(self, mass: Tensor) -> Tensor:
         """Bins are points of a continuum: a bin counts as much as there is in it."""

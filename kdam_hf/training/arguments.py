@@ -62,10 +62,13 @@ class ModelArguments:
     """Which model."""
 
     role: str = _field("teacher", "teacher (strong decoder) or student (light decoder)")
-    preset: str = _field("swin-tiny", "backbone by name, see kdam_hf/presets.py")
+    preset: str = _field(
+        "swin-tiny", "backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME (extra timm)"
+    )
     backbone_weights: str | None = _field(
         None,
-        "hub id or folder of pretrained backbone weights; 'preset' for the preset's own; 'none' starts from scratch",
+        "hub id or folder of pretrained backbone weights; 'preset' for the preset's own; 'none' starts from scratch, "
+        "as a preset of kdam_hf/presets.py does by default, and a hub id or folder does not",
     )
     decoder_channels: int | None = _field(None, "width of the decoder; the preset's by default")
     head: str | None = _field(None, "heads of a student: conv, or separable for small devices; the preset's by default")

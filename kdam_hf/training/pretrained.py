@@ -5,22 +5,25 @@ behind with no more than a warning. Here anything missing is an error.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, TimmBackbone
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
 from kdam_hf.efficientnet_lite_kdam import EfficientNetLiteBackbone
-from kdam_hf.errors import BackboneWeightsError, CheckpointError
+from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.presets import PRESETS, Backbone
 from kdam_hf.weights_kdam import find_weights, refuse_incomplete, refuse_non_finite
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
@@ -30,12 +33,55 @@ CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
 _REMEDY = "Give a folder that train.py or distill.py wrote, or a hub id."
 
 
-def read_backbone_config(name_or_path: str, out_indices: list[int]) -> dict[str, Any]:
+def find_backbone(preset: str) -> Backbone:
+    """The preset of this name, or the backbone that a hub id or folder holds, or `timm/NAME`.
+
+    Raises:
+        KdamValueError: no such preset, or timm is not installed.
+        BackboneWeightsError: nothing there, or no backbone.
+    """
+    if preset in PRESETS:
+        return PRESETS[preset]
+    if preset.startswith("timm/"):
+        return _timm_backbone(preset)
+    if "/" not in preset and not Path(preset).is_dir():
+        raise KdamValueError(
+            f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}, a hub id or folder, or timm/NAME."
+        )
+    fields = {}
+    with suppress(OSError):  # many backbones come without
+        facts, _ = BaseImageProcessor.get_image_processor_dict(preset)
+        fields = {key: list(facts[key]) for key in ("image_mean", "image_std") if facts.get(key)}
+    return Backbone(read_backbone_config(preset, None), preset, fields=fields)
+
+
+def _timm_backbone(preset: str) -> Backbone:
+    name = preset.removeprefix("timm/")
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit is a RuntimeError
+        raise KdamValueError(
+            f"preset {preset!r} needs timm and the torchvision that fits torch {torch.__version__} ({error}): "
+            "pip install 'kdam-hf[timm]', or choose another preset."
+        ) from error
+    if not timm.is_model(name):
+        raise KdamValueError(
+            f"preset {preset!r}: timm {timm.__version__} has no model {name!r}; see timm.list_models()."
+        )
+    facts = timm.get_pretrained_cfg(name)
+    config = {"model_type": "timm_backbone", "backbone": name, "features_only": True, "out_indices": [-4, -3, -2, -1]}
+    return Backbone(
+        config, facts.hf_hub_id or preset, fields={"image_mean": list(facts.mean), "image_std": list(facts.std)}
+    )
+
+
+def read_backbone_config(name_or_path: str, out_indices: list[int] | None) -> dict[str, Any]:
     """The architecture of a published backbone, as a model's `backbone_config`.
 
     Args:
         name_or_path: hub id or local folder.
-        out_indices: the four stages (pyramids) or layers (ViTs) to hand out.
+        out_indices: the four stages (pyramids) or layers (ViTs) to hand out; None for the last four stages, or the quarters of
+            more layers.
 
     Raises:
         BackboneWeightsError: nothing there, or no backbone.
@@ -58,34 +104,41 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
             message names them.
     """
     backbone: Any = model.encoder.backbone
-    if isinstance(backbone, EfficientNetLiteBackbone):
+    if isinstance(backbone, (EfficientNetLiteBackbone, TimmBackbone)):
         with _explained(name_or_path):
             _load_timm(backbone, name_or_path)
         return
-    config = _backbone_config(name_or_path, list(backbone.config.out_indices))
+    config = _backbone_config(name_or_path, getattr(backbone.config, "out_indices", None))
     if config.model_type != backbone.config.model_type:
         raise BackboneWeightsError(
             f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; "
             "choose the preset that fits."
         )
+    known = MODEL_FOR_BACKBONE_MAPPING.get(type(config), None)
     with _explained(name_or_path):
         find_weights(name_or_path)
-        loaded, info = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
+        loaded, info = (known or AutoModel).from_pretrained(
             name_or_path, config=config, use_safetensors=True, output_loading_info=True
         )
         missing = [key for key in info["missing_keys"] if not key.startswith(FRESH)]
         # what is left over is the classification head
         refuse_incomplete(name_or_path, info | {"missing_keys": missing, "unexpected_keys": []})
         refuse_non_finite(name_or_path, loaded.state_dict())
-        backbone.load_state_dict(loaded.state_dict())
+        (backbone if known else backbone.model).load_state_dict(loaded.state_dict())
 
 
-def _load_timm(backbone: EfficientNetLiteBackbone, name_or_path: str) -> None:
+def _load_timm(backbone: Any, name_or_path: str) -> None:
     """Weights in timm's names, which come with no config of the library; what is left over must be the classifier."""
     state = load_file(find_weights(name_or_path))
-    trunk = {key: value for key, value in state.items() if not key.startswith(CLASSIFIER)}
-    refuse_non_finite(name_or_path, trunk)
-    backbone.load_state_dict(trunk)
+    refuse_non_finite(name_or_path, state)
+    if isinstance(backbone, TimmBackbone):
+        found = backbone._backbone.load_state_dict(state, strict=False)
+        if found.missing_keys:
+            raise ValueError(
+                f"missing keys {', '.join(found.missing_keys[:5])}; expected all of the backbone's weights."
+            )
+    else:
+        backbone.load_state_dict({key: value for key, value in state.items() if not key.startswith(CLASSIFIER)})
 
 
 @contextmanager
@@ -99,19 +152,24 @@ def _explained(name_or_path: str) -> Iterator[None]:
         ) from error
 
 
-def _backbone_config(name_or_path: str, out_indices: list[int]) -> Any:
+def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
     try:
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
         refuse_kernels(facts, f"{name_or_path}: config.json")
-        config = AutoConfig.from_pretrained(name_or_path, out_indices=out_indices, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise BackboneWeightsError(
             f"no backbone at {name_or_path!r}: {_words(error)} "
             "Give the hub id or folder of a checkpoint with config.json and model.safetensors."
         ) from error
-    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+    if type(config) in MODEL_FOR_BACKBONE_MAPPING:
+        last = len(config.stage_names) - 1
+        quarters = [last * k // 4 for k in (1, 2, 3, 4)]
+        indices = out_indices or (quarters if last > 4 else [*range(last - 3, last + 1)])
+        config.set_output_features_output_indices(out_features=None, out_indices=indices)
+    elif type(config) not in MODEL_MAPPING or not getattr(config, "num_channels", None):
         raise BackboneWeightsError(
-            f"{name_or_path} is a {config.model_type}, which transformers offers no backbone of."
+            f"{name_or_path} is a {config.model_type}, of which transformers offers no backbone."
         )
     return config
 

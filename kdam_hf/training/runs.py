@@ -17,7 +17,6 @@ from dataset_loaders import (
 )
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
-from kdam_hf.efficientnet_lite_kdam import EfficientNetLiteConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
@@ -26,7 +25,7 @@ from kdam_hf.tasks import Task, with_options
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
 from kdam_hf.training.checkpointing import list_checkpoints
 from kdam_hf.training.evaluation import evaluate_model
-from kdam_hf.training.pretrained import load_backbone_weights, read_backbone_config, weights_sha256
+from kdam_hf.training.pretrained import find_backbone, load_backbone_weights, read_backbone_config, weights_sha256
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
@@ -241,21 +240,19 @@ def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[in
         overrides["decoder_channels"] = model.decoder_channels
     if model.head is not None and model.role == "student":
         overrides["head"] = model.head
-    config = make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
-    weights = _weights(model)
-    if weights is None:
-        return config
-    preset = PRESETS[model.preset].config
-    if preset["model_type"] != EfficientNetLiteConfig.model_type:  # its files have no config of the library
-        overrides["backbone_config"] = read_backbone_config(weights, preset["out_indices"])
-    return make_config(model.role, model.preset, tasks, **overrides)  # type: ignore[arg-type]
+    backbone, weights = find_backbone(model.preset), _weights(model)
+    if model.preset in PRESETS and weights is not None and backbone.config["model_type"] != "efficientnet_lite":
+        # of that family files have no config of the library
+        overrides["backbone_config"] = read_backbone_config(weights, backbone.config["out_indices"])
+    return make_config(model.role, backbone, tasks, **overrides)  # type: ignore[arg-type]
 
 
 def _weights(model: ModelArguments) -> str | None:
     """Where the backbone's weights come from; None for nowhere."""
-    if model.backbone_weights in (None, "none"):
-        return None
-    name = PRESETS[model.preset].weights if model.backbone_weights == "preset" else model.backbone_weights
+    chosen = model.backbone_weights or ("none" if model.preset in PRESETS else "preset")
+    if chosen != "preset":
+        return None if chosen == "none" else chosen
+    name = find_backbone(model.preset).weights
     if name is None:
         raise KdamValueError(
             f"preset {model.preset} has no public weights; give a hub id or folder, or leave backbone_weights out."

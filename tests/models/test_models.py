@@ -42,6 +42,42 @@ def test_every_backbone_predicts_every_task_at_stride_4_for_any_size(role, prese
     assert torch.allclose(predictions["normals"].norm(dim=1), torch.ones(()), atol=1e-5)
 
 
+@pytest.mark.parametrize("preset", ["tiny-resnet", "tiny-efficientnet-lite", "tiny-swin"])
+@pytest.mark.parametrize("role", ROLES)
+def test_where_the_border_repeats_itself_another_size_changes_nothing(role, preset, all_tasks):
+    """Size invariance: what is padded to a multiple of 32 looks like more of the same photo."""
+    model, whole = build(role, preset, all_tasks), image(1, 96, 128)
+    whole[..., 84:, :], whole[..., 113:] = whole[..., 84:85, :], whole[..., 113:114]
+    expected = model(whole).predictions
+    for height, width in ((95, 127), (90, 120), (85, 114)):
+        # the mask of padding, which the teacher's attention leaves out, is what differs
+        for name, found in model(whole[..., :height, :width]).predictions.items():
+            same = expected[name][..., : found.shape[2], : found.shape[3]]
+            apart = (found - same).abs().mean() / same.abs().mean()
+            assert apart < (1e-6 if role == "student" else 0.01), (name, height, width)
+
+
+def test_untrained_heads_predict_what_they_are_told_to_start_at(all_tasks):
+    for role in ROLES:
+        model = build(role, "tiny-resnet", all_tasks).train()
+        model.start_at({"depth": [3.0], "edge": [-2.0], "normals": [0.0, 0.6, 0.8]})
+        found = model(image()).predictions
+        assert found["depth"].mean().item() == pytest.approx(3, abs=0.3)
+        assert found["edge"].mean().item() == pytest.approx(-2, abs=0.3)
+        mean = torch.nn.functional.normalize(found["normals"].mean((0, 2, 3)), dim=0)
+        assert torch.allclose(mean, torch.tensor([0, 0.6, 0.8]), atol=0.15)
+
+
+def test_separable_heads_are_a_fraction_of_the_others(all_tasks):
+    sizes = []
+    for head in ("conv", "separable"):
+        model = build("student", "tiny-resnet", all_tasks, head=head, decoder_channels=64, head_channels=32)
+        sizes.append(sum(p.numel() for p in model.decoder.heads.parameters()))
+    assert sizes[1] < sizes[0] / 4
+    with pytest.raises(KdamValueError):
+        make_config("student", "tiny-resnet", all_tasks, head="other")
+
+
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("preset", TINY)
 @pytest.mark.parametrize("role", ROLES)

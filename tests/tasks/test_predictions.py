@@ -75,14 +75,14 @@ def test_settings_change_only_what_they_name():
     given = [
         "edge.positive_weight=0.8",
         "semseg.loss_weight=2",
-        "depth.bins=20",
+        "depth.max=20",
         "depth.nearest=1e-1",
         "edge.loss_weight=0",
     ]
     semseg, depth, normals, edge = with_options(NYUD_V2, given)
     assert (edge.positive_weight, edge.loss_weight, edge.boundaries) == (0.8, 0, "nyud")
     assert (semseg.loss_weight, semseg.classes) == (2.0, NYUD_V2[0].classes)
-    assert (depth.bins, type(depth.bins), depth.nearest, depth.farthest) == (20, int, 0.1, 10.0)
+    assert (depth.min, depth.max, depth.nearest, depth.farthest) == (0.1, 20, 0.1, 10.0)
     assert normals is NYUD_V2[2]
     assert with_options(NYUD_V2, []) == NYUD_V2
     assert with_options(NYUD_V2, ["edge.loss_weight=1", "edge.loss_weight=3"])[3].loss_weight == 3
@@ -92,8 +92,8 @@ def test_settings_change_only_what_they_name():
     "option",
     [
         *("saliency.loss_weight=1", "loss_weight=1", "edge", "edge.positive_weight", "edge.positive_weight="),
-        *("edge.positive_weight=high", "edge.weight=1", "edge.name=1", "semseg.classes=3", "depth.bins=3.5"),
-        *("depth.bins=-3", "edge.loss_weight=-1", "edge.loss_weight=nan", "edge.loss_weight=inf", "edge.boundaries=x"),
+        *("edge.positive_weight=high", "edge.weight=1", "edge.name=1", "semseg.classes=3", "depth.max=far"),
+        *("depth.max=-3", "edge.loss_weight=-1", "edge.loss_weight=nan", "edge.loss_weight=inf", "edge.boundaries=x"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(option):

@@ -133,12 +133,27 @@ def test_every_task_has_a_proper_distribution_per_pixel(task):
     assert logits.softmax(-1).std(dim=(0, 1, 2)).max() > 1e-3, "a constant distribution teaches nothing"
 
 
-def test_depth_distribution_peaks_at_the_nearest_log_bin():
-    metres, centres = np.array([0.7, 1.0, 2.5, 10.0]), np.geomspace(0.7, 10, 40)
-    logits = Depth().distribution_logits(torch.from_numpy(metres)[:, None])
-    step = np.log(10 / 0.7) / 39
-    expected = -((np.log(metres)[:, None] - np.log(centres)) ** 2) / (2 * step**2)
-    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-3)
+def test_depth_distribution_falls_linearly_from_the_nearest_bin_of_log_one_plus_metres():
+    metres = np.array([0.1, 1.0, 2.5, 10.0, 200.0])
+    found = Depth().distribution_logits(torch.from_numpy(metres)[:, None]).numpy()
+    centres = np.linspace(np.log(1.1), np.log(201), 43)  # about an eighth apart
+    np.testing.assert_allclose(found, -abs(np.log1p(metres)[:, None] - centres) * 8, atol=1e-4)
+    assert Depth(max=10.0).distribution_logits(torch.ones(1, 1)).shape == (1, 19)
+    for low, high in ((2.0, 1.0), (-1.0, 1.0), (0.1, float("inf"))):
+        with pytest.raises(KdamValueError):
+            Depth(min=low, max=high)
+
+
+def test_heads_start_where_a_constant_prediction_is_best():
+    generator = np.random.default_rng(0)
+    assert Depth().start(np.float32([1, 2, 9])) == [2]
+    assert Normals().start(np.zeros((3, 3))) is None
+    edges = (generator.random(4000) < 0.1).astype(np.uint8)
+    logit = torch.tensor(Edge().start(edges)).requires_grad_()
+    weights = torch.where(torch.from_numpy(edges) > 0, 0.95, 0.05)
+    loss = F.binary_cross_entropy_with_logits(logit.expand(4000), torch.from_numpy(edges).float(), weights)
+    assert torch.autograd.grad(loss, logit)[0].abs() < 1e-4
+    assert np.isfinite(Edge().start(np.zeros(5)) + Edge(positive_weight=1.0).start(np.ones(5))).all()
 
 
 def test_normals_distribution_is_kappa_times_cosine_over_even_directions():

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import torch
@@ -7,11 +8,11 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from kdam_hf import KdamStudent
-from kdam_hf.errors import BackboneWeightsError, CheckpointError
+from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.tasks import NYUD_V2
 from kdam_hf.training import load_backbone_weights, load_model
-from kdam_hf.training.pretrained import read_backbone_config
+from kdam_hf.training.pretrained import find_backbone, read_backbone_config
 
 
 def classifier(kind, folder):
@@ -44,6 +45,56 @@ def test_weights_of_a_classification_checkpoint_arrive_in_the_backbone(kind, tmp
     shared = {k: source.get(k, source.get(f"{kind}.{k}")) for k in target if k in source or f"{kind}.{k}" in source}
     assert len(shared) > 0.8 * len(target)
     assert all(torch.equal(value, target[key]) for key, value in shared.items())
+
+
+FOREIGN = {
+    "segformer": {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1] * 4},
+    "poolformer": {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32]},
+    "swin": {"embed_dim": 16, "depths": [1] * 4, "num_heads": [1, 2, 2, 4], "window_size": 4},
+    "pvt_v2": {"depths": [1] * 4, "hidden_sizes": [16, 32, 40, 64]},
+    "dinov2": {"hidden_size": 48, "num_attention_heads": 2, "num_hidden_layers": 8},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_published_model_is_a_backbone_by_its_folder(kind, tmp_path):
+    """Also those that AutoBackbone does not offer; with the image statistics of its processor."""
+    torch.manual_seed(3)
+    published = AutoModelForImageClassification.from_config(AutoConfig.for_model(kind, **FOREIGN[kind]))
+    published.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3, "image_std": [0.2] * 3}))
+    backbone = find_backbone(str(tmp_path))
+    torch.manual_seed(0)
+    model = KdamStudent(make_config("student", backbone, NYUD_V2)).eval()
+    assert (model.config.image_mean, model.config.image_std) == ([0.1] * 3, [0.2] * 3)
+    load_backbone_weights(model, str(tmp_path))
+    source = {key.removeprefix(f"{kind}."): value for key, value in published.state_dict().items()}
+    target = {
+        key.removeprefix("model.").removeprefix(f"{kind}."): value
+        for key, value in model.encoder.backbone.state_dict().items()
+    }
+    shared = source.keys() & target.keys()
+    assert len(shared) > 0.8 * len(target)
+    assert all(torch.equal(source[key], target[key]) for key in shared)
+    model.save_pretrained(tmp_path / "student")
+    again, x = load_model(str(tmp_path / "student")).eval(), torch.randn(1, 3, 50, 70)
+    assert torch.equal(model(x).predictions["depth"], again(x).predictions["depth"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "words"),
+    [
+        ("swin-tinny", ["swin-tinny", "swin-tiny", "timm/"]),
+        ("timm/resnet18", ["timm", "pip install"]),
+        ("{folder}", ["gpt2", "no backbone"]),
+    ],
+)
+def test_a_preset_that_is_no_backbone_is_refused(preset, words, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    AutoConfig.for_model("gpt2").save_pretrained(tmp_path)
+    with pytest.raises((KdamValueError, BackboneWeightsError)) as caught:
+        find_backbone(preset.format(folder=tmp_path))
+    assert all(word in str(caught.value) for word in words)
 
 
 @pytest.mark.fault(28)

@@ -154,7 +154,9 @@ def test_every_loss_term_reaches_tensorboard(kit, monkeypatch):
     kit.distiller(report_to=["tensorboard"]).train()
     events = EventAccumulator(str(kit.root / "tb"))
     events.Reload()
-    assert {"train/loss_depth", "train/kd_inter_task", "train/kd_intra_task"} <= set(events.Tags()["scalars"])
+    assert {"train/loss_depth", "train/kd_inter_task_depth", "train/kd_intra_task_edge"} <= set(
+        events.Tags()["scalars"]
+    )
 
 
 def test_compiled_models_give_the_same_losses(kit):
@@ -184,3 +186,16 @@ def test_a_model_trained_in_either_memory_layout_saves_and_loads(kit, channels_l
     trainer.save_model()
     saved = load_file(kit.root / "run" / "model.safetensors")
     assert all(torch.equal(saved[k], v) for k, v in trainer.model.state_dict().items())
+
+
+def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_slower(kit):
+    trainer = kit.distiller(method="none", weight_decay=0.1, learning_rate=0.02, backbone_lr_factor=0.25)
+    groups = trainer.create_optimizer().param_groups
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(found) == sum(len(group["params"]) for group in groups) == len(list(trainer.model.parameters()))
+    backbone = {id(p) for p in trainer.model.encoder.backbone.parameters()}
+    for parameter in trainer.model.parameters():
+        rate = 0.02 * (0.25 if id(parameter) in backbone else 1)
+        assert found[id(parameter)] == (rate, 0.1 if parameter.ndim > 1 else 0.0)
+    with pytest.raises(KdamValueError):
+        kit.args(backbone_lr_factor=0.0)

@@ -1,0 +1,56 @@
+"""The balance of terms: what is measured is the gradient at the shared maps, and training goes on as it would."""
+
+import json
+
+import pytest
+import torch
+from command_kit import ROOMS, SMALL, run
+
+from kdam_hf.training.balance import BalanceProbe
+
+
+def test_a_ratio_is_that_of_gradients_at_the_shared_maps_and_the_loss_is_the_sum(kit):
+    model, images = kit.model(), torch.randn(2, 3, 32, 32)
+    probe = BalanceProbe(model.encoder, 2)
+    predictions = model(images).predictions
+    terms = {
+        "loss_depth": predictions["depth"].mean(),
+        "loss_edge": 2 * predictions["edge"].square().mean(),
+        "kd_inter_task_depth": 3 * predictions["depth"].mean(),
+        "kd_inter_task": 3 * predictions["depth"].mean(),
+    }
+    assert probe(terms) == sum(terms.values())
+    probe(terms)
+    (norms,) = probe.norms
+    maps = [x for x in probe._maps if x.requires_grad]
+    for name, term in terms.items():
+        gradients = torch.autograd.grad(term, maps, retain_graph=True)
+        assert norms[name] == pytest.approx(torch.cat([g.flatten() for g in gradients]).norm().item(), rel=1e-5)
+    ratios = probe.ratios()
+    assert ratios["kd_inter_task_depth"] == [pytest.approx(3, rel=1e-5)]
+    together = (norms["loss_depth"] ** 2 + norms["loss_edge"] ** 2) ** 0.5
+    assert ratios["kd_inter_task"] == [pytest.approx(3 * norms["loss_depth"] / together, rel=1e-5)]
+    assert "kd_inter_task_depth" in probe.report()
+
+
+def test_measuring_changes_no_weight(kit):
+    states = []
+    for probed in (False, True):
+        trainer = kit.distiller(name=f"run{probed}", max_steps=2)
+        if probed:
+            trainer.objective.weighting = BalanceProbe(trainer.model.encoder, 1)
+        trainer.train()
+        states.append(trainer.model.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_a_command_weighs_tasks_and_leaves_the_balance_in_a_file(teacher, tmp_path):
+    options = ["--teacher", teacher, *SMALL, *ROOMS, "--balance_steps", "2", "--output_dir", tmp_path / "student"]
+    printed = run("distill.py", *options, "--kd_weight", "depth=0", "edge=2").stdout
+    ratios = json.loads((tmp_path / "student" / "balance.json").read_text())
+    assert "kd_inter_task_depth" not in ratios
+    assert len(ratios["kd_intra_task_edge"]) == 2
+    assert all(value > 0 for values in ratios.values() for value in values)
+    assert "kd_intra_task_edge" in printed
+    for wrong in ("depth", "depth=x", "trees=1", "depth.loss_weight=1"):
+        assert run("distill.py", *options, "--kd_weight", wrong, check=False).returncode == 2
