@@ -341,8 +341,9 @@ class KdamPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def start_at(self, predictions: Mapping[str, Sequence[float]]) -> None:
         """Let untrained heads predict `predictions` (task name -> one value per channel) wherever they look."""
+        decoder: Any = self.decoder
         for name, values in predictions.items():
-            bias = self.decoder.heads[name][-1].bias
+            bias = decoder.heads[name][-1].bias
             bias.copy_(bias.new_tensor(values) - bias.new_tensor(AT_ZERO[self.activations[name]]))
 
     @classmethod
