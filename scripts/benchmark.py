@@ -32,6 +32,7 @@ SECTIONS = {
     "boundaries": "boundary matching beside the matcher behind published numbers",
     "checking": "checking a data set with one process and with several",
     "data": "reading and augmenting prepared data beside the usual chain of the field",
+    "heads": "a student of four tasks beside one of a single task",
     "inference": "models in several forms: parameters, GFLOPs, latency, error",
     "loss": "the dense objective beside upsampling and eager losses: time and peak memory",
     "step": "a training step with a teacher online, replayed and without, beside a plain one",
