@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+
 from benchmarks.harness import race, ratio, report, target
 from kdam_hf.configuration_kdam import HEAD_NAMES
 from kdam_hf.modeling_kdam import KdamStudent
