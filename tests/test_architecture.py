@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLAT = {
     "configuration_kdam",
     "modeling_kdam",
+    "efficientnet_lite_kdam",
     "image_processing_kdam",
     "photos_kdam",
     "readout_kdam",
@@ -29,7 +30,10 @@ ALLOWED = {
     "kdam_hf.jit": set(),
     "kdam_hf.configuration_kdam": set(),
     "kdam_hf.weights_kdam": set(),
-    "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.weights_kdam"},
+    "kdam_hf.efficientnet_lite_kdam": set(),
+    "kdam_hf.modeling_kdam": {
+        *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.efficientnet_lite_kdam"),
+    },
     "kdam_hf.image_processing_kdam": {
         *("kdam_hf.configuration_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
@@ -75,7 +79,7 @@ ALLOWED = {
         *("kdam_hf", "kdam_hf.hub", "kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.tasks"),
         *("kdam_hf.distillation", "kdam_hf.objective", "kdam_hf.presets", "dataset_loaders"),
         *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.modeling_kdam"),
-        *("kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam", "kdam_hf.efficientnet_lite_kdam"),
     },
     "kdam_hf": {
         *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
