@@ -102,6 +102,7 @@ PRESETS = {
         _dino("v3_vit", 384, 6, 12, 16),
         "facebook/dinov3-vits16-pretrain-lvd1689m",
     ),
+    "slim-resnet": Backbone(_resnet("basic", [24, 48, 96, 192], [1, 2, 2, 1]), None, (64, 64)),
     # for tests and demonstrations
     "tiny-swin": Backbone(_swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 4, drop_path=0.0), None, TINY),
     "tiny-swinv2": Backbone(_swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 8, "v2"), None, TINY),
