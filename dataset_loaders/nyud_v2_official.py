@@ -35,21 +35,7 @@ METRIC_DEPTH: dict[str, Any] = {"unit": "m", "max_depth": 20.0}
 
 
 class OfficialNyud(DenseDataset):
-    """One split of the official files.
-
-    Args:
-        name: of the dataset.
-        root: holds the three files.
-        split: `train` or `val` (the test set).
-        tasks: to read.
-        crop: `auto`, `none` or `top:bottom:left:right`.
-        intrinsics: `kinect` or `fx,fy,cx,cy`, pixels of the whole picture.
-        origin: in words.
-
-    Raises:
-        KdamValueError: unknown split, or a crop or intrinsics that do not parse.
-        DataIntegrityError: a file is missing, or does not hold what it should.
-    """
+    """One split of the official files below `root`; `crop` and `intrinsics` as `open_nyud_v2` describes them."""
 
     ids: Sequence[str] = ()
 
@@ -71,8 +57,7 @@ class OfficialNyud(DenseDataset):
         chosen = lines_sha256(map(str, [*self._frames, *self._mapping]))[:16]
         self._version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
         self._stamp = lines_sha256([self._version, file_facts(self._path)])[:16]
-        derived = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
-        self.notes = [f"{t.name}: derived {derived[t.name]}" for t in tasks if t.name in derived]
+        self.notes = [f"{t.name}: derived {_DERIVED[t.name]}" for t in tasks if t.name in _DERIVED]
 
     @property
     def version(self) -> str:
@@ -115,20 +100,17 @@ class OfficialNyud(DenseDataset):
     def _check_shapes(self) -> tuple[int, int, int]:
         """Number of frames, height and width."""
         with open_hdf5(self._path, KEYS) as file:
-            shapes = {key: file[key].shape for key in KEYS}
-            dtypes = {key: file[key].dtype for key in KEYS}
-        wrong = [f"{key} {dtypes[key]}" for key, kind in KINDS.items() if not dtypes[key].str[1:].startswith(kind)]
-        if wrong:
+            images, *others = (file[key] for key in KEYS)
+            found = ", ".join(f"{key} {file[key].dtype} {file[key].shape}" for key in KEYS)
+            kinds = [file[key].dtype.str[1:].startswith(kind) for key, kind in KINDS.items()]
+            shape = images.shape
+            alike = len(shape) == 4 and shape[1] == 3 and all(a.shape == (shape[0], *shape[2:]) for a in others)
+        if not alike or not all(kinds):
             raise DataIntegrityError(
-                f"{self._path}: holds {', '.join(wrong)}; expected images uint8, depths floats, labels and instances unsigned "
-                "integers."
+                f"{self._path}: holds {found}; expected images uint8 (N, 3, W, H), depths floats (N, W, H), labels and "
+                "instances unsigned integers (N, W, H)."
             )
-        images = shapes["images"]
-        if len(images) != 4 or images[1] != 3 or any(shapes[k] != (images[0], *images[2:]) for k in KEYS[1:]):
-            raise DataIntegrityError(
-                f"{self._path}: arrays have shapes {shapes}; expected images (N, 3, W, H) and the others (N, W, H)."
-            )
-        return images[0], images[3], images[2]
+        return shape[0], shape[3], shape[2]
 
     def _semseg(self, frame: int, where: str) -> NDArray[Any]:
         fine = self._read("labels", frame)
@@ -149,12 +131,12 @@ class OfficialNyud(DenseDataset):
         segments = labels * 256 + instances
         void = labels == 0
         if void.any() and not void.all():
-            nearest = distance_transform_edt(void, return_distances=False, return_indices=True)
-            segments = segments[tuple(nearest)]
+            segments = segments[tuple(distance_transform_edt(void, return_distances=False, return_indices=True))]
         return segment_borders(segments)
 
 
 _OPTIONS = {"depth": METRIC_DEPTH}
+_DERIVED = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
 _READ = {
     "semseg": OfficialNyud._semseg,
     "depth": OfficialNyud._depth,

@@ -168,7 +168,7 @@ def test_a_spoilt_file_is_named_and_is_one_problem_among_good_samples(copy, layo
         assert words.replace("SIZE", f"{height}x{width}").replace("SHORT", f"{height - 1}x{width}") in text
     report = inspect_split(open_dataset(name_of(layout), "val", root, strict=False), progress=False)
     assert report.problems == [text]
-    assert (report.length, sum(report.sizes.values())) == (3, 2)
+    assert (len(report.dataset), sum(report.sizes.values())) == (3, 2)
     assert report.as_json()["usable"] == 2
     assert report.statistics["semseg"].images == 2
     assert f"PROBLEM: {path}" in report.text()
