@@ -19,11 +19,11 @@ from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
 
 @register("hub")
 class HubDataset(DenseDataset):
-    """One split of a data set with the columns that `builders.features_of` describes.
+    """One split of a data set with the columns that `builders.features_of` describes; `val` also takes `validation`.
 
     Args:
         data_dir: id on the Hub, or a folder that `load_dataset` reads, such as one of Parquet files.
-        split: its name; `val` also takes `validation`.
+        split: its name.
         tasks: names of the tasks to read; all for None.
 
     Raises:
@@ -67,11 +67,6 @@ class HubDataset(DenseDataset):
         return tuple(str(sample_id) for sample_id in self._rows["id"])
 
     def __getitem__(self, index: int) -> Sample:
-        """Row `index`.
-
-        Raises:
-            DataIntegrityError: no image, one of another format or too large, or a label out of range; names the row.
-        """
         row = self._rows[index]
         where = f"{self.name} {self.split} row {index} ({row['id']})"
         image = read_image(_content(row["image"], where), where)
@@ -91,10 +86,9 @@ def _content(cell: Mapping[str, Any] | None, where: str) -> bytes:
     """The bytes of the picture in a cell."""
     if not cell or not cell["bytes"]:
         raise DataIntegrityError(
-            f"{where}: {cell}; expected the bytes of an image in the row. Write it with the builders."
+            f"{where}: {cell}; expected the bytes of an image in the row, as the builders write it."
         )
-    content: bytes = cell["bytes"]
-    return content
+    return bytes(cell["bytes"])
 
 
 def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:

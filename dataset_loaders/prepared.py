@@ -35,16 +35,16 @@ class PreparedDataset(DenseDataset):
 
     Args:
         path: the folder.
-        tasks: the tasks to read, with the class names they were prepared with, or their names; all for None.
+        tasks: names of the tasks to read; all for None.
 
     Raises:
         DataIntegrityError: the folder is missing, incomplete or of another version.
-        KdamValueError: a task that was not prepared, or was prepared with other classes.
+        KdamValueError: a task that was not prepared.
     """
 
     checked = True
 
-    def __init__(self, path: str | Path, tasks: Sequence[Task] | Sequence[str] | None = None) -> None:
+    def __init__(self, path: str | Path, tasks: Sequence[str] | None = None) -> None:
         self.path = Path(path)
         header, self._entries = read_index(self.path)
         facts = header["facts"]
@@ -52,14 +52,7 @@ class PreparedDataset(DenseDataset):
         self.options, self.notes = facts["options"], tuple(header["notes"])
         self.origin = f"{self.name}: prepared in {path}"
         prepared = [_make_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
-        names = [task if isinstance(task, str) else task.name for task in tasks or ()]
-        self.tasks = select_tasks(prepared, names or None)
-        for task in (task for task in tasks or () if isinstance(task, Task)):
-            if facts["tasks"][task.name] != _facts_of(task):
-                raise KdamValueError(
-                    f"{path}: asked for {task.name} as {_facts_of(task)}, prepared was {facts['tasks'][task.name]}. "
-                    f"{AGAIN}, or choose another folder."
-                )
+        self.tasks = select_tasks(prepared, tasks)
         self._map: NDArray[np.uint8] | None = None
 
     @cached_property
@@ -68,7 +61,6 @@ class PreparedDataset(DenseDataset):
         return tuple(entry["id"] for entry in self._entries)
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample, without decoding an image file."""
         entry = self._entries[index]
         size, start = entry["size"], entry["offset"]
         labels = {}
@@ -92,43 +84,26 @@ class PreparedDataset(DenseDataset):
         return self.__dict__ | {"_map": None}
 
 
-def _facts_of(task: Task) -> dict[str, Any]:
-    """What must agree between a task that is asked for and one that was prepared."""
-    return {"kind": task.kind, "class_names": list(task.class_names)}
-
-
 def _make_task(name: str, class_names: Sequence[str], dataset: str) -> Task:
     named = "class_names" in task_class(name).label_kind.file_options
     return make_task(name, class_names if named else (), dataset)
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What was prepared, and the entries of its samples in order.
-
-    Raises:
-        DataIntegrityError: missing, incomplete, or written by another version.
-    """
+    """What was prepared, and the entries of its samples in order; DataIntegrityError if incomplete or of another version."""
     try:
         header, *entries = map(json.loads, (path / INDEX_FILE).read_text("utf-8").splitlines())
         expected = header["facts"]["format"], header["facts"]["length"], max(e["offset"] + e["bytes"] for e in entries)
         found = FORMAT, len(entries), (path / DATA_FILE).stat().st_size
-        entries.sort(key=lambda entry: entry["index"])
+        if found != expected:
+            raise ValueError(f"format, samples and bytes are {found}, expected by its index {expected}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataIntegrityError(f"{path}: no complete prepared data of this version ({error}). {AGAIN}.") from error
-    if found != expected:
-        raise DataIntegrityError(
-            f"{path}: format, samples and bytes are {found}, expected by its index {expected}. {AGAIN}."
-        )
-    return header, entries
+    return header, sorted(entries, key=lambda entry: entry["index"])
 
 
 def find_prepared(folder: Path, name: str, split: str) -> Path | None:
-    """The prepared split below a folder; None if there is none.
-
-    Args:
-        folder: to look in.
-        name: by which the dataset is opened.
-        split: its name.
+    """The prepared split below a folder that is opened by `name`; None if nothing is prepared there.
 
     Raises:
         DataIntegrityError: it cannot be read.
@@ -179,7 +154,7 @@ def prepare(
         "split": dataset.split,
         "registered": dataset.registered,
         "length": len(dataset),
-        "tasks": {task.name: _facts_of(task) for task in dataset.tasks},
+        "tasks": {task.name: {"kind": task.kind, "class_names": list(task.class_names)} for task in dataset.tasks},
         "options": dict(dataset.options),
         "version": None if dataset.stamp(0) else dataset.version,
     }
@@ -187,7 +162,8 @@ def prepare(
     with FileLock(target.parent / f".{target.name}.lock"):
         if not _holds(target, dataset, facts):
             _write(dataset, target, {"facts": facts, "notes": list(dataset.notes)}, num_proc, progress, report)
-    prepared = PreparedDataset(target, dataset.tasks)
+    prepared = PreparedDataset(target)
+    prepared.tasks = tuple(dataset.tasks)  # with their settings
     if not report.sizes:
         for sample in prepared.reports():
             report.add(sample)

@@ -87,10 +87,6 @@ class DenseDataset(ABC):
 class SubsetDataset(DenseDataset):
     """The samples of `dataset` with the given ids, in the order of `ids`; all else is that of `dataset`.
 
-    Args:
-        dataset: the whole split.
-        ids: of samples in it, each once.
-
     Raises:
         KdamValueError: no id, an id that is not in the split, or twice.
     """
@@ -102,9 +98,8 @@ class SubsetDataset(DenseDataset):
         unknown = [sample_id for sample_id in ids if sample_id not in index_of]
         if unknown or not ids or len(set(ids)) != len(ids):
             raise KdamValueError(
-                f"{dataset.name} {dataset.split}: {len(unknown)} of {len(ids)} ids are not in the split"
-                + (f", first {', '.join(unknown[:5])}" if unknown else "")
-                + f"; expected some of its {len(index_of)}, such as {dataset.ids[0]}, each once."
+                f"{dataset.name} {dataset.split}: {len(unknown)} of {len(ids)} ids are not in the split, first "
+                f"{', '.join(unknown[:5])}; expected some of its {len(index_of)}, such as {dataset.ids[0]}, each once."
             )
         self.name, self.split, self.tasks, self.ids = dataset.name, dataset.split, dataset.tasks, tuple(ids)
         self.registered, self.options, self.checked = dataset.registered, dataset.options, dataset.checked
@@ -113,7 +108,6 @@ class SubsetDataset(DenseDataset):
         self._indices = [index_of[sample_id] for sample_id in ids]
 
     def __getitem__(self, index: int) -> Sample:
-        """A sample of the whole split."""
         return self._dataset[self._indices[index]]
 
     @property

@@ -93,11 +93,10 @@ def test_the_number_of_processes_changes_no_byte(tmp_path):
 
 def test_tasks_can_be_some_of_those_prepared_and_no_others(tmp_path):
     write(tmp_path / "p")
-    assert set(PreparedDataset(tmp_path / "p", TASKS[1:2])[1]["labels"]) == {"depth"}
+    assert set(PreparedDataset(tmp_path / "p", ["depth"])[1]["labels"]) == {"depth"}
     assert [task.name for task in PreparedDataset(tmp_path / "p", ["edge", "depth"]).tasks] == ["depth", "edge"]
-    for wrong in (make_task("saliency"), make_task("semseg", ["x", "b", "c"])):
-        with pytest.raises(KdamValueError, match=wrong.name):
-            PreparedDataset(tmp_path / "p", (wrong,))
+    with pytest.raises(KdamValueError, match="saliency"):
+        PreparedDataset(tmp_path / "p", ["saliency"])
 
 
 def _edge_sum(data, index):
@@ -139,7 +138,7 @@ def test_what_the_checksums_of_an_interrupted_call_confirm_is_kept(tmp_path, fil
         write(tmp_path / "p", Random(stop_at=3))
     assert not (tmp_path / "p").exists()
     with pytest.raises(DataIntegrityError):
-        PreparedDataset(tmp_path / "p", TASKS)
+        PreparedDataset(tmp_path / "p")
     path = tmp_path / ".p.building" / file
     path.write_bytes(spoil(path.read_bytes()))
     rest = Random()
