@@ -87,7 +87,7 @@ def test_parts_by_hand(tmp_path):
 
 
 def test_the_24_part_names_are_dealt_to_six_classes():
-    expected = dict(hair=1, nose=1, neck=2, ruarm=3, llarm=4, lhand=4, ruleg=5, llleg=6, lfoot=6)
+    expected = {"hair": 1, "nose": 1, "neck": 2, "ruarm": 3, "llarm": 4, "lhand": 4, "ruleg": 5, "llleg": 6, "lfoot": 6}
     assert len(PART_OF) == 24
     assert (expected | trees.PARTS).items() <= PART_OF.items()
 
