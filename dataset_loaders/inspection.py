@@ -15,16 +15,7 @@ from kdam_hf.tasks import LabelStatistics, Task
 
 @dataclass(frozen=True)
 class SampleReport:
-    """One sample after a look at it.
-
-    Args:
-        index: in the split.
-        id: of the sample.
-        size: "HEIGHTxWIDTH" in pixels.
-        statistics: per labelled task.
-        payload: what was made of the sample, if anything.
-        problem: what is wrong with it; the other fields are empty then.
-    """
+    """One sample after a look at it: "HEIGHTxWIDTH", facts of each labelled task and what was made of it, or its problem."""
 
     index: int
     id: str
@@ -111,15 +102,9 @@ def iter_reports(
     progress: bool = True,
     verb: str = "checking",
 ) -> Iterator[SampleReport]:
-    """Read and check samples, in order; a bad one comes back as a report with its problem.
+    """Read and check samples in the order of `indices`; a bad one comes back as a report with its problem.
 
-    Args:
-        dataset: raw samples.
-        indices: which, and in which order.
-        make: called on each good sample in the process that read it; its result is the payload.
-        num_proc: processes that read.
-        progress: show a bar.
-        verb: what the bar says is done.
+    `make` is called on each good sample in the process that read it; its result is the payload.
 
     Raises:
         KdamError: a process that reads was killed.

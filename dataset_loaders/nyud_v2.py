@@ -87,61 +87,39 @@ def _mat_ids(path: Path) -> NDArray[Any]:
     return class_ids(read_mat_map(path, "segmentation"), str(path))
 
 
-class _Form(NamedTuple):
-    """How the labels of one task are stored: the end of its files, what opens them, and what is known of the arrays."""
-
-    suffix: str
-    options: Mapping[str, Any] = {}
-    load: Callable[[Path], NDArray[Any]] = read_array
-
-
-_VOID_FIRST = {"ignore_index": 0, "first_id": 1}
-_FOLDERS = {"semseg": "segmentation"}
-_TREES: dict[str, tuple[str, dict[str, _Form]]] = {
-    "astmt": (
-        ".jpg",
-        {
-            "semseg": _Form(".mat", _VOID_FIRST, _mat_ids),
-            "depth": _Form(".mat", METRIC_DEPTH, partial(read_mat_map, key="depth")),
-            "normals": _Form(".jpg", load=read_image),
-            "edge": _Form(".png", {"edge_value": 255}),
-        },
-    ),
-    "mtl_pytorch": (
-        ".jpg",
-        {
-            "semseg": _Form(".png", _VOID_FIRST),
-            "depth": _Form(".npy", METRIC_DEPTH),
-            "normals": _Form(".npy"),
-            "edge": _Form(".npy", {"edge_value": 1}),
-        },
-    ),
-    "atrc": (
-        ".png",
-        {
-            "semseg": _Form(".png", _VOID_FIRST),
-            "depth": _Form(".npy", METRIC_DEPTH),
-            "normals": _Form(".png"),
-            "edge": _Form(".png", {"edge_value": 255}),
-        },
-    ),
+# Ends of the files of the photos and of each task; what opens some of them, and what is known of their arrays.
+_TREES = {
+    "astmt": {"photo": ".jpg", "semseg": ".mat", "depth": ".mat", "normals": ".jpg", "edge": ".png"},
+    "mtl_pytorch": {"photo": ".jpg", "semseg": ".png", "depth": ".npy", "normals": ".npy", "edge": ".npy"},
+    "atrc": {"photo": ".png", "semseg": ".png", "depth": ".npy", "normals": ".png", "edge": ".png"},
 }
+_LOAD: dict[tuple[str, str], Callable[[Path], NDArray[Any]]] = {
+    ("semseg", ".mat"): _mat_ids,
+    ("depth", ".mat"): partial(read_mat_map, key="depth"),
+    ("normals", ".jpg"): read_image,
+}
+_VOID_FIRST = {"ignore_index": 0, "first_id": 1}
+_OPTIONS: dict[tuple[str, str], Mapping[str, Any]] = {
+    **{("semseg", suffix): _VOID_FIRST for suffix in (".mat", ".png")},
+    **{("depth", suffix): METRIC_DEPTH for suffix in (".mat", ".npy")},
+    ("edge", ".png"): {"edge_value": 255},
+    ("edge", ".npy"): {"edge_value": 1},
+}
+_FOLDERS = {"semseg": "segmentation"}
 
 
 def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: bool, origin: str) -> FileDataset:
-    photo_suffix, forms = _TREES[key]
+    suffixes = _TREES[key]
     ids = read_ids(root / "gt_sets" / f"{check_id(split)}.txt")
     listed = {sample_id for path in (root / "gt_sets").glob("*.txt") for sample_id in read_ids(path)}
     labels = {}
     for task in tasks:
-        form = forms[task.name]
-        folder = list_folder(root / _FOLDERS.get(task.name, task.name), form.suffix, f"the {task.name} labels")
-        labels[task] = LabelFiles(folder, form.load, form.options)
-    photos = list_folder(root / "images", photo_suffix, "the photos")
-    notes = count_notes(SPLITS, split, len(ids))
-    return FileDataset(
-        NAME, split, ids, photos, labels, strict, listed=listed, origin=origin, notes=notes, settings=key
-    )
+        form = task.name, suffixes[task.name]
+        folder = list_folder(root / _FOLDERS.get(task.name, task.name), suffixes[task.name], f"the {task.name} labels")
+        labels[task] = LabelFiles(folder, _LOAD.get(form, read_array), _OPTIONS.get(form, {}))
+    photos = list_folder(root / "images", suffixes["photo"], "the photos")
+    facts: dict[str, Any] = {"listed": listed, "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
+    return FileDataset(NAME, split, ids, photos, labels, strict, settings=key, **facts)
 
 
 # ---- 13 classes: MTAN's arrays, and the same as Parquet ---------------------------------------------------------------

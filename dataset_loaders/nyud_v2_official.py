@@ -74,7 +74,7 @@ class OfficialNyud(DenseDataset):
         top, bottom, left, right = self._crop
         labels = {}
         for task in self.tasks:
-            array = _READ[task.name](self, frame, where)[top:bottom, left:right]
+            array = _READ[task.name](self, frame)[top:bottom, left:right]
             labels[task.name] = task.label.from_file(array, _OPTIONS.get(task.name, {}), where)
         image = self._read("images", frame)[top:bottom, left:right]
         return {"id": self.ids[index], "image": np.ascontiguousarray(image), "labels": labels}
@@ -112,19 +112,19 @@ class OfficialNyud(DenseDataset):
             )
         return shape[0], shape[3], shape[2]
 
-    def _semseg(self, frame: int, where: str) -> NDArray[Any]:
+    def _semseg(self, frame: int) -> NDArray[Any]:
         fine = self._read("labels", frame)
         if fine.max(initial=0) > FINE_CLASSES:
-            raise DataIntegrityError(f"{where}: label {fine.max()}; expected 0..{FINE_CLASSES}.")
+            raise DataIntegrityError(f"{self._path} frame {frame + 1}: label {fine.max()}; expected 0..{FINE_CLASSES}.")
         return self._mapping[fine]
 
-    def _depth(self, frame: int, where: str) -> NDArray[Any]:
+    def _depth(self, frame: int) -> NDArray[Any]:
         return self._read("depths", frame)
 
-    def _normals(self, frame: int, where: str) -> NDArray[Any]:
+    def _normals(self, frame: int) -> NDArray[Any]:
         return normals_from_depth(self._read("depths", frame).astype(np.float32), self._camera)
 
-    def _edge(self, frame: int, where: str) -> NDArray[Any]:
+    def _edge(self, frame: int) -> NDArray[Any]:
         from scipy.ndimage import distance_transform_edt  # takes a third of a second to import
 
         labels, instances = (self._read(key, frame).astype(np.int64) for key in ("labels", "instances"))
@@ -151,10 +151,8 @@ def parse_crop(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     Raises:
         KdamValueError: not of that form, or outside the picture.
     """
-    if text == "none" or (text == "auto" and size != NATIVE):
-        return (0, size[0], 0, size[1])
-    if text == "auto":
-        return FIELD_CROP
+    if text in ("auto", "none"):
+        return FIELD_CROP if text == "auto" and size == NATIVE else (0, size[0], 0, size[1])
     parts = text.split(":")
     if len(parts) == 4 and all(part.isdigit() for part in parts):
         top, bottom, left, right = (int(part) for part in parts)
@@ -175,10 +173,10 @@ def parse_intrinsics(text: str, size: tuple[int, int]) -> Intrinsics:
         return KINECT_COLOR.scaled(size[0] / NATIVE[0], size[1] / NATIVE[1])
     try:
         fx, fy, cx, cy = (float(part) for part in text.split(","))
+        if not np.isfinite((fx, fy, cx, cy)).all() or min(fx, fy) <= 0:
+            raise ValueError("a number is not finite, or a focal length not positive")
     except ValueError as error:
-        raise KdamValueError(f"intrinsics {text!r}; expected kinect or fx,fy,cx,cy in pixels.") from error
-    if not np.isfinite((fx, fy, cx, cy)).all() or min(fx, fy) <= 0:
-        raise KdamValueError(f"intrinsics {text!r}: expected finite numbers, positive focal lengths first, in pixels.")
+        raise KdamValueError(f"intrinsics {text!r}; expected kinect or fx,fy,cx,cy in pixels ({error}).") from error
     return Intrinsics(fx, fy, cx, cy)
 
 

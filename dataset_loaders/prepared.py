@@ -8,7 +8,7 @@ gets its name when every sample is in it; after a kill the next call keeps what 
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -70,10 +70,6 @@ class PreparedDataset(DenseDataset):
                 stored = self._view(start + entry["labels"][task.name], (*size, *kind.shape_suffix), kind.stored_dtype)
                 labels[task.name] = kind.decode(stored)
         return {"id": entry["id"], "image": self._view(start, (*size, 3), np.dtype(np.uint8)), "labels": labels}
-
-    def reports(self) -> Iterator[SampleReport]:
-        """What was found in each sample when it was prepared."""
-        return map(_report, self._entries)
 
     def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         if self._map is None:  # opened by the process that reads
@@ -165,8 +161,8 @@ def prepare(
     prepared = PreparedDataset(target)
     prepared.tasks = tuple(dataset.tasks)  # with their settings
     if not report.sizes:
-        for sample in prepared.reports():
-            report.add(sample)
+        for entry in prepared._entries:
+            report.add(_report(entry))
     return prepared
 
 
