@@ -6,7 +6,6 @@ import pickle
 import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,19 +141,6 @@ def test_a_killed_call_is_continued(tmp_path):
     rest = Random()
     write(tmp_path / "p", rest)
     assert rest.read == [3, 4]
-
-
-def test_a_kill_before_the_last_step_costs_nothing(tmp_path, monkeypatch):
-    def dies(self, target):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", dies)
-        with pytest.raises(KeyboardInterrupt):
-            write(tmp_path / "p")
-    rest = Random()
-    assert len(write(tmp_path / "p", rest)) == 5
-    assert rest.read == []
 
 
 def test_two_writers_of_one_folder_read_every_sample_once(tmp_path):
