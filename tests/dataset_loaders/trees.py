@@ -254,8 +254,12 @@ def _write_pascal_scene(root: Path, index: int, scene: Scene, edges: bool) -> Sc
         _save(root / f"semseg/pascal-context/{name}.png", voc)
     people = [(n, ids % 9 == k) for n, k in PARTS.items()] if index % 3 != 2 else []
     things = [("person", 15, people), ("cat", 8, [("head", ids == 1)]), *([("person", 15, [])] if index % 2 else [])]
-    scipy.io.savemat(_new(root, "human_parts", f"{name}.mat"), {"anno": annotation(ids.shape, things)})
-    scipy.io.savemat(_new(root, "pascal-context", "trainval", f"{name}.mat"), {"LabelMap": label_map})
+    scipy.io.savemat(
+        _new(root, "human_parts", f"{name}.mat"), {"anno": annotation(ids.shape, things)}, do_compression=True
+    )
+    scipy.io.savemat(
+        _new(root, "pascal-context", "trainval", f"{name}.mat"), {"LabelMap": label_map}, do_compression=True
+    )
     codes = _save(root / f"normals_distill/{name}.png", _encode_normals(scene.labels["normals"]))
     _save(root / f"sal_distill/{name}.png", soft)
     edge = scene.labels["edge"] if edges else thin(scipy.ndimage.laplace(label_map.astype(float), mode="mirror") != 0)
