@@ -6,7 +6,6 @@ Everything that can be known without opening a file is known when the dataset is
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -168,25 +167,17 @@ class FileDataset(DenseDataset):
 
     def stamp(self, index: int) -> str:
         """Changes with a sample's id, the settings, and the names, sizes and times of its files: with any edit of them."""
-        return lines_sha256(self._facts(index, timed=True))[:16]
-
-    @cached_property
-    def version(self) -> str:
-        """Changes with the ids, the settings, and the names and sizes of the files: the same for a copy of them."""
-        return lines_sha256("\n".join(self._facts(index, timed=False)) for index in range(len(self)))[:16]
-
-    def _facts(self, index: int, timed: bool) -> list[str]:
         sample_id = self.ids[index]
-        files = (f"{folder.path.name}/{file_facts(folder.files.get(sample_id), timed)}" for folder in self.folders)
-        return [self._settings, sample_id, *files]
+        files = (f"{folder.path.name}/{file_facts(folder.files.get(sample_id))}" for folder in self.folders)
+        return lines_sha256([self._settings, sample_id, *files])[:16]
 
 
-def file_facts(path: Path | None, timed: bool = True) -> str:
-    """Name, size and, if `timed`, time of the last change: labels that are made again often keep their size."""
+def file_facts(path: Path | None) -> str:
+    """Name, size and time of the last change: labels that are made again often keep their size."""
     if path is None:
         return "None:-1"
     try:
         found = path.stat()
     except OSError:  # to be reported when it is read
         return f"{path.name}:-1"
-    return f"{path.name}:{found.st_size}" + (f":{found.st_mtime_ns}" if timed else "")
+    return f"{path.name}:{found.st_size}:{found.st_mtime_ns}"

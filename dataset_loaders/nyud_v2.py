@@ -210,11 +210,6 @@ class CoarseParquet(DenseDataset):
         self.ids = tuple(map(str, range(len(self._rows))))
         self.notes = count_notes(SPLITS, split, len(self.ids))
 
-    @property
-    def version(self) -> str:
-        """Changes with the sizes of the files."""
-        return "-".join(str(path.stat().st_size) for path in self._files)
-
     def stamp(self, index: int) -> str:
         """Changes with the names, sizes and times of the files."""
         return lines_sha256(map(file_facts, self._files))[:16]

@@ -55,17 +55,12 @@ class OfficialNyud(DenseDataset):
         self.ids = tuple(f"{frame + 1:04d}" for frame in self._frames)
         self._mapping = _read_mapping(root / CLASSES)
         chosen = lines_sha256(map(str, [*self._frames, *self._mapping]))[:16]
-        self._version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
-        self._stamp = lines_sha256([self._version, file_facts(self._path)])[:16]
+        version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
+        self._stamp = lines_sha256([version, file_facts(self._path)])[:16]
         self.notes = [f"{t.name}: derived {_DERIVED[t.name]}" for t in tasks if t.name in _DERIVED]
 
-    @property
-    def version(self) -> str:
-        """Changes with the size of the large file, the chosen frames, classes, crop and camera."""
-        return self._version
-
     def stamp(self, index: int) -> str:
-        """Changes with the version and the time of the large file."""
+        """Changes with the size and time of the large file, the chosen frames, classes, crop and camera."""
         return self._stamp
 
     def __getitem__(self, index: int) -> Sample:

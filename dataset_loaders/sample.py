@@ -63,7 +63,7 @@ class DenseDataset(ABC):
 
     @property
     def version(self) -> str | None:
-        """Changes with what the samples depend on, but is the same for a copy of the files; None if that is not known."""
+        """Changes with what the samples depend on, where they have no stamps; None if that is not known."""
         return None
 
     @property
