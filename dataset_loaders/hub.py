@@ -12,9 +12,9 @@ import numpy as np
 
 from dataset_loaders.reading import check_id, read_array, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.sample import DenseDataset, Sample
+from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
+from kdam_hf.tasks import TASK_NAMES, Task, select_tasks
 
 
 @register("hub")
@@ -99,10 +99,5 @@ def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:
             f"{source}: columns {', '.join(features)}; expected id, image and some of {', '.join(TASK_NAMES)}, as the builders "
             "of dataset_loaders write them."
         )
-    tasks = []
-    for name in TASK_NAMES:
-        if name in features:
-            column = features.get(classes_column(name))
-            named = "class_names" in task_class(name).label_kind.file_options
-            tasks.append(make_task(name, column.feature.names if named and column is not None else ()))
-    return tasks
+    classes = {name: features.get(classes_column(name)) for name in TASK_NAMES if name in features}
+    return [stored_task(name, () if column is None else column.feature.names) for name, column in classes.items()]

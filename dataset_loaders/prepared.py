@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from dataset_loaders.inspection import SampleReport, SplitReport, iter_reports
 from dataset_loaders.reading import check_id
-from dataset_loaders.sample import DenseDataset, Sample
+from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import differences, sync
-from kdam_hf.tasks import LabelStatistics, Task, make_task, select_tasks, task_class
+from kdam_hf.tasks import LabelStatistics, select_tasks
 
 FORMAT = 4
 DATA_FILE, INDEX_FILE = "samples.bin", "index.jsonl"
@@ -51,7 +51,7 @@ class PreparedDataset(DenseDataset):
         self.name, self.split, self.registered = facts["name"], facts["split"], facts["registered"]
         self.options, self.notes = facts["options"], tuple(header["notes"])
         self.origin = f"{self.name}: prepared in {path}"
-        prepared = [_make_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
+        prepared = [stored_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
         self.tasks = select_tasks(prepared, tasks)
         self._map: NDArray[np.uint8] | None = None
 
@@ -78,11 +78,6 @@ class PreparedDataset(DenseDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_map": None}
-
-
-def _make_task(name: str, class_names: Sequence[str], dataset: str) -> Task:
-    named = "class_names" in task_class(name).label_kind.file_options
-    return make_task(name, class_names if named else (), dataset)
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dataset_loaders.reading import check_id
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import lines_sha256
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import Task, make_task, task_class
 
 
 class Sample(TypedDict):
@@ -126,6 +126,12 @@ class SubsetDataset(DenseDataset):
     def unlisted(self) -> list[str]:
         """Of the whole split."""
         return self._dataset.unlisted()
+
+
+def stored_task(name: str, class_names: Sequence[str], dataset: str | None = None) -> Task:
+    """The task called `name`, with these classes where it has classes of its own."""
+    named = "class_names" in task_class(name).label_kind.file_options
+    return make_task(name, class_names if named else (), dataset)
 
 
 def check_sample(sample: Sample, tasks: Sequence[Task]) -> Sample:
