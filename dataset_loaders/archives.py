@@ -5,7 +5,6 @@ to a folder beside the target that is renamed when it is complete.
 """
 
 import gzip
-import io
 import json
 import re
 import shutil
@@ -16,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -67,9 +66,9 @@ def extract(
         The folder that holds the data: `into`, or the only folder at its top when there is nothing beside it.
 
     Raises:
-        DataIntegrityError: the archive is missing, damaged, too large, or has a member that could harm; names it.
-            Or its bytes are others than those of `sha256`.
-        KdamValueError: no archive by its name, `into` holds something else, or the disk is too small.
+        DataIntegrityError: the archive is missing, damaged, too large, has a member that could harm, or other bytes than
+            those of `sha256`.
+        KdamValueError: no archive by its name, `into` holds something else, or the disk is full.
     """
     source, target = Path(path), Path(into).absolute()
     if not is_archive(source):
@@ -89,12 +88,8 @@ def extract(
         if not _holds(target, stamp):
             limit = min(max_bytes, max(RATIO_FLOOR, MAX_RATIO * facts.st_size))
             with _reading(source):
-                needed = _check(source, limit, max_members)
-            if needed > (free := shutil.disk_usage(target.parent).free):
-                raise KdamValueError(
-                    f"{target}: needs {needed} bytes, {free} are free on this disk. Choose another disk."
-                )
-            _write(source, target, stamp, progress)
+                _check(source, limit, max_members)
+                _write(source, target, stamp, progress)
     entries = [entry for entry in target.iterdir() if entry.name != _STAMP]
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
 
@@ -118,37 +113,20 @@ def _holds(target: Path, stamp: dict[str, object]) -> bool:
 # ---- reading ------------------------------------------------------------------------------------------------------------
 
 
-class _Forward(io.RawIOBase):
-    """The unpacked bytes of a tar: read forward only, in no larger pieces than a chunk."""
+class _Header(tarfile.TarInfo):
+    """Refuses what tarfile would take for the end of the archive, go back for, or read into memory."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._position, self._last = stream, 0, b""
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        if position < self._position:  # a negative size leads back, and tarfile would go round in a circle
-            raise tarfile.ReadError(f"a header leads back to byte {position}")
-        while self._position < position and self.read(min(_CHUNK, position - self._position)):
-            pass
-        return self._position
-
-    def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= _CHUNK:  # content is read in smaller pieces: this is a header
-            raise tarfile.ReadError(f"a header of {count} bytes, expected at most {_CHUNK}")
-        self._last = self._stream.read(count)
-        self._position += len(self._last)
-        return self._last
-
-    def expect_end(self) -> None:
-        """tarfile takes a header it cannot read for the end; this is one only if the block is zero, and all after it."""
-        complete = len(self._last) == tarfile.BLOCKSIZE
-        while complete and self._last:
-            complete = not self._last.strip(b"\0")
-            self.read(_CHUNK)
-        if not complete:
-            raise tarfile.ReadError(f"no end mark at byte {self._position} of what it unpacks to")
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no end mark, but {error}") from error
+        if header.size < 0 or (header.type not in tarfile.REGULAR_TYPES and header.size > _CHUNK):
+            raise tarfile.ReadError(f"a header of {header.size} bytes, expected at most {_CHUNK}")
+        return header
 
 
 @contextmanager
@@ -179,19 +157,18 @@ def _members(path: Path, folder: Path | None = None) -> Iterator[tuple[str, str,
                     archive.extract(member, folder)
         return
     with path.open("rb") as packed:
-        stream = _Forward(packed if path.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=packed))  # type: ignore[arg-type]
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+        stream = packed if path.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=packed)
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
             while (entry := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all
                 kind = "folder" if entry.isdir() else "file" if entry.isreg() and not entry.issparse() else None
-                yield (
-                    entry.name,
-                    kind or f"a link, device or sparse file ({entry.type!r} {entry.linkname!r:.120})",
-                    entry.size,
-                )
+                strange = f"a link, device or sparse file ({entry.type!r} {entry.linkname!r:.120})"
+                yield entry.name, kind or strange, entry.size
                 if folder and not _is_junk(entry.name):
                     tar.extract(entry, folder, filter="data")
-        stream.expect_end()
+        while rest := stream.read(_CHUNK):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("data behind the end mark")
 
 
 def _zip_kind(member: zipfile.ZipInfo) -> str:
@@ -211,20 +188,16 @@ def _is_junk(name: str) -> bool:
 # ---- checking and writing -----------------------------------------------------------------------------------------------
 
 
-def _check(path: Path, limit: int, max_members: int) -> int:
-    """Bytes on the disk that an archive needs which may be unpacked as a whole.
-
-    Raises:
-        DataIntegrityError: names the first member that must not be unpacked.
-    """
+def _check(path: Path, limit: int, max_members: int) -> None:
+    """Raise DataIntegrityError that names the first member that must not be unpacked."""
     places = {_STAMP: (_STAMP, False)}  # as compared -> as named, and whether it is a folder
     count = total = files = 0
     for name, kind, size in _members(path):
         problem = _problem(name, kind, size) or _clash(name, kind, places)
         if problem:
             raise DataIntegrityError(
-                f"{path}: member {name!r:.120} {problem}; expected files and folders only, each under a relative path of its "
-                "own. Nothing was written. Get the archive from its publisher, or pack the folder again without it."
+                f"{path}: member {name!r:.120} {problem}; expected files and folders, each under a relative path of its own. "
+                "Nothing was written. Get the archive from its publisher, or pack the folder again without it."
             )
         count, total = count + 1, total + size
         files += kind == "file" and not _is_junk(name)
@@ -235,7 +208,6 @@ def _check(path: Path, limit: int, max_members: int) -> int:
             )
     if not files:
         raise DataIntegrityError(f"{path}: holds no file; expected a data set.")
-    return total + 4096 * count
 
 
 def _problem(name: str, kind: str, size: int) -> str | None:
@@ -271,9 +243,8 @@ def _write(path: Path, target: Path, stamp: dict[str, Any], progress: bool) -> N
     shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed; a live one holds the lock
     try:
         building.mkdir()
-        with _reading(path):
-            for _ in tqdm(_members(path, building), f"unpacking {path.name}", unit="file", disable=not progress):
-                pass
+        for _ in tqdm(_members(path, building), f"unpacking {path.name}", unit="file", disable=not progress):
+            pass
         (building / _STAMP).write_text(json.dumps(stamp), "utf-8")
         if target.exists():
             target.rmdir()  # empty

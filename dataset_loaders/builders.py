@@ -5,9 +5,8 @@
     builder.download_and_prepare(num_proc=4)
     builder.as_dataset().push_to_hub("org/nyud-v2-mt")      # others: load_dataset("org/nyud-v2-mt")
 
-Builder classes used directly are what loading scripts were before `datasets` 4 stopped running scripts. One row is one
-image; a label is the PNG that its kind's `to_file` gives, or the bytes of its stored form where it is no picture. A task
-that is unlabelled for an image is None.
+One row is one image; a label is the PNG that its kind's `to_file` gives, or the bytes of its stored form where it is no
+picture. A task that is unlabelled for an image is None.
 """
 
 import io
@@ -80,16 +79,12 @@ class DenseBuilder(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(features=features_of(self._open(SPLITS[0]).tasks))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        indices = {split: list(range(len(self._open(split)))) for split in SPLITS}
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "indices": indices[split]})
-            for split in SPLITS
-        ]
+        shares = {split: {"split": split, "indices": list(range(len(self._open(split))))} for split in SPLITS}
+        return [datasets.SplitGenerator(name=split, gen_kwargs=share) for split, share in shares.items()]
 
     def _generate_examples(self, split: str, indices: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         dataset = self._open(split)
-        for index in indices:
-            yield str(index), row_of(dataset, index)
+        yield from ((str(index), row_of(dataset, index)) for index in indices)
 
 
 class NyudV2(DenseBuilder):
@@ -139,9 +134,10 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
         kind, label, where = task.label, sample["labels"].get(task.name), f"sample {sample['id']!r}: {task.name}"
         if label is None:
             row[task.name] = None
+        elif _is_picture(task):
+            row[task.name] = _png(kind.to_file(label, where))
         else:
-            picture = _is_picture(task)
-            row[task.name] = _png(kind.to_file(label, where)) if picture else kind.encode(label, where).tobytes()
+            row[task.name] = kind.encode(label, where).tobytes()
         if task.class_names:
             counts = () if label is None else kind.statistics(label).counts
             row[classes_column(task.name)] = [k for k, count in enumerate(counts) if count]

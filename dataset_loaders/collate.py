@@ -3,7 +3,7 @@
 Padding is no label: it gets the task's own invalid value and `pixel_mask` is False there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,7 @@ from kdam_hf.tasks import Task
 
 
 class Collator:
-    """Stack samples, as made by `TrainTransform` or `EvalTransform`, into one batch.
-
-    Args:
-        tasks: the tasks of the labels.
-    """
+    """Stack samples, as made by `TrainTransform` or `EvalTransform` for `tasks`, into one batch."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._invalid = [(task.name, task.label.invalid) for task in tasks]
@@ -37,28 +33,26 @@ class Collator:
         for sample in samples:
             if not sample["pixel_values"].sum().isfinite():
                 raise DataIntegrityError(
-                    f"sample {sample['id']!r} (index {sample['index']}): pixel_values holds NaN or infinity; expected finite "
-                    "numbers. Check this image and the transform."
+                    f"sample {sample['id']!r} (index {sample['index']}): pixel_values holds NaN or infinity; check this image "
+                    "and the transform."
                 )
         sizes = [sample["pixel_values"].shape[-2:] for sample in samples]
         height, width = (max(side) for side in zip(*sizes, strict=True))
 
-        def stack(tensors: list[Tensor], value: float) -> Tensor:
-            return torch.stack([_pad(tensor, height, width, value=value) for tensor in tensors])
+        def stack(tensors: Iterable[Tensor], **how: Any) -> Tensor:
+            padding = ((t, (0, width - t.shape[-1], 0, height - t.shape[-2])) for t in tensors)
+            return torch.stack([F.pad(tensor, sides, **how) if any(sides) else tensor for tensor, sides in padding])
 
         batch = {
-            "pixel_values": torch.stack([_pad(x["pixel_values"], height, width, mode="replicate") for x in samples]),
-            "pixel_mask": stack([sample["pixel_mask"] for sample in samples], False),
-            "labels": {name: stack([s["labels"][name] for s in samples], invalid) for name, invalid in self._invalid},
+            "pixel_values": stack((sample["pixel_values"] for sample in samples), mode="replicate"),
+            "pixel_mask": stack((sample["pixel_mask"] for sample in samples), value=False),
+            "labels": {
+                name: stack((sample["labels"][name] for sample in samples), value=invalid)
+                for name, invalid in self._invalid
+            },
             "index": torch.tensor([sample["index"] for sample in samples]),
         }
         if "teacher" in samples[0]:
             names = samples[0]["teacher"]
             batch["teacher"] = {name: torch.stack([sample["teacher"][name] for sample in samples]) for name in names}
         return batch
-
-
-def _pad(tensor: Tensor, height: int, width: int, **how: Any) -> Tensor:
-    """(..., h, w) -> (..., height, width), the content at the top left."""
-    h, w = tensor.shape[-2:]
-    return tensor if (h, w) == (height, width) else F.pad(tensor, (0, width - w, 0, height - h), **how)

@@ -4,9 +4,8 @@ Everything that can be known without opening a file is known when the dataset is
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +17,30 @@ from kdam_hf.errors import DataIntegrityError
 from kdam_hf.io import lines_sha256
 from kdam_hf.tasks import Task
 
-Read = Callable[[Path], NDArray[Any]]
-
 
 @dataclass(frozen=True)
 class Folder:
-    """The files of one folder that carry an id of the dataset.
-
-    Args:
-        path: the folder.
-        suffix: end of the file names, with its dot, or several that are all accepted.
-        files: id -> file.
-    """
+    """The files of the folder `path` that end in one of the suffixes, by id."""
 
     path: Path
-    suffix: tuple[str, ...]
+    suffixes: tuple[str, ...]
     files: Mapping[str, Path]
 
     def __getitem__(self, sample_id: str) -> Path:
-        """The file of an id.
-
-        Raises:
-            DataIntegrityError: there is none.
-        """
-        if sample_id not in self.files:
-            raise DataIntegrityError(
-                f"{self.path}: no file for id {sample_id!r}; expected {sample_id}{' or '.join(self.suffix)}. "
-                "Add it, or remove the id from the split."
-            )
+        """The file of an id; DataIntegrityError when there is none."""
+        if lacking := self.lacks([sample_id]):
+            raise DataIntegrityError(lacking)
         return self.files[sample_id]
 
-    def lacks(self, ids: Sequence[str], split: str) -> str | None:
+    def lacks(self, ids: Sequence[str]) -> str | None:
         """In words, the ids without a file; None when every id has one."""
         without = [sample_id for sample_id in ids if sample_id not in self.files]
         if not without:
             return None
+        more = f" and {len(without) - 1} others of {len(ids)}" if len(without) > 1 else ""
         return (
-            f"{self.path}: no file for {len(without)} of {len(ids)} ids of split {split!r}, first {without[0]!r}; "
-            f"expected {without[0]}{' or '.join(self.suffix)}. Add it, or remove the id from the split."
+            f"{self.path}: no file for id {without[0]!r}{more}; expected {without[0]}{' or '.join(self.suffixes)}. "
+            "Add it, or remove the id from the split."
         )
 
 
@@ -82,36 +67,19 @@ def list_folder(path: Path, suffix: str | tuple[str, ...], holds: str) -> Folder
 
 
 @dataclass(frozen=True)
-class ReadLabel:
-    """Reads label files of one task.
-
-    Args:
-        task: whose label kind turns the stored array into a raw label.
-        load: opens a file.
-        options: what the layout knows of the files, as in the task's entry of dataset.json.
-    """
-
-    task: Task
-    load: Read = read_array
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, path: Path) -> NDArray[Any]:
-        """The raw label in a file."""
-        return self.task.label.from_file(self.load(path), self.options, str(path))
-
-
-@dataclass(frozen=True)
 class LabelFiles:
     """The label files of one task.
 
     Args:
         folder: one file per id.
-        read: gives the raw label in a file, or None if it says nothing of this task: the image is unlabelled.
-        beside: folders of further files of the same id that `read` opens.
+        load: opens a file; None if it says nothing of this task: the image is unlabelled.
+        options: what is known of the arrays, as in the task's entry of dataset.json.
+        beside: folders of further files of the same id that `load` opens.
     """
 
     folder: Folder
-    read: Callable[[Path], NDArray[Any] | None]
+    load: Callable[[Path], NDArray[Any] | None] = read_array
+    options: Mapping[str, Any] = field(default_factory=dict)
     beside: tuple[Folder, ...] = ()
 
 
@@ -123,7 +91,7 @@ class FileDataset(DenseDataset):
         split: of the ids.
         ids: in order.
         images: one file per id.
-        labels: per task its files and how they are read.
+        labels: per task its files.
         strict: refuse ids without files and files without ids.
         read_photo: opens an image file.
         partial: whether a label file may be missing (the task is then unlabelled for that image).
@@ -145,20 +113,20 @@ class FileDataset(DenseDataset):
         ids: Sequence[str],
         images: Folder,
         labels: Mapping[Task, LabelFiles],
-        strict: bool = True,
-        read_photo: Read = read_image,
+        strict: bool,
+        *,
+        read_photo: Callable[[Path], NDArray[Any]] = read_image,
         partial: bool = False,
         listed: Collection[str] | None = None,
-        origin: str = "",
+        origin: str,
         notes: Sequence[str] = (),
-        settings: str = "",
+        settings: str,
     ) -> None:
         self.name, self.split, self.ids, self.tasks = name, split, tuple(ids), tuple(labels)
         self.origin, self.notes = origin, tuple(notes)
-        self._images, self._labels = images, {task.name: files for task, files in labels.items()}
+        self._images, self._labels = images, labels
         self._read_photo, self._partial, self._listed, self._settings = read_photo, partial, listed, settings
-        required = [images] if partial else self.folders
-        missing = (folder.lacks(self.ids, split) for folder in required)
+        missing = (folder.lacks(self.ids) for folder in ([images] if partial else self.folders))
         for problem in (*filter(None, missing), *self.unlisted()) if strict else ():
             raise DataIntegrityError(problem)
 
@@ -166,14 +134,14 @@ class FileDataset(DenseDataset):
         sample_id = self.ids[index]
         image = self._read_photo(self._images[sample_id])
         labels = {}
-        for name, files in self._labels.items():
+        for task, files in self._labels.items():
             if self._partial and sample_id not in files.folder.files:
                 continue
             path = files.folder[sample_id]
-            label = files.read(path)
-            if label is not None:
-                check_sizes(image, label, f"{path}: label")
-                labels[name] = label
+            array = files.load(path)
+            if array is not None:
+                labels[task.name] = task.label.from_file(array, files.options, str(path))
+                check_sizes(image, labels[task.name], f"{path}: label")
         return {"id": sample_id, "image": image, "labels": labels}
 
     def photo(self, index: int) -> Path:
@@ -183,8 +151,7 @@ class FileDataset(DenseDataset):
     @property
     def folders(self) -> list[Folder]:
         """The images' folder, those of the labels, and those that are opened beside them."""
-        of_labels = [folder for files in self._labels.values() for folder in (files.folder, *files.beside)]
-        return [self._images, *of_labels]
+        return [self._images, *(f for files in self._labels.values() for f in (files.folder, *files.beside))]
 
     def unlisted(self) -> list[str]:
         """Files that no split lists: one sentence per folder."""
@@ -200,25 +167,17 @@ class FileDataset(DenseDataset):
 
     def stamp(self, index: int) -> str:
         """Changes with a sample's id, the settings, and the names, sizes and times of its files: with any edit of them."""
-        return lines_sha256(self._facts(index, timed=True))[:16]
-
-    @cached_property
-    def version(self) -> str:
-        """Changes with the ids, the settings, and the names and sizes of the files: the same for a copy of them."""
-        return lines_sha256("\n".join(self._facts(index, timed=False)) for index in range(len(self)))[:16]
-
-    def _facts(self, index: int, timed: bool) -> Iterator[str]:
         sample_id = self.ids[index]
-        yield from (self._settings, sample_id)
-        for folder in self.folders:
-            yield f"{folder.path.name}/{file_facts(folder.files.get(sample_id), timed)}"
+        files = (f"{folder.path.name}/{file_facts(folder.files.get(sample_id))}" for folder in self.folders)
+        return lines_sha256([self._settings, sample_id, *files])[:16]
 
 
-def file_facts(path: Path | None, timed: bool = True) -> str:
-    """Name, size and, if `timed`, time of the last change: labels that are made again often keep their size."""
+def file_facts(path: Path | None) -> str:
+    """Name, size and time of the last change: labels that are made again often keep their size."""
+    if path is None:
+        return "None:-1"
     try:
-        found = None if path is None else path.stat()
+        found = path.stat()
     except OSError:  # to be reported when it is read
-        found = None
-    name, size = None if path is None else path.name, -1 if found is None else found.st_size
-    return f"{name}:{size}" + (f":{found.st_mtime_ns}" if timed and found is not None else "")
+        return f"{path.name}:-1"
+    return f"{path.name}:{found.st_size}:{found.st_mtime_ns}"

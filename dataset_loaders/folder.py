@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_loaders.files import FileDataset, Folder, LabelFiles, ReadLabel, list_folder
+from dataset_loaders.files import FileDataset, Folder, LabelFiles, list_folder
 from dataset_loaders.reading import check_id, read_ids, read_text
 from dataset_loaders.registry import register
 from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
@@ -38,19 +38,16 @@ class FolderDataset(FileDataset):
         root = Path(data_dir)
         if not root.is_dir():
             raise KdamValueError(f"data_dir {str(data_dir)!r}: no such folder; expected one that holds {DESCRIPTION}.")
-        if not (root / DESCRIPTION).exists() and (root.resolve().parent / DESCRIPTION).exists():
-            raise KdamValueError(f"data_dir {str(data_dir)!r}: {DESCRIPTION} lies in the folder above; give that one.")
         text = read_text(root / DESCRIPTION, "it names the dataset and its tasks")
         name, all_tasks, options = _parse(text, root / DESCRIPTION)
         ids = read_ids(root / f"{check_id(split)}.txt")
         images = list_folder(root / "images", (".jpg", ".jpeg", ".png"), "the photos of the dataset")
-        if strict and (lacking := images.lacks(ids, split)):
-            raise DataIntegrityError(lacking)
         labels = {
-            task: LabelFiles(_labels(root / task.name, ids, split), ReadLabel(task, options=options[task.name]))
+            task: LabelFiles(_labels(root / task.name, ids, split), options=options[task.name])
             for task in select_tasks(all_tasks, tasks)
         }
-        coverage = (_coverage(task, files.folder, ids) for task, files in labels.items())
+        labelled = ((task, len(files.folder.files.keys() & set(ids))) for task, files in labels.items())
+        coverage = [f"{task.name}: {count} of {len(ids)} images labelled" for task, count in labelled]
         origin = "\n  ".join([f"own data in {root}", *coverage])
         super().__init__(name, split, ids, images, labels, strict, partial=True, origin=origin, settings=text)
 
@@ -63,14 +60,6 @@ def _labels(folder: Path, ids: Sequence[str], split: str) -> Folder:
             "Add them, or leave the task out."
         )
     return found
-
-
-def _coverage(task: Task, files: Folder, ids: Sequence[str]) -> str:
-    """How many images have a label, and a hint where files have other names than the images."""
-    labelled = sum(sample_id in files.files for sample_id in ids)
-    text = f"{task.name}: {labelled} of {len(ids)} images labelled"
-    strangers = len(files.files.keys() - set(ids)) if labelled < len(ids) else 0
-    return text + (f" ({strangers} label files are of none of them: other splits, or other names)" if strangers else "")
 
 
 def _parse(text: str, path: Path) -> tuple[str, list[Task], dict[str, Mapping[str, Any]]]:

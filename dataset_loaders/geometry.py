@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole camera, in pixels.
-
-    Args:
-        fx: focal length along a row.
-        fy: focal length along a column.
-        cx: column of the principal point.
-        cy: row of the principal point.
-    """
+    """A pinhole camera, in pixels: focal lengths along a row and a column, column and row of the principal point."""
 
     fx: float
     fy: float
@@ -27,12 +20,8 @@ class Intrinsics:
 
     def scaled(self, vertical: float, horizontal: float) -> "Intrinsics":
         """The camera of a picture enlarged by these factors."""
-        return Intrinsics(
-            self.fx * horizontal,
-            self.fy * vertical,
-            (self.cx + 0.5) * horizontal - 0.5,
-            (self.cy + 0.5) * vertical - 0.5,
-        )
+        cx, cy = (self.cx + 0.5) * horizontal - 0.5, (self.cy + 0.5) * vertical - 0.5
+        return Intrinsics(self.fx * horizontal, self.fy * vertical, cx, cy)
 
 
 # The colour camera of NYU Depth v2 (camera_params.m of its toolbox), counted from 0.
@@ -67,12 +56,9 @@ def normals_from_depth(
             z = padded[radius + dv : radius + dv + height, radius + du : radius + du + width]
             near = (z > 0) & (np.abs(z - depth) <= tolerance * depth)
             w = np.where(near, 1 / np.where(near, z, 1), 0)
-            for k, factor in enumerate((1, du, dv, du * du, du * dv, dv * dv)):
+            for k, factor in enumerate((1, du, dv, du * du, du * dv, dv * dv, 1, du, dv)):
                 if factor:
-                    sums[k] += factor * near
-            for k, factor in enumerate((1, du, dv), start=6):
-                if factor:
-                    sums[k] += factor * w
+                    sums[k] += factor * (near if k < 6 else w)
     n, su, sv, suu, suv, svv, sw, suw, svw = sums
     n = np.maximum(n, 1)
     # centred second moments and the slopes a, b of the fit
@@ -99,8 +85,6 @@ def segment_borders(segments: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 def laplacian_borders(segments: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Where the four-neighbour Laplacian of the ids is not zero, the picture mirrored at its rim; (H, W) bool."""
-    ids = (
-        np.pad(segments.astype(np.int64), 1, mode="reflect") if min(segments.shape) > 1 else np.pad(segments, 1, "edge")
-    )
+    ids = np.pad(segments.astype(np.int64), 1, "reflect" if min(segments.shape) > 1 else "edge")
     around = ids[:-2, 1:-1] + ids[2:, 1:-1] + ids[1:-1, :-2] + ids[1:-1, 2:]
     return around != 4 * ids[1:-1, 1:-1]

@@ -12,18 +12,18 @@ import numpy as np
 
 from dataset_loaders.reading import check_id, read_array, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.sample import DenseDataset, Sample
+from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
+from kdam_hf.tasks import TASK_NAMES, Task, select_tasks
 
 
 @register("hub")
 class HubDataset(DenseDataset):
-    """One split of a data set with the columns that `builders.features_of` describes.
+    """One split of a data set with the columns that `builders.features_of` describes; `val` also takes `validation`.
 
     Args:
         data_dir: id on the Hub, or a folder that `load_dataset` reads, such as one of Parquet files.
-        split: its name; `val` also takes `validation`.
+        split: its name.
         tasks: names of the tasks to read; all for None.
 
     Raises:
@@ -67,11 +67,6 @@ class HubDataset(DenseDataset):
         return tuple(str(sample_id) for sample_id in self._rows["id"])
 
     def __getitem__(self, index: int) -> Sample:
-        """Row `index`.
-
-        Raises:
-            DataIntegrityError: no image, one of another format or too large, or a label out of range; names the row.
-        """
         row = self._rows[index]
         where = f"{self.name} {self.split} row {index} ({row['id']})"
         image = read_image(_content(row["image"], where), where)
@@ -91,10 +86,9 @@ def _content(cell: Mapping[str, Any] | None, where: str) -> bytes:
     """The bytes of the picture in a cell."""
     if not cell or not cell["bytes"]:
         raise DataIntegrityError(
-            f"{where}: {cell}; expected the bytes of an image in the row. Write it with the builders."
+            f"{where}: {cell}; expected the bytes of an image in the row, as the builders write it."
         )
-    content: bytes = cell["bytes"]
-    return content
+    return bytes(cell["bytes"])
 
 
 def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:
@@ -105,10 +99,5 @@ def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:
             f"{source}: columns {', '.join(features)}; expected id, image and some of {', '.join(TASK_NAMES)}, as the builders "
             "of dataset_loaders write them."
         )
-    tasks = []
-    for name in TASK_NAMES:
-        if name in features:
-            column = features.get(classes_column(name))
-            named = "class_names" in task_class(name).label_kind.file_options
-            tasks.append(make_task(name, column.feature.names if named and column is not None else ()))
-    return tasks
+    classes = {name: features.get(classes_column(name)) for name in TASK_NAMES if name in features}
+    return [stored_task(name, () if column is None else column.feature.names) for name, column in classes.items()]

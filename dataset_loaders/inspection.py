@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from textwrap import wrap
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -16,16 +15,7 @@ from kdam_hf.tasks import LabelStatistics, Task
 
 @dataclass(frozen=True)
 class SampleReport:
-    """One sample after a look at it.
-
-    Args:
-        index: in the split.
-        id: of the sample.
-        size: "HEIGHTxWIDTH" in pixels.
-        statistics: per labelled task.
-        payload: what was made of the sample, if anything.
-        problem: what is wrong with it; the other fields are empty then.
-    """
+    """One sample after a look at it: "HEIGHTxWIDTH", facts of each labelled task and what was made of it, or its problem."""
 
     index: int
     id: str
@@ -37,37 +27,17 @@ class SampleReport:
 
 @dataclass
 class SplitReport:
-    """What a split holds.
+    """What a split holds: images by size, facts of each task, and problems in one sentence each."""
 
-    Args:
-        name: of the dataset.
-        split: its name.
-        length: samples it lists.
-        tasks: in canonical order.
-        origin: where the files are and what was recognised.
-        notes: what a user should know of the labels.
-        problems: one sentence each, with file, expected and found.
-        sizes: images by size.
-        statistics: per task.
-    """
-
-    name: str
-    split: str
-    length: int
-    tasks: Sequence[Task]
-    origin: str = ""
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    dataset: DenseDataset
+    problems: list[str]
+    statistics: dict[str, LabelStatistics]
     sizes: Counter[str] = field(default_factory=Counter)
-    statistics: dict[str, LabelStatistics] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: DenseDataset) -> "SplitReport":
         """An empty report; files that belong to no sample are problems from the start."""
-        facts = dataset.name, dataset.split, len(dataset), dataset.tasks, dataset.origin
-        report = cls(*facts, list(dataset.notes), dataset.unlisted())
-        report.statistics = {task.name: LabelStatistics() for task in dataset.tasks}
-        return report
+        return cls(dataset, dataset.unlisted(), {task.name: LabelStatistics() for task in dataset.tasks})
 
     def add(self, sample: SampleReport) -> None:
         """Count one sample in."""
@@ -80,32 +50,29 @@ class SplitReport:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for report.json."""
+        classes = {task.name: {"class_names": list(task.class_names)} for task in self.dataset.tasks}
         return {
-            "dataset": self.name,
-            "split": self.split,
-            "origin": self.origin,
-            "images": self.length,
+            "dataset": self.dataset.name,
+            "split": self.dataset.split,
+            "origin": self.dataset.origin,
+            "images": len(self.dataset),
             "usable": self.sizes.total(),
             "sizes": dict(self.sizes.most_common()),
-            "tasks": {
-                task.name: self.statistics[task.name].as_json() | {"class_names": list(task.class_names)}
-                for task in self.tasks
-            },
-            "notes": self.notes,
+            "tasks": {name: self.statistics[name].as_json() | named for name, named in classes.items()},
+            "notes": list(self.dataset.notes),
             "problems": self.problems,
         }
 
     def text(self, most: int = 20) -> str:
         """For a person; at most `most` problems are spelled out."""
-        usable = self.sizes.total()
-        lines = [f"{self.name} {self.split}: {usable} of {self.length} images usable"]
-        lines += [f"  {self.origin}"] if self.origin else []
-        sizes = self.sizes.most_common()
+        data, usable, sizes = self.dataset, self.sizes.total(), self.sizes.most_common()
+        lines = [f"{data.name} {data.split}: {usable} of {len(data)} images usable"]
+        lines += [f"  {data.origin}"] if data.origin else []
         listed = ", ".join(f"{size} ({count})" for size, count in sizes[:4])
         lines.append(f"  height x width: {listed}" + (f" and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""))
-        for task in self.tasks:
+        for task in data.tasks:
             lines += _task_lines(task, self.statistics[task.name], usable)
-        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  note: {note}" for note in data.notes]
         lines += [f"  PROBLEM: {problem}" for problem in self.problems[:most]]
         if len(self.problems) > most:
             lines.append(f"  ... and {len(self.problems) - most} more problems")
@@ -122,18 +89,9 @@ def _task_lines(task: Task, facts: LabelStatistics, images: int) -> list[str]:
         return [head + extent.rstrip()]
     names = task.class_names or [str(k) for k in range(len(facts.counts))]
     counted = list(zip(names, facts.counts, strict=True))
-    shares = [f"{name} {100 * count / facts.valid:.2g} %" for name, count in counted if count]
-    absent = [name for name, count in counted if not count]
-    lines = _wrapped("", shares) + (_wrapped("never: ", absent) if absent else [])
-    return [head, *lines]
-
-
-def _wrapped(first: str, words: Sequence[str]) -> list[str]:
-    """Lines that break between words, not inside."""
-    indent = " " * 6
-    whole = ", ".join(word.replace(" ", "\xa0") for word in words)
-    lines = wrap(first + whole, 116, initial_indent=indent, subsequent_indent=indent)
-    return [line.replace("\xa0", " ") for line in lines]
+    shares = ", ".join(f"{name} {100 * count / facts.valid:.2g} %" for name, count in counted if count)
+    absent = ", ".join(name for name, count in counted if not count)
+    return [head, f"      {shares}", *([f"      never: {absent}"] if absent else [])]
 
 
 def iter_reports(
@@ -144,15 +102,9 @@ def iter_reports(
     progress: bool = True,
     verb: str = "checking",
 ) -> Iterator[SampleReport]:
-    """Read and check samples, in order; a bad one comes back as a report with its problem.
+    """Read and check samples in the order of `indices`; a bad one comes back as a report with its problem.
 
-    Args:
-        dataset: raw samples.
-        indices: which, and in which order.
-        make: called on each good sample in the process that read it; its result is the payload.
-        num_proc: processes that read.
-        progress: show a bar.
-        verb: what the bar says is done.
+    `make` is called on each good sample in the process that read it; its result is the payload.
 
     Raises:
         KdamError: a process that reads was killed.

@@ -9,12 +9,9 @@ from kdam_hf.errors import DataIntegrityError, KdamValueError
 
 @dataclass(frozen=True)
 class Layout:
-    """A tree that users have on disk.
+    """A tree that users have on disk: its name for `--layout`, where such trees come from, and what lies in it.
 
-    Args:
-        key: its name for `--layout`.
-        title: where such trees come from.
-        signs: patterns below the root that must all match something; `a|b` matches if either does.
+    Each of the signs, patterns below the root, must match something; `a|b` matches if either does.
     """
 
     key: str
@@ -23,7 +20,7 @@ class Layout:
 
     def absent(self, root: Path) -> list[str]:
         """The signs that match nothing."""
-        return [sign for sign in self.signs if not any(_matches(root, pattern) for pattern in sign.split("|"))]
+        return [sign for sign in self.signs if not any(any(root.glob(pattern)) for pattern in sign.split("|"))]
 
     def __str__(self) -> str:
         return f"{self.key} ({self.title}): {', '.join(self.signs)}"
@@ -36,7 +33,7 @@ def recognise(data_dir: str | Path, layouts: Sequence[Layout], key: str | None, 
         data_dir: what the user gave.
         layouts: those that the loader knows.
         key: the layout the user asked for; None to recognise it.
-        dataset: name for messages.
+        dataset: its name.
 
     Raises:
         KdamValueError: no such folder, or an unknown key.
@@ -70,10 +67,6 @@ def count_notes(published: dict[str, int], split: str, found: int) -> list[str]:
     """A note when a split is not as long as the published one."""
     expected = published.get(split)
     return [f"{found} images; the published split {split!r} has {expected}"] if expected not in (None, found) else []
-
-
-def _matches(root: Path, pattern: str) -> bool:
-    return next(root.glob(pattern), None) is not None
 
 
 def _listing(root: Path, most: int = 12) -> str:

@@ -9,6 +9,7 @@ what that process runs, so it imports nothing of the project.
 import contextlib
 import io
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -58,20 +59,15 @@ class Parser:
 
     def close(self) -> None:
         """End the process."""
-        self.process.kill()
-        self.process.wait()
-        self._connection.close()
+        with self.process, self._connection:
+            self.process.kill()
 
 
 _parser: Parser | None = None
 
 
 def parse(content: bytes, key: str) -> NDArray[Any] | list[str]:
-    """The variable `key` of a `.mat` of version 5, as SciPy shapes it, or the names that are there instead.
-
-    Args:
-        content: of the file.
-        key: name of the variable; of numbers, text, structs or cells.
+    """The variable `key` of the content of a `.mat` of version 5, as SciPy shapes it, or the names that are there instead.
 
     Raises:
         ValueError: the parser raised something, died, or was not ready in time; says what.
@@ -110,15 +106,8 @@ def _serve(connection: Connection) -> None:
         connection.send(found)
 
 
-def _limit_memory() -> None:
-    with contextlib.suppress(ImportError):  # only on Unix
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 if __name__ == "__main__":
-    _limit_memory()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(EOFError):  # whom it works for has ended
         _serve(Connection(int(sys.argv[1])))

@@ -23,13 +23,11 @@ def read_mat(path: Path, key: str) -> NDArray[Any]:
     """The variable `key` of a version 5 `.mat`, as SciPy shapes it: numbers at least 2-D, structs as records.
 
     Raises:
-        DataIntegrityError: missing, truncated, of version 7.3, without the key (names those that are there), or such that its
-            parser dies, hangs or asks for more memory than a map takes.
+        DataIntegrityError: missing, truncated, of version 7.3, without the key, or its parser dies, hangs or asks for too
+            much memory.
     """
     if h5py.is_hdf5(path):
-        raise DataIntegrityError(
-            f"{path}: MATLAB version 7.3 (HDF5); expected version 5. Save it with `save -v7` in MATLAB."
-        )
+        raise DataIntegrityError(f"{path}: MATLAB version 7.3 (HDF5); expected version 5: save it with `save -v7`.")
     with reading(path, "MATLAB file of version 5"):
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -42,11 +40,7 @@ def read_mat(path: Path, key: str) -> NDArray[Any]:
 
 
 def read_mat_map(path: Path, key: str) -> NDArray[Any]:
-    """As `read_mat`, for a map of numbers (H, W).
-
-    Raises:
-        DataIntegrityError: as `read_mat`, and for anything but a 2-D array of numbers.
-    """
+    """As `read_mat`, for a map of numbers (H, W); anything else is a DataIntegrityError."""
     array = read_mat(path, key)
     if array.dtype.kind not in "biuf" or array.ndim != 2:
         raise DataIntegrityError(f"{path}: {key!r} is {array.dtype} {array.shape}; expected numbers (H, W).")
@@ -54,7 +48,7 @@ def read_mat_map(path: Path, key: str) -> NDArray[Any]:
 
 
 def open_hdf5(path: Path, keys: Sequence[str]) -> h5py.File:
-    """A version 7.3 `.mat`, open for reading; h5py shows its axes in reverse order.
+    """A version 7.3 `.mat` with these arrays, open for reading; h5py shows its axes in reverse order.
 
     Raises:
         DataIntegrityError: missing, truncated, of version 5, or without one of the keys.
@@ -70,11 +64,7 @@ def open_hdf5(path: Path, keys: Sequence[str]) -> h5py.File:
 
 
 def class_ids(array: NDArray[Any], where: str) -> NDArray[Any]:
-    """Class ids that MATLAB or NumPy stored as floats, as integers; integers as they are.
-
-    Raises:
-        DataIntegrityError: fractions, NaN or infinity, as a resized or averaged map holds them.
-    """
+    """Class ids that MATLAB or NumPy stored as floats, as integers; DataIntegrityError for fractions and NaN."""
     if array.dtype.kind != "f":
         return array
     if not np.isfinite(array).all() or (array != np.rint(array)).any():

@@ -5,15 +5,14 @@ form: semseg ids 0..39 (13 classes in `mtan` and `parquet`), depth in metres, un
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.files import FileDataset, LabelFiles, Read, ReadLabel, file_facts, list_folder
+from dataset_loaders.files import FileDataset, LabelFiles, file_facts, list_folder
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat_map
 from dataset_loaders.nyud_v2_official import METRIC_DEPTH, OfficialNyud
@@ -84,90 +83,54 @@ def open_nyud_v2(
 # ---- trees with lists of ids ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How the labels of one task are stored: the end of its files, and what opens them."""
-
-    suffix: str
-    load: Read = read_array
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
 def _mat_ids(path: Path) -> NDArray[Any]:
     return class_ids(read_mat_map(path, "segmentation"), str(path))
 
 
-_VOID_FIRST = {"ignore_index": 0, "first_id": 1}
-_MASK = {"edge_value": 255}
-_FOLDERS = {"semseg": "segmentation"}
-_TREES: dict[str, tuple[str, dict[str, _Form]]] = {
-    "astmt": (
-        ".jpg",
-        {
-            "semseg": _Form(".mat", _mat_ids, _VOID_FIRST),
-            "depth": _Form(".mat", partial(read_mat_map, key="depth"), METRIC_DEPTH),
-            "normals": _Form(".jpg", read_image),
-            "edge": _Form(".png", options=_MASK),
-        },
-    ),
-    "mtl_pytorch": (
-        ".jpg",
-        {
-            "semseg": _Form(".png", options=_VOID_FIRST),
-            "depth": _Form(".npy", options=METRIC_DEPTH),
-            "normals": _Form(".npy"),
-            "edge": _Form(".npy", options={"edge_value": 1}),
-        },
-    ),
-    "atrc": (
-        ".png",
-        {
-            "semseg": _Form(".png", options=_VOID_FIRST),
-            "depth": _Form(".npy", options=METRIC_DEPTH),
-            "normals": _Form(".png"),
-            "edge": _Form(".png", options=_MASK),
-        },
-    ),
+# Ends of the files of the photos and of each task; what opens some of them, and what is known of their arrays.
+_TREES = {
+    "astmt": {"photo": ".jpg", "semseg": ".mat", "depth": ".mat", "normals": ".jpg", "edge": ".png"},
+    "mtl_pytorch": {"photo": ".jpg", "semseg": ".png", "depth": ".npy", "normals": ".npy", "edge": ".npy"},
+    "atrc": {"photo": ".png", "semseg": ".png", "depth": ".npy", "normals": ".png", "edge": ".png"},
 }
+_LOAD: dict[tuple[str, str], Callable[[Path], NDArray[Any]]] = {
+    ("semseg", ".mat"): _mat_ids,
+    ("depth", ".mat"): partial(read_mat_map, key="depth"),
+    ("normals", ".jpg"): read_image,
+}
+_VOID_FIRST = {"ignore_index": 0, "first_id": 1}
+_OPTIONS: dict[tuple[str, str], Mapping[str, Any]] = {
+    **{("semseg", suffix): _VOID_FIRST for suffix in (".mat", ".png")},
+    **{("depth", suffix): METRIC_DEPTH for suffix in (".mat", ".npy")},
+    ("edge", ".png"): {"edge_value": 255},
+    ("edge", ".npy"): {"edge_value": 1},
+}
+_FOLDERS = {"semseg": "segmentation"}
 
 
 def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: bool, origin: str) -> FileDataset:
-    photo_suffix, forms = _TREES[key]
+    suffixes = _TREES[key]
     ids = read_ids(root / "gt_sets" / f"{check_id(split)}.txt")
     listed = {sample_id for path in (root / "gt_sets").glob("*.txt") for sample_id in read_ids(path)}
     labels = {}
     for task in tasks:
-        form = forms[task.name]
-        folder = list_folder(root / _FOLDERS.get(task.name, task.name), form.suffix, f"the {task.name} labels")
-        labels[task] = LabelFiles(folder, ReadLabel(task, form.load, form.options))
-    photos = list_folder(root / "images", photo_suffix, "the photos")
-    notes = count_notes(SPLITS, split, len(ids))
-    facts: dict[str, Any] = {"listed": listed, "origin": origin, "notes": notes, "settings": key}
-    return FileDataset(NAME, split, ids, photos, labels, strict, **facts)
+        form = task.name, suffixes[task.name]
+        folder = list_folder(root / _FOLDERS.get(task.name, task.name), suffixes[task.name], f"the {task.name} labels")
+        labels[task] = LabelFiles(folder, _LOAD.get(form, read_array), _OPTIONS.get(form, {}))
+    photos = list_folder(root / "images", suffixes["photo"], "the photos")
+    facts: dict[str, Any] = {"listed": listed, "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
+    return FileDataset(NAME, split, ids, photos, labels, strict, settings=key, **facts)
 
 
 # ---- 13 classes: MTAN's arrays, and the same as Parquet ---------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Coarse:
-    """A task of the 13-class data: its folder in `mtan`, its column in `parquet`, and the form of its arrays."""
-
-    folder: str
-    column: str
-    convert: Callable[[NDArray[Any], str], NDArray[Any]] = lambda array, where: array
-    options: Mapping[str, Any] = field(default_factory=dict)
+def _as_it_is(array: NDArray[Any], where: str) -> NDArray[Any]:
+    return array
 
 
-def _flat_depth(array: NDArray[Any], where: str) -> NDArray[Any]:
-    return array.reshape(array.shape[:2]) if array.ndim == 3 and array.shape[2] == 1 else array
-
-
-_COARSE = {
-    "semseg": _Coarse("label", "segmentation", class_ids, {"ignore_index": -1}),
-    "depth": _Coarse("depth", "depth", _flat_depth, METRIC_DEPTH),
-    "normals": _Coarse("normal", "normal"),
-}
+def _flat(array: NDArray[Any], where: str) -> NDArray[Any]:
+    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
 def unit_photo(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -183,41 +146,44 @@ def unit_photo(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     return np.rint(array * 255).astype(np.uint8, order="C")
 
 
-def _read_coarse(path: Path, name: str) -> NDArray[Any]:
-    return _COARSE[name].convert(read_array(path), str(path))
+class _Coarse(NamedTuple):
+    """A part of the 13-class data: its folder in `mtan`, its column in `parquet`, what its arrays need, and are."""
+
+    folder: str
+    column: str
+    convert: Callable[[NDArray[Any], str], NDArray[Any]]
+    options: Mapping[str, Any] = {}
+
+    def load(self, path: Path) -> NDArray[Any]:
+        return self.convert(read_array(path), str(path))
 
 
-def _read_unit_photo(path: Path) -> NDArray[np.uint8]:
-    return unit_photo(read_array(path), str(path))
+_PHOTO = _Coarse("image", "image", unit_photo)
+_COARSE = {
+    "semseg": _Coarse("label", "segmentation", class_ids, {"ignore_index": -1}),
+    "depth": _Coarse("depth", "depth", _flat, METRIC_DEPTH),
+    "normals": _Coarse("normal", "normal", _as_it_is),
+}
 
 
 def _open_mtan(root: Path, split: str, tasks: Sequence[Task], strict: bool, origin: str) -> FileDataset:
     if check_id(split) not in SPLITS or not (root / split).is_dir():
         raise KdamValueError(f"{NAME}: no split {split!r} in {root}; expected one of {', '.join(SPLITS)}.")
-    photos = list_folder(root / split / "image", ".npy", "the photos as arrays")
+    photos = list_folder(root / split / _PHOTO.folder, ".npy", "the photos as arrays")
     labels = {}
     for task in tasks:
         form = _COARSE[task.name]
         folder = list_folder(root / split / form.folder, ".npy", f"the {task.name} labels as arrays")
-        labels[task] = LabelFiles(folder, ReadLabel(task, partial(_read_coarse, name=task.name), form.options))
-    ids = sorted(photos.files, key=lambda stem: (not stem.isdigit(), int(stem) if stem.isdigit() else 0, stem))
-    notes = count_notes(SPLITS, split, len(ids))
-    facts: dict[str, Any] = {"listed": set(ids), "origin": origin, "notes": notes, "settings": "mtan"}
-    return FileDataset(NAME, split, ids, photos, labels, strict, _read_unit_photo, **facts)
+        labels[task] = LabelFiles(folder, form.load, form.options)
+    ids = sorted(photos.files, key=lambda stem: (int(stem) if stem.isdigit() else -1, stem))
+    facts: dict[str, Any] = {"listed": set(ids), "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
+    return FileDataset(NAME, split, ids, photos, labels, strict, read_photo=_PHOTO.load, settings="mtan", **facts)
 
 
 class CoarseParquet(DenseDataset):
     """Columns `image` f32 (3, H, W), `segmentation` i64 (H, W), `depth` f32 (1, H, W) and `normal` f32 (3, H, W).
 
-    Args:
-        root: holds `data/SPLIT-*.parquet` or `SPLIT*.parquet`.
-        split: `train` or `val`.
-        tasks: to read.
-        origin: in words.
-
-    Raises:
-        KdamValueError: no file for the split.
-        DataIntegrityError: not readable, or without a column.
+    They lie in `data/SPLIT-*.parquet` or `SPLIT*.parquet`.
     """
 
     name = NAME
@@ -232,24 +198,17 @@ class CoarseParquet(DenseDataset):
         if not files:
             present = ", ".join(sorted(path.name for path in root.glob("**/*.parquet"))) or "none"
             raise KdamValueError(f"{NAME}: no Parquet file for split {split!r} in {root}; found {present}.")
-        self.split, self.tasks, self.origin = split, tuple(tasks), origin
-        self._files = files
-        columns = ["image", *(_COARSE[task.name].column for task in tasks)]
+        columns = [_PHOTO.column, *(_COARSE[task.name].column for task in tasks)]
         for path in files:
             with reading(path, "Parquet file"):
                 found = read_schema(path).names
             if not set(columns) <= set(found):
                 raise DataIntegrityError(f"{path}: columns {', '.join(found)}; expected {', '.join(columns)}.")
         with reading(files[0].parent, f"set of Parquet files for split {split!r}"):
-            rows = Dataset.from_parquet([str(path) for path in files], columns=columns)
-        self._rows = rows.with_format("numpy")
-        self.ids = tuple(map(str, range(len(rows))))
-        self.notes = count_notes(SPLITS, split, len(rows))
-
-    @property
-    def version(self) -> str:
-        """Changes with the sizes of the files."""
-        return "-".join(str(path.stat().st_size) for path in self._files)
+            self._rows = Dataset.from_parquet([str(path) for path in files], columns=columns).with_format("numpy")
+        self.split, self.tasks, self.origin, self._files = split, tuple(tasks), origin, files
+        self.ids = tuple(map(str, range(len(self._rows))))
+        self.notes = count_notes(SPLITS, split, len(self.ids))
 
     def stamp(self, index: int) -> str:
         """Changes with the names, sizes and times of the files."""
@@ -257,15 +216,11 @@ class CoarseParquet(DenseDataset):
 
     def __getitem__(self, index: int) -> Sample:
         row, where = self._rows[index], f"{self._files[0].parent}, {self.split} row {index}"
-        labels = {}
-        for task in self.tasks:
-            form = _COARSE[task.name]
-            array = form.convert(_channels_last(row[form.column]), f"{where}: {task.name}")
-            labels[task.name] = task.label.from_file(array, form.options, where)
-        image = unit_photo(_channels_last(row["image"]), f"{where}: image")
-        return {"id": self.ids[index], "image": image, "labels": labels}
 
+        def cell(form: _Coarse, name: str) -> NDArray[Any]:
+            array = np.asarray(row[form.column])
+            return form.convert(array.transpose(1, 2, 0) if array.ndim == 3 else array, f"{where}: {name}")
 
-def _channels_last(values: Any) -> NDArray[Any]:
-    array = np.asarray(values)
-    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+        forms = {task: _COARSE[task.name] for task in self.tasks}
+        labels = {t.name: t.label.from_file(cell(form, t.name), form.options, where) for t, form in forms.items()}
+        return {"id": self.ids[index], "image": cell(_PHOTO, "image"), "labels": labels}

@@ -35,21 +35,7 @@ METRIC_DEPTH: dict[str, Any] = {"unit": "m", "max_depth": 20.0}
 
 
 class OfficialNyud(DenseDataset):
-    """One split of the official files.
-
-    Args:
-        name: of the dataset.
-        root: holds the three files.
-        split: `train` or `val` (the test set).
-        tasks: to read.
-        crop: `auto`, `none` or `top:bottom:left:right`.
-        intrinsics: `kinect` or `fx,fy,cx,cy`, pixels of the whole picture.
-        origin: in words.
-
-    Raises:
-        KdamValueError: unknown split, or a crop or intrinsics that do not parse.
-        DataIntegrityError: a file is missing, or does not hold what it should.
-    """
+    """One split of the official files below `root`; `crop` and `intrinsics` as `open_nyud_v2` describes them."""
 
     ids: Sequence[str] = ()
 
@@ -69,18 +55,12 @@ class OfficialNyud(DenseDataset):
         self.ids = tuple(f"{frame + 1:04d}" for frame in self._frames)
         self._mapping = _read_mapping(root / CLASSES)
         chosen = lines_sha256(map(str, [*self._frames, *self._mapping]))[:16]
-        self._version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
-        self._stamp = lines_sha256([self._version, file_facts(self._path)])[:16]
-        derived = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
-        self.notes = [f"{t.name}: derived {derived[t.name]}" for t in tasks if t.name in derived]
-
-    @property
-    def version(self) -> str:
-        """Changes with the size of the large file, the chosen frames, classes, crop and camera."""
-        return self._version
+        version = f"{self._path.stat().st_size}-{self._crop}-{self._camera}-{chosen}"
+        self._stamp = lines_sha256([version, file_facts(self._path)])[:16]
+        self.notes = [f"{t.name}: derived {_DERIVED[t.name]}" for t in tasks if t.name in _DERIVED]
 
     def stamp(self, index: int) -> str:
-        """Changes with the version and the time of the large file."""
+        """Changes with the size and time of the large file, the chosen frames, classes, crop and camera."""
         return self._stamp
 
     def __getitem__(self, index: int) -> Sample:
@@ -89,7 +69,7 @@ class OfficialNyud(DenseDataset):
         top, bottom, left, right = self._crop
         labels = {}
         for task in self.tasks:
-            array = _READ[task.name](self, frame, where)[top:bottom, left:right]
+            array = _READ[task.name](self, frame)[top:bottom, left:right]
             labels[task.name] = task.label.from_file(array, _OPTIONS.get(task.name, {}), where)
         image = self._read("images", frame)[top:bottom, left:right]
         return {"id": self.ids[index], "image": np.ascontiguousarray(image), "labels": labels}
@@ -115,46 +95,43 @@ class OfficialNyud(DenseDataset):
     def _check_shapes(self) -> tuple[int, int, int]:
         """Number of frames, height and width."""
         with open_hdf5(self._path, KEYS) as file:
-            shapes = {key: file[key].shape for key in KEYS}
-            dtypes = {key: file[key].dtype for key in KEYS}
-        wrong = [f"{key} {dtypes[key]}" for key, kind in KINDS.items() if not dtypes[key].str[1:].startswith(kind)]
-        if wrong:
+            images, *others = (file[key] for key in KEYS)
+            found = ", ".join(f"{key} {file[key].dtype} {file[key].shape}" for key in KEYS)
+            kinds = [file[key].dtype.str[1:].startswith(kind) for key, kind in KINDS.items()]
+            shape = images.shape
+            alike = len(shape) == 4 and shape[1] == 3 and all(a.shape == (shape[0], *shape[2:]) for a in others)
+        if not alike or not all(kinds):
             raise DataIntegrityError(
-                f"{self._path}: holds {', '.join(wrong)}; expected images uint8, depths floats, labels and instances unsigned "
-                "integers."
+                f"{self._path}: holds {found}; expected images uint8 (N, 3, W, H), depths floats (N, W, H), labels and "
+                "instances unsigned integers (N, W, H)."
             )
-        images = shapes["images"]
-        if len(images) != 4 or images[1] != 3 or any(shapes[k] != (images[0], *images[2:]) for k in KEYS[1:]):
-            raise DataIntegrityError(
-                f"{self._path}: arrays have shapes {shapes}; expected images (N, 3, W, H) and the others (N, W, H)."
-            )
-        return images[0], images[3], images[2]
+        return shape[0], shape[3], shape[2]
 
-    def _semseg(self, frame: int, where: str) -> NDArray[Any]:
+    def _semseg(self, frame: int) -> NDArray[Any]:
         fine = self._read("labels", frame)
         if fine.max(initial=0) > FINE_CLASSES:
-            raise DataIntegrityError(f"{where}: label {fine.max()}; expected 0..{FINE_CLASSES}.")
+            raise DataIntegrityError(f"{self._path} frame {frame + 1}: label {fine.max()}; expected 0..{FINE_CLASSES}.")
         return self._mapping[fine]
 
-    def _depth(self, frame: int, where: str) -> NDArray[Any]:
+    def _depth(self, frame: int) -> NDArray[Any]:
         return self._read("depths", frame)
 
-    def _normals(self, frame: int, where: str) -> NDArray[Any]:
+    def _normals(self, frame: int) -> NDArray[Any]:
         return normals_from_depth(self._read("depths", frame).astype(np.float32), self._camera)
 
-    def _edge(self, frame: int, where: str) -> NDArray[Any]:
+    def _edge(self, frame: int) -> NDArray[Any]:
         from scipy.ndimage import distance_transform_edt  # takes a third of a second to import
 
         labels, instances = (self._read(key, frame).astype(np.int64) for key in ("labels", "instances"))
         segments = labels * 256 + instances
         void = labels == 0
         if void.any() and not void.all():
-            nearest = distance_transform_edt(void, return_distances=False, return_indices=True)
-            segments = segments[tuple(nearest)]
+            segments = segments[tuple(distance_transform_edt(void, return_distances=False, return_indices=True))]
         return segment_borders(segments)
 
 
 _OPTIONS = {"depth": METRIC_DEPTH}
+_DERIVED = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
 _READ = {
     "semseg": OfficialNyud._semseg,
     "depth": OfficialNyud._depth,
@@ -169,10 +146,8 @@ def parse_crop(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     Raises:
         KdamValueError: not of that form, or outside the picture.
     """
-    if text == "none" or (text == "auto" and size != NATIVE):
-        return (0, size[0], 0, size[1])
-    if text == "auto":
-        return FIELD_CROP
+    if text in ("auto", "none"):
+        return FIELD_CROP if text == "auto" and size == NATIVE else (0, size[0], 0, size[1])
     parts = text.split(":")
     if len(parts) == 4 and all(part.isdigit() for part in parts):
         top, bottom, left, right = (int(part) for part in parts)
@@ -193,10 +168,10 @@ def parse_intrinsics(text: str, size: tuple[int, int]) -> Intrinsics:
         return KINECT_COLOR.scaled(size[0] / NATIVE[0], size[1] / NATIVE[1])
     try:
         fx, fy, cx, cy = (float(part) for part in text.split(","))
+        if not np.isfinite((fx, fy, cx, cy)).all() or min(fx, fy) <= 0:
+            raise ValueError("a number is not finite, or a focal length not positive")
     except ValueError as error:
-        raise KdamValueError(f"intrinsics {text!r}; expected kinect or fx,fy,cx,cy in pixels.") from error
-    if not np.isfinite((fx, fy, cx, cy)).all() or min(fx, fy) <= 0:
-        raise KdamValueError(f"intrinsics {text!r}: expected finite numbers, positive focal lengths first, in pixels.")
+        raise KdamValueError(f"intrinsics {text!r}; expected kinect or fx,fy,cx,cy in pixels ({error}).") from error
     return Intrinsics(fx, fy, cx, cy)
 
 

@@ -6,15 +6,15 @@ tree, not even the index of parts.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.files import FileDataset, Folder, LabelFiles, ReadLabel, list_folder
+from dataset_loaders.files import FileDataset, Folder, LabelFiles, list_folder
 from dataset_loaders.geometry import laplacian_borders
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat, read_mat_map
@@ -22,7 +22,7 @@ from dataset_loaders.reading import check_id, read_array, read_ids, read_text, r
 from dataset_loaders.registry import register
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.thinning import thin
-from kdam_hf.tasks import PASCAL_CONTEXT, Task, select_tasks
+from kdam_hf.tasks import PASCAL_CONTEXT, select_tasks
 
 NAME = "pascal_context"
 SPLITS = {"train": 4998, "val": 5105}
@@ -76,53 +76,35 @@ def open_pascal_context(
     """
     root, recognised = recognise(data_dir, LAYOUTS, layout, NAME)
     ids = read_ids(root / "ImageSets" / "Context" / f"{check_id(split)}.txt")
-    open_labels = {
-        "semseg": _semseg,
-        "human_parts": lambda root, task: _human_parts(root, split),
-        "saliency": _saliency,
-        "normals": _normals,
-        "edge": _edge,
-    }
     selected = select_tasks(PASCAL_CONTEXT, tasks)
-    labels = {task: open_labels[task.name](root, task) for task in selected}
+    notes = [f"{task.name}: {_NOTES[task.name]}" for task in selected if task.name in _NOTES]
     return FileDataset(
         NAME,
         split,
         ids,
         list_folder(root / "JPEGImages", ".jpg", "the photos"),
-        labels,
+        {task: _LABELS[task.name](root, split) for task in selected},
         strict,
         origin=f"{NAME}: layout {recognised} in {root}",
-        notes=[
-            *count_notes(SPLITS, split, len(ids)),
-            *(f"{task.name}: {_NOTES[task.name]}" for task in selected if task.name in _NOTES),
-        ],
+        notes=[*count_notes(SPLITS, split, len(ids)), *notes],
         settings=NAME,
     )
 
 
-_NOTES = {
-    "saliency": "the output of another model (distilled)",
-    "normals": "the output of another model (distilled), kept on 170 of the 459 classes",
-    "edge": "derived from the 459-class map where there is no edge/ID.png",
-}
-
-
-def _semseg(root: Path, task: Task) -> LabelFiles:
+def _semseg(root: Path, split: str) -> LabelFiles:
     """The 21 classes of VOC; where an image has two files, that of VOC12 counts."""
-    folders = [root / "semseg" / name for name in ("pascal-context", "VOC12")]
     files: dict[str, Path] = {}
-    for folder in folders:
+    for folder in (root / "semseg" / name for name in ("pascal-context", "VOC12")):
         if folder.is_dir():
             files |= list_folder(folder, ".png", "semseg labels").files
     if not files:
         raise DataIntegrityError(f"{root / 'semseg'}: no labels; expected VOC12/ID.png or pascal-context/ID.png.")
-    return LabelFiles(Folder(root / "semseg" / "VOC12", (".png",), files), ReadLabel(task))
+    return LabelFiles(Folder(root / "semseg" / "VOC12", (".png",), files))
 
 
-def _saliency(root: Path, task: Task) -> LabelFiles:
-    folder = list_folder(root / "sal_distill", ".png", "saliency maps")
-    return LabelFiles(folder, ReadLabel(task, _salient, task.label.own_options))
+def _saliency(root: Path, split: str) -> LabelFiles:
+    # stated, so that an all-white map has no other reading
+    return LabelFiles(list_folder(root / "sal_distill", ".png", "saliency maps"), _salient, {"ignore_index": 255})
 
 
 def _salient(path: Path) -> NDArray[np.uint8]:
@@ -144,78 +126,66 @@ def _label_map(path: Path) -> NDArray[Any]:
     return ids
 
 
-def _normals(root: Path, task: Task) -> LabelFiles:
-    stored = list_folder(root / "normals_distill", ".png", "normals")
+def _normals(root: Path, split: str) -> LabelFiles:
     context = _context(root)
-    return LabelFiles(stored, _ReadNormals(ReadLabel(task), context), (context,))
+    stored = list_folder(root / "normals_distill", ".png", "normals")
+    return LabelFiles(stored, partial(_known_normals, context=context), beside=(context,))
 
 
-@dataclass(frozen=True)
-class _ReadNormals:
-    """Normals where the class is one that a network trained on NYU has seen; elsewhere (0, 0, 0)."""
-
-    read: ReadLabel
-    context: Folder
-    valid: Collection[int] = NORMALS_VALID
-
-    def __call__(self, path: Path) -> NDArray[np.float32]:
-        normals = self.read(path)
-        context = self.context[path.stem]
-        label_map = _label_map(context)
-        if label_map.shape != normals.shape[:2]:
-            raise DataIntegrityError(
-                f"{path} is {normals.shape[0]}x{normals.shape[1]} pixels, {context} {label_map.shape[0]}x{label_map.shape[1]}; "
-                "expected one size (height x width), that of the image."
-            )
-        normals[~np.isin(label_map, list(self.valid))] = 0
-        return normals
+def _known_normals(path: Path, context: Folder) -> NDArray[Any]:
+    """Codes of the normals where the class is one that a network trained on NYU has seen; elsewhere black, invalid."""
+    codes, classes = read_array(path), context[path.stem]
+    label_map = _label_map(classes)
+    if label_map.shape != codes.shape[:2]:
+        raise DataIntegrityError(
+            f"{path} is {codes.shape[0]}x{codes.shape[1]} pixels, {classes} {label_map.shape[0]}x{label_map.shape[1]}; "
+            "expected one size (height x width), that of the image."
+        )
+    codes[~np.isin(label_map, list(NORMALS_VALID))] = 0
+    return codes
 
 
-def _edge(root: Path, task: Task) -> LabelFiles:
+def _edge(root: Path, split: str) -> LabelFiles:
     context = _context(root)
     if not (root / "edge").is_dir():
-        return LabelFiles(context, ReadLabel(task, _context_edges, task.label.own_options))
+        return LabelFiles(context, _borders)
     drawn = list_folder(root / "edge", ".png", "edges")
-    both = Folder(drawn.path, (".png",), {**context.files, **drawn.files})
-    return LabelFiles(both, _ReadEdges(ReadLabel(task), ReadLabel(task, _context_edges, task.label.own_options)))
+    return LabelFiles(Folder(drawn.path, (".png",), {**context.files, **drawn.files}), _borders)
 
 
-@dataclass(frozen=True)
-class _ReadEdges:
-    """A drawn map where there is one, else the borders of the 459-class map."""
-
-    drawn: ReadLabel
-    derived: ReadLabel
-
-    def __call__(self, path: Path) -> NDArray[np.uint8]:
-        return (self.drawn if path.suffix.lower() == ".png" else self.derived)(path)
-
-
-def _context_edges(path: Path) -> NDArray[np.uint8]:
-    """The borders of the 459-class map, one pixel thin."""
+def _borders(path: Path) -> NDArray[Any]:
+    """A drawn map as it is; the borders of a 459-class map, one pixel thin."""
+    if path.suffix.lower() == ".png":
+        return read_array(path)
     return thin(laplacian_borders(_label_map(path))).astype(np.uint8)
 
 
 def _human_parts(root: Path, split: str) -> LabelFiles:
     stored = list_folder(root / "human_parts", ".mat", "the annotation of parts")
-    return LabelFiles(stored, _ReadParts(_read_parts_index(root / "ImageSets" / "Parts" / f"{split}.txt")))
+    index = _read_parts_index(root / "ImageSets" / "Parts" / f"{split}.txt")
+    return LabelFiles(stored, partial(_parts, index=index))
 
 
-@dataclass(frozen=True)
-class _ReadParts:
-    """Six parts of people on background; None for an image without annotated people.
+_LABELS = {
+    "semseg": _semseg,
+    "human_parts": _human_parts,
+    "saliency": _saliency,
+    "normals": _normals,
+    "edge": _edge,
+}
+_NOTES = {
+    "saliency": "the output of another model (distilled)",
+    "normals": "the output of another model (distilled), kept on 170 of the 459 classes",
+    "edge": "derived from the 459-class map where there is no edge/ID.png",
+}
 
-    Args:
-        index: VOC classes with parts, by image id; an image that is not in it is opened to see.
-    """
 
-    index: Mapping[str, Sequence[int]]
-
-    def __call__(self, path: Path) -> NDArray[np.uint8] | None:
-        if PERSON not in self.index.get(path.stem, [PERSON]):
-            return None
-        with reading(path, "annotation of parts (anno)"):
-            return human_parts(read_mat(path, "anno"), str(path))
+def _parts(path: Path, index: Mapping[str, Sequence[int]]) -> NDArray[np.uint8] | None:
+    """Six parts of people; None for an image without them. An image that is not in the index is opened to see."""
+    if PERSON not in index.get(path.stem, [PERSON]):
+        return None
+    with reading(path, "annotation of parts (anno)"):
+        return human_parts(read_mat(path, "anno"), str(path))
 
 
 def human_parts(anno: NDArray[Any], where: str) -> NDArray[np.uint8] | None:
@@ -233,8 +203,7 @@ def human_parts(anno: NDArray[Any], where: str) -> NDArray[np.uint8] | None:
         DataIntegrityError: a part of a person that is not known.
     """
     target: NDArray[np.uint8] | None = None
-    for record in anno[0, 0][1].ravel():
-        _, class_id, mask, parts = (record[k] for k in range(4))
+    for _, class_id, mask, parts in (tuple(record)[:4] for record in anno[0, 0][1].ravel()):
         if int(np.asarray(class_id).ravel()[0]) != PERSON or not parts.size:
             continue
         if target is None:
@@ -248,7 +217,7 @@ def human_parts(anno: NDArray[Any], where: str) -> NDArray[np.uint8] | None:
 
 
 def _read_parts_index(path: Path) -> dict[str, list[int]]:
-    """Empty where there is no index; it is an index only, and never written."""
+    """Empty where there is no index."""
     if not path.is_file():
         return {}
     try:

@@ -8,11 +8,11 @@ gets its name when every sample is in it; after a kill the next call keeps what 
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from dataset_loaders.inspection import SampleReport, SplitReport, iter_reports
 from dataset_loaders.reading import check_id
-from dataset_loaders.sample import DenseDataset, Sample
+from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import differences, sync
-from kdam_hf.tasks import LabelStatistics, Task, make_task, select_tasks, task_class
+from kdam_hf.tasks import LabelStatistics, select_tasks
 
 FORMAT = 4
 DATA_FILE, INDEX_FILE = "samples.bin", "index.jsonl"
@@ -35,34 +35,24 @@ class PreparedDataset(DenseDataset):
 
     Args:
         path: the folder.
-        tasks: the tasks to read, with the class names they were prepared with, or their names; all for None.
+        tasks: names of the tasks to read; all for None.
 
     Raises:
         DataIntegrityError: the folder is missing, incomplete or of another version.
-        KdamValueError: a task that was not prepared, or was prepared with other classes.
+        KdamValueError: a task that was not prepared.
     """
 
     checked = True
 
-    def __init__(self, path: str | Path, tasks: Sequence[Task] | Sequence[str] | None = None) -> None:
+    def __init__(self, path: str | Path, tasks: Sequence[str] | None = None) -> None:
         self.path = Path(path)
         header, self._entries = read_index(self.path)
         facts = header["facts"]
         self.name, self.split, self.registered = facts["name"], facts["split"], facts["registered"]
         self.options, self.notes = facts["options"], tuple(header["notes"])
         self.origin = f"{self.name}: prepared in {path}"
-        chosen = [task for task in tasks or () if isinstance(task, Task)]
-        if chosen:
-            self.tasks = tuple(chosen)
-        else:
-            prepared = [_make_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
-            self.tasks = select_tasks(prepared, tasks)  # type: ignore[arg-type]
-        for task in self.tasks:
-            if facts["tasks"].get(task.name) != _facts_of(task):
-                raise KdamValueError(
-                    f"{path}: asked for {task.name} as {_facts_of(task)}, prepared were {facts['tasks']}. "
-                    f"{AGAIN}, or choose another folder."
-                )
+        prepared = [stored_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
+        self.tasks = select_tasks(prepared, tasks)
         self._map: NDArray[np.uint8] | None = None
 
     @cached_property
@@ -71,7 +61,6 @@ class PreparedDataset(DenseDataset):
         return tuple(entry["id"] for entry in self._entries)
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample, without decoding an image file."""
         entry = self._entries[index]
         size, start = entry["size"], entry["offset"]
         labels = {}
@@ -82,10 +71,6 @@ class PreparedDataset(DenseDataset):
                 labels[task.name] = kind.decode(stored)
         return {"id": entry["id"], "image": self._view(start, (*size, 3), np.dtype(np.uint8)), "labels": labels}
 
-    def reports(self) -> Iterator[SampleReport]:
-        """What was found in each sample when it was prepared."""
-        return map(_report, self._entries)
-
     def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         if self._map is None:  # opened by the process that reads
             self._map = np.asarray(np.memmap(self.path / DATA_FILE, np.uint8, "r"))
@@ -95,43 +80,21 @@ class PreparedDataset(DenseDataset):
         return self.__dict__ | {"_map": None}
 
 
-def _facts_of(task: Task) -> dict[str, Any]:
-    """What must agree between a task that is asked for and one that was prepared."""
-    return {"kind": task.kind, "class_names": list(task.class_names)}
-
-
-def _make_task(name: str, class_names: Sequence[str], dataset: str) -> Task:
-    named = "class_names" in task_class(name).label_kind.file_options
-    return make_task(name, class_names if named else (), dataset)
-
-
 def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What was prepared, and the entries of its samples in order.
-
-    Raises:
-        DataIntegrityError: missing, incomplete, or written by another version.
-    """
+    """What was prepared, and the entries of its samples in order; DataIntegrityError if incomplete or of another version."""
     try:
         header, *entries = map(json.loads, (path / INDEX_FILE).read_text("utf-8").splitlines())
         expected = header["facts"]["format"], header["facts"]["length"], max(e["offset"] + e["bytes"] for e in entries)
         found = FORMAT, len(entries), (path / DATA_FILE).stat().st_size
-        entries.sort(key=lambda entry: entry["index"])
+        if found != expected:
+            raise ValueError(f"format, samples and bytes are {found}, expected by its index {expected}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataIntegrityError(f"{path}: no complete prepared data of this version ({error}). {AGAIN}.") from error
-    if found != expected:
-        raise DataIntegrityError(
-            f"{path}: format, samples and bytes are {found}, expected by its index {expected}. {AGAIN}."
-        )
-    return header, entries
+    return header, sorted(entries, key=lambda entry: entry["index"])
 
 
 def find_prepared(folder: Path, name: str, split: str) -> Path | None:
-    """The prepared split below a folder; None if there is none.
-
-    Args:
-        folder: to look in.
-        name: by which the dataset is opened.
-        split: its name.
+    """The prepared split below a folder that is opened by `name`; None if nothing is prepared there.
 
     Raises:
         DataIntegrityError: it cannot be read.
@@ -167,13 +130,13 @@ def prepare(
         path: the folder to make. It is built under another name beside it and renamed when complete.
         num_proc: processes that read and encode; the content does not depend on it.
         progress: show a bar.
-        report: filled with what the samples hold. With it, every bad sample is found before the call fails.
+        report: filled with what the samples hold.
 
     Raises:
         KdamValueError: the folder holds something else, or the dataset is empty.
-        DataIntegrityError: a sample is broken, or holds a value that cannot be stored.
+        DataIntegrityError: samples are broken, or hold a value that cannot be stored; all are in the report.
     """
-    target = Path(path)
+    target, report = Path(path), SplitReport.of(dataset) if report is None else report
     if not len(dataset):
         raise KdamValueError(f"{dataset.name} {dataset.split}: empty dataset; nothing to prepare in {target}.")
     facts = {
@@ -182,7 +145,7 @@ def prepare(
         "split": dataset.split,
         "registered": dataset.registered,
         "length": len(dataset),
-        "tasks": {task.name: _facts_of(task) for task in dataset.tasks},
+        "tasks": {task.name: {"kind": task.kind, "class_names": list(task.class_names)} for task in dataset.tasks},
         "options": dict(dataset.options),
         "version": None if dataset.stamp(0) else dataset.version,
     }
@@ -190,10 +153,11 @@ def prepare(
     with FileLock(target.parent / f".{target.name}.lock"):
         if not _holds(target, dataset, facts):
             _write(dataset, target, {"facts": facts, "notes": list(dataset.notes)}, num_proc, progress, report)
-    prepared = PreparedDataset(target, dataset.tasks)
-    if report is not None and not report.sizes:
-        for sample in prepared.reports():
-            report.add(sample)
+    prepared = PreparedDataset(target)
+    prepared.tasks = tuple(dataset.tasks)  # with their settings
+    if not report.sizes:
+        for entry in prepared._entries:
+            report.add(_report(entry))
     return prepared
 
 
@@ -204,8 +168,7 @@ def _holds(target: Path, dataset: DenseDataset, facts: dict[str, Any]) -> bool:
     if not (target / DATA_FILE).is_file():
         raise KdamValueError(f"{target}: exists and is no prepared data; remove it or choose another folder.")
     header, entries = read_index(target)
-    different = differences(header["facts"], facts)
-    if different:
+    if different := differences(header["facts"], facts):
         raise KdamValueError(
             f"{target}: prepared from another dataset: {'; '.join(different)}. {AGAIN}, or choose another one."
         )
@@ -220,32 +183,31 @@ def _holds(target: Path, dataset: DenseDataset, facts: dict[str, Any]) -> bool:
 
 
 def _write(
-    dataset: DenseDataset,
-    target: Path,
-    header: dict[str, Any],
-    num_proc: int,
-    progress: bool,
-    report: SplitReport | None,
+    dataset: DenseDataset, target: Path, header: dict[str, Any], num_proc: int, progress: bool, report: SplitReport
 ) -> None:
     building = target.parent / f".{target.name}.building"
-    problems = 0
-    with _Writer(building, header, dataset) as writer:
-        if report is not None:
-            for entry in writer.entries.values():
-                report.add(_report(entry))
-        left = [index for index in range(len(dataset)) if index not in writer.entries]
+    kept = _recover(building, header, dataset)
+    for entry in kept.values():
+        report.add(_report(entry))
+    end = max((entry["offset"] + entry["bytes"] for entry in kept.values()), default=0)
+    left = [index for index in range(len(dataset)) if index not in kept]
+    bad = []
+    with (building / DATA_FILE).open("ab") as data, (building / INDEX_FILE).open("ab") as index:
         for sample in iter_reports(dataset, left, partial(_encode, dataset=dataset), num_proc, progress, "preparing"):
-            if report is not None:
-                report.add(sample)
-            if sample.problem is None:
-                writer.append(sample)
-            elif report is None:
-                raise DataIntegrityError(sample.problem)
-            problems += sample.problem is not None
-    if problems:
+            report.add(sample)
+            if sample.problem is not None:
+                bad.append(sample.problem)
+                continue
+            content, facts = sample.payload
+            data.write(content)
+            data.flush()  # a kill must not leave a line without its sample
+            index.write(json.dumps(facts | {"offset": end} | _facts_of_sample(sample)).encode() + b"\n")
+            index.flush()
+            end += len(content)
+    if bad:
         raise DataIntegrityError(
-            f"{dataset.name} {dataset.split}: {problems} of {len(dataset)} samples are not usable; nothing was put at "
-            f"{target}. Correct or remove them and run again: the good samples are kept."
+            f"{dataset.name} {dataset.split}: {len(bad)} of {len(dataset)} samples are not usable, first: {bad[0]} Nothing "
+            f"was put at {target}. Correct or remove them and run again: the good samples are kept."
         )
     sync(building / DATA_FILE)
     sync(building / INDEX_FILE)
@@ -255,7 +217,7 @@ def _write(
 
 
 def _encode(sample: Sample, index: int, dataset: DenseDataset) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of a sample, and its stamp and where its labels lie in them; each array begins at a multiple of 64."""
+    """The bytes of a sample, and what its entry says of them; each array begins at a multiple of 64."""
     data, labels = bytearray(sample["image"].tobytes()), {}
     for task in dataset.tasks:
         if task.name in sample["labels"]:
@@ -263,76 +225,50 @@ def _encode(sample: Sample, index: int, dataset: DenseDataset) -> tuple[bytes, d
             labels[task.name] = len(data)
             data += task.label.encode(sample["labels"][task.name], f"sample {sample['id']!r}: {task.name}").tobytes()
     data += bytes(-len(data) % 64)
-    return bytes(data), {"stamp": dataset.stamp(index), "labels": labels}
+    facts = {"stamp": dataset.stamp(index), "labels": labels, "bytes": len(data), "crc": zlib.crc32(data)}
+    return bytes(data), facts
+
+
+def _facts_of_sample(sample: SampleReport) -> dict[str, Any]:
+    return {
+        "index": sample.index,
+        "id": sample.id,
+        "size": [int(side) for side in sample.size.split("x")],
+        "statistics": {name: statistics.as_json() for name, statistics in sample.statistics.items()},
+    }
 
 
 def _report(entry: dict[str, Any]) -> SampleReport:
+    """The inverse of `_facts_of_sample`."""
     statistics = {name: LabelStatistics.from_json(facts) for name, facts in entry["statistics"].items()}
     return SampleReport(entry["index"], entry["id"], "{}x{}".format(*entry["size"]), statistics)
 
 
-class _Writer:
-    """The samples written so far.
+def _recover(folder: Path, header: dict[str, Any], dataset: DenseDataset) -> dict[int, dict[str, Any]]:
+    """The entries that an interrupted call left whole, by index: their samples have their checksums and stamps.
 
-    Args:
-        folder: made if absent; one that was begun for anything else is emptied.
-        header: first line of the index.
-        dataset: whose stamps say which samples are still the same.
+    The rest is cut off. A folder that was begun for anything else is emptied; one that is absent is made.
     """
-
-    def __init__(self, folder: Path, header: dict[str, Any], dataset: DenseDataset) -> None:
-        first = json.dumps(header).encode() + b"\n"
-        index = folder / INDEX_FILE
-        if not index.is_file() or not index.read_bytes().startswith(first):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            (folder / DATA_FILE).touch()
-            index.write_bytes(first)
-        self._data: BinaryIO = (folder / DATA_FILE).open("r+b")
-        self.entries = self._recover(index, first, dataset)
-        self._index: BinaryIO = index.open("ab")
-
-    def _recover(self, path: Path, first: bytes, dataset: DenseDataset) -> dict[int, dict[str, Any]]:
-        """The entries of whole lines whose samples have their checksums and stamps; the rest is cut off."""
-        kept, entries, self._end = [first], {}, 0
-        for line in path.read_bytes()[len(first) :].splitlines(keepends=True):
+    first, index = json.dumps(header).encode() + b"\n", folder / INDEX_FILE
+    if not index.is_file() or not index.read_bytes().startswith(first):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / DATA_FILE).touch()
+        index.write_bytes(first)
+    kept, entries, end = [first], {}, 0
+    with (folder / DATA_FILE).open("r+b") as data:
+        for line in index.read_bytes()[len(first) :].splitlines(keepends=True):
             try:
                 entry = json.loads(line)
             except ValueError:
                 break
-            self._data.seek(entry["offset"])
-            if zlib.crc32(self._data.read(entry["bytes"])) != entry["crc"]:
+            data.seek(entry["offset"])
+            if zlib.crc32(data.read(entry["bytes"])) != entry["crc"]:
                 break
             if entry["stamp"] == dataset.stamp(entry["index"]):
                 kept.append(line)
                 entries[entry["index"]] = entry
-                self._end = entry["offset"] + entry["bytes"]
-        path.write_bytes(b"".join(kept))
-        self._data.seek(self._end)
-        self._data.truncate()
-        return entries
-
-    def append(self, sample: SampleReport) -> None:
-        """Write one encoded sample."""
-        data, facts = sample.payload
-        entry = facts | {
-            "index": sample.index,
-            "id": sample.id,
-            "size": [int(side) for side in sample.size.split("x")],
-            "offset": self._end,
-            "bytes": len(data),
-            "crc": zlib.crc32(data),
-            "statistics": {name: statistics.as_json() for name, statistics in sample.statistics.items()},
-        }
-        self._data.write(data)
-        self._data.flush()  # a kill must not leave a line without its sample
-        self._index.write(json.dumps(entry).encode() + b"\n")
-        self._index.flush()
-        self._end += len(data)
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._data.close()
-        self._index.close()
+                end = entry["offset"] + entry["bytes"]
+        index.write_bytes(b"".join(kept))
+        data.truncate(end)
+    return entries

@@ -22,14 +22,11 @@ MAX_PIXELS = 50_000_000
 
 
 def read_image(source: Path | bytes, where: str | None = None) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG photo as it is meant to be seen: EXIF orientation applied, alpha dropped.
+    """Decode a PNG or JPEG photo as it is meant to be seen, EXIF orientation applied, alpha dropped: uint8 (H, W, 3) RGB.
 
     Args:
         source: a file, or its content; other formats are refused whatever the name says.
         where: what to call it in an error message; the path if not given.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
 
     Raises:
         DataIntegrityError: missing, truncated, too large, 16-bit or no PNG / JPEG.
@@ -106,43 +103,30 @@ def reading(where: Path | str, kind: str) -> Iterator[None]:
 
 
 def check_id(sample_id: str) -> str:
-    """The id itself, if it is a plain file name without extension.
-
-    Raises:
-        DataIntegrityError: empty, `.` or `..`, or holding a separator or NUL; joined to a folder it could leave it.
-    """
+    """The id itself, if it is a plain file name; DataIntegrityError if it could leave the folder it is joined to."""
     if not sample_id or sample_id in (".", "..") or any(c in sample_id for c in "/\\\0"):
         raise DataIntegrityError(f"sample id {sample_id!r}: expected a plain file name, without folder, '..' or NUL.")
     return sample_id
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """The ids of a split, one a line.
-
-    Raises:
-        DataIntegrityError: missing, not text, empty, an id twice, or one that could leave the folder.
-    """
+    """The ids of a split, one a line; DataIntegrityError for none, an id twice, or one that could leave the folder."""
     lines = (line.strip() for line in read_text(path, "it lists the ids of the split, one a line").splitlines())
-    ids = [line for line in lines if line]
+    ids = Counter(line for line in lines if line)
     if not ids:
         raise DataIntegrityError(f"{path}: no ids; expected one a line, e.g. 0001 for images/0001.jpg.")
-    try:
-        for sample_id in ids:
+    for sample_id, count in ids.items():
+        try:
             check_id(sample_id)
-    except DataIntegrityError as error:
-        raise DataIntegrityError(f"{path}: {error}") from error
-    if len(set(ids)) < len(ids):
-        twice = Counter(ids).most_common(1)[0][0]
-        raise DataIntegrityError(f"{path}: id {twice!r} occurs twice; remove one.")
+        except DataIntegrityError as error:
+            raise DataIntegrityError(f"{path}: {error}") from error
+        if count > 1:
+            raise DataIntegrityError(f"{path}: id {sample_id!r} occurs twice; remove one.")
     return tuple(ids)
 
 
 def read_text(path: Path, holds: str) -> str:
-    """A text file.
-
-    Raises:
-        DataIntegrityError: missing, or not UTF-8; names what lies beside it.
-    """
+    """A text file; DataIntegrityError if it is missing, naming what lies beside it, or not UTF-8."""
     try:
         return path.read_text("utf-8-sig")
     except FileNotFoundError as error:

@@ -57,15 +57,14 @@ def open_dataset(
     if data_dir is not None and not where:
         raise KdamValueError(
             f"{name} is not read from disk, but data_dir is {str(data_dir)!r}: say what lies there with dataset (folder for "
-            "your own data, nyud_v2, pascal_context or hub), or leave data_dir out."
+            "your own data), or leave data_dir out."
         )
     if where and data_dir is None:
         raise KdamValueError(f"dataset {name!r} needs data_dir: the root of its files, or what prepare_data.py wrote.")
     if data_dir is not None:
-        prepared = find_prepared(Path(data_dir), name, split)
-        if prepared is not None:
+        if prepared := find_prepared(Path(data_dir), name, split):
             return _reopen(prepared, name, tasks, options)
-        if is_archive(Path(data_dir)):
+        if is_archive(data_dir):
             raise KdamValueError(
                 f"{name}: {data_dir} is an archive; prepare it once with scripts/prepare_data.py --dataset {name} --data_dir "
                 f"{data_dir} --output_dir OUT, then give OUT as data_dir."
@@ -83,7 +82,6 @@ def _reopen(path: Path, name: str, tasks: Sequence[str] | None, options: dict[st
         made = dataset.options.get(option, value)
         if str(made) != str(value):
             raise KdamValueError(
-                f"{name}: {path} was prepared with {option}={made}, asked for is {value}. Leave the option out, or prepare "
-                "the data again into another folder."
+                f"{name}: {path} was prepared with {option}={made}, asked for is {value}. Leave it out, or prepare again."
             )
     return dataset

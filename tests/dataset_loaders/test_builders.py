@@ -11,26 +11,18 @@ from PIL import Image
 from dataset_loaders import check_sample, open_dataset
 from dataset_loaders.builders import NyudV2, OwnData, PascalContext, features_of, row_of
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import NYUD_V2
 
-KINDS = {"B": NyudV2, "E": NyudV2, "O": NyudV2, "pascal": PascalContext, "folder": OwnData}
+KINDS = {"B": NyudV2, "O": NyudV2, "pascal": PascalContext, "folder": OwnData}
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def built(request, tmp_path_factory):
     """Builder, what it built with two processes, and the folder of files it read."""
     root = tmp_path_factory.mktemp("tree") / "data"
-    trees.write_tree(request.param, root)
+    trees.write_tree(request.param, root, 3, 2)
     builder = KINDS[request.param](data_dir=root, cache_dir=str(tmp_path_factory.mktemp("cache")))
     builder.download_and_prepare(num_proc=2)
     return builder, builder.as_dataset(), root
-
-
-def test_rows_hold_every_sample_in_order(built):
-    builder, splits, root = built
-    for split in ("train", "val"):
-        source = open_dataset(builder.DATASET, split, root)
-        assert splits[split]["id"] == [source[k]["id"] for k in range(len(source))]
 
 
 def test_streaming_gives_the_rows_that_were_built(built):
@@ -95,18 +87,20 @@ def test_labels_made_again_in_the_same_size_are_another_cache(tmp_path):
 
 def test_a_photo_with_exif_rotation_comes_back_upright_as_its_labels(tmp_path):
     truth = trees.write_tree("folder", tmp_path / "data", 1, 1)
-    [path] = (tmp_path / "data/images").glob(f"{truth['train'][0].id}.*")
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
-    pixels = np.zeros_like(truth["train"][0].image)
-    pixels[:8, :8] = 200  # at the bottom right when it is upright
-    Image.fromarray(pixels).save(path, exif=exif)
+    image = truth["train"][0].image
+    Image.fromarray(image).save(tmp_path / f"data/images/{truth['train'][0].id}.jpg", exif=exif)
     source = open_dataset("folder", "train", tmp_path / "data")
     (tmp_path / "hub").mkdir()
     rows = Dataset.from_list([row_of(source, 0)], features=features_of(source.tasks))
     rows.to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
     back = open_dataset("hub", "train", tmp_path / "hub")[0]
-    assert back["image"][-1, -1].min() > 100 > back["image"][0, 0].max()
+    assert (
+        np.abs(back["image"][::-1, ::-1].astype(int) - image).mean()
+        < 20
+        < np.abs(back["image"].astype(int) - image).mean()
+    )
     assert np.array_equal(back["image"], source[0]["image"])
     assert np.array_equal(back["labels"]["semseg"], source[0]["labels"]["semseg"])
 
@@ -117,21 +111,6 @@ def test_a_subset_of_tasks_has_its_own_columns(tmp_path):
     assert list(builder.info.features) == ["id", "image", "depth"]
     row = next(iter(builder.as_streaming_dataset(split="train")))
     assert row["depth"].mode == "I;16"
-
-
-def test_depth_that_does_not_fit_16_bits_is_refused_and_not_cut(tmp_path):
-    truth = trees.write_tree("folder", tmp_path / "data", 1, 1)
-    [path] = (tmp_path / "data/depth").glob(f"{truth['train'][0].id}.*")
-    depth = truth["train"][0].labels["depth"].copy()
-    depth[0, 0] = 80
-    path.unlink()
-    np.save(path.with_suffix(".npy"), depth)
-    with pytest.raises(DataIntegrityError, match=rf"{path.stem}.*depth: 80\.0 m; at most 65\.535 m"):
-        row_of(open_dataset("folder", "train", tmp_path / "data"), 0)
-
-
-def test_features_name_every_task():
-    assert set(features_of(NYUD_V2)) == {"id", "image", "semseg", "semseg_classes", "depth", "normals", "edge"}
 
 
 def test_a_builder_without_data_says_what_it_needs():

@@ -90,35 +90,25 @@ def change(function):
         (write("dataset.json", "[]"), r"dataset\.json: \[\]; expected an object"),
         (change(lambda d: d.pop("name")), r"dataset\.json: name missing"),
         (change(lambda d: d.update(tasks={})), r"dataset\.json: tasks missing or empty"),
-        (
-            change(lambda d: d.update(classes=3)),
-            r"dataset\.json: unknown field 'classes'; expected some of name, tasks",
-        ),
+        (change(lambda d: d.update(classes=3)), "unknown field 'classes'; expected some of name, tasks"),
         (change(lambda d: d["tasks"].update(flow={})), "unknown task flow; expected semseg"),
         (change(lambda d: d["tasks"]["depth"].update(units="m")), r"tasks\.depth: unknown field 'units'.*unit"),
-        (
-            change(lambda d: d["tasks"]["semseg"].update(num_classes="3")),
-            r'tasks\.semseg\.num_classes: "3"; expected int',
-        ),
+        (change(lambda d: d["tasks"]["semseg"].update(num_classes="3")), 'semseg.num_classes: "3"; expected int'),
         (change(lambda d: d["tasks"]["semseg"].update(num_classes=4)), "num_classes is 4, class_names has 3"),
         (change(lambda d: d["tasks"]["semseg"].update(class_names=[1, 2, 3])), r"class_names: \[1, 2, 3\].*strings"),
         (change(lambda d: d["tasks"].update(semseg={})), r"tasks\.semseg:.*State num_classes"),
-        (
-            change(lambda d: d["tasks"]["depth"].update(num_classes=2)),
-            r"tasks\.depth: unknown field .num_classes",
-        ),
         (remove("train.txt"), r"train\.txt: no such file.*there: val\.txt"),
         (write("train.txt", "\n \n"), r"train\.txt: no ids"),
         (write("train.txt", "0000\n0001\n0000\n"), r"train\.txt: id '0000' occurs twice"),
         (write("train.txt", "0000\n../secret\n"), r"train\.txt: sample id '\.\./secret'"),
-        (write("train.txt", "0000\n0007\n"), r"images: no file for 1 of 2 ids of split 'train', first '0007'"),
+        (
+            write("train.txt", "0000\n0001\n0007\n"),
+            r"images: no file for id '0007'; expected 0007\.jpg or \.jpeg or \.png",
+        ),
         (remove("images"), "images: cannot be listed"),
         (remove("normals"), "normals: cannot be listed.*dataset.json"),
         (remove("normals/0001.npy"), r"normals: no label for any of the 2 ids of train\.txt"),
-        (
-            lambda root: shutil.copy(root / "semseg/0000.png", root / "images/0001.png"),
-            "images: both 0001.* one file per id",
-        ),
+        (lambda root: shutil.copy(root / "semseg/0000.png", root / "images/0001.png"), "images: both 0001.*one file"),
     ],
 )
 def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
@@ -127,21 +117,14 @@ def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
         FolderDataset(root, "train")
 
 
-def test_it_says_how_many_images_are_labelled_and_point_at_label_files_of_other_names(root):
-    def said():
-        lines = FolderDataset(root, "train").origin.split("\n  ")[1:]
-        return {line.partition(":")[0]: line.partition(": ")[2] for line in lines}
-
-    count = len(FolderDataset(root, "train"))
-    before = said()
-    assert before["semseg"] == f"{count} of {count} images labelled"
-    first = FolderDataset(root, "train").ids[0]
-    (root / "semseg" / f"{first}.png").rename(root / "semseg" / f"{first}_L.png")
-    strangers = len(list((root / "semseg").iterdir())) - count + 1
-    assert said() == before | {
-        "semseg": f"{count - 1} of {count} images labelled ({strangers} label files are of none of them: other splits, or "
-        "other names)"
-    }
+def test_it_says_how_many_images_are_labelled(root):
+    (root / "semseg" / "0000.png").unlink()
+    assert FolderDataset(root, "train").origin.split("\n  ")[1:] == [
+        "semseg: 1 of 2 images labelled",
+        "depth: 1 of 2 images labelled",
+        "normals: 1 of 2 images labelled",
+        "edge: 2 of 2 images labelled",
+    ]
 
 
 def test_a_missing_folder_and_an_unknown_task_are_arguments_at_fault(root):
@@ -159,12 +142,8 @@ def put(name, array):
     ("spoil", "says"),
     [
         (put("semseg/0000.png", np.full((H, W), 3, np.uint8)), r"semseg/0000\.png.*\[3\].*0\.\.2.*num_classes"),
-        (put("semseg/0000.png", np.zeros((H, W, 3), np.uint8)), r"semseg/0000\.png.*one channel"),
         (put("semseg/0000.png", np.zeros((W, H), np.uint8)), r"semseg/0000\.png.*6x4.*4x6"),
-        (put("depth/0000.png", np.zeros((H, W), np.uint8)), r"depth/0000\.png.*8-bit.*16-bit"),
         (put("edge/0000.png", np.full((H, W), 7, np.uint8)), r"edge/0000\.png.*7"),
-        (lambda root: (root / "images/0000.png").write_bytes(b""), r"images/0000\.png"),
-        (lambda root: (root / "semseg/0000.png").write_text("ids"), r"semseg/0000\.png: not a readable PNG"),
         (change(lambda d: d["tasks"]["depth"].update(unit="cm")), r"depth/0000\.png: depth unit 'cm'"),
     ],
 )

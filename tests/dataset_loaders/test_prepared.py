@@ -1,13 +1,11 @@
 """Prepared data: what comes back, what a change costs, and that a kill anywhere costs nothing but time."""
 
-import json
 import multiprocessing
 import os
 import pickle
 import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ import trees
 from dataset_loaders import DenseDataset, PreparedDataset, SubsetDataset, check_sample, open_dataset, prepare
 from dataset_loaders.inspection import SplitReport, inspect_split
 from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
+from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import make_task
 
 TASKS = (make_task("semseg", ["a", "b", "c"]), make_task("depth"), make_task("normals"), make_task("edge"))
@@ -70,34 +68,20 @@ def content(path):
     return [(path / name).read_bytes() for name in FILES]
 
 
-def test_samples_come_back_as_their_label_kinds_store_them(tmp_path):
-    source, data = Random(), write(tmp_path / "p")
-    assert (data.name, data.split, data.ids) == ("random", "train", tuple(source.ids))
-    for index in range(5):
-        a, b = source[index], check_sample(data[index], TASKS)
-        np.testing.assert_array_equal(b["image"], a["image"])
-        assert set(b["labels"]) == set(a["labels"])
-        for task in data.tasks:
-            if task.name in a["labels"]:
-                kind = task.label
-                np.testing.assert_array_equal(
-                    b["labels"][task.name], kind.decode(kind.encode(a["labels"][task.name], "x"))
-                )
-
-
 def test_the_number_of_processes_changes_no_byte(tmp_path):
     for number in (1, 2):
-        write(tmp_path / str(number), num_proc=number)
+        data = write(tmp_path / str(number), num_proc=number)
     assert content(tmp_path / "1") == content(tmp_path / "2")
+    for index in range(5):
+        check_sample(data[index], data.tasks)
 
 
 def test_tasks_can_be_some_of_those_prepared_and_no_others(tmp_path):
     write(tmp_path / "p")
-    assert set(PreparedDataset(tmp_path / "p", TASKS[1:2])[1]["labels"]) == {"depth"}
+    assert set(PreparedDataset(tmp_path / "p", ["depth"])[1]["labels"]) == {"depth"}
     assert [task.name for task in PreparedDataset(tmp_path / "p", ["edge", "depth"]).tasks] == ["depth", "edge"]
-    for wrong in (make_task("saliency"), make_task("semseg", ["x", "b", "c"])):
-        with pytest.raises(KdamValueError, match=wrong.name):
-            PreparedDataset(tmp_path / "p", (wrong,))
+    with pytest.raises(KdamValueError, match="saliency"):
+        PreparedDataset(tmp_path / "p", ["saliency"])
 
 
 def _edge_sum(data, index):
@@ -113,7 +97,7 @@ def test_it_reads_the_same_in_another_process(tmp_path):
 
 
 def test_what_a_user_should_know_of_the_labels_is_kept(tmp_path):
-    trees.write_tree("pascal", tmp_path / "data")
+    trees.write_tree("pascal", tmp_path / "data", 1, 1)
     source = open_dataset("pascal_context", "val", tmp_path / "data")
     data = write(tmp_path / "p", source)
     assert (data.notes, data.registered, data.options) == (source.notes, "pascal_context", {"layout": None})
@@ -139,7 +123,7 @@ def test_what_the_checksums_of_an_interrupted_call_confirm_is_kept(tmp_path, fil
         write(tmp_path / "p", Random(stop_at=3))
     assert not (tmp_path / "p").exists()
     with pytest.raises(DataIntegrityError):
-        PreparedDataset(tmp_path / "p", TASKS)
+        PreparedDataset(tmp_path / "p")
     path = tmp_path / ".p.building" / file
     path.write_bytes(spoil(path.read_bytes()))
     rest = Random()
@@ -159,24 +143,6 @@ def test_a_killed_call_is_continued(tmp_path):
     assert rest.read == [3, 4]
 
 
-def test_a_kill_before_the_last_step_costs_nothing(tmp_path, monkeypatch):
-    def dies(self, target):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", dies)
-        with pytest.raises(KeyboardInterrupt):
-            write(tmp_path / "p")
-    rest = Random()
-    assert len(write(tmp_path / "p", rest)) == 5
-    assert rest.read == []
-
-
-def test_a_killed_reading_process_is_reported(tmp_path):
-    with pytest.raises(KdamError, match="num_proc 1"):
-        write(tmp_path / "p", Killed(stop_at=3), num_proc=2)
-
-
 def test_two_writers_of_one_folder_read_every_sample_once(tmp_path):
     sources = Random(), Random()
     threads = [threading.Thread(target=write, args=(tmp_path / "p", source)) for source in sources]
@@ -190,17 +156,10 @@ def test_two_writers_of_one_folder_read_every_sample_once(tmp_path):
 # ---- faults ----
 
 
-@pytest.mark.parametrize("num_proc", [1, 2])
-def test_a_bad_sample_stops_the_call(tmp_path, num_proc):
-    with pytest.raises(DataIntegrityError, match=r"0002.*edge"):
-        write(tmp_path / "p", Random(spoilt=[2]), num_proc=num_proc)
-    assert not (tmp_path / "p").exists()
-
-
-def test_with_a_report_every_bad_sample_is_found_and_the_good_ones_are_kept(tmp_path):
+def test_every_bad_sample_is_found_the_first_named_and_the_good_ones_are_kept(tmp_path):
     data = Random(spoilt=(1, 3))
     report = SplitReport.of(data)
-    with pytest.raises(DataIntegrityError, match="2 of 5"):
+    with pytest.raises(DataIntegrityError, match=r"2 of 5.*0001.*edge"):
         write(tmp_path / "p", data, report=report)
     assert [text.split("'")[1] for text in report.problems] == ["0001", "0003"]
     assert report.sizes.total() == 3
@@ -214,17 +173,6 @@ def test_with_a_report_every_bad_sample_is_found_and_the_good_ones_are_kept(tmp_
     assert not report.problems
 
 
-def test_depth_that_cannot_be_stored_is_refused(tmp_path):
-    class Far(Random):
-        def __getitem__(self, index):
-            sample = super().__getitem__(index)
-            sample["labels"]["depth"][0, 0] = 80
-            return sample
-
-    with pytest.raises(DataIntegrityError, match=r"0000.*depth.*80"):
-        write(tmp_path / "p", Far())
-
-
 @pytest.mark.parametrize(
     ("file", "spoil"),
     [
@@ -232,24 +180,15 @@ def test_depth_that_cannot_be_stored_is_refused(tmp_path):
         ("index.jsonl", lambda data: data[: data.rindex(b"\n", 0, -1)]),
         ("index.jsonl", lambda data: data.replace(b'"format": ', b'"format": 1')),
         ("index.jsonl", lambda data: b"{}\n"),
-        ("index.jsonl", lambda data: b""),
+        ("index.jsonl", None),  # as earlier versions wrote it: under another name
     ],
 )
 def test_a_damaged_folder_or_one_of_another_version_is_refused_with_the_remedy(tmp_path, file, spoil):
     write(tmp_path / "random-train")
     path = tmp_path / "random-train" / file
-    path.write_bytes(spoil(path.read_bytes()))
-    for read in (lambda: PreparedDataset(tmp_path / "random-train"), lambda: open_dataset("folder", "train", tmp_path)):
-        with pytest.raises(DataIntegrityError, match=r"random-train: .*prepare the data again"):
-            read()
-
-
-def test_a_folder_that_an_earlier_version_wrote_is_refused_with_the_remedy(tmp_path):
-    (tmp_path / "nyud_v2-train").mkdir()
-    (tmp_path / "nyud_v2-train/samples.bin").touch()
-    (tmp_path / "nyud_v2-train/index.json").write_text(json.dumps({"format": 2}))
-    with pytest.raises(DataIntegrityError, match="prepare the data again"):
-        open_dataset("nyud_v2", "train", tmp_path)
+    path.write_bytes(spoil(path.read_bytes())) if spoil else path.unlink()
+    with pytest.raises(DataIntegrityError, match=r"random-train: .*prepare the data again"):
+        open_dataset("folder", "train", tmp_path)
 
 
 def test_a_folder_with_other_contents_is_left_alone(tmp_path):
@@ -270,26 +209,25 @@ def test_an_empty_dataset_is_refused(tmp_path):
 
 
 def rooms(**changed):
-    return SyntheticRooms(**({"num_images": 2, "height": 6, "width": 8} | changed))
+    return SyntheticRooms(**({"num_images": 2, "height": 6, "width": 8, "tasks": ["depth", "normals"]} | changed))
 
 
 @pytest.mark.parametrize(
     ("now", "words"),
     [
-        (rooms(seed=1), ["seed 0", "seed 1"]),
-        (rooms(height=8), ["6x8", "8x8"]),
-        (rooms(num_images=3), ["length 2 -> 3"]),
-        (rooms(tasks=["depth"]), ["tasks.semseg"]),
-        (Random(), ["name synthetic_rooms -> random"]),
+        (rooms(seed=1), "seed 1"),
+        (rooms(num_images=3), "length 2 -> 3"),
+        (rooms(tasks=["depth"]), "tasks.normals.kind"),
+        (rooms(tasks=["depth", "normals", "edge"]), "tasks.edge.kind"),
+        (Random(), "name synthetic_rooms -> random"),
     ],
 )
 def test_the_same_dataset_is_taken_as_it_is_and_another_is_never_overwritten(tmp_path, now, words):
     write(tmp_path / "p", rooms())
     before = [(tmp_path / "p" / name).stat().st_mtime_ns for name in FILES]
     write(tmp_path / "p", rooms())
-    with pytest.raises(KdamValueError) as caught:
+    with pytest.raises(KdamValueError, match=words):
         write(tmp_path / "p", now)
-    assert all(text in str(caught.value) for text in words)
     assert [(tmp_path / "p" / name).stat().st_mtime_ns for name in FILES] == before
 
 
@@ -335,7 +273,7 @@ def test_a_continued_call_reads_again_what_changed_meanwhile(tmp_path, files):
 
 def test_a_copy_with_its_times_is_the_same_and_without_them_is_told_what_to_do(tmp_path, files):
     """`rsync -a` and `tar` keep the times of files, `cp -r` and `scp -r` do not."""
-    ids, source = files
+    _, source = files
     target = tmp_path / "out" / "nyud_v2-train"
     write(target, source())
     shutil.copytree(tmp_path / "data", tmp_path / "kept")
@@ -343,7 +281,6 @@ def test_a_copy_with_its_times_is_the_same_and_without_them_is_told_what_to_do(t
     shutil.copytree(tmp_path / "data", tmp_path / "lost", copy_function=shutil.copyfile)
     with pytest.raises(KdamValueError, match=rf"3 of 3 samples.*--data_dir {target.parent}"):
         write(target, source("lost"))
-    assert open_dataset("nyud_v2", "train", target.parent).ids == tuple(ids)
 
 
 def test_prepared_data_is_found_by_the_name_it_was_opened_by(tmp_path, files):
@@ -359,10 +296,3 @@ def test_prepared_data_is_found_by_the_name_it_was_opened_by(tmp_path, files):
     assert open_dataset("folder", "train", tmp_path / "out").name == "random"
     with pytest.raises(KdamValueError, match="random-train"):
         open_dataset("nyud_v2", "train", tmp_path / "out")
-
-
-def test_another_set_of_tasks_is_another_dataset_also_where_they_have_no_classes(tmp_path):
-    write(tmp_path / "p", rooms(tasks=["depth", "normals"]))
-    for tasks in (["depth"], ["depth", "normals", "edge"]):
-        with pytest.raises(KdamValueError, match=r"tasks\.(normals|edge)\.kind"):
-            write(tmp_path / "p", rooms(tasks=tasks))
