@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdam_hf.image_processing_kdam import KdamImageProcessor
-from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import MultiTaskDensePredictionPipeline
 from kdam_hf.readout_kdam import readout_of
@@ -30,13 +29,16 @@ from kdam_hf.training.report import hardware
 from kdam_hf.training.teacher import check_tasks_agree
 
 LARGEST, LARGEST_FILE = 768, "50mb"
-FEWEST_ROUNDS, ROUNDS, SECONDS = 3, 9, 3.0
+ROUNDS = 3  # of timing; a large teacher takes seconds on a CPU
 MOST_CLASSES = 12
 SESSIONS, KEPT = 20, 3600  # photos whose values are remembered, and for how many seconds
 TITLE = "One photo, every map"
 TASK_TITLES = {"semseg": "Semantic segmentation", "normals": "Surface normals", "edge": "Boundaries"}
 HINT = "Upload a photo or choose an example. Then click any map to read all of them at that place."
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+BAR = '<i style="flex: 1; height: 0.6em; background: linear-gradient(90deg, {})"></i>'
+SQUARE = '<span><i style="display: inline-block; width: 0.8em; height: 0.8em; background: {}"></i> {}</span>'
+ROW = '<div style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 0.9em">{}</div>'
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ class DemoModels:
     def __init__(self, student: str, teacher: str | None = None) -> None:
         places = {"Student": student, "Teacher": teacher} if teacher else {"Model": student}
         self.names = {role: Path(place).name if Path(place).is_dir() else place for role, place in places.items()}
-        self.pipes = {role: _pipe(load_model(place)) for role, place in places.items()}
+        self.pipes = {role: _pipe(place) for role, place in places.items()}
         own, *others = (pipe.model.config.tasks for pipe in self.pipes.values())
-        names = {entry["name"] for entries in others for entry in entries}
-        shared = [entry for entry in own if entry["name"] in names]  # one legend is shown for both
-        check_tasks_agree([entry for entries in others for entry in entries], shared, "the teacher", "the student")
-        self.tasks = {entry["name"]: entry for entries in (own, *others, own) for entry in entries}
+        theirs = [entry for entries in others for entry in entries]
+        shared = [entry for entry in own if entry["name"] in {other["name"] for other in theirs}]
+        check_tasks_agree(theirs, shared, "the teacher", "the student")  # one legend is shown for both
+        self.tasks = {entry["name"]: entry for entry in (*own, *theirs, *own)}
 
     def predict(self, photo: str | Path | Image.Image) -> PhotoResult:
         """All tasks of a photo by every model, and the time of one forward pass of each.
@@ -84,21 +86,14 @@ class DemoModels:
         image.thumbnail((LARGEST, LARGEST))
         found = {role: pipe(image) for role, pipe in self.pipes.items()}
         values = {role: {name: result["values"] for name, result in maps.items()} for role, maps in found.items()}
-        seconds: dict[str, list[float]] = {role: [] for role in self.pipes}
-        begin = time.perf_counter()
-        for number in range(ROUNDS):
-            if number >= FEWEST_ROUNDS and time.perf_counter() - begin > SECONDS:
-                break
-            for role, pipe in self.pipes.items():
-                seconds[role].append(_seconds(pipe, image))
-        return PhotoResult(values, seconds)
+        rounds = [{role: _seconds(pipe, image) for role, pipe in self.pipes.items()} for _ in range(ROUNDS)]
+        return PhotoResult(values, {role: [each[role] for each in rounds] for role in self.pipes})
 
 
-def _pipe(model: KdamPreTrainedModel) -> MultiTaskDensePredictionPipeline:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return MultiTaskDensePredictionPipeline(
-        model, image_processor=KdamImageProcessor.from_model_config(model.config), device=device
-    )
+def _pipe(place: str) -> MultiTaskDensePredictionPipeline:
+    model, device = load_model(place), "cuda" if torch.cuda.is_available() else "cpu"
+    processor = KdamImageProcessor.from_model_config(model.config)
+    return MultiTaskDensePredictionPipeline(model, image_processor=processor, device=device)
 
 
 @torch.inference_mode()
@@ -128,22 +123,15 @@ def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
         values = {(role, name): result.values[role][name] for role, name in views}
         # in the colours of the student's entry, so that one legend holds for both
         pictures = [gr.Image(readers[name].colours(values[role, name]), label=role) for role, name in views]
-        return [
-            HINT,
-            values,
-            facts(models, result),
-            *pictures,
-            *(legend(entry, result) for entry in models.tasks.values()),
-        ]
+        legends = [legend(entry, result) for entry in models.tasks.values()]
+        return [HINT, values, facts(models, result), *pictures, *legends]
 
     def read(values: dict[tuple[str, str], Any] | None, at: gr.SelectData) -> list[Any]:
+        if not values:
+            return [gr.skip() for _ in views]
         x, y = at.index
-        return [
-            gr.Image(label=f"{role}: {value_text(models.tasks[name], values[role, name][y, x])}")
-            if values
-            else gr.skip()
-            for role, name in views
-        ]
+        texts = [value_text(models.tasks[name], values[role, name][y, x]) for role, name in views]
+        return [gr.Image(label=f"{role}: {text}") for (role, _), text in zip(views, texts, strict=True)]
 
     with gr.Blocks(title=f"kdam-hf: {TITLE}", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         who = "a small student and its teacher each predict" if len(known) > 1 else "one network predicts"
@@ -175,16 +163,10 @@ def serve(page: gr.Blocks, port: int | None = None, **launch: Any) -> Any:
         port: None for the first free one from 7860 on.
         launch: further settings of `Blocks.launch`.
     """
-    theme = gr.themes.Soft(
-        primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
-    )
-    settings: dict[str, Any] = {
-        "max_file_size": LARGEST_FILE,
-        "footer_links": [],
-        "share": False,
-        "state_session_capacity": SESSIONS,
-    }
-    return page.launch(server_port=port, theme=theme, **(settings | launch))
+    mono = ("ui-monospace", "monospace")
+    theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=mono)
+    settings: dict[str, Any] = {"max_file_size": LARGEST_FILE, "state_session_capacity": SESSIONS, "theme": theme}
+    return page.launch(server_port=port, share=False, footer_links=[], **(settings | launch))
 
 
 def _task_panels(
@@ -192,57 +174,48 @@ def _task_panels(
 ) -> tuple[list[gr.Image], list[gr.HTML]]:
     """Two tasks side by side, each with a picture per model and a legend."""
     pictures, legends, names = [], [], list(tasks)
+    options: dict[str, Any] = {"format": "png", "interactive": False, "min_width": 120, "buttons": ["fullscreen"]}
     for pair in (names[k : k + 2] for k in range(0, len(names), 2)):
         with gr.Row():
             for name in pair:
                 with gr.Column(min_width=380), gr.Group():
-                    gr.Markdown(f"### {_title(name)}", padding=True)
+                    title = TASK_TITLES.get(name, name.replace("_", " ").capitalize())
+                    gr.Markdown(f"### {title}", padding=True)
                     with gr.Row():
-                        for role in (role for role, task in views if task == name):
-                            picture = gr.Image(
-                                label=role, format="png", interactive=False, min_width=120, buttons=["fullscreen"]
-                            )
-                            pictures.append(picture)
+                        pictures += [gr.Image(label=role, **options) for role, task in views if task == name]
                     legends.append(gr.HTML(padding=True))
     return pictures, legends
 
 
 def facts(models: DemoModels, result: PhotoResult) -> str:
     """Markdown: size and time of each model."""
+    rows = [f"| {hardware()} | size | one forward pass on this photo (median) |", "| --- | --- | --- |"]
     sizes = {role: pipe.model.num_parameters() for role, pipe in models.pipes.items()}
-    times = {role: statistics.median(seconds) for role, seconds in result.seconds.items()}
-    rows = [
-        f"| {role} `{models.names[role]}` | {sizes[role] / 1e6:.2f} M parameters | {1000 * times[role]:.1f} ms |"
-        for role in sizes
-    ]
+    for role, size in sizes.items():
+        time_ms = 1000 * statistics.median(result.seconds[role])
+        rows.append(f"| {role} `{models.names[role]}` | {size / 1e6:.2f} M parameters | {time_ms:.1f} ms |")
     if len(sizes) == 2:
         share = 100 * sizes["Student"] / sizes["Teacher"]
         rounds = zip(result.seconds["Teacher"], result.seconds["Student"], strict=True)
         ratio = statistics.median(teacher / student for teacher, student in rounds)
         rows.append(f"| Student against teacher | {share:.1f} % of the size | {ratio:.1f} times as fast |")
-    head = f"| {hardware()} | size | one forward pass on this photo (median) |"
-    return "\n".join([head, "| --- | --- | --- |", *rows])
+    return "\n".join(rows)
 
 
 def legend(entry: Mapping[str, Any], result: PhotoResult) -> str:
     """HTML: what the colours of a task mean, in words. Of classes those in view, largest first."""
     reader = readout_of(entry)
-    words = reader.legend()
+    words = [(escape(text.replace("_", " ")), f"rgb({r} {g} {b})") for text, (r, g, b) in reader.legend()]
     if reader.has_ids:
         shown = [maps[entry["name"]].ravel() for maps in result.values.values() if entry["name"] in maps]
         counts = np.bincount(np.concatenate(shown), minlength=len(words))
         words = [words[k] for k in np.argsort(-counts, kind="stable") if counts[k]]
     if reader.has_scale:
-        colours = f"linear-gradient(90deg, {', '.join(_css(rgb) for _, rgb in words)})"
-        bar = f'<i style="flex: 1; height: 0.6em; background: {colours}"></i>'
-        parts = [escape(words[0][0]), bar, escape(words[-1][0])]
+        parts = [words[0][0], BAR.format(", ".join(colour for _, colour in words)), words[-1][0]]
     else:
-        square = '<i style="display: inline-block; width: 0.8em; height: 0.8em; background: {}"></i>'
-        chips = [(square.format(_css(rgb)), escape(text.replace("_", " "))) for text, rgb in words[:MOST_CLASSES]]
-        parts = [f"<span>{colour} {text}</span>" for colour, text in chips]
+        parts = [SQUARE.format(colour, text) for text, colour in words[:MOST_CLASSES]]
         parts += [f"and {len(words) - MOST_CLASSES} more"] if len(words) > MOST_CLASSES else []
-    row = '<div style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 0.9em">'
-    return f'<div style="opacity: 0.7">{escape(reader.words)}</div>{row}{"".join(parts)}</div>'
+    return f'<div style="opacity: 0.7">{escape(reader.words)}</div>{ROW.format("".join(parts))}'
 
 
 def value_text(entry: Mapping[str, Any], value: Any) -> str:
@@ -252,11 +225,3 @@ def value_text(entry: Mapping[str, Any], value: Any) -> str:
         return reader.legend()[int(value)][0]
     numbers = ", ".join(f"{number:.2f}" for number in np.atleast_1d(value))
     return f"{numbers} {task_from_spec(entry).unit}".strip()
-
-
-def _title(task: str) -> str:
-    return TASK_TITLES.get(task, task.replace("_", " ").capitalize())
-
-
-def _css(rgb: tuple[int, int, int]) -> str:
-    return f"rgb({rgb[0]} {rgb[1]} {rgb[2]})"

@@ -9,7 +9,7 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,7 @@ def missing_packages() -> list[str]:
 
 
 def choose_size(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """(height, width) in pixels of the images a graph of this model takes; None for any.
-
-    Args:
-        model: to export.
-        size: (height, width) that the user asks for.
+    """(height, width) in pixels of the images a graph of this model takes, None for any; `size` is what the user asks for.
 
     Raises:
         KdamValueError: the model needs a fixed size, and nothing says which.
@@ -83,16 +79,11 @@ def save_onnx(model: KdamPreTrainedModel, size: tuple[int, int] | None, path: Pa
     inputs = {PIXELS: torch.zeros(batch, 3, height, width), MASK: mask}
     only_batch = {name: {0: Dim.DYNAMIC} for name in inputs}
     config = OnnxConfig(dynamic=size is None, dynamic_shapes=only_batch if size else None)
-    with quiet(), torch.inference_mode(False), torch.no_grad():
-        try:
-            program = OnnxExporter().export(model, inputs, config=config).program
-        except Exception as error:  # of many kinds, most of them internal to the tracer and the exporter
-            backbone: Any = model.config.backbone_config
-            raise ExportError(
-                f"{type(model).__name__} with backbone {backbone.model_type} cannot be exported "
-                f"({type(error).__name__}: {str(error).strip()[:300]}); try a fixed size (--height, --width), or a student on "
-                f"one of {', '.join(DYNAMIC_SIZE)}, which are known to work."
-            ) from error
+    hint = f"try a fixed size (--height, --width), or a student on one of {', '.join(DYNAMIC_SIZE)}, which are known to work"
+    backbone: Any = model.config.backbone_config
+    failed = f"a {type(model).__name__} on {backbone.model_type} cannot be exported"
+    with torch.inference_mode(False), torch.no_grad(), _quiet(failed, hint):
+        program = OnnxExporter().export(model, inputs, config=config).program
         ClearMetadataAndDocStringPass()(program)  # stack traces, with the folders of this machine
         sides = size or ("height", "width")
         program.graph.inputs[0].shape = onnx_ir.Shape(["batch", 3, *sides])
@@ -124,11 +115,8 @@ class OnnxModel(nn.Module):
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = options.inter_op_num_threads = threads
-        try:
+        with _quiet(f"{path}: ONNX Runtime cannot load it", "export again"):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's errors share no other base
-            reason = str(error).splitlines()[0]
-            raise ExportError(f"{path}: ONNX Runtime cannot load it ({reason}); export again.") from error
         self.task_names = [output.name for output in self.session.get_outputs()]
         height, width = self.session.get_inputs()[0].shape[-2:]
         self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
@@ -178,13 +166,9 @@ def quantize(source: Path, target: Path, images: Iterable[Tensor]) -> None:
     samples = [session.inputs(image[None]) for image in images]
     operators = ["Conv", "MatMul", "Gemm"]
     config = OnnxRuntimeStaticConfig(op_types_to_quantize=operators, activation_type=QuantType.QUInt8, per_channel=True)
-    with quiet():
-        try:
-            quantizer = OnnxRuntimeQuantizer(config, samples)
-            onnx_ir.save(quantizer.quantize(onnx_ir.load(source), samples[0], ExportFormat.ONNX), target)
-        except Exception as error:  # the runtime's errors share no other base
-            reason = f"{type(error).__name__}: {str(error)[:300]}"
-            raise ExportError(f"{source}: ONNX Runtime cannot quantise it ({reason}); leave --int8 out.") from error
+    with _quiet(f"{source}: ONNX Runtime cannot quantise it", "leave --int8 out"):
+        quantizer = OnnxRuntimeQuantizer(config, samples)
+        onnx_ir.save(quantizer.quantize(onnx_ir.load(source), samples[0], ExportFormat.ONNX), target)
 
 
 def checked_shapes(size: tuple[int, int] | None, trained_at: Iterable[int] | None) -> list[tuple[int, int, int]]:
@@ -196,7 +180,7 @@ def checked_shapes(size: tuple[int, int] | None, trained_at: Iterable[int] | Non
 
 
 def largest_differences(
-    model: nn.Module, exported: nn.Module, shapes: Iterable[tuple[int, int, int]], seed: int = 0
+    model: nn.Module, exported: nn.Module, shapes: Iterable[tuple[int, int, int]], tolerance: float = TOLERANCE
 ) -> dict[str, float]:
     """Run a model and what was exported of it on the same normal noise; where there are several images, one is padded.
 
@@ -204,16 +188,15 @@ def largest_differences(
         model: in evaluation mode.
         exported: an `OnnxModel`.
         shapes: (batch, height, width) to try.
-        seed: of the noise.
+        tolerance: largest share that is let through.
 
     Returns:
-        Per task the largest difference, as a share of the largest value of a prediction; infinite where something is not
-        finite.
+        Per task the largest difference, as a share of the largest value of a prediction.
 
     Raises:
-        ExportError: another shape than the model's.
+        ExportError: a larger difference, something that is not finite, or another shape than the model's.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     found: dict[str, float] = {}
     for batch, height, width in shapes:
         pixels = torch.randn(batch, 3, height, width, generator=generator)
@@ -222,33 +205,21 @@ def largest_differences(
         with torch.no_grad():
             expected, got = model(pixels, mask).predictions, exported(pixels, mask).predictions
         for name, truth in expected.items():
-            if got[name].shape != truth.shape:
+            share = math.nan
+            if got[name].shape == truth.shape:
+                share = float((got[name] - truth).abs().max() / truth.abs().max().clamp_min(1e-30))
+            if not share <= tolerance:
                 raise ExportError(
                     f"{name}: for {tuple(pixels.shape)} the exported graph yields {tuple(got[name].shape)}, the model "
-                    f"{tuple(truth.shape)}. Nothing was written. If its size is open, try --height and --width."
+                    f"{tuple(truth.shape)}, {share:.2g} of the largest value apart; expected one shape, and at most "
+                    f"{tolerance:g}. Nothing was written. If its size is open, try --height and --width."
                 )
-            share = float((got[name] - truth).abs().max() / truth.abs().max().clamp_min(1e-30))
-            found[name] = max(found.get(name, 0.0), share if math.isfinite(share) else math.inf)
+            found[name] = max(found.get(name, 0.0), share)
     return found
 
 
-def refuse_differences(found: Mapping[str, float], tolerance: float = TOLERANCE) -> None:
-    """Raise ExportError when a task differs by more than `tolerance` of its largest value."""
-    for name, share in found.items():
-        if share > tolerance:
-            raise ExportError(
-                f"{name}: the exported graph differs from the model by {share:.2g} of the largest value; expected at most "
-                f"{tolerance:g}. Nothing was written. If its size is open, try --height and --width."
-            )
-
-
 def describe(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What a program without this package must know to feed an exported model and to read it, for `kdam.json`.
-
-    Args:
-        model: that was exported.
-        size: (height, width) in pixels of the graph's images; None for any.
-    """
+    """What a program without this package must know to feed a model exported for `size` and to read it, for `kdam.json`."""
     processor = KdamImageProcessor.from_model_config(model.config)
     sides = list(size or ("height", "width"))
     tasks = []
@@ -270,12 +241,14 @@ def describe(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> dict[s
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without progress and advice of the tracer, such as that torchvision is missing; what was silent before stays so."""
+def _quiet(failed: str, remedy: str) -> Iterator[None]:
+    """Any error as an `ExportError`, without progress and advice of the tracer, such as that torchvision is missing."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             yield
+    except Exception as error:  # those of tracer, exporter and runtime share no other base
+        raise ExportError(f"{failed} ({type(error).__name__}: {str(error).strip()[:300]}); {remedy}.") from error
     finally:
         logging.disable(before)

@@ -1,4 +1,4 @@
-"""Figures of metrics: precision-recall curves, confusion matrices, error histograms. Needs the extra `plots` (matplotlib).
+"""Figures of metrics: precision-recall curves, confusion matrices, shares of pixels below an error (extra `plots`).
 
 Unusual here: figures are built without pyplot, so nothing global is set and nothing has to be closed; colours are those of
 Okabe and Ito, told apart by readers with any colour vision, and every curve also has a line style of its own.
@@ -26,13 +26,12 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)
 GREY, LIGHT = "#5A5A5A", "#C8C8C8"
 MARKER: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "zorder": 4}
 LARGEST_WITH_NUMBERS = 25
-VISIBLE_BINS = 100
 
 
 def precision_recall_figure(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str = "", f_name: str = "F"
 ) -> Figure:
-    """Precision over recall of one or more models with lines of equal F1; the best point of each model is marked.
+    """Precision over recall of 1 to 7 models with lines of equal F1; the best point of each model is marked.
 
     Args:
         curves: label -> (precision, recall), both (K,) in [0, 1], one entry per threshold; both 0, or NaN, where a
@@ -41,9 +40,9 @@ def precision_recall_figure(
         f_name: what the best F1 is called in the legend, such as "odsF".
 
     Raises:
-        KdamValueError: no curve, more than 7, arrays of other shapes, values outside of [0, 1], or only NaN.
+        KdamValueError: another number of curves, other shapes, values outside of [0, 1], or only NaN.
     """
-    figure, (axes,) = _figure(5.6, 5.4 + 0.2 * len(curves), title)
+    figure, axes = _figure(5.6, 5.4 + 0.2 * len(curves), title)
     for level in np.arange(1, 10) / 10:
         r = np.linspace(level / (2 - level), 1, 200)
         axes.plot(r, level * r / (2 * r - level), color=LIGHT, linewidth=0.8, zorder=1, label=f"_F {level:.1f}")
@@ -84,8 +83,9 @@ def confusion_figure(confusion: ArrayLike, class_names: Sequence[str], title: st
     with np.errstate(invalid="ignore"):  # 0 / 0 of a class without pixels is NaN, and stays empty
         shares, iou = 100 * counts / labelled[:, None], 100 * hits / (labelled + counts.sum(0) - hits)
 
-    inches = (0.42 if size <= LARGEST_WITH_NUMBERS else 0.24) * max(size, 4)
-    figure, (axes,) = _figure(inches + 3.2, inches + 1.8, title)
+    has_numbers = size <= LARGEST_WITH_NUMBERS
+    inches = (0.42 if has_numbers else 0.24) * max(size, 4)
+    figure, axes = _figure(inches + 3.2, inches + 1.8, title)
     # square roots: a confusion of a few percent is what the reader looks for
     image = axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     axes.set(facecolor="#E6E6E6", xlabel="predicted", ylabel="labelled")
@@ -93,10 +93,9 @@ def confusion_figure(confusion: ArrayLike, class_names: Sequence[str], title: st
     axes.set_yticks(range(size), class_names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    for (row, column), value in np.ndenumerate(shares) if size <= LARGEST_WITH_NUMBERS else ():
-        if value >= 0.5:  # smaller ones would fill the matrix with zeros
-            color = "white" if value > 35 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
+    for row, column in np.argwhere(shares >= 0.5) if has_numbers else ():  # smaller ones would fill it with zeros
+        color = "white" if shares[row, column] > 35 else "black"
+        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", color=color, fontsize=8)
     right = axes.secondary_yaxis("right")
     right.set_yticks(range(size), ["–" if np.isnan(value) else f"{value:.1f}" for value in iou])
     right.tick_params(length=0, labelsize=9)
@@ -116,7 +115,7 @@ def error_figure(
     title: str = "",
     log: bool = False,
 ) -> Figure:
-    """How errors are distributed: a histogram above, the share of pixels below each error underneath, read off at limits.
+    """How errors of 1 to 7 models are distributed: the share of pixels below each error, read off at limits.
 
     Args:
         edges: (K + 1,) ascending edges of the bins.
@@ -128,7 +127,7 @@ def error_figure(
         log: logarithmic error axis, for ratios.
 
     Raises:
-        KdamValueError: no model, more than 7, other shapes, no pixel, no limit, or one that is no edge.
+        KdamValueError: another number of models, other shapes, no pixel, no limit, or one that is no edge.
     """
     edges = np.asarray(edges, dtype=np.float64)
     counts = {label: _counts(each, (len(edges) - 1,), f"{label}: histogram") for label, each in histograms.items()}
@@ -137,34 +136,26 @@ def error_figure(
         raise KdamValueError(
             f"limits are {tuple(limits)}: expected one or more edges of the histogram, where shares are exact"
         )
-    # as far as most pixels of every model and some room behind the last limit, in few enough bins to be seen
-    last = max(int(np.searchsorted(each.cumsum(), 0.98 * each.sum())) + 1 for each in counts.values()) if counts else 1
-    last = max(last, round(1.3 * max(at_limits)))
-    step = next(first * 10**k for k in range(9) for first in (1, 2, 5) if last <= first * 10**k * VISIBLE_BINS)
-    starts = np.arange(0, min(last + step, len(edges)), step)
-
-    figure, (top, bottom) = _figure(6.4, 5.8, title, rows=(3, 2))
+    figure, axes = _figure(6.4, 4.4, title)
+    shown = round(1.3 * max(at_limits))  # bins: room behind the last limit, and most pixels of every model
     for (label, each), line in zip(counts.items(), _lines(counts), strict=True):
         below = 100 * np.concatenate([[0], each.cumsum()]) / each.sum()
-        top.stairs(np.diff(below[starts]), edges[starts], **line)
+        shown = max(shown, int(np.searchsorted(below, 98)))
         name = f"{label}  " + " / ".join(f"{value:.1f}" for value in below[at_limits])
-        bottom.plot(edges[: starts[-1] + 1], below[: starts[-1] + 1], label=name, **line)
-        bottom.plot(limits, below[at_limits], "o", color=line["color"], **MARKER)
-    top.set_ylabel(f"% of the pixels per {'bin' if log else _text(edges[step] - edges[0], unit)}")
-    top.set_ylim(bottom=0)
-    top.tick_params(labelbottom=False)
-    bottom.set(ylabel="% of the pixels below", xlabel=axis, ylim=(0, 104))
-    for axes in (top, bottom):
-        for limit in limits:
-            axes.axvline(limit, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-        axes.set_xlim(edges[0], edges[starts[-1]])
-        if log:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(FixedLocator([edges[0], *limits]))
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _text(value, unit)))
+        axes.plot(edges, below, label=name, **line)
+        axes.plot(limits, below[at_limits], "o", color=line["color"], **MARKER)
+    for limit in limits:
+        axes.axvline(limit, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+    axes.set(
+        ylabel="% of the pixels below", xlabel=axis, ylim=(0, 104), xlim=(edges[0], edges[min(shown, len(edges) - 1)])
+    )
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator([edges[0], *limits]))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _text(value, unit)))
     heading = "% below " + " / ".join(_text(limit, unit) for limit in limits)
-    top.legend(*bottom.get_legend_handles_labels(), title=heading, loc="upper right", handlelength=3.5)
+    axes.legend(title=heading, loc="lower right", handlelength=3.5)
     return figure
 
 
@@ -174,14 +165,13 @@ def save_png(figure: Figure, path: str | Path) -> None:
     figure.savefig(path, dpi=150, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
 
 
-def _figure(width: float, height: float, title: str, rows: Sequence[int] = (1,)) -> tuple[Figure, Any]:
-    """A figure of width x height inches, and its axes above each other in the proportion of `rows`."""
+def _figure(width: float, height: float, title: str) -> tuple[Figure, Any]:
+    """A figure of width x height inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = np.atleast_1d(figure.subplots(len(rows), 1, sharex=len(rows) > 1, gridspec_kw={"height_ratios": rows}))
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(labelsize=9)
-    axes[0].set_title(title, loc="left", fontsize=11, weight="bold", pad=12)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+    axes.set_title(title, loc="left", fontsize=11, weight="bold", pad=12)
     return figure, axes
 
 

@@ -13,15 +13,9 @@ MARGIN, TITLE, LARGEST = 6, 22, 480
 def contact_sheet(
     rows: Sequence[Sequence[Picture | None]], row_titles: Sequence[str], column_titles: Sequence[str]
 ) -> Image.Image:
-    """A grid of pictures.
+    """A grid of RGB pictures (H, W, 3) uint8, fitted into cells of one size; None leaves a cell empty.
 
-    Args:
-        rows: each a list of (H, W, 3) uint8 pictures, or None for an empty cell; fitted into cells of one size.
-        row_titles: written above each row.
-        column_titles: written above each column.
-
-    Returns:
-        An RGB image.
+    Titles are written above each row and column.
     """
     pictures = [p for row in rows for p in row if p is not None]
     height, width = (MARGIN + max(p.shape[axis] for p in pictures) for axis in (0, 1))

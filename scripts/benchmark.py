@@ -1,9 +1,8 @@
 """Measure one part of the project beside what it replaces, in one run.
 
     python scripts/benchmark.py data --output data_cpu.json
-    python scripts/benchmark.py boundaries --images DIR/images --edges DIR/edge --output boundaries_cpu.json
     python scripts/benchmark.py loss --device cuda --output loss_cuda.json
-    python scripts/benchmark.py all --quick
+    python scripts/benchmark.py step --quick
 
 Prints tables; `--output` writes every number, the settings and the machine to a JSON file. Set OMP_NUM_THREADS=1 for
 figures per core. `--quick` takes small settings wherever no other is given, to see that everything works.
@@ -13,7 +12,6 @@ import os
 import shlex
 import subprocess
 import sys
-import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 from importlib import import_module, metadata
@@ -23,24 +21,21 @@ from typing import Any
 import torch
 from benchmarks.harness import in_words
 
-from kdam_hf.errors import KdamError, KdamValueError
+from kdam_hf.errors import KdamValueError
 from kdam_hf.io import write_json
 from kdam_hf.training import run_command
 from kdam_hf.training.report import hardware, versions
 
 SECTIONS = {
     "boundaries": "boundary matching beside the matcher behind published numbers",
-    "checking": "checking a data set with one process and with several",
     "data": "reading and augmenting prepared data beside the usual chain of the field",
     "heads": "a student of four tasks beside one of a single task",
     "inference": "models in several forms: parameters, GFLOPs, latency, error",
     "loss": "the dense objective beside upsampling and eager losses: time and peak memory",
     "step": "a training step with a teacher online, replayed and without, beside a plain one",
-    "teachers": "one multi-task teacher beside one single-task teacher per task",
 }
-ALL = "all"
 COMMON = {"rounds": 5, "device": "cpu", "threads": 1, "seed": 0}
-PLACES = ("output", "section", "data_dir", "images", "edges")
+PLACES = ("output", "section", "data_dir")
 OPTIONAL_PACKAGES = ("scipy", "numba", "pyedgeeval", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime")
 ENVIRONMENT = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
@@ -49,23 +44,21 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
     facts = {"section": args.section, "command": shlex.join(["python", "scripts/benchmark.py", *argv]), **machine()}
-    found = run_all(args.quick) if args.section == ALL else run_section(args)
+    found = run_section(args)
     if args.output:
         write_json(args.output, facts | found)
         print(f"written to {args.output}")
-    if failed := [name for name, result in found.items() if args.section == ALL and "error" in result]:
-        raise KdamError(f"{', '.join(failed)} failed, see above; the other sections are complete.")
 
 
 def parse(argv: list[str]) -> Namespace:
     """The command line; only the section that is asked for is imported, since each may need packages of its own."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     sections = parser.add_subparsers(dest="section", required=True)
-    for name, text in {**SECTIONS, ALL: "one after the other"}.items():
+    for name, text in SECTIONS.items():
         sub = sections.add_parser(name, help=text, formatter_class=RawDescriptionHelpFormatter)
         sub.add_argument("--output", help="JSON file to write")
         sub.add_argument("--quick", action="store_true", help="small settings wherever no other is given")
-        if name not in argv[:1] or name == ALL:
+        if name not in argv[:1]:
             continue
         section = import_module(f"benchmarks.{name}")
         sub.description = section.__doc__
@@ -92,19 +85,6 @@ def run_section(args: Namespace) -> dict[str, Any]:
     for each in [] if args.quick else found.get("targets", []):
         print(f"{each['what']}: {in_words(each)}, wanted {each['wanted']}: {'met' if each['met'] else 'NOT met'}")
     return {"settings": settings, **found}
-
-
-def run_all(quick: bool) -> dict[str, Any]:
-    """Section -> what it measured, or under `error` how it ended."""
-    results: dict[str, Any] = {}
-    for name, text in SECTIONS.items():
-        print(f"\n==== {name}: {text}\n", flush=True)
-        try:
-            results[name] = run_section(parse([name, *["--quick"] * quick]))
-        except Exception as error:  # one section costs no other its numbers; `main` ends with an error
-            traceback.print_exc()
-            results[name] = {"error": repr(error)}
-    return results
 
 
 def machine() -> dict[str, Any]:

@@ -42,16 +42,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The photos of a folder, by name.
-
-    Raises:
-        DataIntegrityError: no such folder, or no photo in it.
-    """
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
+    """The photos of a folder, by name."""
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise DataIntegrityError(
-            f"--examples {folder}: no photo there; expected a folder with {', '.join(SUFFIXES)} files."
-        )
+        raise DataIntegrityError(f"--examples {folder}: no photo there; expected {', '.join(SUFFIXES)} files.")
     return found
 
 

@@ -34,12 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     args, _ = parse_recipe((PredictionArguments,), argv, __doc__)
     names = [Path(path).stem for path in args.images]
     if len(set(names)) != len(names):
-        raise KdamValueError(
-            "two photos have the same file name; outputs are named after it. Rename one, or predict them apart."
-        )
-    for path in args.images:
-        if not Path(path).is_file():
-            raise DataIntegrityError(f"{path}: no such photo; give existing JPEG or PNG files.")
+        raise KdamValueError("two photos have the same file name, which names the outputs; predict them apart.")
+    if missing := [path for path in args.images if not Path(path).is_file()]:
+        raise DataIntegrityError(f"{', '.join(missing)}: no such photo; give existing JPEG or PNG files.")
     model = load_model(args.model)
     processor = KdamImageProcessor.from_model_config(model.config)
     device = "cuda" if torch.cuda.is_available() else "cpu"

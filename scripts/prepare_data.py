@@ -4,9 +4,8 @@
     python scripts/prepare_data.py --dataset pascal_context --data_dir PASCAL_MT.tgz --output_dir outputs/pascal --num_proc 8
     python scripts/prepare_data.py --dataset folder --data_dir DIR --check_only
 
-Every sample is read once. The report names each file at fault with what was expected and found, and is kept as report.json
-in output_dir; with a fault the exit code is 1 and nothing appears under its name. Run again after an interruption or a
-correction, it goes on with what is left. Then train with --data_dir outputs/nyud_v2. data_dir is never written to.
+Every sample is read once. The report names each file at fault, and is kept as report.json in output_dir; with a fault the
+exit code is 1 and the split is not there. Run again, it goes on with what is left. data_dir is never written to.
 """
 
 import os
@@ -47,10 +46,9 @@ def main(argv: list[str] | None = None) -> None:
             unpacked = output / "unpacked" / Path(data.data_dir).name.split(".")[0]
             data.data_dir = str(extract(data.data_dir, unpacked, sha256=args.sha256))
     contents = [check_split(data, args, split) for split in args.splits]
-    problems = sum(len(content["problems"]) for content in contents)
     if output is not None:
         write_json(output / "report.json", {"splits": contents, "versions": versions()})
-    if problems:
+    if problems := sum(len(content["problems"]) for content in contents):
         print(f"\n{problems} problems" + ("" if output is None else f", all in {output / 'report.json'}"))
         sys.exit(1)
     if not args.check_only:
@@ -70,9 +68,7 @@ def check_arguments(data: SourceArguments, args: PreparationArguments) -> None:
         raise KdamValueError("give --output_dir: where prepared data and report.json go, and what an archive holds.")
     output, source = Path(args.output_dir or "/").resolve(), Path(data.data_dir).resolve()
     if output == source or source in output.parents:
-        raise KdamValueError(
-            f"output_dir {output} lies in data_dir {source}, which is never written to; choose another."
-        )
+        raise KdamValueError(f"output_dir {output} lies in data_dir {source}, which stays as it is; choose another.")
 
 
 def check_split(data: SourceArguments, args: PreparationArguments, split: str) -> dict[str, Any]:

@@ -24,11 +24,11 @@ TABLE = "| # | fault | elsewhere | here | tests | result |\n| --- | --- | --- | 
 
 
 class Outcomes:
-    """A plugin of pytest that counts what became of the cases of every marked test, by row."""
+    """A plugin of pytest: row -> (test, outcome) of every marked case."""
 
     def __init__(self) -> None:
         self.marked: dict[str, set[int]] = {}
-        self.rows: dict[int, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        self.rows: dict[int, list[tuple[str, str]]] = defaultdict(list)
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Note the rows of every test."""
@@ -36,18 +36,19 @@ class Outcomes:
             self.marked[item.nodeid] = {row for mark in item.iter_markers("fault") for row in mark.args}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Count one case."""
+        """Note one case."""
         if report.when == "call" or report.outcome != "passed":
             for row in self.marked[report.nodeid]:
-                self.rows[row][report.nodeid.partition("[")[0]][report.outcome] += 1
+                self.rows[row].append((report.nodeid.partition("[")[0], report.outcome))
 
 
-def render(number: int, text: dict[str, str], tests: dict[str, Counter[str]]) -> tuple[str, bool]:
+def render(number: int, text: dict[str, str], cases: list[tuple[str, str]]) -> tuple[str, bool]:
     """A line of the page, and whether the row is proven."""
-    total = sum(tests.values(), Counter())
+    total = Counter(outcome for _, outcome in cases)
     proven = total["passed"] > 0 and total["failed"] == 0
     result = ", ".join(f"{count} {outcome}" for outcome, count in sorted(total.items())) or "not run"
-    links = "<br>".join(f"[`{test.partition('::')[2]}`](../{test.partition('::')[0]})" for test in sorted(tests))
+    tests = (test.partition("::") for test in sorted({test for test, _ in cases}))
+    links = "<br>".join(f"[`{name}`](../{path})" for path, _, name in tests)
     cells = [str(number), text["fault"], text["elsewhere"], text["here"], links]
     cells.append(result if proven else f"**not proven** ({result})")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n", proven

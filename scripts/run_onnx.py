@@ -71,11 +71,9 @@ def read_photo(path: str) -> Image.Image:
 
 
 def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce a photo to what the model takes, never enlarge it, and normalise it.
+    """Pixels float32 (1, 3, H, W) of a photo, reduced to what the model takes, never enlarged, and normalised.
 
-    Returns:
-        pixel values float32 (1, 3, H, W) and mask bool (1, H, W), False on the right and at the bottom of a graph of one size
-        where the photo does not reach.
+    And a mask bool (1, H, W), False on the right and at the bottom of a graph of one size where the photo does not reach.
     """
     size = photo.height, photo.width
     fixed = facts["input"]["shape"][2:] if "height" not in facts["dynamic"] else None
@@ -86,11 +84,9 @@ def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:
         photo = photo.resize((width, height), Image.Resampling.BILINEAR)
     values = np.asarray(photo, np.float32).transpose(2, 0, 1) / 255
     mean, std = (np.array(facts[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
-    pixels = np.zeros((1, 3, *(fixed or (height, width))), np.float32)
-    pixels[0, :, :height, :width] = (values - mean) / std
-    mask = np.zeros(pixels.shape[:1] + pixels.shape[2:], bool)
-    mask[0, :height, :width] = True
-    return pixels, mask
+    below, right = (most - side for most, side in zip(fixed or (height, width), (height, width), strict=True))
+    pixels = np.pad((values - mean) / std, ((0, 0), (0, below), (0, right)))
+    return pixels[None], np.pad(np.ones((1, height, width), bool), ((0, 0), (0, below), (0, right)))
 
 
 def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], stride: int) -> np.ndarray:
@@ -115,9 +111,7 @@ def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def read(numbers: np.ndarray, task: dict) -> np.ndarray:
     """(C, H, W) -> values (H, W), or (H, W, C) of several channels."""
     values = READ[task["readout"]](numbers)
-    if values.ndim == 2:
-        return values
-    return values[0] if len(values) == 1 else values.transpose(1, 2, 0)
+    return values if values.ndim == 2 else values[0] if len(values) == 1 else values.transpose(1, 2, 0)
 
 
 def draw(values: np.ndarray, task: dict) -> np.ndarray:

@@ -35,17 +35,14 @@ SETTINGS = {
 def make_card(
     record: Record, repo_id: str, license: str = UNKNOWN, has_picture: bool = False, progress: str = ""
 ) -> ModelCard:
-    """The card of a model.
+    """The card of a model to be published as `repo_id`; its metadata holds a `model-index` when there are scores.
 
     Args:
         record: what is known of it.
-        repo_id: where it is published, `org/name`.
+        repo_id: `org/name`.
         license: identifier that the Hub knows, of the weights; it depends on the training data, so none is assumed.
         has_picture: whether the repository holds `PICTURE`.
         progress: for a model that is still being trained, how far it is.
-
-    Returns:
-        A card whose metadata holds a `model-index` when there are scores.
     """
     facts = card_facts(record)
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -66,12 +63,11 @@ def make_card(
 def card_facts(record: Record) -> dict[str, Any]:
     """What the template says, without anything that `redact` takes out; in dicts of facts what is absent is None."""
     results, teacher, baseline = (redact(side or {}) for side in (record.results, record.teacher, record.baseline))
-    sources = results.get("meta", {}), teacher.get("meta", {}), redact(record.settings or {})
-    meta, teacher_meta, settings = (defaultdict(lambda: None, facts) for facts in sources)
+    known = results.get("meta", {}), teacher.get("meta", {}), redact(record.settings or {})
+    meta, teacher_meta, settings = (defaultdict(lambda: None, facts) for facts in known)
     tasks = with_boundaries([task_from_spec(spec) for spec in record.config.tasks or []], meta["boundaries"])
     scores = scores_of(results)
-    primary = {f"{task.name}/{task.primary_metric}": task for task in tasks}
-    shown = {key: task for key, task in primary.items() if key in scores}
+    shown = {key: task for task in tasks if (key := f"{task.name}/{task.primary_metric}") in scores}
     columns = {"this model": scores, "same student, no teacher": scores_of(baseline), "teacher": scores_of(teacher)}
     columns = {name: values for name, values in columns.items() if values or name == "this model"}
     sizes = {"x".join(map(str, facts["gflops_size"] or ())) for facts in (meta, teacher_meta)}
@@ -97,7 +93,6 @@ def card_facts(record: Record) -> dict[str, Any]:
         "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
         "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" else None,
         "backbone_source": _backbone_source(settings),
-        "log": _log(record),
     }
 
 
@@ -148,16 +143,9 @@ def _backbone_source(settings: dict[str, Any]) -> str | None:
     """Hub id of the weights the backbone started from."""
     name: str | None = settings.get("backbone_weights")
     if name == "preset":
-        name = PRESETS[settings["preset"]].weights if settings.get("preset") in PRESETS else None
+        preset = PRESETS.get(settings.get("preset", ""))
+        return preset.weights if preset else None
     return None if name == "none" else name
-
-
-def _log(record: Record) -> list[dict[str, Any]]:
-    """Loss and its terms at the first and the last log line."""
-    lines = [line for line in record.log or [] if "loss" in line and "step" in line]
-    shown = lines[:1] + lines[1:][-1:]
-    hidden = {"epoch", "learning_rate", "grad_norm"}
-    return [{"step": line["step"], **{k: value for k, value in line.items() if k not in hidden}} for line in shown]
 
 
 def _number(value: Any) -> str:

@@ -1,7 +1,8 @@
 """The files of a published repository: model, processor, code, card, results, settings, log and a picture.
 
 The list is closed: what is not named here is not published, so no pickle and no checkpoint ever is. JSON is copied without
-local paths and secrets, a picture without its metadata.
+local paths and secrets, a picture without its metadata. With the code, and the entries of the JSON files that point to it,
+`AutoModel.from_pretrained(id, trust_remote_code=True)` works where this package is not installed.
 """
 
 import io
@@ -17,13 +18,13 @@ from PIL import Image
 
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.hub.card import PICTURE, UNKNOWN, make_card
-from kdam_hf.hub.record import RESULTS, WEIGHTS, Record, read_record
+from kdam_hf.hub.record import MODELS, RESULTS, WEIGHTS, Record, read_record
 from kdam_hf.hub.redact import redact, redact_config
-from kdam_hf.hub.remote_code import code_files, with_model_code, with_processor_code
 from kdam_hf.hub.upload import check_repo_id, check_tag, open_repository, upload
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.io import replacing
 from kdam_hf.photos_kdam import open_photo
+from kdam_hf.pipeline_kdam import TASK, MultiTaskDensePredictionPipeline
 
 
 @dataclass(frozen=True)
@@ -71,33 +72,29 @@ def make_publication(
     return Publication(repo_id, files)
 
 
-def publish(publication: Publication, private: bool = False, tag: str | None = None, token: str | None = None) -> str:
-    """Create the repository if need be, and commit everything at once.
+def publish(publication: Publication, private: bool = False, tag: str | None = None) -> str:
+    """Create the repository if need be, and commit everything at once, with the token of this machine.
 
     Args:
         publication: what to upload.
         private: only its owners may see it.
         tag: name for this state, e.g. v1.
-        token: with the right to write; by default the one of this machine.
 
     Returns:
         URL of the commit.
 
     Raises:
         HubError: refused, unreachable or interrupted, or committed but not tagged; says which, and what to do.
+        KdamValueError: a tag that is not a name.
     """
     check_tag(tag)
-    open_repository(publication.repo_id, private, token)
+    open_repository(publication.repo_id, private)
     scores = "with its scores" if RESULTS in publication.files else "without scores"
-    return upload(publication.repo_id, publication.files, f"Publish the model {scores}", tag, token=token)
+    return upload(publication.repo_id, publication.files, f"Publish the model {scores}", tag)
 
 
 def write_repository(files: Mapping[str, bytes | Path], folder: str | Path) -> None:
-    """Write the files to a new or empty folder, as they would lie on the Hub.
-
-    Raises:
-        KdamValueError: the folder holds something.
-    """
+    """Write the files to a new or empty folder, as they would lie on the Hub; KdamValueError if it holds something."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise KdamValueError(f"{folder} exists and is not empty; give a new folder for the repository.")
@@ -111,16 +108,26 @@ def write_repository(files: Mapping[str, bytes | Path], folder: str | Path) -> N
 
 
 def _model_files(record: Record) -> dict[str, bytes | Path]:
-    config = json.loads((record.folder / "config.json").read_text("utf-8"))
+    config = redact_config(json.loads((record.folder / "config.json").read_text("utf-8")))
+    model = MODELS[config["model_type"]]
+    config["auto_map"] = {"AutoConfig": _code(model.config_class), "AutoModel": _code(model)}
+    pipeline = {"impl": _code(MultiTaskDensePredictionPipeline), "pt": ["AutoModel"], "type": "image"}
+    config["custom_pipelines"] = {TASK: pipeline}
     processor = KdamImageProcessor.from_model_config(record.config).to_dict()
+    processor["auto_map"] = {"AutoImageProcessor": _code(KdamImageProcessor)}
     optional = {RESULTS: record.results, "recipe.json": record.settings, "training_log.json": record.log}
     return {
         WEIGHTS: record.folder / WEIGHTS,
-        "config.json": _json(with_model_code(redact_config(config))),
-        "preprocessor_config.json": _json(with_processor_code(processor)),
-        **code_files(),
+        "config.json": _json(config),
+        "preprocessor_config.json": _json(processor),
+        **{path.name: path for path in sorted(Path(__file__).parents[1].glob("*_kdam.py"))},
         **{name: _json(redact(content)) for name, content in optional.items() if content is not None},
     }
+
+
+def _code(cls: type) -> str:
+    """Where a class lies in the repository: `kdam_hf.modeling_kdam.KdamStudent` as `modeling_kdam.KdamStudent`."""
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
 def _json(content: Any) -> bytes:

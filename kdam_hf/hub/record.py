@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.hub.remote_code import MODELS
 from kdam_hf.io import differences, file_sha256
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
 
+MODELS: dict[str, type[KdamPreTrainedModel]] = {cls.config_class.model_type: cls for cls in (KdamTeacher, KdamStudent)}
 WEIGHTS, RESULTS = "model.safetensors", "results.json"
 # conditions that two scores must share to stand side by side
 SAME_SCORE = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
@@ -22,17 +24,10 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """A trained model and the results it is shown beside.
+    """A trained model and the results it is shown beside; what is not known is None.
 
-    Args:
-        folder: with model.safetensors and config.json.
-        config: of the model.
-        weights_sha256: of model.safetensors.
-        results: results.json; None without scores.
-        settings: keys that recipe and command line set.
-        log: one dict per log line of the training.
-        teacher: results.json of the teacher.
-        baseline: results.json of the same student trained without a teacher.
+    `settings` are the keys that recipe and command line set, `log` the lines of the training log; `teacher` and `baseline` are
+    the results.json of its teacher and of the same student trained without one.
     """
 
     folder: Path
@@ -83,10 +78,12 @@ def read_record(
     if record.results is not None:
         _check_own(record)
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
-    settings = _object(run / "recipe.json") or record.meta.get("recipe")
-    teacher = _beside(record, teacher_results, weights=list(filter(None, record.meta.get("teacher_sha256") or ())))
-    baseline = _beside(record, baseline_results, same=("kind", "parameters"))
-    return replace(record, settings=settings, teacher=teacher, baseline=baseline)
+    return replace(
+        record,
+        settings=_object(run / "recipe.json") or record.meta.get("recipe"),
+        teacher=_beside(record, teacher_results, weights=[x for x in record.meta.get("teacher_sha256") or () if x]),
+        baseline=_beside(record, baseline_results, same=("kind", "parameters")),
+    )
 
 
 def scores_of(results: Results | None) -> dict[str, float]:
@@ -107,13 +104,12 @@ def _object(path: Path, error: type[KdamError] = CheckpointError) -> dict[str, A
 
 
 def _config(folder: Path) -> KdamConfig:
-    content = _object(folder / "config.json")
-    if content is None or not (folder / WEIGHTS).is_file():
+    content = _object(folder / "config.json") or {}
+    if content.get("model_type") not in MODELS or not (folder / WEIGHTS).is_file():
         raise CheckpointError(
-            f"{folder}: no config.json with {WEIGHTS} beside it; expected a folder that train.py or distill.py wrote."
+            f"{folder}: expected {WEIGHTS} beside the config.json of a {' or '.join(MODELS)}, as train.py and distill.py write "
+            f"them; found one of {content.get('model_type')}."
         )
-    if content.get("model_type") not in MODELS:
-        raise CheckpointError(f"{folder} holds a {content.get('model_type')}; expected one of {', '.join(MODELS)}.")
     config: KdamConfig = MODELS[content["model_type"]].config_class.from_pretrained(folder)
     return config
 
@@ -121,25 +117,20 @@ def _config(folder: Path) -> KdamConfig:
 def _check_own(record: Record) -> None:
     """Refuse scores of other weights, or of these before they changed."""
     results, where = record.results or {}, record.folder / RESULTS
-    again = f"score this model with scripts/evaluate.py --model {record.folder} --output {where}."
-    if not isinstance(results.get("meta"), dict):
-        raise CheckpointError(f"{where} holds no 'meta'; {again}")
-    scored = record.meta.get("weights_sha256") or record.weights_sha256
-    tasks = {key.split("/")[0] for key in results if "/" in key}
+    tasks, known = {key.split("/")[0] for key in results if "/" in key}, isinstance(results.get("meta"), dict)
+    scored = known and (record.meta.get("weights_sha256") or record.weights_sha256)
     if scored != record.weights_sha256 or not tasks <= set(record.config.task_names):
-        raise CheckpointError(f"{where} is the score of other weights or tasks than those in {record.folder}; {again}")
+        raise CheckpointError(
+            f"{where} is without 'meta', or the score of other weights or tasks than those in {record.folder}; score this "
+            f"model with scripts/evaluate.py --model {record.folder} --output {where}."
+        )
 
 
 def _log(folder: Path) -> list[dict[str, Any]] | None:
     """The log lines of the training: of the folder, or of its newest checkpoint."""
-    steps = {path.name.removeprefix("checkpoint-"): path for path in folder.glob("checkpoint-*")}
-    newest = [steps[step] for step in sorted(filter(str.isdigit, steps), key=int, reverse=True)]
-    for path in (folder, *newest):
-        state = _object(path / "trainer_state.json")
-        if state is not None:
-            history: list[dict[str, Any]] = state.get("log_history", [])
-            return history
-    return None
+    saved = sorted(folder.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    states = (_object(path / "trainer_state.json") for path in (folder, *saved))
+    return next((state.get("log_history", []) for state in states if state is not None), None)
 
 
 def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights: Sequence[str] = ()) -> Results | None:
@@ -154,8 +145,7 @@ def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights
     scored = other["meta"].get("weights_sha256")
     if scored and weights and scored not in weights:
         there["weights_sha256"], here["weights_sha256"] = scored, weights[0]
-    different = differences(there, here)
-    if different:
+    if different := differences(there, here):
         raise KdamValueError(
             f"{path} does not fit {record.folder / RESULTS} (there -> here): {'; '.join(different)}. Scores stand side by side "
             "only on the same images under the same protocol; score both with scripts/evaluate.py."

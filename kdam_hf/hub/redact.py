@@ -24,12 +24,7 @@ _WORDS = {"preset", "none"}
 
 
 def redact(value: Any, key: str = "") -> Any:
-    """A copy of JSON data without entries that hold a local path or a secret; None where nothing is left of a text or list.
-
-    Args:
-        value: dicts, lists, texts, numbers.
-        key: the key it stands under.
-    """
+    """A copy of JSON data under `key` without local paths and secrets; None where nothing is left of a text or list."""
     if isinstance(value, dict):
         kept = {name: redact(item, key if _is_place(key) else name) for name, item in value.items()}
         return {k: item for k, item in kept.items() if k not in SECRETS and (item is not None or value[k] is None)}
@@ -51,15 +46,16 @@ def redact_config(value: Any) -> Any:
 
 def is_hub_name(text: str) -> bool:
     """Whether `text` is `org/name` and no folder here, or a word of a recipe such as `preset`."""
-    if text in _WORDS:
-        return True
-    if text.count("/") != 1 or Path(text).exists():
-        return False
+    return text in _WORDS or (is_repo_id(text) and not Path(text).exists())
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether `text` has the form `org/name`."""
     try:
         validate_repo_id(text)
     except HFValidationError:
         return False
-    return True
+    return text.count("/") == 1
 
 
 def _is_place(key: str) -> bool:

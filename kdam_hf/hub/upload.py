@@ -1,4 +1,4 @@
-"""One commit on the Hub. Whatever the client raises becomes one `HubError` with the repository, the cause and the remedy.
+"""One commit on the Hub; whatever the client raises becomes one `HubError` with the repository, the cause and the remedy.
 
 Nothing is visible before the commit, so the same command may be run again; weights that arrived are not sent twice. After
 it only the tag can fail, which is said apart.
@@ -10,33 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import HfHubHTTPError
 
 from kdam_hf.errors import HubError, KdamValueError
+from kdam_hf.hub.redact import is_repo_id
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 AGAIN = "run the same command again; nothing is visible before the commit, and what has arrived is not sent twice"
-LOGIN = "log in with `hf auth login`, or set HF_TOKEN to one with the right to write"
 REMEDIES = {
-    401: f"the token is missing or not valid (401); {LOGIN}.",
+    401: "the token is missing or not valid (401); log in with `hf auth login`, or set HF_TOKEN to one that may write.",
     403: "the token may not write there (403); ask for the role, use a token with the right to write, or another repo_id.",
     404: "no such repository, or this token may not see it (404); check the spelling, or create it first.",
 }
 
 
 def check_repo_id(repo_id: str) -> str:
-    """`repo_id` itself, if it has the form `org/name`.
-
-    Raises:
-        KdamValueError: another form.
-    """
-    try:
-        validate_repo_id(repo_id)
-        well_formed = repo_id.count("/") == 1
-    except HFValidationError:
-        well_formed = False
-    if not well_formed:
+    """`repo_id` itself; KdamValueError unless it has the form `org/name`."""
+    if not is_repo_id(repo_id):
         raise KdamValueError(
             f"repo_id {repo_id!r}; expected org/name or user/name of letters, digits, '-', '_' and '.', such as "
             "my-org/kdam-student."
@@ -75,10 +65,10 @@ def open_repository(repo_id: str, private: bool = False, token: str | None = Non
 def upload(
     repo_id: str, files: Mapping[str, bytes | Path], message: str, tag: str | None = None, token: str | None = None
 ) -> str:
-    """Put all files into the repository by one commit.
+    """Put all files into an existing repository by one commit.
 
     Args:
-        repo_id: of an existing repository.
+        repo_id: `org/name`.
         files: path in it -> content or file.
         message: of the commit.
         tag: name for this state; it must be new.
@@ -89,9 +79,7 @@ def upload(
 
     Raises:
         HubError: refused, unreachable or interrupted; or committed, but not tagged.
-        KdamValueError: a tag that is not a name.
     """
-    check_tag(tag)
     api = HfApi(token=token)
     with explained(repo_id):
         if tag and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
@@ -109,36 +97,19 @@ def upload(
 
 @contextmanager
 def explained(what: str, again: str = AGAIN) -> Iterator[None]:
-    """Turn the client's errors into a `HubError` with the remedy.
-
-    Args:
-        what: failed; the repository, and how far it came.
-        again: what to do once the network is back.
-    """
+    """Turn the client's errors into a `HubError`: what failed, why, and what to do `again` once the network is back."""
     try:
         yield
-    except (HubError, KdamValueError):
+    except HubError:
         raise
     except Exception as error:  # the client raises RuntimeError, ValueError, OSError and those of its HTTP library
         raise HubError(f"{what}: {_remedy(error, again)}") from error
 
 
 def _remedy(error: Exception, again: str) -> str:
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    if any(isinstance(e, OfflineModeIsEnabled) for e in chain):
-        return "the Hub is switched off by HF_HUB_OFFLINE; unset it to publish, or use --dry_run DIR."
-    if any(isinstance(e, LocalTokenNotFoundError) for e in chain):
-        return f"no token on this machine; {LOGIN}."
-    status = next((e.response.status_code for e in chain if isinstance(e, HfHubHTTPError)), None)
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in REMEDIES:
         return REMEDIES[status]
-    text = " ".join(str(error).split()).rstrip(".") or "no more is known"
-    if "metadata" in text.lower():
-        return f"the Hub refuses the card's metadata: {text}. Give a --license it knows."
-    where = f" ({status})" if status else ""
-    return (
-        f"the Hub could not be reached or the upload was interrupted{where}: {type(chain[-1]).__name__}: {text}. Check the "
-        f"network and {again}."
-    )
+    # the client names what is wrong with its settings, the token or the card, and what to do
+    text = " ".join(f"{error} {error.__cause__ or ''}".split()).rstrip(".") or type(error).__name__
+    return f"not done: {text}. Mend what is named, or check the network, and {again}."

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import models
 from benchmarks.harness import race, report
-from benchmarks.models import make_batch, make_model, relative_error
+from benchmarks.models import make_batch, make_model
 from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.training import describe_model
@@ -76,3 +76,9 @@ def onnx_forms(model: KdamPreTrainedModel, pixels: Tensor, path: Path, threads: 
     quantize(plain, int8, pixels)
     sessions = {"ONNX fp32": OnnxModel(plain, threads), "ONNX int8": OnnxModel(int8, threads)}
     return {name: lambda x, session=session: session(x).predictions for name, session in sessions.items()}
+
+
+def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Largest over tasks of ||found - expected|| / ||expected||."""
+    pairs = [(found[name].detach().double(), x.detach().double()) for name, x in expected.items()]
+    return max(float((a - x).norm() / x.norm().clamp_min(1e-30)) for a, x in pairs)

@@ -1,7 +1,6 @@
 """Models with random weights, and a batch of rendered rooms with the labels of NYUD-v2."""
 
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,16 +9,16 @@ from torch import Tensor
 from dataset_loaders import Collator, TrainTransform, TransformedDataset, open_dataset
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import make_config
-from kdam_hf.tasks import NYUD_V2, Task
+from kdam_hf.tasks import NYUD_V2
 
 OPTIONS = {"teacher": "swin-base", "height": 448, "width": 576, "batch_size": 1}
 QUICK = {"teacher": "tiny-swin", "height": 96, "width": 128, "rounds": 2}
 
 
-def make_model(role: str, preset: str, args: Namespace, tasks: Sequence[Task] = NYUD_V2) -> KdamPreTrainedModel:
+def make_model(role: str, preset: str, args: Namespace) -> KdamPreTrainedModel:
     """A model with random weights, the same ones for the same seed."""
     torch.manual_seed(args.seed)
-    config = make_config(role, preset, tasks, image_size=[args.height, args.width])
+    config = make_config(role, preset, NYUD_V2, image_size=[args.height, args.width])
     return (KdamTeacher if role == "teacher" else KdamStudent)(config).to(args.device)
 
 
@@ -45,9 +44,3 @@ def on_device(x: Any, device: str) -> Any:
     if isinstance(x, dict):
         return {name: on_device(value, device) for name, value in x.items()}
     return x.to(device) if isinstance(x, Tensor) else x
-
-
-def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Largest over tasks of ||found - expected|| / ||expected||."""
-    pairs = [(found[name].detach().double(), x.detach().double()) for name, x in expected.items()]
-    return max(float((a - x).norm() / x.norm().clamp_min(1e-30)) for a, x in pairs)

@@ -2,7 +2,7 @@
 
 Written from the description of the protocol, plainly and without waste: decode five files, turn everything into float32,
 resize all of it, pad, crop (no class over 75 %, ten tries), mirror, jitter brightness and contrast in RGB and saturation and
-hue in HSV (Liu et al., SSD, arXiv:1512.02325), normalise. OpenCV resizes and converts colours if it is installed, else Pillow.
+hue in HSV (Liu et al., SSD, arXiv:1512.02325), normalise. Without OpenCV, Pillow resizes and the jitter in HSV is left out.
 """
 
 from pathlib import Path
@@ -72,29 +72,15 @@ def resize(array: Floats, height: int, width: int, smooth: bool) -> Floats:
 
 
 def distort(image: Floats, rng: np.random.Generator) -> Floats:
-    """Brightness, contrast, saturation and hue, each with probability one half; 0..255."""
+    """Brightness, contrast, and with OpenCV saturation and hue, each with probability one half; 0..255."""
     apply, (offset, gain, saturation, turn) = rng.random(4) < 0.5, rng.uniform([-32, 0.5, 0.5, -18], [32, 1.5, 1.5, 18])
     image = image + np.float32(offset) if apply[0] else image
-    image = image * np.float32(gain) if apply[1] else image
-    hsv = to_hsv(np.clip(image, 0, 255))
+    image = np.clip(image * np.float32(gain) if apply[1] else image, 0, 255)
+    if cv2 is None:
+        return image
+    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)  # hue 0..360, saturation 0..1, value 0..255
     if apply[2]:
         hsv[..., 1] = np.minimum(hsv[..., 1] * np.float32(saturation), 1)
     if apply[3]:
         hsv[..., 0] = (hsv[..., 0] + np.float32(turn)) % 360
-    return from_hsv(hsv)
-
-
-def to_hsv(image: Floats) -> Floats:
-    """RGB 0..255 -> hue 0..360, saturation 0..1, value 0..255."""
-    if cv2 is not None:
-        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
-    hsv = np.array(Image.fromarray(image.astype(np.uint8)).convert("HSV"), dtype=np.float32)
-    return hsv * np.float32([360 / 256, 1 / 255, 1])
-
-
-def from_hsv(hsv: Floats) -> Floats:
-    """The way back."""
-    if cv2 is not None:
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    bytes_of = (hsv * np.float32([256 / 360, 255, 1])).astype(np.uint8)
-    return np.array(Image.fromarray(bytes_of, "HSV").convert("RGB"), dtype=np.float32)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -1,11 +1,10 @@
 """The demo page, served by scripts/demo.py and opened in Debian's Chromium. Nothing is installed from here."""
 
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,17 +25,17 @@ FLAGS += " --disable-component-update --disable-sync"
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """Folders of student and teacher: the trained ones of MODEL and TEACHER, or small ones that have learned nothing."""
-    given = [os.environ.get(name) for name in ("MODEL", "TEACHER")]
-    if all(given):
-        return given
-    if any(given):
+    given = [folder for name in ("MODEL", "TEACHER") if (folder := os.environ.get(name))]
+    if len(given) == 1:
         pytest.exit("the tests compare two models: give both MODEL and TEACHER, or neither.", returncode=1)
+    if given:
+        return given
     tasks = (make_task("semseg", CLASS_NAMES), make_task("human_parts"), make_task("saliency"), *NYUD_V2[1:])
-    folders = []
-    for kind, cls in (("student", KdamStudent), ("teacher", KdamTeacher)):
-        torch.manual_seed(len(folders))
-        folders.append(str(tmp_path_factory.mktemp(kind)))
-        cls(make_config(kind, "tiny-resnet", tasks, image_size=[96, 128])).save_pretrained(folders[-1])
+    folders = [str(tmp_path_factory.mktemp(kind)) for kind in ("student", "teacher")]
+    for seed, (cls, folder) in enumerate(zip((KdamStudent, KdamTeacher), folders, strict=True)):
+        torch.manual_seed(seed)
+        kind = cls.config_class.model_type.removeprefix("kdam_")
+        cls(make_config(kind, "tiny-resnet", tasks, image_size=[96, 128])).save_pretrained(folder)
     return folders
 
 
@@ -52,25 +51,14 @@ def rooms(tmp_path_factory):
 @pytest.fixture(scope="session")
 def address(models):
     """Of the served page."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, ROOT / "scripts" / "demo.py", "--model", models[0], "--teacher", models[1]]
-    server = subprocess.Popen(
-        [*map(str, command), "--port", str(port)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        for _ in range(240):
-            if server.poll() is not None:
-                pytest.fail(f"the page stopped:\n{server.stdout.read()[-3000:]}")
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
+    command = [sys.executable, "-u", ROOT / "scripts/demo.py", "--model", models[0], "--teacher", models[1]]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        printed = ""
+        while (found := re.search(r"http://127\.0\.0\.1:\d+", printed)) is None:
+            printed += (line := server.stdout.readline())
+            assert line, f"the page stopped:\n{printed[-3000:]}"
+        yield found[0]
         server.terminate()
-        server.wait(20)
 
 
 @pytest.fixture(scope="session")

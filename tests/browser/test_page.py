@@ -66,18 +66,12 @@ def test_a_click_on_any_map_reads_all_of_them_at_that_place(page, rooms, models)
         assert re.fullmatch(pattern, text)
 
 
-def test_bad_files_get_a_message_and_the_page_keeps_serving(page, rooms, tmp_path):
-    (tmp_path / "notes.png").write_text("no photo at all")
+def test_a_bad_file_gets_a_message_instead_of_maps_and_the_page_keeps_serving(page, rooms, tmp_path):
     (tmp_path / "broken.png").write_bytes(rooms[0].read_bytes()[:3000])
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
-    for name in ("notes.png", "broken.png", "large.png"):
-        upload(page, tmp_path / name)
-        text = page.locator("#notice").inner_text()
-        assert name in text
-        assert str(tmp_path) not in text
-        assert pictures(page).count() == 0
-    upload(page, rooms[0])
-    assert pictures(page).count() == 2 * len(TASKS)
+    for path, count in ((rooms[1], 2 * len(TASKS)), (tmp_path / "broken.png", 0), (rooms[0], 2 * len(TASKS))):
+        upload(page, path)
+        assert pictures(page).count() == count
+        assert ("broken.png" in page.locator("#notice").inner_text()) == (count == 0)
 
 
 @pytest.mark.skipif(not os.environ.get("SCREENSHOT"), reason="asked for with SCREENSHOT=FILE")

@@ -1,4 +1,4 @@
-"""A Hub on loopback: as much of its HTTP protocol as the real client needs to publish and load models and data sets.
+"""A Hub on loopback: as much of its HTTP protocol as the real client needs to publish and load models.
 
 Everything is in memory. A repository is a list of commits, a commit a dict of path -> SHA-256 of a blob. Tokens have roles,
 private repositories are hidden, uploads are verified, card metadata is checked. `hub.faults` counts faults to come:
@@ -15,15 +15,14 @@ import re
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import yaml
 
 TOKENS = {"owner": "write", "reader": "read"}
 LICENSES = {"unknown", "other", "apache-2.0", "mit", "cc-by-nc-4.0"}
-LARGE = (".safetensors", ".bin", ".png", ".parquet")
-REPO = r"/api/(?P<kind>model|dataset)s/(?P<id>[^/]+/[^/]+)"
+LARGE = (".safetensors", ".bin", ".png")
+REPO = r"/api/models/(?P<id>[^/]+/[^/]+)"
 ROUTES = []
 
 
@@ -43,17 +42,12 @@ def problems_of_card(content):
     """What the Hub demands of the metadata of a card, as far as its documentation states it; empty for a good card."""
     try:
         data = yaml.safe_load(content.removeprefix("---\n").split("\n---\n")[0])
-        results = [
-            r for model in data.get("model-index", []) for r in model["results"] if isinstance(model["name"], str)
-        ]
-        numbers = [(r["task"]["type"], r["dataset"]["name"], r["dataset"]["type"], *r["metrics"]) for r in results]
-        values = [metric["value"] for *_, metric in numbers if metric["type"]]
+        results = [r for model in data.get("model-index", []) if model["name"] for r in model["results"]]
+        shown = [(r["task"]["type"], r["dataset"]["name"], r["dataset"]["type"], r["metrics"]) for r in results]
+        values = [metric["value"] for *_, metrics in shown for metric in metrics if metric["type"]]
     except (AttributeError, LookupError, TypeError, yaml.YAMLError) as error:
         return [f"metadata: {type(error).__name__} {error}"]
-    strings = {"library_name": str, "pipeline_tag": str, "tags": list, "datasets": list}
-    problems = [
-        f'"{key}" is no {kind.__name__}' for key, kind in strings.items() if not isinstance(data.get(key, kind()), kind)
-    ]
+    problems = [f'"{key}" is no list' for key in ("tags", "datasets") if not isinstance(data.get(key, []), list)]
     problems += [] if data.get("license", "unknown") in LICENSES else [f'"license" must be one of {sorted(LICENSES)}']
     return problems + [f'"value" is {value}' for value in values if not math.isfinite(value)]
 
@@ -103,23 +97,22 @@ class Request(BaseHTTPRequestHandler):
         if writes and self.role != "write":
             raise Answer(401 if self.role is None else 403, message="you have no right to write here")
         names = match.groupdict()
-        if "id" in names:
-            kind = names.pop("kind", None) or "model"
-            repository = self.hub.repositories.get((kind, names["id"]))
-            if repository is None or (repository.private and self.role is None):
-                raise Answer(404, code="RepoNotFound", message="Repository not found")
-            return function(self, repository, **names)
-        return function(self, **names)
+        if "id" not in names:
+            return function(self, **names)
+        repository = self.hub.repositories.get(names["id"])
+        if repository is None or (repository.private and self.role is None):
+            raise Answer(404, code="RepoNotFound", message="Repository not found")
+        return function(self, repository, **names)
 
     def read(self, share=1.0):
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(int(self.headers.get("Content-Length") or 0) * share))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
             self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(int(self.headers.get("Content-Length") or 0) * share))
+        self.rfile.readline()
+        return b"".join(parts)
 
     def json(self):
         return json.loads(self.body)
@@ -139,16 +132,15 @@ def validate(request):
 @route("POST", "/api/repos/create", writes=True)
 def create(request):
     wanted = request.json()
-    kind, name = wanted.get("type") or "model", f"{wanted.get('organization') or 'org'}/{wanted['name']}"
+    name = f"{wanted.get('organization') or 'org'}/{wanted['name']}"
     if not name.startswith("org/"):
         raise Answer(403, message=f"you are no member of {name.split('/')[0]}")
-    known = (kind, name) in request.hub.repositories
+    known = name in request.hub.repositories
     if not known:
         repository = Repository(wanted.get("visibility") == "private")
         repository.commit({}, "initial commit")
-        request.hub.repositories[kind, name] = repository
-    url = f"{request.hub.url}/{'' if kind == 'model' else kind + 's/'}{name}"
-    return Answer(409 if known else 200, {"url": url, "id": name, "name": name})
+        request.hub.repositories[name] = repository
+    return Answer(409 if known else 200, {"url": f"{request.hub.url}/{name}", "id": name, "name": name})
 
 
 @route("POST", f"{REPO}/preupload/.+", writes=True)
@@ -160,7 +152,7 @@ def preupload(request, repository, id):
     return Answer(body={"files": modes})
 
 
-@route("POST", r"/(?:datasets/)?[^/]+/[^/]+\.git/info/lfs/objects/batch", writes=True)
+@route("POST", r"/[^/]+/[^/]+\.git/info/lfs/objects/batch", writes=True)
 def batch(request):
     objects = []
     for wanted in request.json()["objects"]:
@@ -224,22 +216,7 @@ def info(request, repository, id, revision):
     return Answer(body=facts | {"tags": [], "downloads": 0, "siblings": siblings})
 
 
-@route("GET", f"{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?")
-def tree(request, repository, id, revision, folder):
-    entries, prefix = {}, f"{folder}/" if folder else ""
-    for path, blob in repository.at(revision)[1].items():
-        first, _, rest = path.removeprefix(prefix).partition("/")
-        entry = {"type": "directory", "path": prefix + first, "oid": "0" * 40, "size": 0}
-        if not rest:
-            entry |= {"type": "file", "oid": blob[:40], "size": len(request.hub.blobs[blob])}
-        if path.startswith(prefix):
-            entries[prefix + first] = entry
-    if folder and not entries:
-        raise Answer(404, code="EntryNotFound", message=f"no folder {folder}")
-    return Answer(body=list(entries.values()))
-
-
-@route("GET HEAD", r"/(?:(?P<kind>dataset)s/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+@route("GET HEAD", r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 def resolve(request, repository, id, revision, path):
     oid, files = repository.at(revision)
     if path not in files:
@@ -249,11 +226,11 @@ def resolve(request, repository, id, revision, path):
     return Answer(200, content, **headers)
 
 
-class Repository(SimpleNamespace):
+class Repository:
     """Commits (id, files, message), and refs: names of commits, `main` and tags."""
 
     def __init__(self, private):
-        super().__init__(private=private, commits=[], refs={})
+        self.private, self.commits, self.refs = private, [], {}
 
     @property
     def tags(self):
@@ -301,13 +278,13 @@ class HubServer:
         self.blobs[name] = content
         return name
 
-    def files(self, id, revision="main", kind="model"):
+    def files(self, id, revision="main"):
         """path -> content at a revision."""
-        return {path: self.blobs[blob] for path, blob in self.repositories[kind, id].at(revision)[1].items()}
+        return {path: self.blobs[blob] for path, blob in self.repositories[id].at(revision)[1].items()}
 
     def messages(self, id):
         """Of all commits."""
-        return [message for _, _, message in self.repositories["model", id].commits]
+        return [message for _, _, message in self.repositories[id].commits]
 
     def uploads(self):
         """How many files were sent."""
@@ -315,5 +292,5 @@ class HubServer:
 
     def put(self, id, files):
         """A public model with these contents, without any client."""
-        repository = self.repositories.setdefault(("model", id), Repository(private=False))
+        repository = self.repositories.setdefault(id, Repository(private=False))
         return repository.commit({path: self.keep(content) for path, content in files.items()}, "put")

@@ -19,37 +19,29 @@ def same(a, b):
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_published_model_and_its_processor_come_back_bit_by_bit(hub, student, publication):
-    publish(publication, private=True)
-    here, model = AutoModel.from_pretrained(student), AutoModel.from_pretrained(ID)
-    assert type(model) is type(here), "the code is that of the package where it is installed"
-    assert same(model, here)
-    own, processor = KdamImageProcessor.from_model_config(here.config), AutoImageProcessor.from_pretrained(ID)
+def test_a_published_model_comes_back_bit_by_bit_and_a_tag_brings_back_what_it_named(hub, own, publication):
+    publish(publication, private=True, tag="v1")
+    here, there = AutoModel.from_pretrained(own), AutoModel.from_pretrained(ID)
+    assert type(there) is type(here), "the code is that of the package where it is installed"
+    assert same(there, here)
+    mine, processor = KdamImageProcessor.from_model_config(here.config), AutoImageProcessor.from_pretrained(ID)
     for name in ("tasks", "size", "image_mean", "image_std"):
-        assert getattr(processor, name) == getattr(own, name)
+        assert getattr(processor, name) == getattr(mine, name)
+    here.decoder.norm.bias.data += 1
+    here.save_pretrained(own)
+    publish(Publication(ID, publication.files | {"model.safetensors": own / "model.safetensors"}))
+    assert same(AutoModel.from_pretrained(ID), here)
+    assert same(AutoModel.from_pretrained(ID, revision="v1"), there)
 
 
-def test_a_tag_brings_back_what_it_named(hub, own, publication):
-    publish(publication, tag="v1")
-    before = AutoModel.from_pretrained(ID)
-    changed = AutoModel.from_pretrained(own)
-    changed.decoder.norm.bias.data += 1
-    changed.save_pretrained(own)
-    files = publication.files | {"model.safetensors": own / "model.safetensors"}
-    publish(Publication(ID, files))
-    assert same(AutoModel.from_pretrained(ID), changed)
-    assert same(AutoModel.from_pretrained(ID, revision="v1"), before)
-
-
-@pytest.mark.parametrize("hub_is", ["switched off", "unreachable"])
-def test_a_model_that_was_loaded_once_needs_no_network(hub, publication, monkeypatch, hub_is):
+@pytest.mark.parametrize("setting", ["HF_HUB_OFFLINE", "ENDPOINT"])
+def test_a_model_that_was_loaded_once_needs_no_network(hub, publication, monkeypatch, setting):
     publish(publication)
-    online = load_model(ID)
-    nowhere = {"HF_HUB_OFFLINE": True} if hub_is == "switched off" else {"ENDPOINT": "http://127.0.0.1:9"}
-    if hub_is == "unreachable":
-        nowhere["HUGGINGFACE_CO_URL_TEMPLATE"] = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
-    for name, value in nowhere.items():
-        monkeypatch.setattr(constants, name, value)
+    online, nowhere = load_model(ID), "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, setting, True if setting == "HF_HUB_OFFLINE" else nowhere)
+    if setting == "ENDPOINT":
+        template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     requests = len(hub.log)
     assert same(load_model(ID), online)
@@ -68,12 +60,10 @@ def test_a_missing_or_hidden_repository_is_named(hub, publication, monkeypatch):
     ("damage", "message"),
     [
         (lambda weights: {"model.safetensors": weights[:-1000]}, "model.safetensors"),
-        (lambda weights: {"model.safetensors": weights.replace(b"norm.bias", b"norm.bios", 1)}, "norm.bi"),
         (lambda weights: {"model.safetensors": None, "pytorch_model.bin": b"\x80\x04pickle"}, "safetensors"),
         (lambda weights: {"config.json": json.dumps({"model_type": "resnet"}).encode()}, "resnet"),
-        (lambda weights: {"config.json": b"{"}, "config"),
     ],
-    ids=["truncated", "misspelt", "bin-only", "other-model", "broken-config"],
+    ids=["truncated", "bin-only", "other-model"],
 )
 def test_a_damaged_repository_is_refused_and_nothing_of_it_is_run(hub, publication, damage, message):
     files = {path: c if isinstance(c, bytes) else c.read_bytes() for path, c in publication.files.items()}

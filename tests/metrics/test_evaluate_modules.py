@@ -1,7 +1,6 @@
 """The `evaluate` module gives the numbers of the metrics it wraps, however maps are handed over."""
 
 import ast
-import threading
 from pathlib import Path
 
 import pytest
@@ -64,25 +63,6 @@ def test_arrays_tensors_single_maps_and_lists_add_up_to_the_numbers_of_the_metri
         assert len(module) == 0
 
 
-@every_task
-def test_several_processes_gather_through_files(load, task):
-    predictions, references, expected = maps_and_values(task)
-    results = {}
-
-    def process(k):
-        module = load(task, num_process=2, process_id=k, experiment_id=task, **CASES[task][0])
-        module.add_batch(predictions=predictions[k::2], references=references[k::2])
-        results[k] = module.compute()
-
-    threads = [threading.Thread(target=process, args=(k,)) for k in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert results[1] is None
-    assert results[0] == pytest.approx(expected, rel=1e-9)
-
-
 def test_protocols_combine_under_names_and_maps_may_differ_in_size(load):
     import evaluate
 
@@ -132,6 +112,7 @@ def test_misuse_of_a_module_is_refused_with_the_reason(load):
         ("depth", {"protocol": "theirs"}, ("'theirs'", "invpt")),
         ("edge", {"boundaries": "cityscapes"}, ("'cityscapes'", "nyud")),
         ("semseg", {}, ("semseg", "num_classes")),
+        ("depth", {"num_process": 2}, ("num_process", "gather_for_metrics")),
         ("depth", {"num_classes": 3}, ("depth", "num_classes")),
     ],
 )

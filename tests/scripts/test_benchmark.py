@@ -11,19 +11,27 @@ from command_kit import load
 # isort: split
 from benchmarks import boundaries, data, harness, loss, usual_chain
 
-from kdam_hf.errors import KdamError, KdamValueError
+from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import BoundaryCounts
 
 MODELS = ["--teacher", "tiny-convnext", "--height", "64", "--width", "96"]
-TREE = ["--image_height", "40", "--image_width", "56"]
 TINY = {
     "boundaries": ["--num_images", "2", "--num_proc", "1", "--height", "40", "--width", "56"],
-    "checking": ["--num_images", "4", *TREE],
-    "data": ["--num_images", "2", *TREE, "--crop_height", "32", "--crop_width", "48"],
+    "data": [
+        "--num_images",
+        "2",
+        "--image_height",
+        "40",
+        "--image_width",
+        "56",
+        "--crop_height",
+        "32",
+        "--crop_width",
+        "48",
+    ],
     "inference": [*MODELS, "--students", "tiny-resnet"],
     "loss": ["--height", "32", "--width", "40"],
     "step": [*MODELS, "--student", "tiny-resnet"],
-    "teachers": MODELS,
 }
 
 
@@ -81,11 +89,10 @@ def test_an_error_stands_beside_every_form_of_a_model(written):
     assert ("ONNX int8" in errors) == (found["left_out"] == [])
 
 
-def test_peak_memory_is_what_a_call_adds(written):
+def test_peak_memory_is_what_a_call_adds():
     if not loss.CLEAR_REFS.exists():
         pytest.skip("needs procfs")
     assert 60 < loss.peak_mib(lambda: torch.ones(64, 2**18).sum(), "cpu") < 70
-    assert all(each["peak_mib"] >= 0 for each in written("loss")["losses"].values())
 
 
 def test_the_set_of_boundaries_is_scored_from_summed_counts():
@@ -95,7 +102,7 @@ def test_the_set_of_boundaries_is_scored_from_summed_counts():
     scene = np.eye(20, dtype=np.float32), [np.eye(20, dtype=bool)]
     args = Namespace(thresholds=[0.2, 0.5], rounds=1, device="cpu", threads=1)
     sides = {boundaries.OURS: side(6), boundaries.OPPONENT: side(5)}
-    found = boundaries.race_matchers("", [scene, scene], sides, args, 1, 0.01)
+    found = boundaries.race_matchers([scene, scene], sides, args)
     assert len(found["cases"]) == 4
     assert found["summary"]["|dF|"]["max"] == pytest.approx(0.1)
     assert found["summary"]["|dF| of the set"]["median"] == pytest.approx(0.1)
@@ -118,37 +125,18 @@ def test_the_usual_chain_moves_labels_together_and_what_is_enlarged_comes_nearer
         assert (view["edge"][0] == view["semseg"] % 2)[inside].all()
         scale = (view["semseg"] + 1)[inside] / view["depth"][0][inside]
         assert 0.5 <= scale.min() <= scale.max() <= scale.min() + 1e-5 <= 2.01
-    back = usual_chain.from_hsv(usual_chain.to_hsv(loaded["image"]))
-    assert np.abs(back - loaded["image"]).max() < (0.01 if opencv else 8), "Pillow rounds hue and saturation to bytes"
 
 
-def test_rounds_are_interleaved_and_the_first_is_dropped():
+def test_rounds_are_interleaved_the_first_is_dropped_and_ratios_are_those_of_single_rounds():
     calls = []
     args = Namespace(rounds=2, device="cpu", threads=1)
     timings = harness.race({name: lambda name=name: calls.append(name) for name in "abc"}, args)
     assert "".join(calls) == "abcbcacab"
     assert {name: len(times) for name, times in timings.items()} == {"a": 2, "b": 2, "c": 2}
-
-
-def test_ratios_are_those_of_single_rounds_and_targets_are_judged_by_their_median():
     ratio = harness.ratio({"a": [2.0, 9.0, 8.0], "b": [1.0, 3.0, 4.0]}, "a", "b")
     assert ratio == {"median": 2, "min": 2, "max": 3}
     assert harness.target("", ratio, at_most=2)["met"]
     assert not harness.target("", ratio, at_least=2.1)["met"]
-
-
-def test_a_section_that_fails_costs_no_other_its_numbers(benchmark, monkeypatch, tmp_path):
-    def run_section(args):
-        if args.section == "checking":
-            raise OSError("no disk")
-        return {"quick": args.quick}
-
-    monkeypatch.setattr(benchmark, "run_section", run_section)
-    with pytest.raises(KdamError, match="checking"):
-        benchmark.main(["all", "--quick", "--output", str(tmp_path / "out.json")])
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert "no disk" in found["checking"]["error"]
-    assert all(found[name] == {"quick": True} for name in benchmark.SECTIONS if name != "checking")
 
 
 def test_a_device_that_is_not_there_is_refused(benchmark):

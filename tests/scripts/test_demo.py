@@ -63,9 +63,8 @@ def test_a_result_holds_every_models_maps(models, photo):
             np.testing.assert_array_equal(result.values[role][name], expected["values"])
 
 
-def test_times_are_taken_in_interleaved_rounds_and_few_for_slow_models(models, photo, monkeypatch):
+def test_times_are_taken_in_interleaved_rounds(models, photo, monkeypatch):
     order = []
-    monkeypatch.setattr("kdam_hf.demo.SECONDS", 0.0)
     monkeypatch.setattr("kdam_hf.demo._seconds", lambda pipe, image: order.append(type(pipe.model)) or len(order))
     result = models.predict(photo)
     assert order == [KdamStudent, KdamTeacher] * 3
@@ -87,30 +86,16 @@ def test_every_task_has_a_legend_in_words_that_cannot_put_script_on_the_page(mod
         assert word in shown[name]
 
 
-@pytest.mark.parametrize(
-    ("task", "value", "text"),
-    [
-        ("semseg", 1, "floor"),
-        ("saliency", 0.256, "0.26"),
-        ("depth", np.float32(2.806), "2.81 m"),
-        ("normals", np.array([0.5, 0, -0.25]), "0.50, 0.00, -0.25"),
-    ],
-)
-def test_a_pixel_is_read_as_a_class_or_in_physical_units(models, task, value, text):
-    assert value_text(models.tasks[task], value) == text
+def test_a_pixel_is_read_as_a_class_or_in_physical_units(models):
+    values = {"semseg": 1, "saliency": 0.256, "depth": np.float32(2.806), "normals": np.array([0.5, 0, -0.25])}
+    texts = [value_text(models.tasks[task], value) for task, value in values.items()]
+    assert texts == ["floor", "0.26", "2.81 m", "0.50, 0.00, -0.25"]
 
 
 def test_a_teacher_of_other_classes_is_not_shown_under_the_students_names(places, tmp_path):
     teacher = saved(tmp_path / "teacher", KdamTeacher, [make_task("semseg", ["floor", HOSTILE])])
     with pytest.raises(KdamError, match="semseg"):
         DemoModels(places[0], teacher)
-
-
-def test_a_fault_of_a_model_is_not_blamed_on_the_photo(models, photo, monkeypatch):
-    look = next(f.fn for f in build_page(models).fns.values() if f.api_name == "predict")
-    monkeypatch.setattr(models, "predict", lambda image: int("a fault of a model"))
-    with pytest.raises(ValueError, match="a fault of a model"):
-        look(str(photo))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Every recipe of a public dataset takes its steps on miniature trees; every layout goes from data to scores."""
 
 import json
+from functools import cache
 
 import pytest
 import trees
@@ -13,29 +14,26 @@ RECIPES = [path for name in ("nyud_v2", "pascal_context") for path in sorted(FOL
 DATASET = {"pascal": "pascal_context", "pascal_edge": "pascal_context"}
 # What a miniature on a CPU needs of a recipe made for a GPU and photos.
 SMALL = "--backbone_weights none --max_steps 2 --crop_height 40 --crop_width 56 --per_device_train_batch_size 2"
-SMALL += " --dataloader_num_workers 0 --logging_steps 1 --save_strategy no --use_cpu --disable_tqdm true"
-SMALL += " --precision fp32"
+SMALL += " --dataloader_num_workers 0 --logging_steps 1 --save_strategy no --precision fp32"
 TINY = {"swin-large": "tiny-swin", "swin-tiny": "tiny-swin", "resnet18": "tiny-resnet", "pvt-v2-b0": "tiny-pvt-v2"}
 
 
-def script(name):
-    return load(f"{name}.py").main
-
-
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
+def execute(name, recipe, root, output, options):
+    """The command `name` with a recipe; what it leaves as results."""
+    arguments = f"--config {recipe} --data_dir {root} --output_dir {output} --use_cpu --disable_tqdm true {options}"
+    load(f"{name}.py").main(arguments.split())
+    return json.loads((output / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """Layout -> its miniature, written once."""
-    written = {}
 
+    @cache
     def write(layout):
-        if layout not in written:
-            written[layout] = tmp_path_factory.mktemp(layout) / "data"
-            trees.write_tree(layout, written[layout])
-        return written[layout]
+        root = tmp_path_factory.mktemp(layout) / "data"
+        trees.write_tree(layout, root)
+        return root
 
     return write
 
@@ -43,16 +41,13 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(tree, tmp_path_factory):
     """Dataset -> a teacher trained by its smoke recipe."""
-    trained = {}
 
+    @cache
     def train(dataset):
-        if dataset not in trained:
-            trained[dataset] = tmp_path_factory.mktemp(f"teacher-{dataset}")
-            layout = {"nyud_v2": "C", "pascal_context": "pascal"}[dataset]
-            config = FOLDER / f"{dataset}_smoke.yaml"
-            arguments = f"--config {config} --data_dir {tree(layout)} --output_dir {trained[dataset]} {SMALL}"
-            script("train")(arguments.split())
-        return trained[dataset]
+        output = tmp_path_factory.mktemp(f"teacher-{dataset}")
+        layout = {"nyud_v2": "C", "pascal_context": "pascal"}[dataset]
+        execute("train", FOLDER / f"{dataset}_smoke.yaml", tree(layout), output, SMALL)
+        return output
 
     return train
 
@@ -60,10 +55,7 @@ def teacher(tree, tmp_path_factory):
 @pytest.mark.parametrize("layout", ["A", "B", "C", "D", "E", "O", "pascal", "pascal_edge"])
 def test_the_smoke_recipe_trains_and_scores_on_every_layout(layout, tree, tmp_path):
     config = FOLDER / f"{DATASET.get(layout, 'nyud_v2')}_smoke.yaml"
-    script("train")(
-        f"--config {config} --data_dir {tree(layout)} --output_dir {tmp_path} --use_cpu --disable_tqdm true".split()
-    )
-    found = results(tmp_path)
+    found = execute("train", config, tree(layout), tmp_path, "")
     tasks = {"semseg", "depth", "normals"} | ({"edge"} if layout in "ABCO" else set())
     if layout in DATASET:
         tasks = {"semseg", "human_parts", "saliency", "normals", "edge"}
@@ -75,14 +67,11 @@ def test_the_smoke_recipe_trains_and_scores_on_every_layout(layout, tree, tmp_pa
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, teacher, tmp_path):
     settings = read_recipe(recipe)
-    preset = TINY.get(settings["preset"], settings["preset"])
+    options = f"--preset {TINY.get(settings['preset'], settings['preset'])} {SMALL}"
+    options += f" --teacher {teacher(settings['dataset'])}" if "method" in settings else ""
     layout = {"nyud_v2": "B", "pascal_context": "pascal"}[settings["dataset"]]
-    arguments = f"--config {recipe} --data_dir {tree(layout)} --output_dir {tmp_path} --preset {preset} {SMALL}"
-    if "method" in settings:
-        script("distill")(f"{arguments} --teacher {teacher(settings['dataset'])}".split())
-    else:
-        script("train")(arguments.split())
-    assert results(tmp_path)["meta"]["steps"] == 2
+    found = execute("distill" if "method" in settings else "train", recipe, tree(layout), tmp_path, options)
+    assert found["meta"]["steps"] == 2
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Metrics of dense prediction for `evaluate`, one per configuration name: `evaluate.load("kdam", "depth")`.
 
-Unusual here: in one process, maps go straight into the metric's sums and never through the Arrow file in which `evaluate`
-keeps all of them, which takes many times as long and grows with the split. With `num_process > 1` they do, because that
-file is how `evaluate` gathers the shares of several processes.
+Unusual here: maps go straight into the metric's sums and never through the Arrow file in which `evaluate` keeps all of
+them, which takes many times as long and grows with the split. That file is how `evaluate` gathers the shares of several
+processes, so `num_process > 1` is refused.
 """
 
 from functools import partial
@@ -52,12 +52,18 @@ class Kdam(evaluate.Metric):
         kwargs: `SETTINGS` of the metric, and what `evaluate.EvaluationModule` takes.
 
     Raises:
-        KdamValueError: unknown configuration name, protocol or boundaries; a setting is missing or is not of this metric.
+        KdamValueError: unknown configuration name, protocol or boundaries; a setting is missing or is not of this metric; more
+            than one process.
     """
 
     def __init__(self, config_name: str | None = None, protocol: str = "ours", **kwargs: Any) -> None:
         if config_name not in METRICS:
             raise KdamValueError(f"configuration is {config_name!r}: expected one of {', '.join(METRICS)}")
+        if kwargs.get("num_process", 1) > 1:
+            raise KdamValueError(
+                f"num_process is {kwargs['num_process']}: one process counts; hand it the maps of all, which "
+                "`Accelerator.gather_for_metrics` brings together"
+            )
         make, self._type, self._axes, self._wanted = METRICS[config_name]
         settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
         try:
@@ -69,58 +75,41 @@ class Kdam(evaluate.Metric):
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Add predicted and labelled maps, as many of one as of the other: arrays, tensors or nested lists."""
-        if self.num_process > 1:
-            super().add_batch(predictions=predictions, references=references, **kwargs)
-            return
         if kwargs:
             raise KdamValueError(f"unknown inputs {sorted(kwargs)}: settings are given to evaluate.load, see the card")
         if predictions is None or references is None or len(predictions) != len(references):
             raise KdamValueError("expected as many predictions as references, and neither of them missing")
-        self._update(predictions, references)
+        for pair in zip(predictions, references, strict=True):
+            self._metric.update(*(self._tensor(values) for values in pair))
+            self._maps += 1
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Add one predicted and one labelled map: array, tensor or nested lists."""
         # `evaluate.combine` names one map as it names several
         prediction, reference = kwargs.pop("predictions", prediction), kwargs.pop("references", reference)
-        if self.num_process > 1:
-            super().add(prediction=prediction, reference=reference, **kwargs)
-        else:
-            self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> Any:
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
         """Values over all maps added so far and those given here; the next ones start anew."""
-        if self.num_process > 1:
-            return super().compute(predictions=predictions, references=references, **kwargs)
         if predictions is not None or references is not None or kwargs:
             self.add_batch(predictions=predictions, references=references, **kwargs)
         if not self._maps:
             raise KdamValueError("nothing to compute: add predictions and references first, or pass them")
-        return self._compute([], [])
+        values: dict[str, float] = self._metric.compute()
+        self._metric.reset()
+        self._maps = 0
+        return values
 
     def __len__(self) -> int:
-        return int(self._maps or super().__len__())
+        return self._maps
 
     def _info(self) -> evaluate.MetricInfo:
         feature: Any = datasets.Value(self._type)
         for _ in range(self._axes):
             feature = datasets.Sequence(feature)
         features = datasets.Features({"predictions": feature, "references": feature})
-        text = (
-            f"{type(self._metric).__name__} of kdam_hf.metrics; inputs, settings, values and sources stand in the card."
-        )
+        text = f"{type(self._metric).__name__} of kdam_hf.metrics; inputs, settings and values stand in the card."
         return evaluate.MetricInfo(description=text, citation="", inputs_description=text, features=features)
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        self._update(predictions, references)
-        values = self._metric.compute()
-        self._metric.reset()
-        self._maps = 0
-        return values
-
-    def _update(self, predictions: Any, references: Any) -> None:
-        for pair in zip(predictions, references, strict=True):
-            self._metric.update(*(self._tensor(values) for values in pair))
-            self._maps += 1
 
     def _tensor(self, values: Any) -> torch.Tensor:
         if isinstance(values, torch.Tensor):
