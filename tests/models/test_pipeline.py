@@ -23,12 +23,7 @@ SIZES = [(37, 51), (80, 52), (37, 51), (61, 97)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A saved student of every kind of task whose heads disagree with themselves on mirrored photos."""
-    tasks = (
-        make_task("semseg", ["wall", "floor", "chair"]),
-        make_task("human_parts"),
-        make_task("saliency"),
-        *NYUD_V2[1:],
-    )
+    tasks = (make_task("semseg", "abc"), make_task("human_parts"), make_task("saliency"), *NYUD_V2[1:])
     torch.manual_seed(0)
     model = KdamStudent(make_config("student", "tiny-resnet", tasks, image_size=[48, 64])).eval()
     with torch.no_grad():
@@ -67,20 +62,22 @@ def mirror(values):
 
 
 @pytest.mark.parametrize("k", range(2))
-def test_values_are_those_of_model_and_processor(pipe, photos, k):
+def test_values_are_those_of_model_and_processor_and_pictures_those_of_the_tasks(pipe, photos, k):
     assert type(pipe) is MultiTaskDensePredictionPipeline
     assert pipe.image_processor.size == {"shortest_edge": 48}
     inputs = pipe.image_processor(photos[k])
     with torch.no_grad():
         outputs = pipe.model(**inputs)
     (maps,) = pipe.image_processor.post_process(outputs, inputs["original_sizes"])
-    results = pipe(photos[k])
+    results = pipe(photos[k], return_pictures=True)
     assert results.keys() == maps.keys()
-    for name, values in maps.items():
-        wanted = values.numpy() if values.ndim == 2 else values.numpy().transpose(1, 2, 0)
-        np.testing.assert_array_equal(results[name]["values"], wanted)
-        assert results[name]["values"].shape[:2] == SIZES[k]
-        assert results[name].keys() == {"values"}
+    for spec in pipe.model.config.tasks:
+        values, result = maps[spec["name"]].numpy(), results[spec["name"]]
+        np.testing.assert_array_equal(result["values"], values if values.ndim == 2 else values.transpose(1, 2, 0))
+        np.testing.assert_array_equal(np.asarray(result["picture"]), task_from_spec(spec).render(result["values"]))
+        assert result["values"].shape[:2] == SIZES[k]
+        assert result.keys() == {"values", "picture"}
+    assert {key for result in pipe(photos[k]).values() for key in result} == {"values"}
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -125,13 +122,6 @@ def test_probabilities_sum_to_one_and_belong_to_the_values(pipe, photos):
     np.testing.assert_array_equal(results["saliency"]["probabilities"][..., 1], results["saliency"]["values"])
 
 
-def test_pictures_are_those_of_the_tasks(pipe, photos):
-    results = pipe(photos[0], return_pictures=True)
-    for spec in pipe.model.config.tasks:
-        result = results[spec["name"]]
-        np.testing.assert_array_equal(np.asarray(result["picture"]), task_from_spec(spec).render(result["values"]))
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_the_smallest_and_the_thinnest_photos_work(pipe, size):
     for result in pipe(Image.new("RGB", size, "red"), flip=True).values():
@@ -139,14 +129,9 @@ def test_the_smallest_and_the_thinnest_photos_work(pipe, size):
         assert np.isfinite(result["values"]).all()
 
 
-def test_a_bad_photo_is_refused_and_the_next_one_works(pipe, photos, tmp_path):
+def test_a_bad_photo_and_unknown_settings_are_refused(pipe, photos, tmp_path):
     with pytest.raises(ValueError, match="no such photo"):
         pipe(tmp_path / "missing.png")
-    photos[0].save(tmp_path / "a.png")
-    assert_same(pipe(tmp_path / "a.png"), pipe(photos[0]))
-
-
-def test_unknown_settings_are_refused(pipe, photos):
     with pytest.raises(TypeError, match="flipped"):
         pipe(photos[0], flipped=True)
 
