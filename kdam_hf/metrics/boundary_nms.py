@@ -38,7 +38,7 @@ def suppress_non_maxima(prediction: Map) -> Map:
     for side in (-1, 1):
         beside = row + side * down, column + side * right
         keep &= strength * TOLERANCE >= ndimage.map_coordinates(strength, beside, order=1, mode="nearest")
-    for index, side in ((row, len(row)), (column, column.shape[1])):
+    for index, side in zip((row, column), prediction.shape, strict=True):
         strength = strength * np.minimum(np.minimum(index, side - 1 - index) / min(BORDER, side // 2), 1)
     return np.where(keep, strength, 0).astype(prediction.dtype)
 
