@@ -53,10 +53,6 @@ class KdamImageProcessor(BaseImageProcessor):
         size = {"shortest_edge": min(config.image_size)} if config.image_size else None
         return cls(tasks=config.tasks, size=size, image_mean=config.image_mean, image_std=config.image_std)
 
-    def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
-        """See `preprocess`."""
-        return self.preprocess(images, **kwargs)
-
     def preprocess(self, images: Any, return_tensors: str | None = "pt") -> BatchFeature:
         """Prepare one photo or a list of photos.
 
