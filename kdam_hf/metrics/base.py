@@ -58,7 +58,7 @@ def check_same_shape(prediction: Tensor, label: Tensor, layout: str, channels: i
     """Raise KdamValueError unless both have one shape `layout`, with `channels` third from the end if given."""
     least_dims = 2 if channels is None else 3
     fits = prediction.shape == label.shape and prediction.dim() >= least_dims
-    if not fits or channels not in (None, prediction.shape[-3]):
+    if not fits or (channels is not None and prediction.shape[-3] != channels):
         raise KdamValueError(
             f"prediction is {tuple(prediction.shape)}, label {tuple(label.shape)}: both must be {layout} at the size of the "
             "label; resize the prediction, never the label"
