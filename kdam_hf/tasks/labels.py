@@ -131,8 +131,10 @@ class ClassMap(LabelKind):
     """One of `channels` class ids per pixel: raw uint8 (H, W), tensor int64 (H, W); 255 = ignored."""
 
     file_options: ClassVar[dict[str, type]] = {
-        **{"num_classes": int, "ignore_index": int, "first_id": int},
+        "num_classes": int,
         "class_names": list,
+        "ignore_index": int,
+        "first_id": int,
     }
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:

@@ -71,12 +71,6 @@ def test_agrees_with_loops_over_images_thresholds_and_pixels(settings, seed):
     assert computed(Saliency(**settings), *case(seed)) == pytest.approx(reference(*case(seed), **settings), rel=1e-12)
 
 
-def test_image_without_salient_pixels_counts_as_found_only_per_image():
-    nothing = torch.zeros(1, 4, 4)
-    assert computed(Saliency(pooling="image"), nothing, nothing) == {"maxf": 0, "max_miou": 100, "mae": 0}
-    assert computed(Saliency(), nothing, nothing) == {"maxf": 0, "max_miou": 0, "mae": 0}
-
-
 @every_setting
 def test_curves_of_nothing_are_nan(settings):
     metric = Saliency(**settings)

@@ -5,7 +5,7 @@ import torch
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import EdgeF, Saliency
 from kdam_hf.metrics.saliency import SALIENCY_THRESHOLDS
-from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, Pixels, counts_above, precision_recall_iou
+from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, Pixels, counts_above
 
 SETS = {
     "saliency": SALIENCY_THRESHOLDS,
@@ -78,12 +78,6 @@ def test_half_precision_is_compared_in_float32():
 )
 def test_perfect_predictions_score_100_empty_labels_0_and_images_share_a_threshold(prediction, label, expected):
     assert edge_f(prediction, label) == pytest.approx(expected)
-
-
-def test_iou_of_two_empty_sides_is_what_the_caller_says():
-    counts = counts_above(Pixels(torch.zeros(4), torch.zeros(4).bool(), torch.ones(4).bool()), (0.5,))
-    for both_empty in (0, 1):
-        assert precision_recall_iou(counts, both_empty).flatten().tolist() == [0, 0, both_empty]
 
 
 @pytest.mark.parametrize("make", [Saliency, EdgeF])

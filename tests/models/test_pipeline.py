@@ -56,11 +56,6 @@ def assert_same(results, expected, atol=0.0):
             np.testing.assert_allclose(given, wanted, rtol=1e-5 if atol else 0, atol=atol, err_msg=f"{name} {key}")
 
 
-def mirror(values):
-    values = values[:, ::-1]
-    return values * np.array([-1, 1, 1], values.dtype) if values.ndim == 3 else values
-
-
 @pytest.mark.parametrize("k", range(2))
 def test_values_are_those_of_model_and_processor_and_pictures_those_of_the_tasks(pipe, photos, k):
     assert type(pipe) is MultiTaskDensePredictionPipeline
@@ -95,16 +90,17 @@ def test_photos_of_mixed_sizes_in_batches_give_what_each_gives_alone(pipe, photo
 def test_averaging_takes_probabilities_metres_and_unit_vectors(pipe, photos):
     """Against the two single predictions, combined here in float64."""
     photo = photos[1]
-    one = pipe(photo, return_probabilities=True)
-    two = pipe(ImageOps.mirror(photo), return_probabilities=True)
+    one, two = (pipe(view, return_probabilities=True) for view in (photo, ImageOps.mirror(photo)))
     both = pipe(photo, return_probabilities=True, flip=True)
-    for name in ("semseg", "human_parts", "saliency"):
-        mean = (one[name]["probabilities"].astype(np.float64) + two[name]["probabilities"][:, ::-1]) / 2
-        np.testing.assert_allclose(both[name]["probabilities"], mean, atol=1e-5)
-    for name in ("depth", "edge", "saliency"):
-        mean = (one[name]["values"].astype(np.float64) + two[name]["values"][:, ::-1]) / 2
-        np.testing.assert_allclose(both[name]["values"], mean, atol=1e-4)
-    total = one["normals"]["values"].astype(np.float64) + mirror(two["normals"]["values"])
+    for name, key in (
+        ("semseg", "probabilities"),
+        ("human_parts", "probabilities"),
+        ("depth", "values"),
+        ("edge", "values"),
+    ):
+        mean = (one[name][key].astype(np.float64) + two[name][key][:, ::-1]) / 2
+        np.testing.assert_allclose(both[name][key], mean, atol=1e-4)
+    total = one["normals"]["values"].astype(np.float64) + two["normals"]["values"][:, ::-1] * [-1, 1, 1]
     total /= np.linalg.norm(total, axis=-1, keepdims=True)
     np.testing.assert_allclose(both["normals"]["values"], total, atol=1e-4)
 

@@ -146,15 +146,6 @@ def test_edge_distribution_is_sigmoid_and_its_complement():
     assert torch.allclose(Edge().distribution_logits(z).softmax(-1)[..., :1], z.sigmoid())
 
 
-@every_task
-def test_a_label_is_drawn_in_its_size_and_invalid_pixels_in_one_colour(task):
-    rgb = task.render(raw_label(task, np.random.default_rng(5)))
-    assert (rgb.shape, rgb.dtype) == ((H, W, 3), np.uint8)
-    invalid = task.render(task.label.unlabelled(H, W))
-    assert len(np.unique(invalid.reshape(-1, 3), axis=0)) == 1
-    assert task.legend()
-
-
 def test_task_sets_of_the_field_are_in_canonical_order_with_published_weights():
     assert list(TASK_NAMES) == ["semseg", "human_parts", "saliency", "depth", "normals", "edge"]
     published = [("semseg", 40, 1), ("depth", 1, 1), ("normals", 3, 10), ("edge", 1, 50)]
