@@ -331,7 +331,10 @@ class Vectors(FloatMap):
             vectors = vectors * np.float32(2 / 255) - 1
             vectors[(array == 0).all(-1)] = 0
         self._expect(
-            bool(np.isfinite(vectors).all()), where, "hold NaN or infinity", "unit vectors; mark invalid pixels with 0"
+            bool(np.isfinite(vectors).all()),
+            where,
+            "hold NaN or infinity",
+            "unit vectors; mark invalid pixels with (0, 0, 0)",
         )
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         self._check_lengths(length[length >= 0.5], is_8_bit, where)
