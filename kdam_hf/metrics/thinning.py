@@ -39,7 +39,7 @@ def thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise KdamValueError(f"mask is {mask.dtype} {mask.shape}: thinning takes bool (H, W); threshold the map first")
-    framed = np.pad(mask, 1)  # every neighbour of a pixel exists
+    framed = np.pad(np.ascontiguousarray(mask), 1)  # every neighbour of a pixel exists; one row after the other
     pixels = framed.ravel()
     steps = [row * framed.shape[1] + column for row, column in STEPS]
     touched = np.zeros_like(pixels)
