@@ -12,12 +12,8 @@ Values = NDArray[Any]
 Picture = NDArray[np.uint8]
 
 NEAR_TO_FAR: tuple[RGB, ...] = (
-    (253, 231, 37),
-    (122, 209, 81),
-    (34, 168, 132),
-    (42, 120, 142),
-    (65, 68, 135),
-    (68, 1, 84),
+    *((253, 231, 37), (122, 209, 81), (34, 168, 132)),
+    *((42, 120, 142), (65, 68, 135), (68, 1, 84)),
 )
 
 
@@ -39,14 +35,10 @@ def ramp(shares: Values, stops: Sequence[RGB]) -> Picture:
 
 
 def number_colours(numbers: Values) -> Picture:
-    """Colours of numbers of which nothing is known.
+    """Colours (H, W, 3) of numbers (H, W) or (H, W, C) of which nothing is known; black where one is not finite.
 
-    Args:
-        numbers: (H, W) or (H, W, C). One channel is coloured along a ramp over its own range; two by direction (hue) and length
-            (saturation); of more the first three are red, green and blue, each over its own range.
-
-    Returns:
-        (H, W, 3); black where a number is not finite.
+    One channel is coloured along a ramp over its own range; two by direction (hue) and length (saturation); of more the
+    first three are red, green and blue, each over its own range.
     """
     numbers = numbers.astype(np.float32).reshape(*numbers.shape[:2], -1)
     valid = np.isfinite(numbers)
@@ -57,11 +49,8 @@ def number_colours(numbers: Values) -> Picture:
         low = known.min((0, 1), initial=np.inf, where=valid)
         high = known.max((0, 1), initial=-np.inf, where=valid)
         shares = np.clip((known - low) / np.maximum(high - low, 1e-12), 0, 1)
-        picture = (
-            ramp(shares[..., 0], NEAR_TO_FAR)
-            if shares.shape[2] == 1
-            else np.rint(255 * shares[..., :3]).astype(np.uint8)
-        )
+        rgb = np.rint(255 * shares[..., :3]).astype(np.uint8)
+        picture = rgb if shares.shape[2] > 1 else ramp(shares[..., 0], NEAR_TO_FAR)
     picture[~valid.all(-1)] = 0
     return picture
 

@@ -54,15 +54,11 @@ class KdamImageProcessor(BaseImageProcessor):
         size = {"shortest_edge": min(config.image_size)} if config.image_size else None
         return cls(tasks=config.tasks, size=size, image_mean=config.image_mean, image_std=config.image_std)
 
-    def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
-        """See `preprocess`."""
-        return self.preprocess(images, **kwargs)
-
     def preprocess(self, images: Any, return_tensors: str | None = "pt") -> BatchFeature:
         """Prepare one photo or a list of photos.
 
         Args:
-            images: PIL images, paths, URLs, uint8 arrays (H, W, 3) or (H, W), or uint8 tensors (3, H, W); see `open_photo`.
+            images: in any form that `open_photo` takes.
             return_tensors: "pt" or "np".
 
         Returns:
@@ -105,15 +101,12 @@ class KdamImageProcessor(BaseImageProcessor):
             target_sizes: (height, width) in pixels of each photo: `original_sizes` of `preprocess`.
 
         Returns:
-            Per photo a dict task -> class ids int64 (H, W); probabilities float32 (H, W); metres float32 (H, W); unit
-            vectors float32 (3, H, W).
+            Per photo a dict task -> class ids int64, probabilities or metres float32 (H, W); unit vectors float32 (3, H, W).
         """
         predictions = outputs["predictions"]
         batch = len(next(iter(predictions.values())))
         if len(target_sizes) != batch:
-            raise ValueError(
-                f"{len(target_sizes)} target_sizes for a batch of {batch}; expected one (height, width) per photo."
-            )
+            raise ValueError(f"{len(target_sizes)} target_sizes for a batch of {batch}; expected one per photo.")
         results: list[dict[str, Tensor]] = [{} for _ in range(batch)]
         for k, (height, width) in enumerate(target_sizes):
             target = int(height), int(width)

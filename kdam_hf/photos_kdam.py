@@ -46,10 +46,8 @@ def open_photo(photo: Any, timeout: float | None = None) -> Image.Image:
         source = _fetched(str(photo), timeout) if is_url else photo
         image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
     if 0 in image.size or image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
-        raise ValueError(
-            f"{what} has {image.width}x{image.height} pixels; expected at least 1 and at most {MAX_SIDE:,} a side, and at most "
-            f"{MAX_PIXELS:,} in all. Downscale it."
-        )
+        most = f"1 to {MAX_SIDE:,} a side and at most {MAX_PIXELS:,} in all"
+        raise ValueError(f"{what} has {image.width}x{image.height} pixels; expected {most}. Downscale it.")
     if image.mode not in MODES:
         raise ValueError(f"{what} is of mode {image.mode}; expected 8 bits a channel. Convert it first.")
     with _reading(what):
@@ -76,13 +74,9 @@ def _reading(what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{what}: no such photo; expected an existing path, or a URL that starts with http."
-        ) from error
+        raise ValueError(f"{what}: no such photo; expected an existing path or an http(s) URL.") from error
     except httpx.HTTPError as error:
         raise ValueError(f"{what} could not be fetched: {error}. Check the address and the network.") from error
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"{what} is not a readable photo ({reason}); expected an intact file of type {', '.join(FORMATS)}."
-        ) from error
+        raise ValueError(f"{what} is not a readable photo ({reason}); expected one of {', '.join(FORMATS)}.") from error

@@ -48,20 +48,11 @@ class MultiTaskDensePredictionPipeline(Pipeline):
     _load_tokenizer = False
     _load_video_processor = False
 
-    def _sanitize_parameters(
-        self,
-        flip: bool | None = None,
-        return_probabilities: bool | None = None,
-        return_pictures: bool | None = None,
-        timeout: float | None = None,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        given = (
-            {"timeout": timeout},
-            {"flip": flip},
-            {"return_probabilities": return_probabilities, "return_pictures": return_pictures},
-        )
-        before, forward, after = ({k: v for k, v in part.items() if v is not None} for part in given)
-        return before, forward, after
+    def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], ...]:
+        steps = (("timeout",), ("flip",), ("return_probabilities", "return_pictures"))
+        if unknown := sorted(set(settings) - set(sum(steps, ()))):
+            raise TypeError(f"unknown settings {', '.join(unknown)}; expected some of {', '.join(sum(steps, ()))}")
+        return tuple({name: settings[name] for name in step if settings.get(name) is not None} for step in steps)
 
     def preprocess(self, photo: Any, timeout: float | None = None) -> dict[str, Any]:
         """One photo -> its prepared pixels (1, 3, h, w) and its own (height, width)."""

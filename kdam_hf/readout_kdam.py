@@ -1,15 +1,8 @@
 """How a prediction is read: the one table of values, averages, colours, words and files.
 
-`readout_of(entry)` is the reader of one task; `entry` is the task's entry in a model's config, as made by `Task.spec`. Its key
-`readout` names a class in `READOUTS`, near the end of this file. A new readout is one more class; nothing else knows the names.
-What a reader offers:
-
-- `decode(prediction, size)`, `read(views, ...)`: predictions at stride 4 -> values at full size, averaged over mirrored views;
-- `words`, `has_ids`: what a value is;
-- `colours(values)`, `legend()`, `has_scale`: a picture, and what its colours mean;
-- `to_file(values)`, `from_file(array)`, `suffix`: how a decoded map is stored.
-
-Values in numpy have the layout of a raw label, (H, W) or (H, W, c). This file travels with published models and loads alone.
+`readout_of(entry)` is the reader of one task; `entry` is the task's entry in a model's config, as made by `Task.spec`, whose
+`readout` names a class in `READOUTS`. A new readout is one more class; nothing else knows the names. Values in numpy have
+the layout of a raw label, (H, W) or (H, W, c). This file travels with published models and loads alone.
 """
 
 import math
@@ -32,20 +25,14 @@ Legend = list[tuple[str, RGB]]
 class Readout:
     """What readers share. `quantity`, `decide` and `unmirrored` see the channels last: (B, rows, W, C)."""
 
-    words = "number"
-    """What a value is, e.g. for a table; behind `number` the unit of the task may follow."""
-    has_ids = False
-    """Values are class ids."""
-    has_scale = True
-    """The legend lists colours along one scale, low to high, not those of separate things."""
-    suffix = ".npy"
-    """End of the file name of a stored map."""
+    words = "number"  # what a value is, e.g. for a table; behind `number` the unit of the task may follow
+    has_ids = False  # values are class ids
+    has_scale = True  # the legend lists colours along one scale, low to high, not those of separate things
+    suffix = ".npy"  # end of the file name of a stored map
     stored = "float32"
+    # which arrays `from_file` takes, in words, and by kind or name of their type the factor that makes values of them
     readable: tuple[str, Mapping[str, float]] = ("floats", {"f": 1})
-    """Which arrays `from_file` takes, in words, and by kind or name of their type the factor that makes values of them."""
-
-    maps: int = 0
-    """Numbers per pixel in a decoded map; as many as channels unless stated."""
+    maps: int = 0  # numbers per pixel in a decoded map; as many as channels unless stated
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         self.entry = entry
@@ -76,11 +63,10 @@ class Readout:
             views: predictions (B, C, h, w) at stride 4 of the photo and, if there is a second, of its mirror image.
             seen: (height, width) the model saw.
             target: (height, width) of the photo.
-            keep: whether to return the averaged quantity too, e.g. class probabilities.
+            keep: return the averaged quantity (B, H, W, K) too, e.g. class probabilities; None otherwise.
 
         Returns:
-            Values (B, H, W), or (B, c, H, W) where `decide` keeps the channels: ids int64, everything else float32. And the
-            quantity (B, H, W, K), or None.
+            Values (B, H, W), or (B, c, H, W) where `decide` keeps the channels: ids int64, everything else float32.
         """
         values, kept = [], []
         for bands in zip(*(bands_of_rows(view, seen, target) for view in views), strict=True):
@@ -113,10 +99,10 @@ class Readout:
         return values.astype(self.stored)
 
     def from_file(self, array: Values) -> Tensor:
-        """What `decode` gave for one image, from an array in any usual form.
+        """What `decode` gave for one image, from an array in any usual form; values are left to the metric.
 
         Raises:
-            ValueError: wrong shape or type; values are left to the metric, which knows where they count.
+            ValueError: wrong shape or type.
         """
         what, factors = self.readable
         factor = factors.get(array.dtype.kind, factors.get(array.dtype.name))
@@ -155,7 +141,6 @@ class ClassIds(Readout):
         return legend_of(names, class_palette(len(names)))
 
     def from_file(self, array: Values) -> Tensor:
-        """int64 (H, W)."""
         return super().from_file(array)[0].long()
 
 
@@ -203,11 +188,10 @@ class Foreground(Probability):
         return quantity[..., -1]
 
     def values(self, prediction: Tensor) -> Tensor:
-        """As decided from the quantity, without a softmax over two neighbours in memory, which is slow."""
+        # as decided from the quantity, without a softmax over two neighbours in memory, which is slow
         return (prediction[..., -1] - prediction[..., :-1].logsumexp(-1)).sigmoid()
 
     def from_file(self, array: Values) -> Tensor:
-        """float32 (H, W)."""
         return super().from_file(array)[0]
 
 
@@ -237,7 +221,6 @@ class UnitVectors(Readout):
         return [("x, right", (255, 128, 128)), ("y, up", (128, 255, 128)), ("z, to camera", (128, 128, 255))]
 
     def from_file(self, array: Values) -> Tensor:
-        """float32 (3, H, W), of any length."""
         return super().from_file(array) - (1 if array.dtype == np.uint8 else 0)
 
 
@@ -315,10 +298,7 @@ READOUTS: dict[str, Callable[[Mapping[str, Any]], Readout]] = {
 
 
 def readout_of(entry: Mapping[str, Any]) -> Readout:
-    """The reader of a task.
-
-    Args:
-        entry: of the task in a model's config, see `Task.spec`.
+    """The reader of a task, by its entry in a model's config.
 
     Raises:
         ValueError: a readout this version does not know, or settings that make no sense.

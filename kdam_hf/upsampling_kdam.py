@@ -40,9 +40,8 @@ def bands_of_rows(prediction: Tensor, seen: tuple[int, int], target: tuple[int, 
     wide = F.interpolate(upsample(prediction, seen), (seen[0], target[1]), mode="bilinear").movedim(1, -1)
     centres = (torch.arange(target[0], dtype=torch.float64) + 0.5) * (seen[0] / target[0]) - 0.5
     centres = centres.clamp(0, seen[0] - 1)
-    above = centres.long()
-    weight = (centres - above).to(wide)[:, None, None]
-    above = above.to(wide.device)
+    above = centres.long().to(wide.device)
+    weight = (centres - centres.floor()).to(wide)[:, None, None]
     below = (above + 1).clamp(max=seen[0] - 1)
     rows = max(1, CACHED // (prediction.shape[:2].numel() * target[1]))
     for part in (slice(top, top + rows) for top in range(0, target[0], rows)):

@@ -1,5 +1,5 @@
 """Random furnished rooms, ray-cast in NumPy.
 
-`layout` draws a scene out of walls, `furniture` and `people`, collected by `scene`; `raycast` finds what each pixel
-sees; `shading` makes the photograph. `dataset_loaders.synthetic_rooms` turns the result into a data set with labels.
+`layout` draws a scene out of walls, `furniture` and `people`, collected by `scene`; `raycast` finds what each pixel sees;
+`shading` makes the photograph.
 """

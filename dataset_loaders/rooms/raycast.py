@@ -16,7 +16,6 @@ from dataset_loaders.rooms.scene import BOX, CYLINDER, ELLIPSOID, UP, Camera
 NEAR = 0.05  # metres; what lies closer to the camera plane is not drawn
 FACES = 3  # of a primitive: one per axis of a box; side and cap of a cylinder
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float64)
-_EDGES = np.array([(i, j) for i in range(8) for j in range(i) if (i ^ j).bit_count() == 1])
 Hit = tuple[np.ndarray, np.ndarray, np.ndarray | int]  # depth, whether it counts, face
 
 
@@ -140,16 +139,14 @@ _HIT = {BOX: _hit_box, ELLIPSOID: _hit_ellipsoid, CYLINDER: _hit_cylinder}
 
 
 def _screen_bounds(corners: np.ndarray, height: int, width: int, focal: float) -> np.ndarray:
-    """Pixel rectangles (N,4) left, right, top, bottom (half open) around boxes (N,8,3); empty where nothing is in view."""
-    start, end = corners[:, _EDGES[:, 0]], corners[:, _EDGES[:, 1]]
-    from_near, to_near = -start[:, :, 2] - NEAR, -end[:, :, 2] - NEAR
-    crosses = from_near * to_near < 0
-    share = np.where(crosses, from_near / np.where(crosses, from_near - to_near, 1.0), 0.0)
-    points = np.concatenate([corners, start + share[:, :, None] * (end - start)], axis=1)
-    used = np.concatenate([-corners[:, :, 2] >= NEAR, crosses], axis=1)
+    """Pixel rectangles (N,4) left, right, top, bottom (half open) around boxes (N,8,3); empty where nothing is in view.
+
+    A box that reaches behind the camera plane may be anywhere on the screen.
+    """
+    ahead = -corners[:, :, 2]
+    shown, whole = ahead.max(axis=1) > NEAR, ahead.min(axis=1) < NEAR
     bounds = []
-    for along, count in ((points[:, :, 0], width), (-points[:, :, 1], height)):
-        pixel = along / np.where(used, -points[:, :, 2], 1.0) * focal + 0.5 * count
-        low, high = np.where(used, pixel, np.inf).min(axis=1), np.where(used, pixel, -np.inf).max(axis=1) + 1
-        bounds += [np.clip(low, 0, count), np.clip(high, 0, count)]
-    return np.stack(bounds, axis=1).astype(np.int64)
+    for along, count in ((corners[:, :, 0], width), (-corners[:, :, 1], height)):
+        pixel = along / np.maximum(ahead, NEAR) * focal + 0.5 * count
+        bounds += [np.where(whole, 0, pixel.min(axis=1)), np.where(whole, count, pixel.max(axis=1) + 1) * shown]
+    return np.clip(np.stack(bounds, axis=1), 0, [width, width, height, height]).astype(np.int64)

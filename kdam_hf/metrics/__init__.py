@@ -1,18 +1,15 @@
 """Metrics of dense prediction: pure functions that sum over pixels, and thin streaming classes that keep the sums.
 
-A class takes predictions in physical units at full label resolution (`update`), keeps a dict of additive tensors
-(`state`) and gives its values by name (`compute`): one accumulator per split, constant memory, merged by addition.
 NaN or Inf in a prediction is an error; a value that no valid pixel defines is NaN. `delta_m` compares a set of results.
 """
 
 from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryCounts, boundary_counts
-from kdam_hf.metrics.boundary_scores import BoundaryScores, score_boundaries
+from kdam_hf.metrics.boundary_scores import BoundaryScores, EdgeScores, score_boundaries
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.delta_m import delta_m
 from kdam_hf.metrics.depth import DepthErrors
-from kdam_hf.metrics.edges import EdgeScores
 from kdam_hf.metrics.normals import NormalErrors
 from kdam_hf.metrics.parallel import in_processes
 from kdam_hf.metrics.protocols import PROTOCOLS, Protocol, under_protocol

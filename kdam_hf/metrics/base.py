@@ -1,7 +1,7 @@
 """What all streaming metrics share: a dict of additive tensors.
 
-Unusual here: the states of two metrics, of two processes or of two halves of a split merge by addition, so a value never
-depends on how the images were batched, and memory is constant. States are CPU tensors: some accelerators lack float64.
+Unusual here: states merge by addition, so a value never depends on how the images were batched or spread over processes,
+and memory is constant. States are CPU tensors: some accelerators lack float64.
 """
 
 from abc import ABC, abstractmethod
@@ -15,10 +15,7 @@ from kdam_hf.errors import KdamValueError
 
 
 class Metric(ABC):
-    """One metric accumulated over a whole split; never a mean of per-image means.
-
-    `state` maps names to CPU tensors, float64 or int64, zero at the start. Every other attribute is a constructor argument.
-    """
+    """One metric over a whole split; all attributes but `state`, CPU tensors in float64 or int64, are constructor arguments."""
 
     state: dict[str, Tensor]
 
@@ -31,15 +28,10 @@ class Metric(ABC):
         """Values by name over everything added so far; NaN for a value that no valid pixel defines."""
 
     def merge(self, other: "Metric") -> None:
-        """Add the state of another metric of the same kind and settings.
-
-        Raises:
-            KdamValueError: the other metric is of another kind or its settings differ.
-        """
+        """Add the state of another metric; KdamValueError unless it is of the same kind and settings."""
         if type(self) is not type(other) or self.settings() != other.settings():
             raise KdamValueError(
-                f"cannot merge {type(other).__name__} {other.settings()} into {type(self).__name__} {self.settings()}: "
-                "give both one kind and one setting"
+                f"cannot merge {type(other).__name__} {other.settings()} into {type(self).__name__} {self.settings()}"
             )
         self.add_state(other.state)
 
@@ -69,7 +61,7 @@ def check_same_shape(prediction: Tensor, label: Tensor, layout: str, channels: i
     if not fits or (channels is not None and prediction.shape[-3] != channels):
         raise KdamValueError(
             f"prediction is {tuple(prediction.shape)}, label {tuple(label.shape)}: both must be {layout} at the size of the "
-            "label; resize the prediction, never the label, and do not rely on broadcasting"
+            "label; resize the prediction, never the label"
         )
 
 
@@ -80,8 +72,8 @@ def check_finite(prediction: Tensor, valid: Tensor) -> None:
     if prediction.numel() and not all(torch.isfinite(extreme) for extreme in prediction.aminmax()):
         bad = int((~torch.isfinite(prediction)).sum())
         raise KdamValueError(
-            f"{bad} predicted values on {int(valid.sum())} valid pixels are NaN or Inf: leaving them out would flatter the "
-            "metric; check the model's weights and the numeric type it runs in"
+            f"{bad} predicted values on {int(valid.sum())} valid pixels are NaN or Inf: check the model's weights "
+            "and the numeric type it runs in"
         )
 
 

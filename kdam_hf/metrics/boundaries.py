@@ -1,7 +1,7 @@
 """Boundary pixels matched within a tolerance, per threshold: the counts behind odsF, and the values made from them.
 
-Unusual here: matching is exact, and two orders of magnitude faster than the matcher behind published numbers
-(see boundary_matching), so that all thresholds and annotators of an image are scored while it is in memory.
+Unusual here: matching is exact, and two orders of magnitude faster than the matcher behind published numbers, so that all
+thresholds and annotators of an image are scored while it is in memory.
 """
 
 import math
@@ -15,14 +15,13 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import thinning
 from kdam_hf.metrics.boundary_matching import Window, match_pixels, window
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
+from kdam_hf.metrics.thresholds import check_probabilities
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 HED_THRESHOLDS = (0.001, *(k / 100 for k in range(1, 100)), 0.999)
-# a resized map of ones may exceed one by rounding
-ROUNDING = 1e-5
 
 # arguments of `boundary_counts` under which the numbers in papers were made
 BOUNDARY_PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
@@ -86,9 +85,7 @@ def boundary_counts(
     for number, mask in enumerate(annotations):
         _check_mask(f"annotation {number}", mask, strength.shape)
     if not 0 < max_dist <= 1:
-        raise KdamValueError(
-            f"max_dist is {max_dist}: expected a share of the image diagonal in (0, 1], such as 0.0075, not pixels"
-        )
+        raise KdamValueError(f"max_dist is {max_dist}: expected a share of the image diagonal in (0, 1], not pixels")
     if nms:
         strength = suppress_non_maxima(strength)
     annotated = (mask if ignore is None else mask & ~ignore for mask in annotations)
@@ -111,20 +108,13 @@ def boundary_counts(
 
 
 def threshold_values(thresholds: int | Sequence[float] | Floats) -> tuple[float, ...]:
-    """Thresholds as numbers; see `boundary_counts`.
-
-    Raises:
-        KdamValueError: none, or one outside of (0, 1].
-    """
+    """Thresholds as numbers; see `boundary_counts`."""
     if isinstance(thresholds, int | np.integer):
         values = HED_THRESHOLDS if thresholds == 101 else tuple(np.arange(1, thresholds + 1) / (thresholds + 1))
     else:
         values = tuple(thresholds)
     if not values or not all(0 < value <= 1 for value in values):
-        raise KdamValueError(
-            f"thresholds are {thresholds}: expected a number of thresholds, or one or more values in (0, 1]; a pixel "
-            "of strength 0 is never a boundary"
-        )
+        raise KdamValueError(f"thresholds are {thresholds}: expected their number, or one or more values in (0, 1]")
     return tuple(float(value) for value in values)
 
 
@@ -141,8 +131,8 @@ def average_precision(precision: Floats, recall: Floats) -> float:
 
     Args:
         precision: (T,) in [0, 1], in the order of ascending thresholds.
-        recall: likewise. Outside of the recalls that thresholds reach precision counts as 0, as in the evaluation code
-            of the field; so a map of ones and zeros, with one point on its curve, has a low value however good it is.
+        recall: likewise. Outside of the recalls that thresholds reach precision counts as 0, so that a map of ones and
+            zeros, with one point on its curve, has a low value however good it is.
 
     Source:
         The evaluation code of BSDS 500 and of structured edge detection (github.com/pdollar/edges).
@@ -160,20 +150,15 @@ def _checked_strength(prediction: NDArray[np.floating], ignore: Mask | None) -> 
     if ignore is not None:
         _check_mask("ignore", ignore, prediction.shape)
         prediction = np.where(ignore, prediction.dtype.type(0), prediction)
-    low, high = prediction.min(initial=0), prediction.max(initial=0)
-    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # so that NaN does not pass
-        raise KdamValueError(
-            f"prediction lies between {low:g} and {high:g}: expected finite probabilities in [0, 1]; apply the sigmoid "
-            "exactly once, or divide an 8-bit map by 255"
-        )
+    check_probabilities(prediction.min(initial=0), prediction.max(initial=0))
     return prediction
 
 
 def _check_mask(what: str, mask: Mask, shape: tuple[int, ...]) -> None:
     if mask.dtype != np.bool_ or mask.shape != shape:
         raise KdamValueError(
-            f"{what} is {mask.dtype} {mask.shape}: expected bool {shape}, the size of the prediction; resize the "
-            "prediction, never the label, and put a single annotation into a list"
+            f"{what} is {mask.dtype} {mask.shape}: expected bool {shape}, the size of the prediction, and a list of "
+            "annotations, even of one"
         )
 
 

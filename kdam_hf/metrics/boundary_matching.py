@@ -1,10 +1,9 @@
 """Match two sets of pixels one to one within a radius: as many pairs as possible and, of those matchings, a shortest one.
 
-Unusual here: this is exact, and fast. Pixels lie on lines, and going through them in reading order, each taking the first
-free partner in reading order, is nearly a maximum matching; few searches have to mend it. The maximum matching cuts the
-shortest one into two easy halves: left pixels that exposed left pixels reach by alternating paths compete for right pixels
-that every maximum matching takes; all other left pixels are taken in every one (König). So each half has a side that is
-matched completely, and a search for a partner always ends, mostly within a few steps.
+Unusual here: this is exact, and fast. Going through pixels on lines in reading order, each taking the first free partner, is
+nearly a maximum matching; few searches have to mend it. That cuts the shortest one into two easy halves: left pixels that
+exposed left pixels reach by alternating paths compete for right pixels that every maximum matching takes; all other left
+pixels are taken in every one (König). So each half has a side that is matched completely, and a search always ends.
 
 Legend: left and right are the smaller and the larger set; a graph is (starts, partners, costs), where the partners of
 node i are partners[starts[i]:starts[i + 1]]; a mate of -1 means exposed.
@@ -47,8 +46,7 @@ def match_pixels(first: Ints, second: Ints, within: Window, shortest: bool) -> I
         first: flat indices of pixels, ascending, int64 (N,).
         second: likewise, (M,).
         within: how far the two pixels of a pair may be apart.
-        shortest: also make the sum of the distances (in hundredths of a pixel, rounded) as small as it can be; takes
-            about three times as long.
+        shortest: also make the sum of the distances as small as it can be; takes about three times as long.
 
     Returns:
         int64 (P, 2): indices into `first` and into `second`. P does not depend on the order of the two, nor on `shortest`.
@@ -59,11 +57,9 @@ def match_pixels(first: Ints, second: Ints, within: Window, shortest: bool) -> I
     """
     swapped = len(first) > len(second)
     left, right = (second, first) if swapped else (first, second)
-    height, width = within.shape
-    left_rows, left_columns = np.divmod(left, width)
-    right_rows, right_columns = np.divmod(right, width)
-    row_starts = np.searchsorted(right_rows, np.arange(height + 1))
-    graph = _radius_graph(left_rows, left_columns, row_starts, right_columns, within.half_widths, within.costs)
+    index = np.full(within.shape, -1, np.int32)
+    index.flat[right] = np.arange(len(right))
+    graph = _radius_graph(left, index, within.half_widths, within.costs)
     mate_left, mate_right, reached = _maximum_matching(graph, len(right))
     if shortest and (mate_left >= 0).any():
         mate_left = _shortest_matching(graph, mate_right, reached)
@@ -73,40 +69,26 @@ def match_pixels(first: Ints, second: Ints, within: Window, shortest: bool) -> I
 
 
 @compiled
-def _radius_graph(
-    left_rows: Ints, left_columns: Ints, row_starts: Ints, right_columns: Ints, half_widths: Ints, costs: Ints
-) -> Graph:
-    """Partners of each left pixel, in reading order; row y of the right begins at right_columns[row_starts[y]]."""
+def _radius_graph(left: Ints, index: Ints, half_widths: Ints, costs: Ints) -> Graph:
+    """Partners of each left pixel, in reading order; `index` (H, W) holds right pixels by their number, -1 elsewhere."""
     reach = len(half_widths) - 1
-    height = len(row_starts) - 1
-    most = (2 * reach + 1) ** 2
-    starts = np.zeros(len(left_rows) + 1, np.int64)
-    partners = np.empty(16 * len(left_rows) + most, np.int32)
+    height, width = index.shape
+    starts = np.zeros(len(left) + 1, np.int64)
+    partners = np.empty(16 * len(left) + (2 * reach + 1) ** 2, np.int32)
     pair_costs = np.empty(len(partners), np.int32)
-    from_left = np.zeros(2 * reach + 1, np.int64)  # per row of the window, where its right pixels begin; only moves on
     count = 0
-    row = -1
-    for i in range(len(left_rows)):
-        if count + most > len(partners):
+    for i in range(len(left)):
+        if count + (2 * reach + 1) ** 2 > len(partners):
             partners = np.concatenate((partners, np.empty_like(partners)))
             pair_costs = np.concatenate((pair_costs, np.empty_like(pair_costs)))
-        if left_rows[i] != row:
-            row = left_rows[i]
-            for k in range(2 * reach + 1):
-                from_left[k] = row_starts[min(max(row + k - reach, 0), height)]
-        column = left_columns[i]
-        for k in range(max(reach - row, 0), min(reach + height - row, 2 * reach + 1)):
-            down = abs(k - reach)
-            j = from_left[k]
-            end = row_starts[row + k - reach + 1]
-            while j < end and right_columns[j] < column - half_widths[down]:
-                j += 1
-            from_left[k] = j
-            while j < end and right_columns[j] <= column + half_widths[down]:
-                partners[count] = j
-                pair_costs[count] = costs[down, abs(right_columns[j] - column)]
-                count += 1
-                j += 1
+        row, column = left[i] // width, left[i] % width
+        for y in range(max(row - reach, 0), min(row + reach + 1, height)):
+            half = half_widths[abs(y - row)]
+            for x in range(max(column - half, 0), min(column + half + 1, width)):
+                if index[y, x] >= 0:
+                    partners[count] = index[y, x]
+                    pair_costs[count] = costs[abs(y - row), abs(x - column)]
+                    count += 1
         starts[i + 1] = count
     return starts, partners[:count], pair_costs[:count]
 
@@ -206,45 +188,30 @@ def _assign(rows: Ints, graph: Graph, allowed: NDArray[np.bool_], mate_row: Ints
                 mate_row[i] = j
                 mate_column[j] = i
                 break
-    scratch = (
-        np.full(len(mate_column), FAR, np.int64),
-        np.empty(len(mate_column), np.int32),
-        np.zeros(len(mate_column), np.bool_),
-    )
     for i in rows:
         if mate_row[i] < 0:
-            _insert(i, graph, allowed, (mate_row, mate_column), (row_price, column_price), scratch)
+            _insert(i, graph, allowed, (mate_row, mate_column), (row_price, column_price))
 
 
 @compiled
 def _insert(
-    source: int,
-    graph: Graph,
-    allowed: NDArray[np.bool_],
-    mates: tuple[Ints, Ints],
-    prices: tuple[Ints, Ints],
-    scratch: tuple[Ints, Ints, NDArray[np.bool_]],
+    source: int, graph: Graph, allowed: NDArray[np.bool_], mates: tuple[Ints, Ints], prices: tuple[Ints, Ints]
 ) -> None:
-    """Match an exposed row along the shortest path to an exposed column, by Dijkstra's search.
-
-    `scratch` holds, per column, the distance (FAR: not seen), the row before it and whether it is settled; it is left
-    as it was found.
-    """
+    """Match an exposed row along the shortest path to an exposed column, by Dijkstra's search."""
     starts, partners, costs = graph
     mate_row, mate_column = mates
     row_price, column_price = prices
-    distance, came_from, settled = scratch
     columns = len(mate_column)
-    seen = [0 for _ in range(0)]  # the compiler takes the type of an empty list from this
-    heap = [0 for _ in range(0)]
+    distance = np.full(columns, FAR, np.int64)
+    came_from = np.empty(columns, np.int32)  # the row before a column
+    settled = np.zeros(columns, np.bool_)
+    heap = [0 for _ in range(0)]  # the compiler takes the type of an empty list from this
     row, so_far, end, to_end = source, 0, -1, FAR
     while row >= 0:
         for e in range(starts[row], starts[row + 1]):
             j = partners[e]
             through_row = so_far + costs[e] - row_price[row] - column_price[j]
             if allowed[j] and through_row < to_end and through_row < distance[j]:
-                if distance[j] == FAR:
-                    seen.append(j)
                 distance[j] = through_row
                 came_from[j] = row
                 if mate_column[j] < 0:
@@ -261,12 +228,9 @@ def _insert(
                 settled[nearest] = True
                 row = mate_column[nearest]
     row_price[source] += to_end
-    for j in seen:
-        if settled[j]:
-            row_price[mate_column[j]] += to_end - distance[j]
-            column_price[j] -= to_end - distance[j]
-        distance[j] = FAR
-        settled[j] = False
+    for j in np.flatnonzero(settled):
+        row_price[mate_column[j]] += to_end - distance[j]
+        column_price[j] -= to_end - distance[j]
     while end >= 0:
         row = came_from[end]
         mate_column[end] = row

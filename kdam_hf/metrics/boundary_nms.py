@@ -20,10 +20,7 @@ def suppress_non_maxima(prediction: Map) -> Map:
     """Set to zero what is not the maximum within one pixel along its normal, and fade the border of the image out.
 
     Args:
-        prediction: strength of boundaries, finite, (H, W).
-
-    Returns:
-        The same shape and type.
+        prediction: strength of boundaries, finite, (H, W); the result has its shape and type.
 
     Raises:
         KdamValueError: fewer than two rows or columns.
@@ -33,9 +30,7 @@ def suppress_non_maxima(prediction: Map) -> Map:
         settings of later evaluations (radius 1, border 5, factor 1.01).
     """
     if min(prediction.shape) < 2:
-        raise KdamValueError(
-            f"prediction is {prediction.shape}: a direction needs two rows and two columns; leave nms out"
-        )
+        raise KdamValueError(f"prediction is {prediction.shape}: a direction needs two rows and columns; leave nms out")
     strength = prediction.astype(np.float64)
     down, right = normal_direction(strength)
     row, column = np.indices(prediction.shape)
@@ -43,8 +38,9 @@ def suppress_non_maxima(prediction: Map) -> Map:
     for side in (-1, 1):
         beside = row + side * down, column + side * right
         keep &= strength * TOLERANCE >= ndimage.map_coordinates(strength, beside, order=1, mode="nearest")
-    fade_rows, fade_columns = (np.minimum(_to_border(side) / min(BORDER, side // 2), 1) for side in prediction.shape)
-    return np.where(keep, strength * fade_rows[:, None] * fade_columns, 0).astype(prediction.dtype)
+    for index, side in zip((row, column), prediction.shape, strict=True):
+        strength = strength * np.minimum(np.minimum(index, side - 1 - index) / min(BORDER, side // 2), 1)
+    return np.where(keep, strength, 0).astype(prediction.dtype)
 
 
 def normal_direction(strength: Map) -> tuple[Map, Map]:
@@ -60,9 +56,3 @@ def normal_direction(strength: Map) -> tuple[Map, Map]:
     across_columns = np.gradient(right, axis=1) + 1e-5
     length = np.maximum(np.hypot(across_rows, across_columns), np.finfo(np.float64).tiny)
     return across_rows / length, across_columns / length
-
-
-def _to_border(side: int) -> NDArray[np.int64]:
-    """Distance of each row or column to the nearer end, pixels; (side,)."""
-    index = np.arange(side)
-    return np.minimum(index, side - 1 - index)

@@ -24,7 +24,7 @@ from kdam_hf.metrics.boundaries import (
     threshold_values,
 )
 from kdam_hf.metrics.parallel import in_processes
-from kdam_hf.metrics.thresholds import binary_pixels, images_of
+from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, EdgeF, best_f1, binary_pixels, counts_above, images_of
 
 VALUES = ("odsf", "oisf", "ap", "ods_threshold", "ods_precision", "ods_recall")
 
@@ -92,6 +92,23 @@ class BoundaryScores(Metric):
         }
 
 
+class EdgeScores(BoundaryScores):
+    """The values of `BoundaryScores` and the `maxf` of `EdgeF`, NaN without a valid pixel; settings of `BoundaryScores`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.state |= EdgeF().state
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Add probabilities (..., H, W); see `binary_pixels` for what is raised."""
+        super().update(prediction, label)
+        self.add_state({"pixels": counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS)})
+
+    def compute(self) -> dict[str, float]:
+        """The values of both."""
+        return {**super().compute(), "maxf": best_f1(self.state["pixels"])}
+
+
 def score_boundaries(
     images: Iterable[tuple[Any, ...]], num_proc: int = 1, progress: bool = True, **settings: Any
 ) -> BoundaryScores:
@@ -99,13 +116,9 @@ def score_boundaries(
 
     Args:
         images: (prediction, annotations) or (prediction, annotations, ignore) per image, as `boundary_counts` takes them.
-        num_proc: processes that count; see `in_processes`.
+        num_proc: processes that count; see `in_processes` for what is raised. An image that is refused is named.
         progress: show a bar.
         settings: of `BoundaryScores`.
-
-    Raises:
-        KdamValueError: num_proc < 1, or an image is refused; the message gives its number.
-        DataWorkerError: a process died.
     """
     scores = BoundaryScores(**settings)
     counted = in_processes(partial(_count, scores.settings()), enumerate(images), num_proc)

@@ -11,16 +11,13 @@ ABSENT = ("present", "literature")
 
 
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Counts of (label, predicted) class pairs over pixels that are not ignored.
+    """Counts (C, C) int64 of pairs of a label (row) and a prediction (column) over pixels that are not ignored.
 
     Args:
-        prediction: class ids, integer, (..., H, W).
+        prediction: class ids, integer, (..., H, W); not looked at where the label is `ignore_index`.
         label: class ids or `ignore_index`, integer, the same shape.
-        num_classes: number of classes.
-        ignore_index: label of pixels that do not count; their prediction is not looked at.
-
-    Returns:
-        (num_classes, num_classes) int64; row: label, column: prediction.
+        num_classes: C; ids are below it.
+        ignore_index: label of pixels that do not count.
 
     Raises:
         KdamValueError: shapes differ; floating ids; an id outside of [0, num_classes).
@@ -36,31 +33,21 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
         if low < 0 or high >= num_classes:
             raise KdamValueError(
                 f"{who} holds class ids from {low} to {high}: expected 0..{num_classes - 1}, and {ignore_index} (ignored) "
-                "in the label; check the class list of the dataset and the offset of its void class"
+                "in the label; check the class list of the dataset"
             )
     # ignored pixels get a bin of their own, so that nothing has to be gathered
     pair = torch.where(valid, ids["label"] * num_classes + ids["prediction"], num_classes**2)
     return torch.bincount(pair.flatten(), minlength=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
 
 
-def class_iou(confusion: Tensor) -> Tensor:
-    """Intersection over union per class (C,), float64 in [0, 1], of (C, C) counts; NaN for a class in neither side."""
-    hits_C = confusion.diagonal().double()
-    return hits_C / (confusion.sum(0) + confusion.sum(1) - hits_C)
-
-
 class MeanIoU(Metric):
     """`miou` and `pixel_accuracy`, both in percent; both NaN when no pixel was valid.
 
     Args:
-        num_classes: number of classes.
-        ignore_index: label of pixels that do not count.
+        num_classes: as of `confusion_matrix`, like `ignore_index`.
         absent: what becomes of a class that is in no label and no prediction of the split: the mean runs over the
             "present" classes only, or, for "literature", over all with IoU 0 for this one, as the evaluation code behind
-            most published numbers does.
-
-    Raises:
-        KdamValueError: `absent` is another word.
+            most published numbers does. Another word is a KdamValueError.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, absent: str = "present") -> None:
@@ -75,7 +62,9 @@ class MeanIoU(Metric):
 
     def class_iou(self) -> Tensor:
         """Intersection over union per class in percent, (num_classes,) float64; NaN for a class in neither side."""
-        return 100 * class_iou(self.state["confusion"])
+        confusion = self.state["confusion"]
+        hits_C = confusion.diagonal().double()
+        return 100 * (hits_C / (confusion.sum(0) + confusion.sum(1) - hits_C))
 
     def compute(self) -> dict[str, float]:
         """`miou` and `pixel_accuracy` in percent."""

@@ -7,14 +7,11 @@ from kdam_hf.errors import KdamValueError
 
 
 def delta_m(results: Iterable[tuple[float, float, bool]]) -> float:
-    """Mean over tasks of the signed relative gain over a reference.
+    """Mean over tasks of the signed relative gain over a reference, in percent; positive is better, NaN if a value is NaN.
 
     Args:
         results: one (value, reference, higher_is_better) per task, of its primary metric. For errors, such as depth
             `rmse` and normals `mean_angle`, `higher_is_better` is False and a smaller value is a gain.
-
-    Returns:
-        Percent; positive when the tasks are better than their references on average; NaN if a value is NaN.
 
     Raises:
         KdamValueError: no task, or a reference that is not a finite number above zero.
@@ -26,8 +23,7 @@ def delta_m(results: Iterable[tuple[float, float, bool]]) -> float:
     for value, reference, higher_is_better in results:
         if not 0 < reference < math.inf:
             raise KdamValueError(
-                f"reference {reference} for value {value}: a relative gain needs a finite reference above zero; give "
-                "the single-task number of the same metric"
+                f"reference {reference} for value {value}: a relative gain needs a finite single-task number above zero"
             )
         gains.append((1 if higher_is_better else -1) * (value - reference) / reference)
     if not gains:

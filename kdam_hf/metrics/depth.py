@@ -1,8 +1,4 @@
-"""Pooled depth errors over the valid pixels of a whole split.
-
-Unusual here: invalid pixels are given a perfect prediction instead of being gathered away, which costs a third; and a
-histogram of the factor between predicted and true depth is kept beside the sums, for plots.
-"""
+"""Pooled depth errors over the valid pixels of a whole split, and a histogram of the factor between prediction and truth."""
 
 import math
 
@@ -19,11 +15,7 @@ BINS = 8 * BINS_PER_THRESHOLD
 
 
 def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """Sums over valid pixels, those with a finite label above zero.
-
-    Args:
-        prediction: depth in metres, (..., 1, H, W) floating.
-        label: depth in metres, the same shape; <= 0 or not finite is invalid.
+    """Sums over valid pixels, those with a finite label above zero; both in metres, (..., 1, H, W).
 
     Returns:
         `count` int64; `squared` (m^2), `relative` and `log_squared` (natural logarithm) float64 scalars; `within` (3,)
@@ -39,6 +31,7 @@ def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
     check_same_shape(prediction, label, "(..., 1, H, W)", channels=1)
     valid = (label > 0) & (label < math.inf)
     check_finite(prediction, valid)
+    # a perfect prediction costs a third of gathering invalid pixels away
     p, g = (torch.where(valid, metres, 1).double() for metres in (prediction, label))
     difference = p - g
     log_ratio = (p.clamp_min(LEAST_METRES) / g).log()

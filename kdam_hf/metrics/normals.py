@@ -1,7 +1,6 @@
 """Pooled angular errors of surface normals over the valid pixels of a whole split.
 
-Unusual here: the angle is 2 atan2(|p - g|, |p + g|), exact where the arc cosine of a dot product loses all digits; and
-the median comes from an additive histogram, within 0.005 degrees of the median of all angles.
+Unusual here: the angle is exact where the arc cosine of a dot product loses all digits, and the median is additive.
 """
 
 import math
@@ -38,11 +37,7 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 def normal_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """Sums over valid pixels, those whose label is a finite vector other than zero.
-
-    Args:
-        prediction: vectors of any length, (..., 3, H, W) floating.
-        label: vectors of any length, the same shape; zero or not finite is invalid.
+    """Sums over valid pixels, those whose label is a finite vector other than zero; both (..., 3, H, W), of any length.
 
     Returns:
         `count` int64, `angle` (degrees) and `squared` (degrees^2) float64 scalars, `within` (3,) int64: angles below
@@ -70,10 +65,7 @@ def normal_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
 
 
 def histogram_median(histogram: Tensor) -> float:
-    """Median in degrees of the angles in a (18000,) histogram, within half a bin; NaN if it is empty.
-
-    As numpy's median, the mean of the two middle angles if their number is even; each counts as the middle of its bin.
-    """
+    """Median as numpy's, in degrees, of the angles in a (18000,) histogram, each the middle of its bin; NaN if it is empty."""
     cumulated = histogram.cumsum(0)
     count = int(cumulated[-1])
     if count == 0:
@@ -102,8 +94,7 @@ class NormalErrors(Metric):
 
     def compute(self) -> dict[str, float]:
         """Errors in degrees, shares in percent."""
-        count = self.state["count"]
-        shares = zip(THRESHOLDS, self.state["within"], strict=True)
+        count, shares = self.state["count"], zip(THRESHOLDS, self.state["within"], strict=True)
         return {
             "mean_angle": ratio(self.state["angle"], count),
             "median_angle": histogram_median(self.state["histogram"]),

@@ -25,11 +25,10 @@ def in_processes(
     Args:
         work: a function of a module, or a `partial` of one.
         items: at most two per process are held at a time, so a generator that reads files needs little memory.
-        num_proc: processes, started in the way that is the default of Python on the system; where that is not fork, a script
-            must guard its entry with `if __name__ == "__main__"`. 1 works in this process and starts none.
-        initializer: called once in each of them.
-        initargs: its arguments.
-        context: of `multiprocessing`, from which they are started; the default one for None.
+        num_proc: processes; where Python does not fork by default, a script must guard its entry with
+            `if __name__ == "__main__"`. 1 works in this process and starts none.
+        initializer: called once in each of them, with `initargs`.
+        context: of `multiprocessing`; the default one for None.
 
     Raises:
         KdamValueError: num_proc < 1.
@@ -53,6 +52,5 @@ def in_processes(
                 yield under_way.popleft().result()
     except BrokenProcessPool as error:
         raise DataWorkerError(
-            f"one of {num_proc} processes died after {begun} items were handed out; it was killed, mostly for lack of memory. "
-            "Use fewer processes."
+            f"one of {num_proc} processes died after {begun} items, mostly for lack of memory. Use fewer processes."
         ) from error

@@ -1,7 +1,6 @@
 """The named ways in which the field scores, as data: what differs from ours, who does it, and the settings that repeat it.
 
-Unusual here: a protocol never adds code, only constructor arguments of metrics; one that names no settings for a metric
-leaves it as it is. Sources were read in the public code of each project; the differences stand in docs/metrics.md.
+Unusual here: a protocol never adds code, only constructor arguments of metrics. The sources stand in docs/metrics.md too.
 """
 
 import math
@@ -17,12 +16,9 @@ from kdam_hf.metrics.saliency import Saliency
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way of scoring.
+    """One way of scoring: its name, what differs from `ours` and whose numbers it repeats, in words.
 
     Args:
-        name: as given on a command line and written into results.
-        differs: what differs from `ours`, in words.
-        source: whose numbers it repeats.
         settings: per kind of metric, constructor arguments that differ.
     """
 
@@ -30,10 +26,6 @@ class Protocol:
     differs: str
     source: str
     settings: Mapping[type[Metric], Mapping[str, Any]]
-
-
-def _logit(probability: float) -> float:
-    return math.log(probability / (1 - probability))
 
 
 _LITERATURE = {"absent": "literature"}
@@ -56,7 +48,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             {
                 MeanIoU: _LITERATURE,
                 # sigmoid(p) >= t is p >= logit(t); up to t = 0.50 every pixel passes, from 0.75 on none does
-                Saliency: {"thresholds": (0.0, *(_logit(t) for t in (0.55, 0.60, 0.65, 0.70)))},
+                Saliency: {"thresholds": (0.0, *(math.log(t / (1 - t)) for t in (0.55, 0.60, 0.65, 0.70)))},
             },
         ),
         Protocol(

@@ -1,34 +1,25 @@
 """Saliency: best F-measure and best IoU over thresholds of a probability, and its mean absolute error.
 
 Unusual here: the settings cover the definitions of the field, because its "maxF" is at least three different numbers
-(`kdam_hf.metrics.protocols` names them). Every setting keeps additive sums only.
+(`kdam_hf.metrics.protocols` names them).
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric, ratio
-from kdam_hf.metrics.thresholds import (
-    binary_pixels,
-    check_thresholds,
-    counts_above,
-    f_measure,
-    images_of,
-    precision_recall_iou,
-)
+from kdam_hf.metrics.thresholds import binary_pixels, counts_above, f_measure, images_of, precision_recall_iou
 
 SALIENCY_THRESHOLDS = tuple(k / 100 for k in range(5, 100, 5))
 POOLINGS = ("split", "image")
 
 
 class Saliency(Metric):
-    """`maxf` and `max_miou` in percent, `mae` a fraction; all NaN without a valid pixel.
-
-    `max_miou` is the IoU of the salient class; both maxima are taken over the thresholds at the very end. `mae` is
-    pooled over all pixels whatever the settings.
+    """`maxf` and `max_miou`, the IoU of the salient class, in percent, `mae` a fraction; all NaN without a valid pixel.
 
     Args:
         thresholds: ascending, in [0, 1]; a pixel is found when its probability reaches the threshold.
@@ -52,7 +43,9 @@ class Saliency(Metric):
         strict: bool = False,
         pooling: str = "split",
     ) -> None:
-        check_thresholds(thresholds)
+        ascending = all(low < high for low, high in pairwise(thresholds))
+        if not thresholds or not ascending or not (thresholds[0] >= 0 and thresholds[-1] <= 1):
+            raise KdamValueError(f"thresholds are {thresholds}: expected one or more ascending numbers in [0, 1]")
         if not 0 < beta_squared < math.inf:
             raise KdamValueError(f"beta_squared is {beta_squared}: expected a number above zero, such as 0.3 or 1")
         if pooling not in POOLINGS:

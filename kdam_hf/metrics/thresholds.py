@@ -6,8 +6,7 @@ numpy compare: a float32 0.7 reaches the threshold 0.7.
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,37 +28,35 @@ class Pixels(NamedTuple):
     valid: Tensor
 
 
-def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
-    """Probabilities and labels of a binary task, checked.
+def check_probabilities(low: Any, high: Any) -> None:
+    """Raise KdamValueError unless both extremes of a prediction are in [0, 1]; NaN is not."""
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise KdamValueError(
+            f"prediction lies between {low:g} and {high:g}: expected finite probabilities in [0, 1]; apply softmax or "
+            "sigmoid exactly once, or divide an 8-bit map by 255"
+        )
 
-    Args:
-        prediction: probability in [0, 1], (..., H, W) floating; anything on ignored pixels.
-        label: 0, 1 or 255 (ignored), the same shape, any number type.
+
+def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
+    """Check probabilities (..., H, W) floating, and labels 0, 1 or 255 (ignored) of the same shape and any type.
 
     Raises:
         KdamValueError: shapes differ; on a valid pixel, a prediction outside of [0, 1] or a label other than 0 and 1.
     """
     check_same_shape(prediction, label, "(..., H, W)")
     if not prediction.is_floating_point():
-        raise KdamValueError(
-            f"prediction is {prediction.dtype}: expected floating probabilities, not a mask or class ids"
-        )
+        raise KdamValueError(f"prediction is {prediction.dtype}: expected floating probabilities, not class ids")
     valid = label != IGNORE_INDEX
     check_finite(prediction, valid)
     p = torch.where(valid, prediction, 0)
     p = p.to(torch.promote_types(p.dtype, torch.float32))
-    low, high = p.aminmax() if p.numel() else (torch.zeros(()), torch.zeros(()))
-    if low < -ROUNDING or high > 1 + ROUNDING:
-        raise KdamValueError(
-            f"prediction lies between {low:g} and {high:g}: expected probabilities in [0, 1]; apply softmax or sigmoid "
-            "exactly once"
-        )
+    if p.numel():
+        check_probabilities(*p.aminmax())
     positive = label == 1
     other = valid & ~positive & (label != 0)
     if other.any():
         raise KdamValueError(
-            f"label holds {label[other].unique()[:8].tolist()}: expected 0, 1 or {IGNORE_INDEX} (ignored); a mask of 0 and "
-            "255 must be binarised when it is loaded"
+            f"label holds {label[other].unique()[:8].tolist()}: expected 0, 1 or {IGNORE_INDEX} (ignored)"
         )
     return Pixels(p, positive, valid)
 
@@ -71,20 +68,11 @@ def images_of(pixels: Pixels) -> Iterator[Pixels]:
         yield from map(Pixels._make, zip(*parts, strict=True))
 
 
-def check_thresholds(thresholds: tuple[float, ...]) -> None:
-    """Raise KdamValueError unless the thresholds are one or more ascending numbers in [0, 1]."""
-    ascending = all(low < high for low, high in pairwise(thresholds))
-    if not thresholds or not ascending or not (thresholds[0] >= 0 and thresholds[-1] <= 1):
-        raise KdamValueError(f"thresholds are {thresholds}: expected one or more ascending numbers in [0, 1]")
-
-
 def counts_above(pixels: Pixels, thresholds: tuple[float, ...], strict: bool = False) -> Tensor:
-    """Valid pixels with p >= threshold, (2, K + 1) int64: rows negative and positive label; column 0 counts every pixel.
+    """Valid pixels with p >= threshold (p > threshold if `strict`) at K ascending thresholds in [0, 1].
 
-    Args:
-        pixels: as made by `binary_pixels`.
-        thresholds: K ascending values in [0, 1].
-        strict: count p > threshold instead.
+    Returns:
+        (2, K + 1) int64: rows negative and positive label; column 0 counts every pixel.
     """
     p = pixels.p.flatten()
     columns = len(thresholds) + 1
@@ -96,11 +84,9 @@ def counts_above(pixels: Pixels, thresholds: tuple[float, ...], strict: bool = F
 
 
 def precision_recall_iou(counts: Tensor, both_empty: float = 0) -> Tensor:
-    """Precision, recall and intersection over union of the positive class per threshold, (3, K) float64 in [0, 1].
+    """Precision, recall and IoU of the positive class, (3, K) float64 in [0, 1], from (2, K + 1) of `counts_above`.
 
-    Args:
-        counts: (2, K + 1), as made by `counts_above`.
-        both_empty: IoU where neither label nor prediction holds a positive pixel; precision and recall of 0 / 0 are 0.
+    Where neither label nor prediction holds a positive pixel, IoU is `both_empty`; precision and recall of 0 / 0 are 0.
     """
     counts = counts.double()
     found_K, hits_K, positive = counts[:, 1:].sum(0), counts[1, 1:], counts[1, 0]
@@ -125,8 +111,8 @@ def best_f1(counts: Tensor) -> float:
 class EdgeF(Metric):
     """`maxf`: F1 in percent, pixel by pixel, best of the thresholds 0.01, 0.02 ... 0.99; NaN without a valid pixel.
 
-    This is not odsF and must not be compared with it: there is no thinning, no non-maximum suppression, no tolerance in
-    space (an edge one pixel off is wrong twice), so values are far lower. It is cheap enough to watch during training.
+    This is not odsF and must not be compared with it: without thinning, non-maximum suppression and a tolerance in space
+    values are far lower. It is cheap enough to watch during training.
     """
 
     def __init__(self) -> None:

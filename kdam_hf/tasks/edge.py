@@ -13,7 +13,7 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
-from kdam_hf.metrics.edges import EdgeScores
+from kdam_hf.metrics.boundary_scores import EdgeScores
 from kdam_hf.metrics.thresholds import EdgeF
 from kdam_hf.tasks.base import Task, at_least_float32
 from kdam_hf.tasks.labels import Label, LabelKind, Mask

@@ -20,6 +20,7 @@ from kdam_hf.errors import DataIntegrityError
 from kdam_hf.tasks.statistics import LabelStatistics
 
 Label = NDArray[Any]
+DType = np.dtype[Any]
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,11 @@ class LabelKind(ABC):
     name: str
     channels: int = 1
 
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
-    """Of a raw label."""
-    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("u1")
-    """Of what `encode` gives."""
-    invalid: ClassVar[float] = IGNORE_INDEX
-    """Every number of a pixel without a label, raw or tensor."""
-    file_options: ClassVar[dict[str, type]] = {}
-    """What `dataset.json` may say of the label files, with types."""
-    own_options: ClassVar[dict[str, Any]] = {}
-    """The options with which `from_file` reads what `to_file` gives."""
+    dtype: ClassVar[DType] = np.dtype(np.uint8)  # of a raw label
+    stored_dtype: ClassVar[DType] = np.dtype("u1")  # of what `encode` gives
+    invalid: ClassVar[float] = IGNORE_INDEX  # every number of a pixel without a label, raw or tensor
+    file_options: ClassVar[dict[str, type]] = {}  # what `dataset.json` may say of the label files, with types
+    own_options: ClassVar[dict[str, Any]] = {}  # with which `from_file` reads what `to_file` gives
 
     @property
     def shape_suffix(self) -> tuple[int, ...]:
@@ -102,16 +98,6 @@ class LabelKind(ABC):
     def to_tensor(self, label: Label) -> Tensor:
         """Raw label -> tensor label."""
 
-    def _expect_2d(self, array: Label, where: str) -> Label:
-        if array.ndim != 2:
-            raise DataIntegrityError(
-                f"{where}: {self.name} map has shape {array.shape}; expected one channel (H, W). "
-                "Save it as a single-channel PNG (mode L, P or I;16) or a 2-D .npy."
-            )
-        return array
-
-    # ---- storage ----------------------------------------------------------------------------------------------------
-
     def encode(self, label: Label, where: str) -> Label:
         """Raw label -> what a prepared data set stores: `stored_dtype`, the same shape.
 
@@ -132,6 +118,13 @@ class LabelKind(ABC):
         """
         return self.encode(label, where)
 
+    def _expect(self, fits: bool, where: str, given: str, expected: str) -> None:
+        if not fits:
+            raise DataIntegrityError(f"{where}: {self.name} {given}; expected {expected}.")
+
+    def _expect_2d(self, array: Label, where: str) -> None:
+        self._expect(array.ndim == 2, where, f"has the shape {array.shape}", "one channel (H, W)")
+
 
 @dataclass(frozen=True)
 class ClassMap(LabelKind):
@@ -146,9 +139,8 @@ class ClassMap(LabelKind):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """Integer ids; `ignore_index` of the dataset becomes 255, `first_id` (0 unless stated) the id of the first class."""
-        array = self._expect_2d(array, where)
-        if array.dtype.kind not in "iu":
-            raise DataIntegrityError(f"{where}: {self.name} label is {array.dtype}; expected integer class ids.")
+        self._expect_2d(array, where)
+        self._expect(array.dtype.kind in "iu", where, f"label is {array.dtype}", "integer class ids")
         ignore, first = options.get("ignore_index", IGNORE_INDEX), options.get("first_id", 0)
         ignored = array == ignore
         self._check_range(array[~ignored], first, ignore, where)
@@ -160,11 +152,11 @@ class ClassMap(LabelKind):
     def _check_range(self, ids: Label, first: int, ignore: int, where: str) -> None:
         last = first + self.channels - 1
         if ids.size and (ids.min() < first or ids.max() > last):
-            wrong = sorted({int(i) for i in np.unique(ids) if not first <= i <= last})
-            raise DataIntegrityError(
-                f"{where}: {self.name} label holds {wrong[:8]}; expected {first}..{last} or {ignore} (ignore). "
-                "Fix the file, or num_classes / ignore_index in dataset.json."
+            wrong = [i for i in np.unique(ids).tolist() if not first <= i <= last]
+            expected = (
+                f"{first}..{last} or {ignore} (ignore); fix the file, or num_classes or ignore_index in dataset.json"
             )
+            self._expect(False, where, f"label holds {wrong[:8]}", expected)
 
     def _value_statistics(self, values: Label) -> dict[str, Any]:
         return {"counts": tuple(np.bincount(values, minlength=self.channels).tolist())}
@@ -186,26 +178,21 @@ class Mask(LabelKind):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """Two conventions: {0, 1} with `ignore_index`, or an 8-bit mask {0, 255} in which 255 is the foreground."""
-        array = self._expect_2d(array, where)
-        values = {float(v) for v in np.unique(array)}
-        foreground = self.foreground(values, options)
+        self._expect_2d(array, where)
+        foreground = self.foreground(set(np.unique(array).tolist()), options)
         ignore = None if foreground == IGNORE_INDEX else options.get("ignore_index", IGNORE_INDEX)
-        unknown = values - {0, foreground, ignore}
-        if unknown:
-            raise DataIntegrityError(
-                f"{where}: {self.name} label holds {sorted(unknown)[:8]}; expected 0 and {foreground}, ignore {ignore}."
-            )
+        self._expect_values(array, foreground, ignore, where)
         label = (array == foreground).astype(np.uint8)
         if ignore is not None:
             label[array == ignore] = IGNORE_INDEX
         return label
 
     def check(self, label: Label, where: str) -> None:
-        unknown = set(np.unique(label).tolist()) - {0, 1, IGNORE_INDEX}
-        if unknown:
-            raise DataIntegrityError(
-                f"{where}: {self.name} label holds {sorted(unknown)[:8]}; expected 0, 1 or {IGNORE_INDEX} (ignore)."
-            )
+        self._expect_values(label, 1, IGNORE_INDEX, where)
+
+    def _expect_values(self, label: Label, foreground: int, ignore: int | None, where: str) -> None:
+        unknown = sorted(set(np.unique(label).tolist()) - {0, foreground, ignore})
+        self._expect(not unknown, where, f"label holds {unknown[:8]}", f"0 and {foreground}, ignore {ignore}")
 
     def _value_statistics(self, values: Label) -> dict[str, Any]:
         return {"counts": tuple(np.bincount(values, minlength=2).tolist())}
@@ -226,8 +213,8 @@ class FloatMap(LabelKind):
     mirrored: tuple[int, ...] = ()
     scaling: int = 0
 
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
-    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("<f4")
+    dtype: ClassVar[DType] = np.dtype(np.float32)
+    stored_dtype: ClassVar[DType] = np.dtype("<f4")
     invalid: ClassVar[float] = float("nan")
 
     @property
@@ -236,18 +223,15 @@ class FloatMap(LabelKind):
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """Floats of the shape of a raw label; NaN marks invalid pixels."""
-        if array.dtype.kind != "f" or array.ndim < 2 or array.shape[2:] != self.shape_suffix:
-            expected = ", ".join(["H", "W", *map(str, self.shape_suffix)])
-            raise DataIntegrityError(
-                f"{where}: {self.name} is {array.dtype} {array.shape}; expected floats ({expected}), NaN where invalid."
-            )
+        fits = array.dtype.kind == "f" and array.ndim >= 2 and array.shape[2:] == self.shape_suffix
+        shape = ", ".join(["H", "W", *map(str, self.shape_suffix)])
+        self._expect(fits, where, f"is {array.dtype} {array.shape}", f"floats ({shape}), NaN where invalid")
         label = array.astype(np.float32)
         self.check(label, where)
         return label
 
     def check(self, label: Label, where: str) -> None:
-        if np.isinf(label).any():
-            raise DataIntegrityError(f"{where}: {self.name} holds infinity; mark invalid pixels with NaN.")
+        self._expect(not np.isinf(label).any(), where, "holds infinity", "NaN where invalid")
 
     def has_value(self, numbers: Any, axis: int) -> Any:
         return (abs(numbers) < inf).all(axis)
@@ -279,7 +263,7 @@ class Metres(FloatMap):
 
     scaling: int = -1
 
-    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("<u2")
+    stored_dtype: ClassVar[DType] = np.dtype("<u2")
     invalid: ClassVar[float] = 0
     file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
     own_options: ClassVar[dict[str, Any]] = {"unit": "mm"}
@@ -290,31 +274,24 @@ class Metres(FloatMap):
         `max_depth` is the largest depth the sensor can report, in metres; without it, floats above 655.35 are taken for
         millimetres by mistake, since no 16-bit file could hold them in centimetres.
         """
-        array = self._expect_2d(array, where)
-        if array.dtype == np.uint8:
-            raise DataIntegrityError(
-                f"{where}: {self.name} is 8-bit; expected 16-bit millimetres (PNG) or float metres (.npy)."
-            )
+        self._expect_2d(array, where)
+        self._expect(array.dtype != np.uint8, where, "is 8-bit", "16-bit millimetres (PNG) or float metres (.npy)")
         unit = options.get("unit", "mm" if array.dtype.kind in "iu" else "m")
-        if unit not in ("m", "mm"):
-            raise DataIntegrityError(f"{where}: {self.name} unit {unit!r}; expected 'm' or 'mm' in dataset.json.")
+        self._expect(unit in ("m", "mm"), where, f"unit is {unit!r}", "'m' or 'mm' in dataset.json")
         metres = array.astype(np.float32) * np.float32(1e-3 if unit == "mm" else 1)
         self.check(metres, where)
         limit = options.get("max_depth", 655.35 if unit == "m" else inf)
-        if metres.size and metres.max() > limit:
-            raise DataIntegrityError(
-                f"{where}: {self.name} holds {metres.max():.4g} m; expected at most {limit:g} m. "
-                + ("If the file holds millimetres, save them as integers or state unit 'mm'." if unit == "m" else "")
-            )
+        farthest = metres.max(initial=0)
+        hint = "; if the file holds millimetres, state unit 'mm'" if unit == "m" else ""
+        self._expect(farthest <= limit, where, f"holds {farthest:.4g} m", f"at most {limit:g} m{hint}")
         return metres
 
     def check(self, label: Label, where: str) -> None:
-        if not np.isfinite(label).all():
-            raise DataIntegrityError(f"{where}: {self.name} holds NaN or infinity; mark invalid pixels with 0.")
-        if label.size and label.min() < 0:
-            raise DataIntegrityError(
-                f"{where}: {self.name} holds {label.min():.3g} m; expected >= 0, with 0 for invalid."
-            )
+        self._expect(
+            bool(np.isfinite(label).all()), where, "holds NaN or infinity", "metres; mark invalid pixels with 0"
+        )
+        nearest = label.min(initial=0)
+        self._expect(nearest >= 0, where, f"holds {nearest:.3g} m", "at least 0, with 0 for invalid")
 
     def has_value(self, numbers: Any, axis: int) -> Any:
         return (numbers > 0).all(axis)
@@ -322,10 +299,8 @@ class Metres(FloatMap):
     def encode(self, label: Label, where: str) -> Label:
         """Millimetres, rounded; what is valid stays valid."""
         rounded = np.rint(label * np.float32(1000))
-        if rounded.max(initial=0) > 65535:
-            raise DataIntegrityError(
-                f"{where}: {label.max():.1f} m; at most 65.535 m fits 16-bit millimetres; mark it invalid (0)."
-            )
+        farthest = f"holds {label.max(initial=0):.1f} m"
+        self._expect(rounded.max(initial=0) <= 65535, where, farthest, "at most 65.535 m, or 0 for invalid")
         return np.where(label > 0, np.maximum(rounded, 1), 0).astype(self.stored_dtype)
 
     def decode(self, stored: Label) -> Label:
@@ -342,24 +317,27 @@ class Vectors(FloatMap):
     channels: int = 3
     mirrored: tuple[int, ...] = (0,)
 
-    stored_dtype: ClassVar[np.dtype[Any]] = np.dtype("<i2")
+    stored_dtype: ClassVar[DType] = np.dtype("<i2")
     invalid: ClassVar[float] = 0
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
         """8-bit files hold n = 2 v / 255 - 1; vectors shorter than 0.5, and black, are invalid."""
-        if array.ndim != 3 or array.shape[-1] != self.channels or (array.dtype.kind != "f" and array.dtype != np.uint8):
-            raise DataIntegrityError(
-                f"{where}: {self.name} are {array.dtype} {array.shape}; expected uint8 or floats in [-1, 1], of shape "
-                f"(H, W, {self.channels})."
-            )
+        is_8_bit = array.dtype == np.uint8
+        fits = array.ndim == 3 and array.shape[-1] == 3 and (is_8_bit or array.dtype.kind == "f")
+        expected = "uint8 or floats in [-1, 1], of shape (H, W, 3)"
+        self._expect(fits, where, f"are {array.dtype} {array.shape}", expected)
         vectors = array.astype(np.float32)
-        if array.dtype == np.uint8:
+        if is_8_bit:
             vectors = vectors * np.float32(2 / 255) - 1
             vectors[(array == 0).all(-1)] = 0
-        if not np.isfinite(vectors).all():
-            raise DataIntegrityError(f"{where}: {self.name} hold NaN or infinity; mark invalid pixels with (0, 0, 0).")
+        self._expect(
+            bool(np.isfinite(vectors).all()),
+            where,
+            "hold NaN or infinity",
+            "unit vectors; mark invalid pixels with (0, 0, 0)",
+        )
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        self._check_lengths(length[length >= 0.5], array.dtype == np.uint8, where)
+        self._check_lengths(length[length >= 0.5], is_8_bit, where)
         return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
 
     def _check_lengths(self, lengths: Label, is_8_bit: bool, where: str) -> None:
@@ -373,15 +351,13 @@ class Vectors(FloatMap):
         if lengths.size and (lengths.max() > 1.8 or off.mean() > share):
             raise DataIntegrityError(
                 f"{where}: {off.mean():.0%} of the {self.name} are not of length 1, the longest is {lengths.max():.3g}; "
-                "expected unit vectors in [-1, 1]. Files scaled to [0, 1] or [0, 255] must be 8-bit PNGs with "
-                "n = 2 v / 255 - 1."
+                "expected unit vectors in [-1, 1], or 8-bit PNGs with n = 2 v / 255 - 1."
             )
 
     def check(self, label: Label, where: str) -> None:
         length = np.linalg.norm(label, axis=-1)
         off = ~(np.abs(length - 1) <= 0.02) & (length != 0)
-        if off.any():
-            raise DataIntegrityError(f"{where}: {int(off.sum())} {self.name} are neither unit vectors nor (0, 0, 0).")
+        self._expect(not off.any(), where, f"have {off.sum()} pixels of another length", "unit vectors or (0, 0, 0)")
 
     def has_value(self, numbers: Any, axis: int) -> Any:
         return (numbers != 0).any(axis)

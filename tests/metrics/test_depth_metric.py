@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.depth import DepthErrors
+from kdam_hf.metrics import DepthErrors, NormalErrors
 
 
 def reference(prediction, label):
@@ -45,15 +45,10 @@ def test_ratio_exactly_at_the_threshold_is_outside():
     assert filled(torch.tensor([[[1.25, 2.0]]]), torch.tensor([[[1.0, 2.5]]])).compute()["delta1"] == 0
 
 
-def test_errors_are_pooled_over_pixels_and_not_over_images():
-    metric = filled(torch.full((1, 1, 3), 2.0), torch.ones(1, 1, 3))
-    metric.update(torch.ones(1, 1, 1), torch.ones(1, 1, 1))
-    assert metric.compute()["rmse"] == pytest.approx(np.sqrt(3 / 4))
-
-
-def test_missing_channel_axis_is_refused():
-    with pytest.raises(KdamValueError, match=r"\(2, 4, 4\).*1, H, W"):
-        DepthErrors().update(torch.ones(2, 4, 4), torch.ones(2, 4, 4))
+@pytest.mark.parametrize(("metric", "channels"), [(DepthErrors(), 2), (NormalErrors(), 4)])
+def test_another_number_of_channels_is_refused(metric, channels):
+    with pytest.raises(KdamValueError, match=rf"\({channels}, 4, 4\).*, H, W"):
+        metric.update(torch.ones(channels, 4, 4), torch.ones(channels, 4, 4))
 
 
 def test_histogram_of_the_factor_agrees_with_a_loop_and_with_the_deltas():

@@ -1,6 +1,5 @@
 """The `evaluate` module gives the numbers of the metrics it wraps, however maps are handed over."""
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,10 @@ import torch
 import yaml
 from metric_cases import binary, class_ids, depths, vectors
 
-import kdam_hf
 from kdam_hf.errors import KdamValueError
 from kdam_hf.evaluate_modules import module_path
 from kdam_hf.metrics import BOUNDARY_PROTOCOLS, BoundaryScores, DepthErrors, MeanIoU, NormalErrors, Saliency
 
-ROOT = Path(kdam_hf.__file__).parent
 # configuration -> (settings of evaluate.load, the metric, predictions and labels for it)
 CASES = {
     "semseg": ({"num_classes": 6}, MeanIoU(6), lambda: class_ids(5)),
@@ -77,31 +74,18 @@ def test_protocols_combine_under_names_and_maps_may_differ_in_size(load):
     assert values["atrc_miou"] == pytest.approx(5 / 6 * expected["miou"])
 
 
-def test_module_serves_as_compute_metrics_of_a_trainer_batch_by_batch(load):
-    """As `Trainer` calls it with `batch_eval_metrics=True`."""
-    predictions, references, expected = maps_and_values("semseg")
-    module = load("semseg", num_classes=6)
-
-    def compute_metrics(logits, labels, compute_result):
-        module.add_batch(predictions=logits.argmax(1), references=labels)
-        return module.compute() if compute_result else {}
-
-    logits = torch.nn.functional.one_hot(torch.from_numpy(predictions), 6).movedim(-1, 1)
-    assert compute_metrics(logits[:2], references[:2], compute_result=False) == {}
-    assert compute_metrics(logits[2:], references[2:], compute_result=True) == pytest.approx(expected)
-
-
 def test_misuse_of_a_module_is_refused_with_the_reason(load):
     predictions, references, _ = maps_and_values("semseg")
     module = load("semseg", num_classes=6)
-    with pytest.raises(KdamValueError, match="nothing to compute"):
-        module.compute()
-    with pytest.raises(KdamValueError, match=r"num_labels.*evaluate\.load"):
-        module.compute(predictions=predictions, references=references, num_labels=5)
-    with pytest.raises(KdamValueError, match="as many predictions"):
-        module.add_batch(predictions=predictions[:2], references=references)
-    with pytest.raises(KdamValueError, match=r"\(6, 9, 11\).*2 axes"):
-        module.add(prediction=predictions, reference=references)
+    maps = {"predictions": predictions, "references": references}
+    for call, given, reason in (
+        (module.compute, {}, "nothing to compute"),
+        (module.compute, {**maps, "num_labels": 5}, r"num_labels.*evaluate\.load"),
+        (module.add_batch, {**maps, "predictions": predictions[:2]}, "as many predictions"),
+        (module.add, {"prediction": predictions, "reference": references}, r"\(6, 9, 11\).*2 axes"),
+    ):
+        with pytest.raises(KdamValueError, match=reason):
+            call(**given)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +115,3 @@ def test_folder_is_a_metric_repository_whose_card_explains_every_configuration_a
     assert header["tags"] == ["evaluate", "metric"]
     for task in CASES:
         assert all(f"`{name}`" in card for name in (task, *CASES[task][0], *maps_and_values(task)[2]))
-
-
-def test_evaluate_is_imported_by_its_module_only():
-    for path in ROOT.rglob("*.py"):
-        if path.parent == Path(module_path()):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert not any(name.split(".")[0] == "evaluate" for name in names), path

@@ -1,10 +1,7 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.normals import BINS_PER_DEGREE, NormalErrors, angular_error
 
 
@@ -22,13 +19,10 @@ def tilted(degrees):
 
 
 def reference(prediction, label):
-    """Angle from cross and dot product, pixel by pixel."""
+    """Angles from cross and dot products."""
     p, g = (x.double().movedim(-3, -1).reshape(-1, 3).numpy() for x in (prediction, label))
-    angles = []
-    for a, b in zip(p, g, strict=True):
-        if np.isfinite(b).all() and b.any():
-            angles.append(math.degrees(math.atan2(np.linalg.norm(np.cross(a, b)), a @ b)))
-    angles = np.array(angles)
+    p, g = (x[np.isfinite(g).all(1) & g.any(1)] for x in (p, g))
+    angles = np.degrees(np.arctan2(np.linalg.norm(np.cross(p, g), axis=1), (p * g).sum(1)))
     return {
         "mean_angle": angles.mean(),
         "median_angle": np.median(angles),
@@ -45,8 +39,8 @@ def assert_agrees(prediction, label):
     assert values == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("pixels", [(1, 1), (1, 2), (30, 41)])
 @pytest.mark.parametrize("noise", [1e-3, 0.3, 3.0])
+@pytest.mark.parametrize("pixels", [(1, 1), (1, 2), (30, 41), (150, 240)])  # the last is more than one chunk
 def test_agrees_with_cross_products(pixels, noise):
     label = unit_vectors(2, 3, *pixels)
     prediction = label + noise * unit_vectors(2, 3, *pixels, seed=1)
@@ -69,24 +63,11 @@ def test_median_lies_within_half_a_bin_of_that_of_all_angles(degrees):
     assert_agrees(*tilted(degrees))
 
 
-def test_histogram_holds_the_angles_over_many_updates():
-    metric, rng = NormalErrors(), np.random.default_rng(1)
-    degrees = [180 * rng.random(200 + k) for k in range(5)]
-    for part in degrees:
-        metric.update(*tilted(part))
+def test_histogram_holds_the_angles():
+    metric, degrees = NormalErrors(), 180 * np.random.default_rng(1).random(1010)
+    metric.update(*tilted(degrees))
     edges, counts = metric.error_histogram()
-    expected = np.histogram(np.concatenate(degrees), edges.numpy())[0]
-    assert counts.tolist() == expected.tolist()
-
-
-def test_more_pixels_than_one_chunk_give_the_same_as_row_by_row():
-    label = unit_vectors(3, 250, 300)
-    prediction = label + unit_vectors(3, 250, 300, seed=1)
-    whole, rows = NormalErrors(), NormalErrors()
-    whole.update(prediction, label)
-    for row in range(250):
-        rows.update(prediction[:, row : row + 1], label[:, row : row + 1])
-    assert whole.compute() == pytest.approx(rows.compute(), rel=1e-12)
+    assert counts.tolist() == np.histogram(degrees, edges.numpy())[0].tolist()
 
 
 @pytest.mark.parametrize("degrees", [0, 1e-6, 11.25, 90, 180 - 1e-6, 180])
@@ -98,8 +79,3 @@ def test_angle_is_exact_up_to_both_ends_whatever_the_lengths(degrees):
 def test_a_predicted_zero_vector_is_90_degrees_from_everything():
     label = unit_vectors(3, 1, 5)
     assert angular_error(torch.zeros_like(label), label).flatten().tolist() == pytest.approx([90] * 5)
-
-
-def test_four_channels_are_refused():
-    with pytest.raises(KdamValueError, match=r"\(4, 2, 2\).*3, H, W"):
-        NormalErrors().update(torch.ones(4, 2, 2), torch.ones(4, 2, 2))

@@ -1,10 +1,5 @@
-import os
-import signal
-
-import pytest
 import torch
 
-from kdam_hf.errors import DataWorkerError
 from kdam_hf.metrics import DepthErrors, in_processes
 
 
@@ -13,10 +8,6 @@ def depth_of(metres):
     metric = DepthErrors()
     metric.update(torch.full((1, 600, 800), metres), torch.ones(1, 600, 800))
     return metric.compute()["rmse"]
-
-
-def end(number):
-    os.kill(os.getpid(), number)
 
 
 def test_results_come_in_order_and_children_of_a_process_with_threads_do_not_hang():
@@ -28,8 +19,3 @@ def test_results_come_in_order_and_children_of_a_process_with_threads_do_not_han
     finally:
         torch.set_num_threads(threads)
     assert here == there == [0, 1, 2, 3, 4]
-
-
-def test_a_process_that_is_killed_is_an_error_that_says_so():
-    with pytest.raises(DataWorkerError, match="one of 2 processes died"):
-        list(in_processes(end, [signal.SIGKILL] * 3, 2))

@@ -1,18 +1,17 @@
-"""Saliency under every setting, against loops over images, thresholds and pixels."""
+"""Saliency under every setting and protocol, against loops over images, thresholds and pixels."""
+
+import inspect
 
 import numpy as np
 import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import Saliency
-
-# every one that tells 8-bit maps apart
-EIGHT_BITS = tuple(k / 255 for k in range(256))
+from kdam_hf.metrics import PROTOCOLS, DepthErrors, MeanIoU, Saliency, under_protocol
 
 SETTINGS = {
     "defaults": {},
-    "eight_bits": {"thresholds": EIGHT_BITS},
+    "eight_bits": {"thresholds": tuple(k / 255 for k in range(256))},
     "f1": {"beta_squared": 1.0},
     "strict": {"strict": True},
     "images": {"pooling": "image"},
@@ -21,25 +20,21 @@ SETTINGS = {
 every_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 
 
-def counts(image, threshold, strict):
-    """True positives, false positives and false negatives of a list of (p, g) pixels."""
-    tp = fp = fn = 0
-    for p, g in image:
-        found = p > threshold if strict else p >= threshold
-        tp, fp, fn = tp + (found and g), fp + (found and not g), fn + (g and not found)
-    return tp, fp, fn
-
-
-def reference(images, thresholds=None, beta_squared=0.3, strict=False, pooling="split"):
-    thresholds = [k / 20 for k in range(1, 20)] if thresholds is None else thresholds
+def reference(p, label, thresholds=None, beta_squared=0.3, strict=False, pooling="split"):
+    images = []
+    for image, mask in zip(p.flatten(1).tolist(), label.flatten(1).tolist(), strict=True):
+        images.append([(value, g == 1) for value, g in zip(image, mask, strict=True) if g != 255])
     if pooling == "split":
         images = [[pixel for image in images for pixel in image]]
     images = [image for image in images if image]
     best_f = best_iou = 0.0
-    for threshold in thresholds:
+    for threshold in [k / 20 for k in range(1, 20)] if thresholds is None else thresholds:
         precisions, recalls, ious = [], [], []
         for image in images:
-            tp, fp, fn = counts(image, threshold, strict)
+            tp = fp = fn = 0
+            for p, g in image:
+                found = p > threshold if strict else p >= threshold
+                tp, fp, fn = tp + (found and g), fp + (found and not g), fn + (g and not found)
             precisions.append(tp / (tp + fp) if tp else 0.0)
             recalls.append(tp / (tp + fn) if tp else 0.0)
             ious.append(tp / (tp + fp + fn) if tp + fp + fn else float(pooling == "image"))
@@ -65,43 +60,15 @@ def case(seed):
     return p, label
 
 
-def as_lists(p, label):
-    images = []
-    for image, mask in zip(p.flatten(1).tolist(), label.flatten(1).tolist(), strict=True):
-        images.append([(value, g == 1) for value, g in zip(image, mask, strict=True) if g != 255])
-    return images
+def computed(metric, p, label):
+    metric.update(p, label)
+    return metric.compute()
 
 
 @every_setting
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_loops_over_images_thresholds_and_pixels(settings, seed):
-    p, label = case(seed)
-    metric = Saliency(**settings)
-    metric.update(p, label)
-    assert metric.compute() == pytest.approx(reference(as_lists(p, label), **settings), rel=1e-12)
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_stored_8_bit_maps_are_told_apart_at_every_level(strict):
-    p, label = case(0)
-    p = (255 * p).round().to(torch.uint8)
-    metric = Saliency(thresholds=EIGHT_BITS, strict=strict)
-    # as a stored map is read: float32, divided by 255
-    metric.update(p.float() / 255, label)
-    flat = [pixel for image in as_lists(p, label) for pixel in image]
-    for k in range(256):
-        tp, fp, fn = counts(flat, k, strict)
-        expected = [tp / (tp + fp) if tp else 0, tp / (tp + fn), tp / (tp + fp + fn)]
-        assert metric.curves()[:, k].tolist() == pytest.approx(expected)
-
-
-def test_image_without_salient_pixels_counts_as_found_only_per_image():
-    nothing = torch.zeros(1, 4, 4)
-    per_image, pooled = Saliency(pooling="image"), Saliency()
-    for metric in (per_image, pooled):
-        metric.update(nothing, nothing)
-    assert per_image.compute() == {"maxf": 0, "max_miou": 100, "mae": 0}
-    assert pooled.compute() == {"maxf": 0, "max_miou": 0, "mae": 0}
+    assert computed(Saliency(**settings), *case(seed)) == pytest.approx(reference(*case(seed), **settings), rel=1e-12)
 
 
 @every_setting
@@ -111,7 +78,55 @@ def test_curves_of_nothing_are_nan(settings):
     assert metric.curves().isnan().all()
 
 
-@pytest.mark.parametrize("settings", [{"beta_squared": 0}, {"pooling": "batch"}, {"thresholds": (0.5, 0.2)}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"beta_squared": 0}, {"pooling": "batch"}, {"thresholds": ()}, {"thresholds": (0.5, 0.5)}),
+        *({"thresholds": (0.5, 0.4)}, {"thresholds": (-0.1, 0.5)}, {"thresholds": (float("nan"),)}),
+    ],
+)
 def test_settings_without_a_meaning_are_refused(settings):
     with pytest.raises(KdamValueError, match=next(iter(settings))):
         Saliency(**settings)
+
+
+# ---- protocols ----
+
+
+def test_every_protocol_says_what_differs_and_whose_it_is_and_is_constructor_arguments_only():
+    assert list(PROTOCOLS) == ["ours", "atrc", "invpt", "mtl_pytorch"]
+    for protocol in PROTOCOLS.values():
+        assert protocol.differs
+        assert protocol.source
+        for kind, settings in protocol.settings.items():
+            assert set(settings) <= set(inspect.signature(kind).parameters)
+    with pytest.raises(KdamValueError, match=r"'theirs'.*ours.*atrc"):
+        under_protocol(MeanIoU(2), "theirs")
+
+
+def test_ours_changes_nothing_and_other_settings_stay():
+    assert under_protocol(Saliency(), "ours").settings() == Saliency().settings()
+    metric = under_protocol(MeanIoU(7, ignore_index=9), "atrc")
+    assert (metric.num_classes, metric.ignore_index, metric.absent) == (7, 9, "literature")
+    assert isinstance(under_protocol(DepthErrors(), "invpt"), DepthErrors)
+
+
+@pytest.mark.parametrize("name", ["atrc", "invpt", "mtl_pytorch"])
+def test_absent_class_counts_as_zero_in_the_literature(name):
+    ids = torch.tensor([[0, 1, 1, 0]])
+    assert computed(under_protocol(MeanIoU(4), name), ids, ids)["miou"] == 50
+
+
+def test_invpt_equals_a_second_sigmoid():
+    """Thresholds 0.05 ... 0.95 on sigmoid(p), as that code does by mistake."""
+    p, label = case(0)
+    metric = under_protocol(Saliency(), "invpt")
+    assert computed(metric, p, label)["maxf"] == pytest.approx(reference(p.sigmoid(), label)["maxf"], rel=1e-12)
+    assert len(metric.thresholds) == 5
+
+
+def test_mtl_pytorch_averages_images_before_the_maximum():
+    expected = reference(
+        *case(1), thresholds=[k / 100 for k in range(20, 95, 5)], beta_squared=1, strict=True, pooling="image"
+    )
+    assert computed(under_protocol(Saliency(), "mtl_pytorch"), *case(1)) == pytest.approx(expected, rel=1e-12)

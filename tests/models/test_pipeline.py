@@ -23,12 +23,7 @@ SIZES = [(37, 51), (80, 52), (37, 51), (61, 97)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A saved student of every kind of task whose heads disagree with themselves on mirrored photos."""
-    tasks = (
-        make_task("semseg", ["wall", "floor", "chair"]),
-        make_task("human_parts"),
-        make_task("saliency"),
-        *NYUD_V2[1:],
-    )
+    tasks = (make_task("semseg", "abc"), make_task("human_parts"), make_task("saliency"), *NYUD_V2[1:])
     torch.manual_seed(0)
     model = KdamStudent(make_config("student", "tiny-resnet", tasks, image_size=[48, 64])).eval()
     with torch.no_grad():
@@ -61,26 +56,23 @@ def assert_same(results, expected, atol=0.0):
             np.testing.assert_allclose(given, wanted, rtol=1e-5 if atol else 0, atol=atol, err_msg=f"{name} {key}")
 
 
-def mirror(values):
-    values = values[:, ::-1]
-    return values * np.array([-1, 1, 1], values.dtype) if values.ndim == 3 else values
-
-
 @pytest.mark.parametrize("k", range(2))
-def test_values_are_those_of_model_and_processor(pipe, photos, k):
+def test_values_are_those_of_model_and_processor_and_pictures_those_of_the_tasks(pipe, photos, k):
     assert type(pipe) is MultiTaskDensePredictionPipeline
     assert pipe.image_processor.size == {"shortest_edge": 48}
     inputs = pipe.image_processor(photos[k])
     with torch.no_grad():
         outputs = pipe.model(**inputs)
     (maps,) = pipe.image_processor.post_process(outputs, inputs["original_sizes"])
-    results = pipe(photos[k])
+    results = pipe(photos[k], return_pictures=True)
     assert results.keys() == maps.keys()
-    for name, values in maps.items():
-        wanted = values.numpy() if values.ndim == 2 else values.numpy().transpose(1, 2, 0)
-        np.testing.assert_array_equal(results[name]["values"], wanted)
-        assert results[name]["values"].shape[:2] == SIZES[k]
-        assert results[name].keys() == {"values"}
+    for spec in pipe.model.config.tasks:
+        values, result = maps[spec["name"]].numpy(), results[spec["name"]]
+        np.testing.assert_array_equal(result["values"], values if values.ndim == 2 else values.transpose(1, 2, 0))
+        np.testing.assert_array_equal(np.asarray(result["picture"]), task_from_spec(spec).render(result["values"]))
+        assert result["values"].shape[:2] == SIZES[k]
+        assert result.keys() == {"values", "picture"}
+    assert {key for result in pipe(photos[k]).values() for key in result} == {"values"}
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -98,16 +90,17 @@ def test_photos_of_mixed_sizes_in_batches_give_what_each_gives_alone(pipe, photo
 def test_averaging_takes_probabilities_metres_and_unit_vectors(pipe, photos):
     """Against the two single predictions, combined here in float64."""
     photo = photos[1]
-    one = pipe(photo, return_probabilities=True)
-    two = pipe(ImageOps.mirror(photo), return_probabilities=True)
+    one, two = (pipe(view, return_probabilities=True) for view in (photo, ImageOps.mirror(photo)))
     both = pipe(photo, return_probabilities=True, flip=True)
-    for name in ("semseg", "human_parts", "saliency"):
-        mean = (one[name]["probabilities"].astype(np.float64) + two[name]["probabilities"][:, ::-1]) / 2
-        np.testing.assert_allclose(both[name]["probabilities"], mean, atol=1e-5)
-    for name in ("depth", "edge", "saliency"):
-        mean = (one[name]["values"].astype(np.float64) + two[name]["values"][:, ::-1]) / 2
-        np.testing.assert_allclose(both[name]["values"], mean, atol=1e-4)
-    total = one["normals"]["values"].astype(np.float64) + mirror(two["normals"]["values"])
+    for name, key in (
+        ("semseg", "probabilities"),
+        ("human_parts", "probabilities"),
+        ("depth", "values"),
+        ("edge", "values"),
+    ):
+        mean = (one[name][key].astype(np.float64) + two[name][key][:, ::-1]) / 2
+        np.testing.assert_allclose(both[name][key], mean, atol=1e-4)
+    total = one["normals"]["values"].astype(np.float64) + two["normals"]["values"][:, ::-1] * [-1, 1, 1]
     total /= np.linalg.norm(total, axis=-1, keepdims=True)
     np.testing.assert_allclose(both["normals"]["values"], total, atol=1e-4)
 
@@ -125,13 +118,6 @@ def test_probabilities_sum_to_one_and_belong_to_the_values(pipe, photos):
     np.testing.assert_array_equal(results["saliency"]["probabilities"][..., 1], results["saliency"]["values"])
 
 
-def test_pictures_are_those_of_the_tasks(pipe, photos):
-    results = pipe(photos[0], return_pictures=True)
-    for spec in pipe.model.config.tasks:
-        result = results[spec["name"]]
-        np.testing.assert_array_equal(np.asarray(result["picture"]), task_from_spec(spec).render(result["values"]))
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_the_smallest_and_the_thinnest_photos_work(pipe, size):
     for result in pipe(Image.new("RGB", size, "red"), flip=True).values():
@@ -139,14 +125,9 @@ def test_the_smallest_and_the_thinnest_photos_work(pipe, size):
         assert np.isfinite(result["values"]).all()
 
 
-def test_a_bad_photo_is_refused_and_the_next_one_works(pipe, photos, tmp_path):
+def test_a_bad_photo_and_unknown_settings_are_refused(pipe, photos, tmp_path):
     with pytest.raises(ValueError, match="no such photo"):
         pipe(tmp_path / "missing.png")
-    photos[0].save(tmp_path / "a.png")
-    assert_same(pipe(tmp_path / "a.png"), pipe(photos[0]))
-
-
-def test_unknown_settings_are_refused(pipe, photos):
     with pytest.raises(TypeError, match="flipped"):
         pipe(photos[0], flipped=True)
 

@@ -69,7 +69,9 @@ def test_files_in_the_usual_encodings_become_raw_labels(name, dtype, stored, opt
         ("normals", np.zeros((2, 2), U8), {}, "(H, W, 3)"),
         ("normals", np.zeros((2, 2, 3), U16), {}, "uint16"),
         ("normals", np.full((1, 1, 3), 9.0), {}, "unit vectors"),
-        ("edge", np.array([[0, 3]], U8), {}, "[3.0]"),
+        ("edge", np.array([[0, 3]], U8), {}, "[3]"),
+        # a photo, mostly grey: its vectors are short
+        ("normals", np.arange(0, 256, 5, U8).reshape(4, 13, 1).repeat(3, -1), {}, "are not of length 1"),
     ],
     ids=str,
 )
@@ -78,9 +80,6 @@ def test_a_wrong_label_file_is_named_with_what_was_given_and_expected(name, arra
         read(name, array, options)
     assert "some/file.png" in str(caught.value)
     assert says in str(caught.value)
-
-
-# ---- normals in another scale ----
 
 
 def wall(x, y, z):
@@ -110,7 +109,7 @@ def test_some_vectors_shortened_by_resizing_are_lengthened_again():
     assert not found[1, 0].any()
 
 
-@pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (75, 2), (50, 2)])
+@pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (50, 2)])
 def test_normals_pass_through_jpeg(quality, subsampling):
     """Two walls, a floor and scattered holes, compressed as hard as photos are: many lengths change, and that is no fault."""
     normals = np.zeros((96, 128, 3))
@@ -123,10 +122,3 @@ def test_normals_pass_through_jpeg(quality, subsampling):
     valid = normals.any(-1) & found.any(-1)
     cosines = (found[valid] * normals[valid]).sum(-1)
     assert np.degrees(np.arccos(np.clip(np.median(cosines), -1, 1))) < 8
-
-
-def test_8_bit_pictures_that_are_no_normals_are_refused():
-    """A photo, mostly grey: its vectors are short."""
-    photo = np.random.default_rng(0).integers(0, 256, (32, 32, 1)).repeat(3, -1).astype(np.uint8)
-    with pytest.raises(DataIntegrityError, match="of the normals are not of length 1"):
-        Normals().label.from_file(photo, {}, "f")

@@ -68,18 +68,9 @@ def test_figures_show_what_the_metric_has_seen(all_tasks):
     assert titles == classes | {name: name for name in ("depth", "normals", "edge")}
 
 
-# ---- settings ----
-
-
 def test_settings_change_only_what_they_name():
-    given = [
-        "edge.positive_weight=0.8",
-        "semseg.loss_weight=2",
-        "depth.max=20",
-        "depth.nearest=1e-1",
-        "edge.loss_weight=0",
-    ]
-    semseg, depth, normals, edge = with_options(NYUD_V2, given)
+    given = ("edge.positive_weight=0.8", "semseg.loss_weight=2", "depth.max=20", "depth.nearest=1e-1")
+    semseg, depth, normals, edge = with_options(NYUD_V2, [*given, "edge.loss_weight=0"])
     assert (edge.positive_weight, edge.loss_weight, edge.boundaries) == (0.8, 0, "nyud")
     assert (semseg.loss_weight, semseg.classes) == (2.0, NYUD_V2[0].classes)
     assert (depth.min, depth.max, depth.nearest, depth.farthest) == (0.1, 20, 0.1, 10.0)

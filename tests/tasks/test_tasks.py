@@ -97,23 +97,13 @@ def test_what_stands_under_padding_or_where_nothing_is_labelled_does_no_harm(tas
     clean = task.loss(prediction, label, mask)
     spoilt = prediction.detach().clone()
     spoilt[:, :, :2] = value
-    if hidden == "padded" and label.is_floating_point():
-        label[..., :2, :] = value
+    if label.is_floating_point() and (hidden == "padded" or (isinstance(task, Depth) and value != math.inf)):
+        label[..., :2, :] = value  # a depth that is not a number is a hole
     loss = task.loss(spoilt.requires_grad_(), label, mask)
     loss.backward()
     assert loss.item() == clean.item()
     assert spoilt.grad.isfinite().all()
     assert spoilt.grad[:, :, :2].abs().sum() == 0
-
-
-@pytest.mark.fault(18)
-def test_a_depth_that_is_not_a_number_is_a_hole():
-    prediction = torch.ones(1, 1, 2, 2, requires_grad=True)
-    label = torch.tensor([[[[math.nan, 2.0], [0.0, -1.0]]]])
-    loss = Depth().loss(prediction, label, torch.ones(1, 2, 2, dtype=torch.bool))
-    loss.backward()
-    assert loss.item() == 1
-    assert prediction.grad.flatten().tolist() == [0, -1, 0, 0]
 
 
 @pytest.mark.fault(20)
@@ -169,15 +159,6 @@ def test_normals_distribution_is_kappa_times_cosine_over_even_directions():
 def test_edge_distribution_is_sigmoid_and_its_complement():
     z = torch.randn(3, 3, 1)
     assert torch.allclose(Edge().distribution_logits(z).softmax(-1)[..., :1], z.sigmoid())
-
-
-@every_task
-def test_a_label_is_drawn_in_its_size_and_invalid_pixels_in_one_colour(task):
-    rgb = task.render(raw_label(task, np.random.default_rng(5)))
-    assert (rgb.shape, rgb.dtype) == ((H, W, 3), np.uint8)
-    invalid = task.render(task.label.unlabelled(H, W))
-    assert len(np.unique(invalid.reshape(-1, 3), axis=0)) == 1
-    assert task.legend()
 
 
 def test_task_sets_of_the_field_are_in_canonical_order_with_published_weights():
