@@ -48,7 +48,7 @@ class FolderDataset(FileDataset):
         }
         labelled = ((task, len(files.folder.files.keys() & set(ids))) for task, files in labels.items())
         coverage = [f"{task.name}: {count} of {len(ids)} images labelled" for task, count in labelled]
-        origin = "\n  ".join([f"own data in {root}", *coverage])
+        origin = "\n  ".join([f"own data in {root.resolve()}", *coverage])
         super().__init__(name, split, ids, images, labels, strict, partial=True, origin=origin, settings=text)
 
 

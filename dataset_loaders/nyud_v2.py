@@ -70,7 +70,7 @@ def open_nyud_v2(
         DataIntegrityError: the folder is not recognised, or its files do not fit together.
     """
     root, recognised = recognise(data_dir, LAYOUTS, layout, NAME)
-    origin = f"{NAME}: layout {recognised} in {root}"
+    origin = f"{NAME}: layout {recognised} in {root.resolve()}"
     if recognised.key == "official":
         return OfficialNyud(NAME, root, split, select_tasks(NYUD_V2, tasks), crop, intrinsics, origin)
     if recognised.key == "parquet":

@@ -85,7 +85,7 @@ def open_pascal_context(
         list_folder(root / "JPEGImages", ".jpg", "the photos"),
         {task: _LABELS[task.name](root, split) for task in selected},
         strict,
-        origin=f"{NAME}: layout {recognised} in {root}",
+        origin=f"{NAME}: layout {recognised} in {root.resolve()}",
         notes=[*count_notes(SPLITS, split, len(ids)), *notes],
         settings=NAME,
     )

@@ -14,6 +14,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .efficientnet_lite_kdam import EfficientNetLiteConfig  # noqa: F401  known to AutoConfig and AutoBackbone from here on
+
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 TASK_KEYS = {

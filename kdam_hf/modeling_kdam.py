@@ -22,7 +22,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 from transformers.utils import ModelOutput
 
 from .configuration_kdam import STRIDE, KdamConfig, KdamStudentConfig, KdamTeacherConfig
-from .efficientnet_lite_kdam import EfficientNetLiteBackbone  # noqa: F401  makes it known to AutoBackbone
 from .weights_kdam import HUB_OPTIONS, WEIGHTS, find_weights, refuse_incomplete, refuse_non_finite
 
 SIZE_DIVISOR = 32

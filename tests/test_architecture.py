@@ -28,12 +28,10 @@ ALLOWED = {
     "kdam_hf.distributed": set(),
     "kdam_hf.io": {"kdam_hf.errors"},
     "kdam_hf.jit": set(),
-    "kdam_hf.configuration_kdam": set(),
+    "kdam_hf.configuration_kdam": {"kdam_hf.efficientnet_lite_kdam"},
     "kdam_hf.weights_kdam": set(),
     "kdam_hf.efficientnet_lite_kdam": set(),
-    "kdam_hf.modeling_kdam": {
-        *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.efficientnet_lite_kdam"),
-    },
+    "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.weights_kdam"},
     "kdam_hf.image_processing_kdam": {
         *("kdam_hf.configuration_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
@@ -79,7 +77,7 @@ ALLOWED = {
         *("kdam_hf", "kdam_hf.hub", "kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.tasks"),
         *("kdam_hf.distillation", "kdam_hf.objective", "kdam_hf.presets", "dataset_loaders"),
         *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.modeling_kdam"),
-        *("kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam", "kdam_hf.efficientnet_lite_kdam"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf": {
         *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),

@@ -13,13 +13,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, TimmBackbone
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
-from kdam_hf.efficientnet_lite_kdam import EfficientNetLiteBackbone
 from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -28,6 +27,8 @@ from kdam_hf.weights_kdam import find_weights, refuse_incomplete, refuse_non_fin
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
 FRESH = ("hidden_states_norms.",)
+# Backbones whose published weights have timm's names and no config of the library.
+TIMM_NAMES = ("efficientnet_lite", "timm_backbone")
 # What EfficientNet-Lite has beyond its stages.
 CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
 _REMEDY = "Give a folder that train.py or distill.py wrote, or a hub id."
@@ -104,7 +105,7 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
             message names them.
     """
     backbone: Any = model.encoder.backbone
-    if isinstance(backbone, (EfficientNetLiteBackbone, TimmBackbone)):
+    if backbone.config.model_type in TIMM_NAMES:
         with _explained(name_or_path):
             _load_timm(backbone, name_or_path)
         return
@@ -131,7 +132,7 @@ def _load_timm(backbone: Any, name_or_path: str) -> None:
     """Weights in timm's names, which come with no config of the library; what is left over must be the classifier."""
     state = load_file(find_weights(name_or_path))
     refuse_non_finite(name_or_path, state)
-    if isinstance(backbone, TimmBackbone):
+    if backbone.config.model_type == "timm_backbone":
         found = backbone._backbone.load_state_dict(state, strict=False)
         if found.missing_keys:
             raise ValueError(

@@ -25,7 +25,13 @@ from kdam_hf.tasks import Task, with_options
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
 from kdam_hf.training.checkpointing import list_checkpoints
 from kdam_hf.training.evaluation import evaluate_model
-from kdam_hf.training.pretrained import find_backbone, load_backbone_weights, read_backbone_config, weights_sha256
+from kdam_hf.training.pretrained import (
+    TIMM_NAMES,
+    find_backbone,
+    load_backbone_weights,
+    read_backbone_config,
+    weights_sha256,
+)
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
@@ -241,8 +247,7 @@ def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[in
     if model.head is not None and model.role == "student":
         overrides["head"] = model.head
     backbone, weights = find_backbone(model.preset), _weights(model)
-    if model.preset in PRESETS and weights is not None and backbone.config["model_type"] != "efficientnet_lite":
-        # of that family files have no config of the library
+    if model.preset in PRESETS and weights is not None and backbone.config["model_type"] not in TIMM_NAMES:
         overrides["backbone_config"] = read_backbone_config(weights, backbone.config["out_indices"])
     return make_config(model.role, backbone, tasks, **overrides)  # type: ignore[arg-type]
 

@@ -20,22 +20,24 @@ def objective(
     predictions: Maps,
     batch: Mapping[str, Any],
     teacher: Maps,
-    temperature: float = 8.0,
+    temperature: float = 4.0,
     beta: float = 0.5,
     match_full: bool = True,
 ) -> Tensor:
-    """Supervised losses, and beta T^2 times CS of full-resolution or stride-4 maps (B, C, h, w) with the teacher's."""
+    """Supervised losses, and beta times CS of full-resolution or stride-4 maps (B, C, h, w) with the teacher's."""
 
-    def distributions(maps: Maps) -> list[Tensor]:
-        logits = [task.distribution_logits(maps[task.name].movedim(1, -1)).movedim(-1, 1) for task in tasks]
-        return [(x / temperature).softmax(1) for x in logits]
+    def distribution(task: Task, maps: Maps) -> Tensor:
+        logits = task.distribution_logits(maps[task.name].movedim(1, -1)).movedim(-1, 1)
+        return (logits / temperature).softmax(1)
 
     full, labels, mask = upsample(predictions), batch["labels"], batch["pixel_mask"]
     losses = [task.loss_weight * task.loss(full[task.name], labels[task.name], mask) for task in tasks]
-    with torch.no_grad():
-        q = distributions(upsample(teacher) if match_full else teacher)
-    p = distributions(full if match_full else predictions)
-    return torch.stack(losses).sum() + beta * temperature**2 * cauchy_schwarz(p, q)
+    for task in tasks:
+        with torch.no_grad():
+            q = distribution(task, upsample(teacher) if match_full else teacher)
+        p = distribution(task, full if match_full else predictions)
+        losses.append(beta * task.kd_weight * temperature**task.temperature_power * cauchy_schwarz(task, p, q))
+    return torch.stack(losses).sum()
 
 
 def upsample(maps: Maps) -> dict[str, Tensor]:
@@ -44,14 +46,14 @@ def upsample(maps: Maps) -> dict[str, Tensor]:
     return {name: F.interpolate(x, **options) for name, x in maps.items()}
 
 
-def cauchy_schwarz(p: Sequence[Tensor], q: Sequence[Tensor]) -> Tensor:
-    """Inter-task (a row per pixel, all tasks side by side) + intra-task (a column per class) of probabilities (B, C, h, w).
+def cauchy_schwarz(task: Task, p: Tensor, q: Tensor) -> Tensor:
+    """Inter-task (a row per pixel) + intra-task (a weighted column per class) of one task's probabilities (B, C, h, w).
 
     Source: Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970); D = -log( <p,q>^2 / (<p,p> <q,q>) ).
     """
 
-    def divergence(p: Tensor, q: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-        return -torch.log((p * q).sum(dim) ** 2 / ((p * p).sum(dim) * (q * q).sum(dim))).mean()
+    def divergence(dim: int | tuple[int, ...]) -> Tensor:
+        return -torch.log((p * q).sum(dim) ** 2 / ((p * p).sum(dim) * (q * q).sum(dim)))
 
-    intra = [divergence(a, b, (0, 2, 3)) for a, b in zip(p, q, strict=True)]
-    return divergence(torch.cat([*p], 1), torch.cat([*q], 1), 1) + torch.stack(intra).mean()
+    weights = task.column_weights(q.sum((0, 2, 3)))
+    return divergence(1).mean() + divergence((0, 2, 3)) @ (weights / weights.sum())

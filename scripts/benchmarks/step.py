@@ -31,7 +31,7 @@ from kdam_hf.training import (
 )
 from kdam_hf.training.arguments import use_bf16
 
-OPTIONS = models.OPTIONS | {"student": "resnet18", "temperature": 8.0, "beta": 0.5, "compile": False}
+OPTIONS = models.OPTIONS | {"student": "resnet18", "temperature": 4.0, "beta": 0.5, "compile": False}
 QUICK = models.QUICK | {"student": "tiny-resnet"}
 PLAIN, UNDISTILLED, REPLAYED, ONLINE = "plain, float32", "ours, undistilled", "ours, replayed", "ours, online"
 

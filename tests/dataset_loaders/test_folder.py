@@ -144,7 +144,7 @@ def put(name, array):
         (put("semseg/0000.png", np.full((H, W), 3, np.uint8)), r"semseg/0000\.png.*\[3\].*0\.\.2.*num_classes"),
         (put("semseg/0000.png", np.zeros((W, H), np.uint8)), r"semseg/0000\.png.*6x4.*4x6"),
         (put("edge/0000.png", np.full((H, W), 7, np.uint8)), r"edge/0000\.png.*7"),
-        (change(lambda d: d["tasks"]["depth"].update(unit="cm")), r"depth/0000\.png: depth unit 'cm'"),
+        (change(lambda d: d["tasks"]["depth"].update(unit="cm")), r"depth/0000\.png: depth unit is 'cm'"),
     ],
 )
 def test_a_broken_file_is_named_when_it_is_read(root, spoil, says):

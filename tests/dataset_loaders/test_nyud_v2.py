@@ -279,7 +279,7 @@ def test_splits_and_mapping_are_checked(official, name, key, value, says):
     ("key", "change", "says"),
     [
         ("depths", lambda a: a * 1000, r"frame 2: depth holds 2000 m; expected at most 20 m.*millimetres"),
-        ("depths", lambda a: -a, r"frame 2: depth holds -2 m; expected >= 0"),
+        ("depths", lambda a: -a, r"frame 2: depth holds -2 m; expected at least 0"),
         ("labels", lambda a: a + 893, r"frame 2: label 895; expected 0\.\.894"),
     ],
 )

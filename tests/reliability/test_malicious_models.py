@@ -184,7 +184,7 @@ def test_weights_that_were_cut_short_are_refused(folder, keep):
 @pytest.mark.fault(28)
 def test_remote_code_without_the_package_is_as_strict(folder, tmp_path):
     """The flat files travel with published models and must not need the package for it."""
-    for name in ("configuration_kdam.py", "modeling_kdam.py", "weights_kdam.py"):
+    for name in ("configuration_kdam.py", "efficientnet_lite_kdam.py", "modeling_kdam.py", "weights_kdam.py"):
         (folder / name).write_text((Path(kdam_hf.__file__).parent / name).read_text())
     refs = {"AutoConfig": "configuration_kdam.KdamStudentConfig", "AutoModel": "modeling_kdam.KdamStudent"}
     change(folder, auto_map=refs)

@@ -29,6 +29,7 @@ TINY = {
         "--crop_width",
         "48",
     ],
+    "heads": ["--presets", "tiny-efficientnet-lite"],
     "inference": [*MODELS, "--students", "tiny-resnet"],
     "loss": ["--height", "32", "--width", "40"],
     "step": [*MODELS, "--student", "tiny-resnet"],
