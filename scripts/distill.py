@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
     if probe is not None and args.process_index == 0:
-        write_json(Path(run.settings["output_dir"]) / "balance.json", probe.ratios())
+        write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())
         print("\n" + probe.report())
 
 

@@ -227,3 +227,18 @@ def test_the_gradient_of_an_untrained_head_of_normals_is_bounded():
     assert torch.equal(unit[0, :, 0, 0], torch.tensor([0.0, 0.0, 1.0]))
     unit[:, 0].sum().backward()
     assert raw.grad.abs().max() <= 1
+
+
+def test_a_torchvision_that_does_not_fit_torch_is_named(tmp_path):
+    """Beside it transformers cannot be imported, and its own message names another module."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    (tmp_path / "torchvision-0.1.dist-info").mkdir()
+    (tmp_path / "torchvision-0.1.dist-info" / "METADATA").write_text("Name: torchvision\nVersion: 0.1\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kdam_hf"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert all(word in message for word in ("ImportError", "torchvision 0.1", torch.__version__, "pip uninstall"))

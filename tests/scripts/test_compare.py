@@ -24,7 +24,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text("dataset: synthetic_rooms\n")
     arguments = ["--teacher_config", recipe, "--student_config", recipe, "--methods", "none", "cs:beta=0.1"]
-    arguments += ["--seeds", "0", "1", "--output_dir", out, *SMALL, *ROOMS]
+    arguments += ["--seeds", "0", "1", "--balance", "2", "--output_dir", out, *SMALL, *ROOMS]
     run("compare.py", *arguments)
     results = json.loads((out / "results.json").read_text())
     assert list(results) == ["teacher", "none", "cs"]
@@ -33,6 +33,8 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert mean == pytest.approx(cs["depth/rmse"] - none["depth/rmse"])
     assert low < mean < high
     assert cs["meta"]["seed"] == [0, 1]
+    balance = json.loads((out / "cs-seed1" / "balance.json").read_text())
+    assert len(balance["kd_intra_task_depth"]) == 2
     assert cs["meta"]["distillation"]["beta"] == 0.1
     assert Image.open(out / "contact_sheet.png").width > 5 * 56
     text = (out / "results.md").read_text()
