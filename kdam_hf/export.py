@@ -27,7 +27,7 @@ from kdam_hf.readout_kdam import readout_of
 PIXELS, MASK = "pixel_values", "pixel_mask"
 # Backbones whose graph is one for all sizes. Swin chooses windows and shifts by the size of the image, and the position
 # embeddings of dinov2 come out wrong in ONNX when they are resized to an open size.
-DYNAMIC_SIZE = ("resnet", "convnext", "convnextv2", "pvt_v2", "dinov3_vit")
+DYNAMIC_SIZE = ("resnet", "convnext", "convnextv2", "pvt_v2", "dinov3_vit", "efficientnet_lite")
 EXAMPLE = (2, 100, 140)  # no batch of one and no multiple of 32: tracing would take them for constants
 # (batch, height, width) to try: sides that are multiples of 32, barely above one, odd, and less than a patch
 OPEN = ((1, 64, 96), (3, 33, 130), (2, 127, 250), (1, 9, 40))

@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 
 TASKS = (make_task("semseg", ["wall", "floor", "lamp"]), make_task("depth"), make_task("normals"))
 OPEN, FIXED = (KdamStudent, "tiny-resnet", None), (KdamTeacher, "tiny-swin", (72, 104))
+LITE = (KdamStudent, "tiny-efficientnet-lite", None)
 SHAPES = [(1, 8, 8), (2, 8, 12)]
 
 
@@ -55,7 +56,7 @@ def quantized(graphs, photos, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("form", [OPEN, FIXED], ids=["open", "fixed"])
+@pytest.mark.parametrize("form", [OPEN, LITE, FIXED], ids=["open", "lite", "fixed"])
 def test_a_file_computes_what_the_model_does_also_where_a_batch_is_padded(graphs, form):
     model, path = graphs(form)
     found = largest_differences(model, OnnxModel(path), checked_shapes(form[-1], (40, 56)))
