@@ -5,6 +5,7 @@ Nothing is shared with the loaders (plain numpy, PIL, scipy.io, h5py, datasets),
 one file of a tree.
 """
 
+import argparse
 import json
 import shutil
 import struct
@@ -442,3 +443,18 @@ def make_bomb(path: Path, height: int = 30_000, width: int = 30_000) -> None:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         content[at + 5 : at + 9] = struct.pack(">HH", height, width)
     path.write_bytes(content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write a miniature tree, to try a command on.")
+    parser.add_argument("layout", choices=LAYOUTS)
+    parser.add_argument("dir", type=Path)
+    for name, default in (("train", 6), ("val", 3), ("height", 45), ("width", 61)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    truth = write_tree(args.layout, args.dir, args.train, args.val, args.height, args.width)
+    print(f"{args.dir}: layout {args.layout}, " + ", ".join(f"{len(s)} {split}" for split, s in truth.items()))
+
+
+if __name__ == "__main__":
+    main()
