@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from kdam_hf.training.teacher_cache import CachedTeacherDataset
 from kdam_hf.training.workers import no_worker_left, shield_worker, worker_context
 
 IDLE = -1
+DYING_S = 5
 WORKER_ADVICE = (
     "A worker that was killed had too little memory or shared memory (lower dataloader_num_workers); one that did not "
     "deliver waits for a disk or network (or raise dataloader_timeout). Then run the same command with "
@@ -71,8 +73,10 @@ class WatchedDataset(Dataset[Any]):
                 self._reading[worker.id, 1] = IDLE
 
     def lost(self) -> bool:
-        """Whether a worker is dead."""
-        return any(pid and not lives for pid, _, lives in self._workers())
+        """Whether a worker is dead, or ends within `DYING_S` seconds: its parent may see the broken connection first."""
+        pids = {pid for pid, _, _ in self._workers() if pid}
+        children = [child for child in multiprocessing.active_children() if child.pid in pids]
+        return len(children) < len(pids) or bool(wait([child.sentinel for child in children], DYING_S))
 
     def busy(self) -> list[str]:
         """The samples that dead workers were reading; where none is dead, those being read now."""

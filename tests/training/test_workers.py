@@ -2,8 +2,15 @@
 
 import multiprocessing
 import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import torch
+
+from kdam_hf.errors import DataWorkerError
+from kdam_hf.training.loading import WatchedDataset, explained_failures
 from kdam_hf.training.workers import no_worker_left, worker_context
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +46,18 @@ def test_workers_that_hang_are_ended_and_other_processes_are_not():
     for process in (before, other):
         process.kill()
         process.join()
+
+
+def test_a_connection_that_breaks_before_the_death_of_its_worker_is_known_names_the_sample():
+    worker = worker_context("fork").Process(target=signal.pause)
+    worker.start()
+    data = WatchedDataset(SimpleNamespace(ids=["a", "b"]), workers=1)
+    data._reading[0] = torch.tensor([worker.pid, 1])
+    death = threading.Timer(0.3, worker.kill)
+    death.start()
+    with pytest.raises(DataWorkerError, match="'b'"), explained_failures(lambda: "reading", {"train": data}):
+        raise ConnectionResetError(104, "Connection reset by peer")
+    death.join()
 
 
 def test_no_source_installs_a_hook_for_every_fork_of_the_process():
