@@ -104,7 +104,7 @@ class PhotosDataset(DenseDataset):
 
 
 class TaughtDataset(DenseDataset):
-    """The samples of `dataset` with other tasks: those without labels in it are unlabelled in every sample."""
+    """The samples of `dataset` with other tasks; those that are not its `own` are unlabelled in every sample."""
 
     ids: Sequence[str] = ()
 
@@ -112,7 +112,7 @@ class TaughtDataset(DenseDataset):
         self._dataset, self.tasks, self.ids = dataset, tuple(tasks), dataset.ids
         for key in ("name", "split", "registered", "options", "checked", "origin", "notes"):
             setattr(self, key, getattr(dataset, key))
-        self.labelled = any(task.name in {own.name for own in dataset.tasks} for task in tasks)
+        self.own = {task.name for task in dataset.tasks} & {task.name for task in tasks}
 
     def __getitem__(self, index: int) -> Sample:
         return self._dataset[index]
@@ -166,6 +166,11 @@ class MixedDataset(TaughtDataset):
         """As of `DenseDataset`."""
         first = self.counts[0]
         return self._dataset.photo(index) if index < first else self._photos.photo(index - first)
+
+
+def own_tasks(dataset: DenseDataset) -> set[str]:
+    """Names of the tasks that have labels."""
+    return dataset.own if isinstance(dataset, TaughtDataset) else {task.name for task in dataset.tasks}
 
 
 def _listed(root: Path) -> dict[str, Path]:

@@ -11,7 +11,7 @@ teacher is run once over K fixed crops of each image and replayed from DIR. Writ
 """
 
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from kdam_hf.distillation import make_method
@@ -34,6 +34,7 @@ from kdam_hf.training import (
 )
 from kdam_hf.training.arguments import use_bf16
 from kdam_hf.training.balance import BalanceProbe
+from kdam_hf.training.runs import start_unlabelled
 
 PHOTOS = Path(__file__).with_name("recipes") / "photos_student.yaml"
 
@@ -48,16 +49,23 @@ def main(argv: list[str] | None = None) -> None:
     data.task_options = [*(data.task_options or ()), *distillation.weight_options]
     plan = None
     if distillation.method != "none":
-        plan = partial(plan_teaching, distillation.teacher or (), wanted=data.tasks, class_map=distillation.class_map)
+        plan = partial(
+            plan_teaching,
+            distillation.teacher or (),
+            wanted=data.tasks,
+            class_map=distillation.class_map,
+            normal_axes=distillation.normal_axes,
+        )
     run = build_run(data, model, args, settings, plan)
     method = make_method(distillation.method, run.tasks, **asdict(distillation))
     teacher, train_dataset, facts = None, run.train_dataset, {"method": distillation.method}
     bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
-    loaded = partial(load_teacher, run.teaching, run.model.config, bf16, distillation.teacher_batch_size)
+    loaded = cache(lambda: load_teacher(run.teaching, run.model.config, bf16, distillation.teacher_batch_size))
     if method is not None:
+        start_unlabelled(run, loaded, args)
         if distillation.teacher_cache:
-            cache = fill_cache(distillation, run.teaching, run.train_dataset, run.model.config, args)
-            train_dataset = CachedTeacherDataset(run.train_dataset, cache)
+            stored = fill_cache(distillation, run.teaching, run.train_dataset, run.model.config, args)
+            train_dataset = CachedTeacherDataset(run.train_dataset, stored)
         else:
             teacher = loaded()
         settings_of_match = method.settings() | {"teacher_views": distillation.teacher_views}
