@@ -124,7 +124,7 @@ class DistillationArguments:
         None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
     )
     teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
-    method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
+    method: str = _field("cs", "cs (KDAM), kl, dist, cwd, features, or none for the same student without a teacher")
     temperature: float = _field(4.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
@@ -134,6 +134,10 @@ class DistillationArguments:
     )
     kd_weight: list[str] | None = _field(
         None, "weights of tasks in the match as TASK=NUMBER, e.g. edge=0 depth=0.5; 0 leaves a task out"
+    )
+    features: float = _field(
+        0.0,
+        "weight of a second term: the coarsest backbone map against the teacher's, which must be a KDAM model and online",
     )
     balance_steps: int | None = _field(
         None, "every so many steps, measure how strongly each term pulls at the backbone's maps; for balance.json"
