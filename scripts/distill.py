@@ -60,7 +60,9 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
 
 def main(argv: list[str] | None = None) -> None:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-    data, model, distillation, args, settings = parse_recipe(groups, argv, __doc__, {"images": PHOTOS})
+    data, model, distillation, args, settings = parse_recipe(
+        groups, argv, __doc__, {"images": PHOTOS, "unlabeled": PHOTOS}
+    )
     if distillation.method != "none" and not distillation.teacher:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."

@@ -25,7 +25,10 @@ def _field(default: Any, text: str) -> Any:
 class SourceArguments:
     """Which images."""
 
-    dataset: str = _field("synthetic_rooms", "nyud_v2, pascal_context, folder for your own data, or synthetic_rooms")
+    dataset: str = _field(
+        "",
+        "nyud_v2, pascal_context, folder for your own data, hub, or synthetic_rooms; folder where only data_dir is given",
+    )
     data_dir: str | None = _field(None, "root of the dataset on disk, or what prepare_data.py wrote")
     layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
@@ -41,6 +44,10 @@ class SourceArguments:
     rooms_height: int = _field(240, "synthetic_rooms: image height, pixels")
     rooms_width: int = _field(320, "synthetic_rooms: image width, pixels")
     rooms_seed: int = _field(0, "synthetic_rooms: seed of the scenes")
+
+    def __post_init__(self) -> None:
+        """Own data where nothing else is said of a folder."""
+        self.dataset = self.dataset or ("synthetic_rooms" if self.data_dir is None else "folder")
 
 
 @dataclass
@@ -64,13 +71,14 @@ class DataArguments(SourceArguments):
 
     def __post_init__(self) -> None:
         """Photos are a data set of their own."""
-        if self.images is None:
-            return
-        if self.data_dir is not None or self.unlabeled is not None:
-            raise KdamValueError(
-                "images are photos without labels, in place of data_dir; for labels and photos give data_dir and --unlabeled."
-            )
-        self.dataset, self.data_dir = "photos", self.images
+        if self.images is not None:
+            if self.dataset or self.data_dir is not None or self.unlabeled is not None:
+                raise KdamValueError(
+                    "images are photos without labels, in place of dataset and data_dir; for labels and photos give those and "
+                    "--unlabeled."
+                )
+            self.dataset, self.data_dir = "photos", self.images
+        super().__post_init__()
 
 
 @dataclass
