@@ -15,7 +15,7 @@ from PIL import Image
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.files import file_facts
 from dataset_loaders.registry import register
-from dataset_loaders.sample import DenseDataset, Sample
+from dataset_loaders.sample import DenseDataset, Sample, SubsetDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
 from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE, open_photo
 from kdam_hf.tasks import Task
@@ -104,32 +104,17 @@ class PhotosDataset(DenseDataset):
         return self._files.get(self.ids[index])
 
 
-class TaughtDataset(DenseDataset):
-    """The samples of `dataset` with other tasks; those that are not its `own` are unlabelled in every sample."""
-
-    ids: Sequence[str] = ()
+class TaughtDataset(SubsetDataset):
+    """The samples of `dataset` with other tasks; those that it does not label are unlabelled in every sample."""
 
     def __init__(self, dataset: DenseDataset, tasks: Sequence[Task]) -> None:
-        self._dataset, self.tasks, self.ids = dataset, tuple(tasks), dataset.ids
-        for key in ("name", "split", "registered", "options", "checked", "origin", "notes"):
-            setattr(self, key, getattr(dataset, key))
-        self.own = {task.name for task in dataset.tasks} & {task.name for task in tasks}
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._dataset[index]
+        super().__init__(dataset, dataset.ids)
+        self.tasks, self._labelled = tuple(tasks), dataset.labelled & {task.name for task in tasks}
 
     @property
-    def version(self) -> str | None:
+    def labelled(self) -> set[str]:
         """As of `DenseDataset`."""
-        return self._dataset.version
-
-    def stamp(self, index: int) -> str:
-        """As of `DenseDataset`."""
-        return self._dataset.stamp(index)
-
-    def photo(self, index: int) -> Path | None:
-        """As of `DenseDataset`."""
-        return self._dataset.photo(index)
+        return self._labelled
 
 
 class MixedDataset(TaughtDataset):
@@ -167,11 +152,6 @@ class MixedDataset(TaughtDataset):
         """As of `DenseDataset`."""
         first = self.counts[0]
         return self._dataset.photo(index) if index < first else self._photos.photo(index - first)
-
-
-def own_tasks(dataset: DenseDataset) -> set[str]:
-    """Names of the tasks that have labels."""
-    return dataset.own if isinstance(dataset, TaughtDataset) else {task.name for task in dataset.tasks}
 
 
 def _listed(root: Path) -> dict[str, Path]:

@@ -71,6 +71,11 @@ class DenseDataset(ABC):
         """SHA-256 of the ids, one a line: whether two scores are over the same images."""
         return lines_sha256(self.ids)
 
+    @property
+    def labelled(self) -> set[str]:
+        """Names of the tasks that have labels."""
+        return {task.name for task in self.tasks}
+
     def stamp(self, index: int) -> str:
         """Changes with any edit of the files of a sample; empty if that cannot be told."""
         return ""

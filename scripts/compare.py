@@ -31,6 +31,7 @@ from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import differences, write_json, write_text
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.pretrained import weights_sha256
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import with_options
 from kdam_hf.training import (
@@ -43,7 +44,6 @@ from kdam_hf.training import (
     run_command,
 )
 from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
-from kdam_hf.training.pretrained import weights_sha256
 from kdam_hf.training.report import hardware
 from kdam_hf.training.signals import end_with_parent
 from kdam_hf.training.sources import open_split

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
-from kdam_hf.distillation import Method, make_method
+from kdam_hf.distillation import METHODS, Method, make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import write_json
@@ -46,7 +46,8 @@ PHOTOS = Path(__file__).with_name("recipes") / "photos_student.yaml"
 
 def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:
     """The method, and beside it the term of features if it has a weight."""
-    alone, settings = distillation.method == "features", asdict(distillation)
+    settings = asdict(distillation)
+    alone = distillation.method != "none" and METHODS[distillation.method].needs_features
     if distillation.method == "none" or not (alone or distillation.features):
         return make_method(distillation.method, run.tasks, **settings)
     if distillation.teacher_cache:

@@ -72,8 +72,22 @@ ALLOWED = {
     "kdam_hf.export": {
         *("kdam_hf.errors", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
     },
+    "kdam_hf.pretrained": {
+        *("kdam_hf", "kdam_hf.io", "kdam_hf.errors", "kdam_hf.presets"),
+        *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.modeling_kdam"),
+    },
+    "kdam_hf.teachers": {
+        *(
+            "kdam_hf.io",
+            "kdam_hf.errors",
+            "kdam_hf.tasks",
+            "kdam_hf.weights_kdam",
+            "kdam_hf.pretrained",
+            "dataset_loaders",
+        ),
+    },
     "kdam_hf.training": {
-        "kdam_hf.io",
+        *("kdam_hf.io", "kdam_hf.pretrained", "kdam_hf.teachers"),
         *("kdam_hf", "kdam_hf.hub", "kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.tasks"),
         *("kdam_hf.distillation", "kdam_hf.objective", "kdam_hf.presets", "dataset_loaders"),
         *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.modeling_kdam"),

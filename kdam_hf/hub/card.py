@@ -86,6 +86,7 @@ def card_facts(record: Record) -> dict[str, Any]:
             for key, task in shown.items()
         },
         "further": {key: value for key, value in scores.items() if key not in shown},
+        "agreement": any(key.startswith("agreement/") for key in scores),
         "gain": _gain(scores, scores_of(baseline), shown),
         "cost_sizes": ", ".join(sorted(sizes - {""})),
         "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),

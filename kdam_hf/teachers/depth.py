@@ -31,7 +31,7 @@ class DepthTeacher(ForeignTeacher):
         (task,) = self.tasks
         values = output.predicted_depth.float()
         values = values if values.ndim == 4 else values[:, None]
-        return {task.name: normalised_inverse_depth(values) if task.name == "relative_depth" else values}
+        return {task.name: normalised_inverse_depth(values) if isinstance(task, RelativeDepth) else values}
 
 
 class DepthProTeacher(ForeignTeacher):

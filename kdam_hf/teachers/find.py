@@ -19,7 +19,8 @@ from transformers.utils.hub import get_checkpoint_shard_files
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import file_sha256, lines_sha256, tensors_sha256
-from kdam_hf.tasks import TASK_NAMES, Task, task_from_spec
+from kdam_hf.pretrained import load_model, weights_sha256
+from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
 from kdam_hf.teachers.inputs import input_rule
 from kdam_hf.teachers.normals import parse_axes
@@ -104,8 +105,6 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
             "needs `hf auth login`."
         ) from error
     if str(facts.get("model_type", "")).startswith("kdam_"):
-        from kdam_hf.training.pretrained import load_model, weights_sha256  # which imports this package
-
         load = partial(load_model, repo)
         tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
         return TeacherSource(repo, tasks, load, weights_sha256(repo), _published(repo, revision, facts))
@@ -143,7 +142,7 @@ def _of_library(
         return teacher
 
     facts = {"head": heads[0], **_published(repo, revision, raw)}
-    if any(task.name == "normals" for task in tasks):
+    if any(isinstance(task, Normals) for task in tasks):
         facts["normal_axes"] = list(axes or family.axes)
     return TeacherSource(repo, tasks, load, _sharded_sha256(name, repo, revision), facts)
 

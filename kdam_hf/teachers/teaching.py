@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.tasks import TASK_NAMES, Categorical, Task
+from kdam_hf.tasks import TASK_NAMES, Categorical, Depth, RelativeDepth, Task
 from kdam_hf.teachers.class_map import ClassMap, equal_names, from_names, read_class_map
 from kdam_hf.teachers.find import TeacherSource, find_teachers
 
@@ -71,7 +71,9 @@ def plan_teaching(
     sources = find_teachers(teachers, normal_axes)
     taught = {task.name: task for source in sources for task in source.tasks}
     own = {task.name: task for task in labelled}
-    if "relative_depth" in taught and "depth" in own and (wanted is None or {"depth", "relative_depth"} <= {*wanted}):
+    relative = [name for name, task in taught.items() if isinstance(task, RelativeDepth)]
+    metric = [name for name, task in own.items() if isinstance(task, Depth)]
+    if relative and metric and (wanted is None or {*relative, *metric} <= {*wanted}):
         raise KdamValueError(
             "the labels' depth is in metres, the teacher's is relative (inverse depth without scale and shift) and teaches no "
             "metres: choose --tasks without one of depth and relative_depth, or give a metric teacher."
@@ -88,14 +90,15 @@ def plan_teaching(
             f"the teachers predict {', '.join(taught)}; the student has {', '.join(names)}: none of them."
         )
     entries = None if class_map is None else read_class_map(class_map)
-    if entries is not None and "semseg" not in taught:
-        raise KdamValueError(f"class_map {class_map} is for semseg, which no teacher predicts; leave it out.")
+    mapped = [name for name, task in taught.items() if type(task) is Categorical]
+    if entries is not None and not mapped:
+        raise KdamValueError(f"class_map {class_map} is for semantic classes, which no teacher predicts; leave it out.")
     tasks, maps, notes = [], {}, []
     for name in names:
         task = own.get(name) or taught[name]
         if name in taught:
             found = _class_map(
-                task if name in own else None, taught[name], entries if name == "semseg" else None, class_map
+                task if name in own else None, taught[name], entries if name in mapped else None, class_map
             )
             if found is not None:
                 maps[name] = found

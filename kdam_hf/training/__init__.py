@@ -7,6 +7,7 @@ reads a YAML recipe plus command line, `evaluate_model` scores a model with stre
 flat results.json.
 """
 
+from kdam_hf.pretrained import load_backbone_weights, load_model
 from kdam_hf.training.arguments import (
     DataArguments,
     DistillationArguments,
@@ -18,7 +19,6 @@ from kdam_hf.training.arguments import (
 from kdam_hf.training.distillation_trainer import DistillationTrainer
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.fill_teacher_cache import fill_cache
-from kdam_hf.training.pretrained import load_backbone_weights, load_model
 from kdam_hf.training.recipes import parse_recipe, run_command
 from kdam_hf.training.report import describe_model, write_results
 from kdam_hf.training.runs import Run, build_run, execute

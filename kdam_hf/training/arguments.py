@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from kdam_hf.distillation import METHODS
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import check_repo_id
 
@@ -154,6 +155,7 @@ class DistillationArguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        _check_choice("method", self.method, ("none", *METHODS))
         _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
         _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)
         for name in ("teacher_batch_size", "teacher_views", "balance_steps"):

@@ -18,7 +18,6 @@ from dataset_loaders import (
     TaughtDataset,
     TrainTransform,
     TransformedDataset,
-    own_tasks,
 )
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
@@ -26,18 +25,18 @@ from kdam_hf.errors import CheckpointError, KdamValueError, UnknownTaskError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
-from kdam_hf.tasks import Task, with_options
-from kdam_hf.teachers.teaching import Teaching
-from kdam_hf.training.agreement import taught_start
-from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
-from kdam_hf.training.checkpointing import list_checkpoints
-from kdam_hf.training.pretrained import (
+from kdam_hf.pretrained import (
     TIMM_NAMES,
     find_backbone,
     load_backbone_weights,
     read_backbone_config,
     weights_sha256,
 )
+from kdam_hf.tasks import Task, with_options
+from kdam_hf.teachers.teaching import Teaching
+from kdam_hf.training.agreement import taught_start
+from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
+from kdam_hf.training.checkpointing import list_checkpoints
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
@@ -73,7 +72,7 @@ class Run:
     @property
     def has_labels(self) -> bool:
         """Whether `eval_dataset` has any."""
-        return bool(own_tasks(self.eval_dataset.dataset))
+        return bool(self.eval_dataset.dataset.labelled)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def open_splits(data: DataArguments, plan: Plan | None = None) -> Splits:
         mixed = MixedDataset(train, photos[0], teaching.tasks, data.unlabeled_share)
         return Splits(mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(photos[1], teaching.tasks), teaching)
     train, val = (TaughtDataset(split, teaching.tasks) for split in (train, val))
-    return Splits(train, val, None if own_tasks(val) else val, teaching)
+    return Splits(train, val, None if val.labelled else val, teaching)
 
 
 def _labelled_tasks(data: DataArguments) -> DataArguments:
@@ -127,7 +126,7 @@ def _labelled_tasks(data: DataArguments) -> DataArguments:
 
 def start_unlabelled(run: Run, teacher: Callable[[], FrozenTeacher], args: KdamTrainingArguments) -> None:
     """Let the untrained heads of tasks without labels predict what the teacher finds typical, unless a run is resumed."""
-    labelled = own_tasks(run.train_dataset.dataset)
+    labelled = run.train_dataset.dataset.labelled
     tasks = [task for task in run.tasks if task.name in run.teaching.taught and task.name not in labelled]
     if tasks and not (args.resume_from_checkpoint and list_checkpoints(Path(args.output_dir or ""))):
         run.model.start_at(taught_start(run.train_dataset, teacher().to(args.device), tasks, args.device))

@@ -15,7 +15,7 @@ from kdam_hf.configuration_kdam import STRIDE, KdamConfig
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import tensors_sha256
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
-from kdam_hf.tasks import Task, task_from_spec
+from kdam_hf.tasks import Normals, Task, task_from_spec
 from kdam_hf.teachers.base import ForeignTeacher
 from kdam_hf.teachers.class_map import ClassMap
 from kdam_hf.teachers.normals import check_axes
@@ -139,7 +139,7 @@ def load_teacher(
     """
     models = [source.load() for source in teaching.sources]
     for model in models:
-        if isinstance(model, ForeignTeacher) and any(task.name == "normals" for task in model.tasks):
+        if isinstance(model, ForeignTeacher) and any(isinstance(task, Normals) for task in model.tasks):
             with torch.inference_mode():
                 check_axes(lambda images, teacher=model: teacher(images)["normals"])  # type: ignore[misc]
     sha256 = [source.sha256 for source in teaching.sources]

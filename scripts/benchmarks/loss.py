@@ -55,7 +55,7 @@ def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[st
     settings = {"temperature": args.temperature, "beta": args.beta}
     usual = partial(plain.objective, tasks, **settings)
     variants = {USUAL: usual, USUAL_SMALL: partial(usual, match_full=False)}
-    for name in ("none", *METHODS):
+    for name in ("none", *(name for name, method in METHODS.items() if not method.needs_features)):
         variants[f"ours, {name}"] = partial(our_loss, Objective(tasks, make_method(name, tasks, **settings)))
 
     def differentiate(loss: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

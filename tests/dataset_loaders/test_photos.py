@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,9 +130,7 @@ def test_views_of_mixed_samples_are_taken_in_turn():
 
 
 @pytest.mark.parametrize("share", [0, 1, -1, float("nan")])
-def test_a_share_that_leaves_one_kind_out_is_refused(share):
-    data = SimpleNamespace(
-        name="x", split="train", registered="", options={}, checked=True, origin="", notes=(), ids=(), tasks=()
-    )
+def test_a_share_that_leaves_one_kind_out_is_refused(folder, share):
+    photos = PhotosDataset(folder, "train")
     with pytest.raises(KdamValueError, match="share"):
-        MixedDataset(data, data, (), share)
+        MixedDataset(photos, photos, (), share)

@@ -17,8 +17,8 @@ import kdam_hf
 from kdam_hf import KdamStudent
 from kdam_hf.errors import BackboneWeightsError, CheckpointError
 from kdam_hf.presets import PRESETS
+from kdam_hf.pretrained import read_backbone_config
 from kdam_hf.training import load_model
-from kdam_hf.training.pretrained import read_backbone_config
 
 
 class Payload:

@@ -185,7 +185,7 @@ WRONG = [
     (["--dataset", "nyud_v2", "--data_dir", ROOT], "give --output_dir"),
     (["--dataset", "nyud_v2", "--data_dir", "set.tgz", "--check_only"], "give --output_dir"),
     (["--dataset", "nyud_v2", *OUTPUT], "nyud_v2, pascal_context, folder"),
-    (["--data_dir", ROOT, *OUTPUT], "nyud_v2, pascal_context, folder"),  # the default dataset is rendered
+    (OUTPUT, "nyud_v2, pascal_context, folder"),  # the default dataset is rendered
     (["--dataset", "nyud_v2", "--data_dir", ROOT, "--cache_dir", "x", *OUTPUT], "nyud_v2, pascal_context, folder"),
     (["--dataset", "nyud_v2", "--data_dir", ROOT, "--sha256", "ab" * 32, *OUTPUT], "sha256 is that of an archive"),
     (["--dataset", "nyud_v2", "--data_dir", ROOT, "--layout", "mtam", "--check_only"], "'mtam'; expected one of astmt"),

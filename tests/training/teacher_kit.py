@@ -1,9 +1,9 @@
 """Tiny teachers, online and stored, that the tests of the replayed teacher share."""
 
 from kdam_hf.modeling_kdam import KdamOutput
+from kdam_hf.pretrained import weights_sha256
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import DistillationArguments, FrozenTeacher, fill_cache, load_model
-from kdam_hf.training.pretrained import weights_sha256
 
 VIEWS = 2
 

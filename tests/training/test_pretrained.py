@@ -10,9 +10,9 @@ from transformers.models.auto.configuration_auto import AutoConfig
 from kdam_hf import KdamStudent
 from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
 from kdam_hf.presets import PRESETS, make_config
+from kdam_hf.pretrained import find_backbone, read_backbone_config
 from kdam_hf.tasks import NYUD_V2
 from kdam_hf.training import load_backbone_weights, load_model
-from kdam_hf.training.pretrained import find_backbone, read_backbone_config
 
 
 def classifier(kind, folder):

@@ -6,9 +6,9 @@ import pytest
 
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
+from kdam_hf.pretrained import weights_sha256
 from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, build_run, execute
 from kdam_hf.training import runs as module
-from kdam_hf.training.pretrained import weights_sha256
 from kdam_hf.training.sources import typical_size
 
 SETTINGS = {"max_steps": 2, "seed": 0}
