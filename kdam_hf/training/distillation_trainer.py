@@ -1,6 +1,5 @@
 """The trainer of a student: a method's terms beside the supervised ones, with a teacher that runs or is replayed."""
 
-import warnings
 from typing import Any
 
 from kdam_hf.distillation import Method
@@ -43,12 +42,11 @@ class DistillationTrainer(MultiTaskTrainer):
             )
         if replayed:
             _check_replay(self.train_dataset, teacher, views, method)
-        if method is not None and method.couples_batch and self.args.gradient_accumulation_steps > 1:
-            warnings.warn(
-                f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
-                f"{self.matching_batch} by itself, which is another objective than one large batch; exactness would take a "
-                "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
-                stacklevel=2,
+        accumulated = self.args.gradient_accumulation_steps
+        if accumulated > 1 and self.objective.couples_batch and self.objective.needs_features:
+            raise KdamValueError(
+                f"gradient_accumulation_steps is {accumulated}, but method {self.objective.method.name} compares the features "
+                "of a batch as one; give 1, and more processes."
             )
         self.views = views
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
@@ -69,8 +67,8 @@ class DistillationTrainer(MultiTaskTrainer):
 
     @property
     def matching_batch(self) -> int:
-        """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
-        return self.args.per_device_train_batch_size * self.args.world_size
+        """Images whose pixels the intra-task match compares as one: those of an optimizer step."""
+        return self.get_total_train_batch_size(self.args)
 
     def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
         """Predictions (B, C, h, w) float32, replayed with the batch or made now."""
