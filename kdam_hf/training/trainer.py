@@ -200,8 +200,8 @@ class MultiTaskTrainer(PublishingTrainer):
         parts = []
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             for inputs in batches:
-                student = model(self._images(inputs), inputs["pixel_mask"])
-                parts.append(Part(student.predictions, self._teacher_outputs(inputs).predictions, inputs["pixel_mask"]))
+                student, taught = model(self._images(inputs), inputs["pixel_mask"]), self._teacher_outputs(inputs)
+                parts.append(Part(student.predictions, taught.predictions, inputs["pixel_mask"]))  # type: ignore[union-attr]
         for buffer, before in buffers:
             buffer.copy_(before)
         return parts
