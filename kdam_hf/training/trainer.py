@@ -5,7 +5,7 @@ a strided share of the split per process, so no prediction is kept and no image 
 before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,19 +19,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy, SchedulerType
 
-from dataset_loaders import Collator, EpochSampler
+from dataset_loaders import Collator, EpochSampler, MixedDataset, MixedSampler
 from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.objective import Counts, Objective, Part
 from kdam_hf.tasks import Task
+from kdam_hf.training.agreement import PREFIX, is_unlabelled
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.callbacks import EpochAndGradientCallback
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
 from kdam_hf.training.inherited import refuse_methods, refuse_parameters
-from kdam_hf.training.loading import sample_name
+from kdam_hf.training.loading import layers, sample_name
 from kdam_hf.training.scoring import flat_values, make_metrics
 
 Batch = Mapping[str, Any]
@@ -304,25 +305,45 @@ class MultiTaskTrainer(PublishingTrainer):
 
     def make_sampler(self) -> Sampler:
         """Another order in every epoch."""
-        self._sampler = EpochSampler(len(self.train_dataset), data_seed(self.args), self.views)
+        *_, source = layers(self.train_dataset)
+        seed = data_seed(self.args)
+        if isinstance(source, MixedDataset):
+            self._sampler = MixedSampler(source.counts, source.share, seed, self.views)
+        else:
+            self._sampler = EpochSampler(len(source), seed, self.views)
         return self._sampler
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
+
+    def score(
+        self,
+        model: KdamPreTrainedModel,
+        batches: Iterable[dict[str, Any]],
+        tasks: Sequence[Task] | None = None,
+    ) -> dict[str, float]:
+        """`task/metric` of a model, as of `evaluate_model`, over the shares of all processes.
+
+        Args:
+            model: this trainer's, or one like it.
+            batches: of `get_eval_dataloader`.
+            tasks: to score; all by default.
+        """
+        return evaluate_model(
+            model,
+            batches,
+            self.tasks if tasks is None else tasks,
+            self.args.device,
+            self.processes,
+            progress=not self.args.disable_tqdm and self.args.process_index == 0,
+            num_proc=self.args.counting_processes,
+        )
 
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Stream the split through the tasks' metrics; the keys are `eval_<task>/<metric>`."""
         with self.compute_loss_context_manager(), self.explained_failures("eval"):
-            metrics = evaluate_model(
-                self.accelerator.unwrap_model(self.model),
-                dataloader,
-                self.tasks,
-                self.args.device,
-                self.processes,
-                progress=not self.args.disable_tqdm and self.args.process_index == 0,
-                num_proc=self.args.counting_processes,
-            )
+            metrics = self.score(self.accelerator.unwrap_model(self.model), dataloader)
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         images = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=images)
@@ -341,8 +362,9 @@ def _choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_d
     """Fill in whether the metric that decides is to rise or to fall, which its task knows of the primary one."""
     if args.metric_for_best_model is None and args.save_strategy != SaveStrategy.BEST:
         return
-    sets = [f"{name}_" for name in eval_dataset] if isinstance(eval_dataset, dict) else [""]
-    known = {one + name: name for one in sets for name in _metric_names(tasks)}
+    sets = {f"{key}_": x for key, x in eval_dataset.items()} if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    scored = {start + (PREFIX if is_unlabelled(dataset) else "") for start, dataset in sets.items()}
+    known = {start + name: name for start in scored for name in _metric_names(tasks)}
     asked, given = args.metric_for_best_model, args.greater_is_better
     name = known.get(str(asked).removeprefix("eval_"))
     primary = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
