@@ -35,8 +35,8 @@ class Part:
         mask: (B, H, W) bool, False on padding.
     """
 
-    student: Maps
-    teacher: Maps
+    student: dict[str, Tensor]
+    teacher: dict[str, Tensor]
     mask: Tensor
 
 
@@ -134,7 +134,7 @@ class Objective(nn.Module):
             )
         before, after = around
         if before or after:
-            whole = [*before, Part(predictions, teacher_predictions, mask), *after]
+            whole = [*before, Part(dict(predictions), dict(teacher_predictions), mask), *after]
             student, teacher = (
                 {name: torch.cat([maps[name] for maps in parts]) for name in parts[0]}
                 for parts in ([part.student for part in whole], [part.teacher for part in whole])

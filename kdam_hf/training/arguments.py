@@ -180,12 +180,12 @@ class KdamTrainingArguments(TrainingArguments):
 
     output_dir: str | None = _field(None, "where the model, its checkpoints and results.json go")
     max_steps: int = _field(MAX_STEPS, "optimizer steps")
-    num_train_epochs: float | None = _field(None, "passes over the training data, in place of max_steps")
+    num_train_epochs: float = _field(None, "passes over the training data, in place of max_steps")
     total_train_batch_size: int | None = _field(
         None,
         "crops per optimizer step, of all processes and accumulated batches together; 8 for one process by default",
     )
-    per_device_train_batch_size: int | None = _field(  # type: ignore[assignment]
+    per_device_train_batch_size: int = _field(
         None, "crops per process and accumulated batch, in place of total_train_batch_size; 8 by default"
     )
     per_device_eval_batch_size: int = _field(4, "images per process and evaluation step")

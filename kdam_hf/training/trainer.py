@@ -202,7 +202,7 @@ class MultiTaskTrainer(PublishingTrainer):
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             for inputs in batches:
                 student, taught = model(self._images(inputs), inputs["pixel_mask"]), self._teacher_outputs(inputs)
-                parts.append(Part(student.predictions, taught.predictions, inputs["pixel_mask"]))  # type: ignore[union-attr]
+                parts.append(Part(student.predictions, taught.predictions, inputs["pixel_mask"]))  # type: ignore
         for buffer, before in buffers:
             buffer.copy_(before)
         return parts
@@ -378,7 +378,8 @@ def _choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_d
         )
     args.greater_is_better = rises
     if args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
-        args.lr_scheduler_kwargs = {"mode": "max" if rises else "min", **(args.lr_scheduler_kwargs or {})}
+        further: Any = args.lr_scheduler_kwargs or {}
+        args.lr_scheduler_kwargs = {"mode": "max" if rises else "min", **further}
 
 
 def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:
