@@ -52,8 +52,8 @@ class DistillationTrainer(MultiTaskTrainer):
             accumulated = self.args.gradient_accumulation_steps
             if accumulated > 1 and method.couples_batch and method.needs_features:
                 raise KdamValueError(
-                    f"gradient_accumulation_steps is {accumulated}, but method {method.name} compares the features of a batch as "
-                    "one; give 1, and more processes."
+                    f"gradient_accumulation_steps is {accumulated}, but method {method.name} compares the features of a batch "
+                    "as one; give 1, and more processes."
                 )
         self.views, self._examiner = views, examiner
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
