@@ -33,11 +33,13 @@ class Part:
         student: task name -> predictions (B, C, h, w).
         teacher: likewise.
         mask: (B, H, W) bool, False on padding.
+        features: the backbones' maps of student and teacher, where `needs_features`.
     """
 
     student: dict[str, Tensor]
     teacher: dict[str, Tensor]
     mask: Tensor
+    features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
 
 
 class Objective(nn.Module):
@@ -134,13 +136,15 @@ class Objective(nn.Module):
             )
         before, after = around
         if before or after:
-            whole = [*before, Part(dict(predictions), dict(teacher_predictions), mask), *after]
+            whole = [*before, Part(dict(predictions), dict(teacher_predictions), mask, features), *after]
             student, teacher = (
                 {name: torch.cat([maps[name] for maps in parts]) for name in parts[0]}
                 for parts in ([part.student for part in whole], [part.teacher for part in whole])
             )
             pixels, valid = mean[_PIXELS][0].clamp_min(1), stride_mask(torch.cat([part.mask for part in whole]))
-            found = self.method.terms(Batch(student, teacher, valid, pixels, processes))
+            found = self.method.terms(
+                Batch(student, teacher, valid, pixels, processes, _joined([x.features for x in whole]))
+            )
             rest = 1 - 1 / len(whole)
             return terms | {name: term - term.detach() * rest for name, term in found.items()}
         pixels = mean[_OWN_PIXELS][0].clamp_min(1)
@@ -170,6 +174,13 @@ class Objective(nn.Module):
                 raise KdamValueError(
                     f"{task.name}: the label is {label}; expected (B, ..., H, W) of a mask {tuple(mask.shape)}."
                 )
+
+
+def _joined(features: Sequence[Any]) -> Any:
+    """Maps of student and teacher, level by level those of all parts; None without any."""
+    if features[0] is None:
+        return None
+    return tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*features, strict=True))
 
 
 def stride_mask(pixel_mask: Tensor) -> Tensor:

@@ -49,12 +49,6 @@ class DistillationTrainer(MultiTaskTrainer):
             _check_replay(self.train_dataset, teacher, views, method)
         if method is not None:
             _check_taught(method, self.train_dataset.cache.manifest["tasks"] if teacher is None else teacher.task_names)
-            accumulated = self.args.gradient_accumulation_steps
-            if accumulated > 1 and method.couples_batch and method.needs_features:
-                raise KdamValueError(
-                    f"gradient_accumulation_steps is {accumulated}, but method {method.name} compares the features of a batch "
-                    "as one; give 1, and more processes."
-                )
         self.views, self._examiner = views, examiner
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
 

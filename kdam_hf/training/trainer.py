@@ -201,8 +201,11 @@ class MultiTaskTrainer(PublishingTrainer):
         parts = []
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             for inputs in batches:
-                student, taught = model(self._images(inputs), inputs["pixel_mask"]), self._teacher_outputs(inputs)
-                parts.append(Part(student.predictions, taught.predictions, inputs["pixel_mask"]))  # type: ignore
+                mask, features = inputs["pixel_mask"], self.objective.needs_features
+                student: Any = model(self._images(inputs), mask, output_hidden_states=features)
+                taught: Any = self._teacher_outputs(inputs)
+                maps = (student.hidden_states, taught.hidden_states) if features else None
+                parts.append(Part(student.predictions, taught.predictions, mask, maps))
         for buffer, before in buffers:
             buffer.copy_(before)
         return parts
@@ -231,7 +234,11 @@ class MultiTaskTrainer(PublishingTrainer):
         features = self.objective.needs_features
         outputs = model(images, mask, output_hidden_states=features)
         whole, k = num_items_in_batch or Accumulated(None, []), len(self._pending)
-        taught = KdamOutput(predictions=whole.parts[k].teacher) if whole.parts else self._teacher_outputs(inputs)
+        if whole.parts:
+            part = whole.parts[k]
+            taught = KdamOutput(predictions=part.teacher, hidden_states=part.features and part.features[1])
+        else:
+            taught = self._teacher_outputs(inputs)
         with torch.autocast(images.device.type, enabled=False):
             terms = self.objective(
                 outputs.predictions,
