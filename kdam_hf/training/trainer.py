@@ -268,6 +268,12 @@ class MultiTaskTrainer(PublishingTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
+        if self.objective.couples_batch:
+            for (
+                parameter
+            ) in self.objective.method.parameters():  # which every accumulated batch has compared all of them by
+                if parameter.grad is not None:
+                    parameter.grad /= len(pending)
         for parameter in self.objective.parameters():  # no wrapper of the model averages them
             if parameter.grad is not None:
                 parameter.grad = self.processes.mean(parameter.grad)

@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from kdam_hf.distillation import make_method
+from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.io import tensors_sha256
-from kdam_hf.training import MultiTaskTrainer
+from kdam_hf.training import DistillationTrainer, MultiTaskTrainer
+from kdam_hf.training.teacher import coarsest_channels
 
 
 def losses(trainer):
@@ -221,6 +224,25 @@ def test_four_accumulated_batches_of_two_are_one_batch_of_eight_for_every_term(k
         assert value > 0
         assert four[name][0] == pytest.approx(value, rel=1e-6), name
         assert (four[name] - one[name]).norm() < 1e-6 * one[name][1:].norm(), name
+
+
+def test_parameters_of_a_method_have_the_gradient_of_the_large_batch_too(kit):
+    found = []
+    for batch, accumulated in ((8, 1), (2, 4)):
+        model, teacher = without_batch_statistics(kit.model()), kit.frozen()
+        channels = [coarsest_channels(one) for one in (model, teacher.models[0])]
+        method = Features(kit.tasks, 0.5, *channels, beside=make_method("cs", kit.tasks))
+        torch.nn.init.constant_(method.projector.weight, 0.1)
+        args = kit.args(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulated)
+        data = kit.train_data()
+        trainer = DistillationTrainer(model.train(), args, kit.tasks, data, teacher=teacher, method=method)
+        batches, whole = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), accumulated, args.device)
+        for inputs in batches:
+            trainer.compute_loss(model, inputs, num_items_in_batch=whole).backward()
+        trainer.end_step()
+        found.append(method.projector.weight.grad)
+    assert found[0].norm() > 0
+    assert (found[1] - found[0]).norm() < 1e-4 * found[0].norm()
 
 
 def test_looking_ahead_at_accumulated_batches_changes_neither_buffers_nor_random_numbers(kit):
