@@ -259,9 +259,10 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
                 "bf16": args.bf16,
                 **facts,
                 "recipe": run.settings,
-                # typed or not; config.json has those of the model
-                "settings": {key: x for key, x in trainer.describe().items() if not key.startswith("model.")},
             }
+            # all others that had an effect, typed or not; config.json has those of the model
+            found = trainer.describe().items()
+            meta["settings"] = {key: x for key, x in found if key not in meta and not key.startswith("model.")}
             write_results(output / "results.json", metrics, meta)
             print("\n" + results_table(metrics, meta, run.tasks))
             print(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -62,10 +62,12 @@ class Accumulated:
     Args:
         counts: what losses are divided by, of all together; None for those of the batch itself.
         parts: of each, for a method that couples the images of a batch; else empty.
+        taught: likewise what the teacher says.
     """
 
     counts: Counts | None
     parts: list[Part]
+    taught: list[KdamOutput]
 
 
 @refuse_methods
@@ -191,24 +193,25 @@ class MultiTaskTrainer(PublishingTrainer):
             return batches, None
         found = [self.objective.counts(batch["labels"], batch["pixel_mask"]) for batch in batches]
         counts = {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
-        return batches, Accumulated(counts, self._look_ahead(batches) if self.objective.couples_batch else [])
+        couples = self.objective.couples_batch
+        return batches, self._look_ahead(batches, counts) if couples else Accumulated(counts, [], [])
 
     @torch.no_grad()
-    def _look_ahead(self, batches: Sequence[Batch]) -> list[Part]:
+    def _look_ahead(self, batches: Sequence[Batch], counts: Counts) -> Accumulated:
         """What the student and its teacher will predict; leaves buffers and random numbers as if it had not."""
-        model = self.model.train()
+        model, features = self.model.train(), self.objective.needs_features
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        parts = []
+        found = Accumulated(counts, [], [])
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             for inputs in batches:
-                mask, features = inputs["pixel_mask"], self.objective.needs_features
-                student: Any = model(self._images(inputs), mask, output_hidden_states=features)
-                taught: Any = self._teacher_outputs(inputs)
-                maps = (student.hidden_states, taught.hidden_states) if features else None
-                parts.append(Part(student.predictions, taught.predictions, mask, maps))
+                mask, taught = inputs["pixel_mask"], cast(KdamOutput, self._teacher_outputs(inputs))
+                student = model(self._images(inputs), mask, output_hidden_states=features)
+                maps = (student.hidden_states, taught.hidden_states or ()) if features else None
+                found.parts.append(Part(student.predictions, taught.predictions or {}, mask, maps))
+                found.taught.append(taught)
         for buffer, before in buffers:
             buffer.copy_(before)
-        return parts
+        return found
 
     def _images(self, inputs: Batch) -> Tensor:
         layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
@@ -233,12 +236,8 @@ class MultiTaskTrainer(PublishingTrainer):
         self._shape = images.shape
         features = self.objective.needs_features
         outputs = model(images, mask, output_hidden_states=features)
-        whole, k = num_items_in_batch or Accumulated(None, []), len(self._pending)
-        if whole.parts:
-            part = whole.parts[k]
-            taught = KdamOutput(predictions=part.teacher, hidden_states=part.features and part.features[1])
-        else:
-            taught = self._teacher_outputs(inputs)
+        whole, k = num_items_in_batch or Accumulated(None, [], []), len(self._pending)
+        taught = whole.taught[k] if whole.taught else self._teacher_outputs(inputs)
         with torch.autocast(images.device.type, enabled=False):
             terms = self.objective(
                 outputs.predictions,
@@ -268,10 +267,8 @@ class MultiTaskTrainer(PublishingTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
-        if self.objective.couples_batch:
-            for (
-                parameter
-            ) in self.objective.method.parameters():  # which every accumulated batch has compared all of them by
+        if self.objective.couples_batch and self.objective.method is not None:
+            for parameter in self.objective.method.parameters():  # each accumulated batch gave them the gradient of all
                 if parameter.grad is not None:
                     parameter.grad /= len(pending)
         for parameter in self.objective.parameters():  # no wrapper of the model averages them
