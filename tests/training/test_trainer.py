@@ -222,8 +222,8 @@ def test_four_accumulated_batches_of_two_are_one_batch_of_eight_for_every_term(k
     assert one.keys() == four.keys()
     for name, (value, *_) in one.items():
         assert value > 0
-        assert four[name][0] == pytest.approx(value, rel=1e-6), name
-        assert (four[name] - one[name]).norm() < 1e-6 * one[name][1:].norm(), name
+        assert four[name][0] == pytest.approx(value, rel=1e-5), name
+        assert (four[name] - one[name]).norm() < 1e-5 * one[name][1:].norm(), name
 
 
 def test_parameters_of_a_method_have_the_gradient_of_the_large_batch_too(kit):
