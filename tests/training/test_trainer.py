@@ -220,9 +220,9 @@ def gradients_of_terms(kit, method, batch, accumulated):
 def test_four_accumulated_batches_of_two_are_one_batch_of_eight_for_every_term(kit, method):
     one, four = (gradients_of_terms(kit, method, batch, 8 // batch) for batch in (8, 2))
     assert one.keys() == four.keys()
-    for name, (value, *_) in one.items():
-        assert value > 0
-        assert four[name][0] == pytest.approx(value, rel=1e-5), name
+    for name, values in one.items():
+        assert values[0] > 0
+        assert four[name][0].item() == pytest.approx(values[0].item(), rel=1e-5), name
         assert (four[name] - one[name]).norm() < 1e-5 * one[name][1:].norm(), name
 
 
@@ -274,7 +274,7 @@ def test_the_task_knows_whether_the_metric_that_decides_rises_and_there_must_be_
     args = kit.args(**({"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1} | given))
     make = partial(MultiTaskTrainer, kit.model(), args, kit.tasks, kit.train_data())
     if rises is None:
-        with pytest.raises(KdamValueError, match="depth/rmse" if "greater_is_better" not in given else "False"):
+        with pytest.raises(KdamValueError, match="metric_for_best_model"):
             make(kit.eval_data())
     else:
         assert make(kit.eval_data()).args.greater_is_better is rises
