@@ -5,6 +5,9 @@ process divides its local sum by the *average* count (`mean`), and a statistic t
 is built from `sum`, which carries gradient both ways.
 """
 
+import os
+import sys
+import threading
 import time
 from typing import Any
 
@@ -69,6 +72,38 @@ class _Sum(torch.autograd.Function):
 
 
 LOCAL = Processes()
+_FAILED = "kdam/failed"
+_left = threading.Event()
+
+
+def end_with_others() -> None:
+    """From now on this process ends when another one of its group has failed; it would wait for that until NCCL's timeout."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        _left.clear()
+        threading.Thread(target=_watch, args=[_store().clone()], daemon=True).start()
+
+
+def tell_others(what: str) -> None:
+    """Say to the group of processes, if this one is in any, that it has failed."""
+    _left.set()
+    if dist.is_initialized():
+        _store().set(_FAILED, f"process {dist.get_rank()}: {what}")
+        time.sleep(2 if dist.get_world_size() > 1 else 0)  # the store may end with this process
+
+
+def _watch(store: dist.Store) -> None:
+    try:
+        while not store.check([_FAILED]):
+            if _left.wait(0.5):
+                return
+        print(f"ended, since another process failed ({store.get(_FAILED).decode()})", file=sys.stderr, flush=True)
+    except RuntimeError:  # the store is gone: the group ends as it was told
+        return
+    os._exit(1)
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
 
 
 def leave_group() -> None:
@@ -77,6 +112,7 @@ def leave_group() -> None:
     A moment late: threads of gloo that still finish the last collective have aborted processes that left at once
     ("terminate called without an active exception", torch 2.13).
     """
+    _left.set()
     if dist.is_initialized():
         time.sleep(0.5)
         dist.destroy_process_group()

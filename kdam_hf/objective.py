@@ -6,6 +6,7 @@ Shapes: B batch, C channels of a prediction, h w stride-4 map, H W full resoluti
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,23 @@ from kdam_hf.tasks import Task
 Maps = Mapping[str, Tensor]
 Counts = dict[str, Tensor]
 _PIXELS, _OWN_PIXELS = "", "own"  # keys beside those of tasks: of all accumulated batches, of this one
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several accumulated batches, for a method that compares them as one.
+
+    Args:
+        student: task name -> predictions (B, C, h, w).
+        teacher: likewise.
+        mask: (B, H, W) bool, False on padding.
+        features: the backbones' maps of student and teacher, where `needs_features`.
+    """
+
+    student: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+    mask: Tensor
+    features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
 
 
 class Objective(nn.Module):
@@ -57,6 +75,11 @@ class Objective(nn.Module):
         """Whether both models must give the maps of their backbones."""
         return self.method is not None and self.method.needs_features
 
+    @property
+    def couples_batch(self) -> bool:
+        """Whether a term of an image depends on the other images of the batch."""
+        return self.method is not None and self.method.beta > 0 and self.method.couples_batch
+
     def counts(self, labels: Maps, mask: Tensor) -> Counts:
         """What the losses of a batch are divided by; the counts of accumulated batches add up.
 
@@ -76,6 +99,7 @@ class Objective(nn.Module):
         processes: Processes = LOCAL,
         counts: Counts | None = None,
         features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+        around: tuple[Sequence[Part], Sequence[Part]] = ((), ()),
     ) -> dict[str, Tensor]:
         """Weighted terms by name: `loss_<task>`, then those of the method.
 
@@ -87,6 +111,8 @@ class Objective(nn.Module):
             processes: those that share the batch; averaged over them, terms are those of the global batch.
             counts: the sum of those of all accumulated batches; of this batch alone by default.
             features: the backbones' maps of student and teacher, where `needs_features`.
+            around: the accumulated batches before and after this one, where `couples_batch`. Then a term of the method has the
+                gradient of the large batch for this part of it, and one over their number of its value.
 
         Returns:
             Scalars, float32 (float64 for float64 predictions), zero with a gradient path where nothing is valid.
@@ -108,6 +134,19 @@ class Objective(nn.Module):
             raise KdamValueError(
                 f"method {self.method.name!r} needs the teacher's predictions; give them, or use no method."
             )
+        before, after = around
+        if before or after:
+            whole = [*before, Part(dict(predictions), dict(teacher_predictions), mask, features), *after]
+            student, teacher = (
+                {name: torch.cat([maps[name] for maps in parts]) for name in parts[0]}
+                for parts in ([part.student for part in whole], [part.teacher for part in whole])
+            )
+            pixels, valid = mean[_PIXELS][0].clamp_min(1), stride_mask(torch.cat([part.mask for part in whole]))
+            found = self.method.terms(
+                Batch(student, teacher, valid, pixels, processes, _joined([x.features for x in whole]))
+            )
+            rest = 1 - 1 / len(whole)
+            return terms | {name: term - term.detach() * rest for name, term in found.items()}
         pixels = mean[_OWN_PIXELS][0].clamp_min(1)
         found = self.method.terms(
             Batch(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
@@ -135,6 +174,13 @@ class Objective(nn.Module):
                 raise KdamValueError(
                     f"{task.name}: the label is {label}; expected (B, ..., H, W) of a mask {tuple(mask.shape)}."
                 )
+
+
+def _joined(features: Sequence[Any]) -> Any:
+    """Maps of student and teacher, level by level those of all parts; None without any."""
+    if features[0] is None:
+        return None
+    return tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*features, strict=True))
 
 
 def stride_mask(pixel_mask: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, run_command, write_results
+from kdam_hf.training.arguments import check_numbers
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.report import results_table
@@ -117,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def check_arguments(args: EvaluationArguments) -> None:
     """Refuse what cannot be meant, before minutes of work."""
+    check_numbers(args, {"at least 1": "batch_size num_proc", "at least 0": "num_workers"})
     if (args.model is None) == (args.predictions is None):
         raise KdamValueError(
             f"model={args.model}, predictions={args.predictions}; give --model FOLDER_OR_HUB_ID or --predictions DIR."

@@ -8,14 +8,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset_loaders import TransformedDataset
+from dataset_loaders import DenseDataset, TransformedDataset
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
 from kdam_hf.training.evaluation import equal_sizes
+from kdam_hf.training.loading import layers
 from kdam_hf.training.teacher import FrozenTeacher
 
 PREFIX = "agreement/"
 """Before the name of every score against a teacher."""
+
+
+def is_unlabelled(dataset: Any) -> bool:
+    """Whether a dataset, behind its layers, holds photos without any label."""
+    *_, source = layers(dataset)
+    return isinstance(source, DenseDataset) and not source.labelled
 
 
 def taught_batches(

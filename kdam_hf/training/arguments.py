@@ -2,18 +2,31 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import check_repo_id
+from kdam_hf.training.inherited import refuse_arguments
 
 PRECISIONS = ("auto", "bf16", "fp32")
 CACHE_DTYPES = ("fp16", "fp32")
+MAX_STEPS, BATCH, INF = 40_000, 8, float("inf")
+NUMBERS = {
+    "at least 1": """
+        per_device_train_batch_size total_train_batch_size per_device_eval_batch_size gradient_accumulation_steps cpu_threads
+        save_total_limit dataloader_prefetch_factor""",
+    "at least 0": """
+        learning_rate weight_decay max_grad_norm warmup_steps dataloader_num_workers dataloader_timeout eval_delay seed
+        data_seed adam_beta1 adam_beta2""",
+    "above 0": "num_train_epochs logging_steps eval_steps save_steps adam_epsilon backbone_lr_factor ddp_timeout",
+}
 # Others would publish optimizer state, which is a pickle.
 HUB_STRATEGIES = ("end", "every_save")
 
@@ -71,7 +84,11 @@ class DataArguments(SourceArguments):
     unlabeled_share: float = _field(0.5, "share of the unlabelled photos in every batch")
 
     def __post_init__(self) -> None:
-        """Photos are a data set of their own."""
+        """Refuse what cannot be meant; photos are a data set of their own."""
+        check_numbers(
+            self,
+            {"at least 1": "crop_height crop_width", "above 0": "scale_min scale_max", "at least 0": "unlabeled_share"},
+        )
         if self.images is not None:
             if self.dataset or self.data_dir is not None or self.unlabeled is not None:
                 raise KdamValueError(
@@ -158,9 +175,7 @@ class DistillationArguments:
         _check_choice("method", self.method, ("none", *METHODS))
         _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
         _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)
-        for name in ("teacher_batch_size", "teacher_views", "balance_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise KdamValueError(f"{name} is {getattr(self, name)}; expected at least 1, or leave it out.")
+        check_numbers(self, {"at least 1": "teacher_batch_size teacher_views balance_steps"})
         for text in self.kd_weight or ():
             if text.count("=") != 1 or "." in text.partition("=")[0]:
                 raise KdamValueError(f"kd_weight {text!r}; expected TASK=NUMBER, such as edge=0.")
@@ -178,14 +193,21 @@ class KdamTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the protocol of the field: 40k steps of 8 crops, SGD 0.9, poly 0.9, weight decay 5e-4."""
 
     output_dir: str | None = _field(None, "where the model, its checkpoints and results.json go")
-    max_steps: int = _field(40_000, "optimizer steps")
-    per_device_train_batch_size: int = _field(8, "crops per process and step")
+    max_steps: int = _field(MAX_STEPS, "optimizer steps")
+    num_train_epochs: float = _field(None, "passes over the training data, in place of max_steps")
+    total_train_batch_size: int | None = _field(
+        None,
+        "crops per optimizer step, of all processes and accumulated batches together; 8 for one process by default",
+    )
+    per_device_train_batch_size: int = _field(
+        None, "crops per process and accumulated batch, in place of total_train_batch_size; 8 by default"
+    )
     per_device_eval_batch_size: int = _field(4, "images per process and evaluation step")
     learning_rate: float = _field(1e-3, "initial learning rate")
     backbone_lr_factor: float = _field(
         1.0, "the backbone's learning rate over that of the rest; below 1 keeps pretrained features longer"
     )
-    weight_decay: float = _field(5e-4, "weight decay, of all weights but norms and biases")
+    weight_decay: float = _field(5e-4, "weight decay, of the weights of convolutions and linear layers alone")
     optim: str = _field("sgd", "optimizer, as named by transformers")
     optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
     lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
@@ -217,7 +239,13 @@ class KdamTrainingArguments(TrainingArguments):
     hub_strategy: str = _field("end", "publish at the end, or at every_save: with every checkpoint, too")
 
     def __post_init__(self) -> None:
-        """Fill in what depends on other fields."""
+        """Refuse what is not offered or cannot be meant, and fill in what depends on other fields.
+
+        Raises:
+            KdamValueError: with what was given and what to do instead.
+        """
+        refuse_arguments(self)
+        check_numbers(self, NUMBERS)
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
@@ -228,16 +256,21 @@ class KdamTrainingArguments(TrainingArguments):
                 f"precision={self.precision!r}, bf16={base.bf16}, fp16={base.fp16}; "
                 "expected precision: auto, bf16 or fp32, and neither bf16 nor fp16."
             )
-        if not 0 < self.backbone_lr_factor < float("inf"):
-            raise KdamValueError(f"backbone_lr_factor is {self.backbone_lr_factor}; expected a finite number above 0.")
         _check_hub(base)
-        self.use_cpu = base.use_cpu or not torch.accelerator.is_available()
-        self.bf16 = use_bf16(self.precision, self.use_cpu)
+        self._choose_steps()
+        # of `accelerate launch --cpu`
+        self.use_cpu = base.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        self.bf16 = self._choose_bf16()
         self.dataloader_persistent_workers = base.dataloader_persistent_workers or self.dataloader_num_workers > 0
         self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
-        output_dir = self.output_dir
-        super().__post_init__()
+        output_dir, greater_is_better = self.output_dir, base.greater_is_better
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise KdamValueError(str(error)) from error
         self.output_dir = output_dir  # which `TrainingArguments` makes up
+        self.greater_is_better = greater_is_better  # the trainer asks the task
+        self.mixed_precision = "bf16" if self.bf16 else "no"
         if self.n_gpu > 1:
             warnings.warn(
                 f"{self.n_gpu} GPUs are visible to one process, which uses one of them: DataParallel would change the batch. "
@@ -245,6 +278,7 @@ class KdamTrainingArguments(TrainingArguments):
                 stacklevel=2,
             )
             self._n_gpu = 1
+        self._share_out_batch()
         if self.full_determinism and self.device.type == "cuda":
             raise KdamValueError(
                 "full_determinism on CUDA: bilinear upsampling, 2-D cross-entropy and adaptive pooling have no deterministic "
@@ -254,6 +288,45 @@ class KdamTrainingArguments(TrainingArguments):
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
+
+    def _choose_steps(self) -> None:
+        if self.num_train_epochs is None:
+            if self.max_steps < 1:
+                raise KdamValueError(
+                    f"max_steps is {self.max_steps}; expected at least 1, or num_train_epochs instead."
+                )
+            self.num_train_epochs = 0.0
+        elif self.max_steps not in (MAX_STEPS, -1):
+            raise KdamValueError(
+                f"max_steps is {self.max_steps} and num_train_epochs {self.num_train_epochs}; give one of them."
+            )
+        else:
+            self.max_steps = -1
+
+    def _choose_bf16(self) -> bool:
+        """What precision comes to; a launcher that says "no" may not have been asked, any other word is held against it."""
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+        wanted = launched if self.precision == "auto" else {"fp32": "no"}.get(self.precision, self.precision)
+        if launched not in ("no", wanted) or launched not in ("no", "bf16"):
+            raise KdamValueError(
+                f"precision is {self.precision}, but the launcher says {launched} (accelerate launch --mixed_precision, "
+                "ACCELERATE_MIXED_PRECISION or the configuration of accelerate); give --mixed_precision no, and precision: "
+                "bf16 or fp32."
+            )
+        return launched == "bf16" or use_bf16(self.precision, self.use_cpu)
+
+    def _share_out_batch(self) -> None:
+        total, each = self.total_train_batch_size, self.per_device_train_batch_size
+        if total is None:
+            self.per_device_train_batch_size = each or BATCH
+            return
+        parts = self.world_size * self.gradient_accumulation_steps
+        if total % parts or each not in (None, total // parts):
+            raise KdamValueError(
+                f"total_train_batch_size is {total}, per_device_train_batch_size {each}, for {self.world_size} processes that "
+                f"accumulate {self.gradient_accumulation_steps} batches; give a multiple of {parts}, and only the total."
+            )
+        self.per_device_train_batch_size = total // parts
 
     @property
     def counting_processes(self) -> int:
@@ -276,6 +349,23 @@ def _check_hub(args: Any) -> None:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise KdamValueError(f"{name} is {value!r}; expected {', '.join(choices)}.")
+
+
+def check_numbers(args: Any, bounds: Mapping[str, str]) -> None:
+    """Refuse numbers that cannot be meant, NaN and infinity included; None is left out.
+
+    Args:
+        args: with fields.
+        bounds: "at least 1", "at least 0" or "above 0" -> names of fields, separated by spaces.
+    """
+    for expected, names in bounds.items():
+        least = int(expected[-1])
+        for name in names.split():
+            value = getattr(args, name)
+            if (
+                value is not None and not (least < value or (least == value and expected[:5] != "above"))
+            ) or value == INF:
+                raise KdamValueError(f"{name} is {value}; expected a finite number, {expected}.")
 
 
 def use_bf16(precision: str, use_cpu: bool = False) -> bool:

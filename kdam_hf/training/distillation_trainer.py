@@ -1,16 +1,13 @@
 """The trainer of a student: a method's terms beside the supervised ones, with a teacher that runs or is replayed."""
 
-import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from dataset_loaders import DenseDataset
 from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.tasks import Task
-from kdam_hf.training.agreement import PREFIX, taught_batches
-from kdam_hf.training.loading import layers
+from kdam_hf.training.agreement import PREFIX, is_unlabelled, taught_batches
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 from kdam_hf.training.trainer import Batch, MultiTaskTrainer
@@ -52,13 +49,6 @@ class DistillationTrainer(MultiTaskTrainer):
             _check_replay(self.train_dataset, teacher, views, method)
         if method is not None:
             _check_taught(method, self.train_dataset.cache.manifest["tasks"] if teacher is None else teacher.task_names)
-        if method is not None and method.couples_batch and self.args.gradient_accumulation_steps > 1:
-            warnings.warn(
-                f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
-                f"{self.matching_batch} by itself, which is another objective than one large batch; exactness would take a "
-                "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
-                stacklevel=2,
-            )
         self.views, self._examiner = views, examiner
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
 
@@ -83,8 +73,7 @@ class DistillationTrainer(MultiTaskTrainer):
         tasks: Sequence[Task] | None = None,
     ) -> dict[str, float]:
         """Of photos without labels `agreement/task/metric` against the teacher."""
-        *_, source = layers(getattr(batches, "dataset", None))
-        if not isinstance(source, DenseDataset) or source.labelled:
+        if not is_unlabelled(getattr(batches, "dataset", None)):
             return super().score(model, batches, tasks)
         if self.teacher is None and self._examiner is None:
             raise KdamValueError("photos without labels are scored against a teacher; there is none.")
@@ -95,8 +84,8 @@ class DistillationTrainer(MultiTaskTrainer):
 
     @property
     def matching_batch(self) -> int:
-        """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
-        return self.args.per_device_train_batch_size * self.args.world_size
+        """Images whose pixels the intra-task match compares as one: those of an optimizer step."""
+        return self.get_total_train_batch_size(self.args)
 
     def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
         """Predictions (B, C, h, w) float32, replayed with the batch or made now."""

@@ -16,29 +16,22 @@ from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError
 from kdam_hf.tasks import Task
+from kdam_hf.training import inherited
 from kdam_hf.training.arguments import DataArguments, DistillationArguments, KdamTrainingArguments, ModelArguments
 from kdam_hf.training.loading import layers
 
 # Keys that say where, how fast and how visibly a run is carried out, not what it computes.
 INCIDENTAL = {
-    *("output_dir", "cache_dir", "resume_from_checkpoint", "run_name", "project", "report_to", "debug"),
-    *("disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step", "logging_steps"),
-    "logging_nan_inf_filter",
-    *("logging_strategy", "skip_memory_metrics", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-    *("save_strategy", "save_steps", "save_total_limit", "save_on_each_node", "save_only_model"),
-    *("enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
-    *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
-    *("hub_revision", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
-    *("per_device_eval_batch_size", "do_train", "do_eval", "do_predict", "torch_empty_cache_steps"),
-    *("dataloader_num_workers", "dataloader_timeout", "dataloader_pin_memory", "dataloader_persistent_workers"),
-    *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "local_rank", "ddp_timeout", "ddp_backend"),
-    *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph"),
-    *("use_cpu", "cpu_threads", "channels_last", "full_determinism", "torch_compile", "torch_compile_backend"),
-    *("torch_compile_mode", "activation_checkpointing", "gradient_checkpointing", "teacher_cache"),
-    *("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "teacher_batch_size"),
-    "balance_steps",
-    "precision",  # what it came to on this device is bf16
+    *inherited.ARGUMENTS[inherited.INCIDENTAL].split(),
+    *("cache_dir", "cpu_threads", "channels_last", "teacher_cache", "teacher_batch_size", "balance_steps"),
+    "dataloader_timeout",
+    # what these came to is bf16, max_steps or epochs, and per_device_train_batch_size
+    *("precision", "num_train_epochs", "total_train_batch_size"),
+    # refused, and once in checkpoints
+    *("logging_nan_inf_filter", "enable_jit_checkpoint", "do_predict"),
 }
+# What decides over weights where a metric does.
+_SELECTION = ("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps")
 # Of a configuration, what says who wrote it and with which version.
 _AUTHORSHIP = ("transformers_version", "architectures", "_name_or_path", "dtype", "auto_map")
 
@@ -55,7 +48,12 @@ def describe_objective(
         dataset: the training data, seen through a transform.
     """
     model = json.loads(config.to_json_string(use_diff=False))
-    facts = {key: value for key, value in args.to_dict().items() if key not in INCIDENTAL}
+    settings = args.to_dict()
+    facts = {key: value for key, value in settings.items() if key not in INCIDENTAL}
+    if args.max_steps < 0:
+        facts["epochs"] = args.num_train_epochs
+    if args.metric_for_best_model is not None:
+        facts["selection"] = {key: settings[key] for key in _SELECTION}
     facts["world_size"] = args.world_size
     facts["model"] = {key: value for key, value in model.items() if key not in _AUTHORSHIP}
     facts["tasks"] = {task.name: asdict(task) for task in tasks}

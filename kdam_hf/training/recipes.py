@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -10,13 +11,29 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
-from kdam_hf.distributed import leave_group
+from kdam_hf.distributed import leave_group, tell_others
 from kdam_hf.errors import KdamError, KdamValueError
 from kdam_hf.training.arguments import DistillationArguments
 
 OF_DISTILLATION = {field.name for field in fields(DistillationArguments)}
+# of which one says what the other would
+ALTERNATIVES = {"max_steps": "num_train_epochs", "total_train_batch_size": "per_device_train_batch_size"}
+ALTERNATIVES |= {other: key for key, other in ALTERNATIVES.items()}
+SWITCHES = {"on": "true", "off": "false"}
 DROPPED = {"kd_resolution": "the match is computed at stride 4, as the models predict; leave the key out"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its words for true and false but these two: `off` and `no` are choices of several keys."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), [*"tTfF"])
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -26,7 +43,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         KdamValueError: no such file, not a flat mapping, or a nested value.
     """
     try:
-        recipe = yaml.safe_load(Path(path).read_text())
+        recipe = _Loader(Path(path).read_text()).get_single_data()
     except OSError as error:
         raise KdamValueError(
             f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/rooms_student.yaml."
@@ -71,6 +88,8 @@ def parse_recipe(
     recipe = read_recipe(config) if config else {}
     for key in recipe:
         _refuse_unknown(key, known, f"recipe {config}")
+    for key in given & ALTERNATIVES.keys() - recipe.keys():
+        recipe.pop(ALTERNATIVES[key], None)
     # a switch that is on by default also has a --no_ form, after its own
     actions = {action.dest: action for action in reversed(parser._actions)}
     for key in recipe:
@@ -90,7 +109,7 @@ def parse_recipe(
 def run_command(main: Callable[[], None]) -> None:
     """Run a script: an error this project raises on purpose is printed as one message, with exit code 2.
 
-    A script that ends well, or that was told to stop, leaves its group of processes.
+    A script that ends well, or that was told to stop, leaves its group of processes; one that fails ends the others.
     """
     try:
         main()
@@ -99,8 +118,12 @@ def run_command(main: Callable[[], None]) -> None:
         leave_group()
         raise
     except KdamError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        tell_others(f"{type(error).__name__}: {error}")
         raise SystemExit(2) from None
+    except Exception as error:
+        tell_others(f"{type(error).__name__}: {error}")
+        raise
 
 
 def _typed(value: Any, action: argparse.Action, where: str) -> Any:
@@ -117,7 +140,7 @@ def _scalar(value: Any, action: argparse.Action, where: str) -> Any:
     if isinstance(value, list) or (isinstance(value, bool) and convert in (int, float)):
         raise KdamValueError(f"{where} is {value!r}; expected one {getattr(convert, '__name__', 'value')}.")
     try:
-        return convert(str(value))
+        return convert(SWITCHES.get(value, str(value)) if convert is string_to_bool else str(value))
     except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
         raise KdamValueError(
             f"{where} is {value!r}; expected {getattr(convert, '__name__', 'another value')}."

@@ -23,7 +23,7 @@ from transformers.trainer_utils import TrainOutput
 
 from kdam_hf import io
 from kdam_hf.distributed import Processes
-from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.callbacks import StopOnSignalCallback
 from kdam_hf.training.checkpointing import (
@@ -69,7 +69,12 @@ class ResumableTrainer(Trainer, ABC):
         if args.output_dir is None:
             raise KdamValueError("output_dir is not given: a folder for the model and its checkpoints.")
         self._watched: dict[str, WatchedDataset] = {}
-        super().__init__(model, args, *more, **kwargs)
+        try:
+            super().__init__(model, args, *more, **kwargs)
+        except KdamError:
+            raise
+        except ValueError as error:
+            raise KdamValueError(str(error)) from error
         self.processes = Processes(self.args.world_size)
         self.start_afresh()
         self._stop = StopRequest()
@@ -209,8 +214,19 @@ class ResumableTrainer(Trainer, ABC):
         return self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
-        """This process's strided share of the split; uneven shares are fine, nothing is repeated."""
+        """This process's strided share of the split; uneven shares are fine, nothing is repeated.
+
+        Args:
+            eval_dataset: a dataset, or the name of one of `self.eval_dataset`; that by default.
+
+        Raises:
+            KdamValueError: there is none.
+        """
         dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = (self.eval_dataset or {}).get(dataset)
+        if dataset is None:
+            raise KdamValueError("no eval_dataset to score: give one to the trainer, or to evaluate.")
         watched = self._watched["eval"] = WatchedDataset(dataset, self.args.dataloader_num_workers)
         return make_loader(
             watched,
@@ -219,6 +235,10 @@ class ResumableTrainer(Trainer, ABC):
             sampler=range(self.args.process_index, len(dataset), self.args.world_size),
             collate_fn=self.data_collator,
         )
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """As `get_eval_dataloader`."""
+        return self.get_eval_dataloader(test_dataset)
 
     # ---- saving -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from dataset_loaders import (
 )
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
+from kdam_hf.distributed import end_with_others
 from kdam_hf.errors import CheckpointError, KdamValueError, UnknownTaskError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
@@ -47,7 +48,7 @@ from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
 OF_TRAINING = (
-    *("train_images", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
+    *("train_images", "train_batch", "seed", "steps", "world_size", "bf16", "recipe", "settings", "trained_on"),
     *("method", "teacher", "teacher_sha256", "teachers", "class_map", "distillation", "matching_batch"),
     *("latency_over_teacher", "agreement"),
 )
@@ -160,6 +161,7 @@ def build_run(
         key: value for key, value in settings.items() if key != "hub_token"
     }  # a secret, and these are published
     follow_launcher()
+    end_with_others()
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
         splits = open_splits(data, plan)
@@ -249,6 +251,7 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
             meta = {
                 **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
                 "train_images": len(run.train_dataset),
+                "train_batch": trainer.get_total_train_batch_size(args),
                 "seed": args.seed,
                 "steps": trainer.state.global_step,
                 "world_size": args.world_size,
@@ -256,6 +259,9 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
                 **facts,
                 "recipe": run.settings,
             }
+            # all others that had an effect, typed or not; config.json has those of the model
+            found = trainer.describe().items()
+            meta["settings"] = {key: x for key, x in found if key not in meta and not key.startswith("model.")}
             write_results(output / "results.json", metrics, meta)
             print("\n" + results_table(metrics, meta, run.tasks))
             print(

@@ -9,26 +9,31 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy, SchedulerType
 
 from dataset_loaders import Collator, EpochSampler, MixedDataset, MixedSampler
 from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
-from kdam_hf.objective import Objective
+from kdam_hf.objective import Counts, Objective, Part
 from kdam_hf.tasks import Task
+from kdam_hf.training.agreement import PREFIX, is_unlabelled
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.callbacks import EpochAndGradientCallback
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
+from kdam_hf.training.inherited import refuse_methods, refuse_parameters
 from kdam_hf.training.loading import layers, sample_name
+from kdam_hf.training.scoring import flat_values, make_metrics
 
 Batch = Mapping[str, Any]
 OBJECTIVE = "objective.safetensors"
@@ -50,6 +55,22 @@ class Pending:
     teacher: Mapping[str, Tensor] | None
 
 
+@dataclass(frozen=True)
+class Accumulated:
+    """What one of several accumulated batches needs to know of all of them.
+
+    Args:
+        counts: what losses are divided by, of all together; None for those of the batch itself.
+        parts: of each, for a method that couples the images of a batch; else empty.
+        taught: likewise what the teacher says.
+    """
+
+    counts: Counts | None
+    parts: list[Part]
+    taught: list[KdamOutput]
+
+
+@refuse_methods
 class MultiTaskTrainer(PublishingTrainer):
     """Trains a teacher, a baseline or a single-task model on the weighted sum of its tasks' supervised losses.
 
@@ -58,13 +79,14 @@ class MultiTaskTrainer(PublishingTrainer):
         args: training arguments.
         tasks: the tasks of the model, in its order.
         train_dataset: yields training samples for keys (epoch, index).
-        eval_dataset: yields full-size samples.
+        eval_dataset: yields full-size samples; or several by name.
         method: of distillation, for `DistillationTrainer`.
         weighting: of the terms of the loss, see `Objective`.
         kwargs: passed to `PublishingTrainer`.
 
     Raises:
-        KdamValueError: tasks differ from the model's, or fewer images than one batch.
+        KdamValueError: tasks differ from the model's, fewer images than one batch, a metric that there is not, or a parameter
+            of `Trainer` that is not offered (`inherited`).
     """
 
     loss_is_scaled_for_ga = True
@@ -77,11 +99,12 @@ class MultiTaskTrainer(PublishingTrainer):
         args: KdamTrainingArguments,
         tasks: Sequence[Task],
         train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
         method: Method | None = None,
         weighting: Callable[[dict[str, Tensor]], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_parameters(kwargs)
         names = [task.name for task in tasks]
         if names != model.config.task_names:
             raise KdamValueError(
@@ -93,6 +116,7 @@ class MultiTaskTrainer(PublishingTrainer):
         self._shape: torch.Size | None = None
         if train_dataset is not None:
             _check_length(train_dataset, args)
+        _choose_direction(args, tasks, eval_dataset)
         if args.world_size > 1:
             args.ddp_find_unused_parameters = False
             _freeze_unused_parameters(model)
@@ -103,6 +127,16 @@ class MultiTaskTrainer(PublishingTrainer):
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
         self.add_callback(EpochAndGradientCallback(self))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As of `ResumableTrainer`; KdamValueError for early stopping without a metric or without evaluation."""
+        stopping = any(isinstance(callback, EarlyStoppingCallback) for callback in self.callback_handler.callbacks)
+        if stopping and (self.args.metric_for_best_model is None or self.args.eval_strategy == IntervalStrategy.NO):
+            raise KdamValueError(
+                f"EarlyStoppingCallback with metric_for_best_model {self.args.metric_for_best_model} and eval_strategy "
+                f"{self.args.eval_strategy}; set both. There are {', '.join(_metric_names(self.tasks))}."
+            )
+        return super().train(*args, **kwargs)
 
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat and as plain data."""
@@ -115,13 +149,17 @@ class MultiTaskTrainer(PublishingTrainer):
         return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weights of convolutions and matrices; norms, biases and embeddings of one dimension are not decayed."""
-        return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
+        """Weights of convolutions and linear layers; no norms, biases, tokens, or tables of positions."""
+        layers = {name for name, module in model.named_modules() if isinstance(module, (nn.Linear, _ConvNd))}
+        return [name for name, _ in model.named_parameters() if name.endswith("weight") and name[:-7] in layers]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """With the backbone's own learning rate, and the parameters of method and weighting, which are not decayed."""
         is_new = self.optimizer is None
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        try:
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        except ValueError as error:
+            raise KdamValueError(f"optim {self.args.optim}, optim_args {self.args.optim_args}: {error}.") from error
         if is_new and self.args.backbone_lr_factor != 1:
             backbone = {id(parameter) for parameter in self.model.encoder.backbone.parameters()}
             for group in list(optimizer.param_groups):
@@ -149,19 +187,42 @@ class MultiTaskTrainer(PublishingTrainer):
     # ---- losses -----------------------------------------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
-        """The batches of a step, and what their losses are divided by: accumulated batches are one large batch."""
+        """The batches of a step, and what the losses of each need to know of all: accumulated batches are one large batch."""
         batches = list(islice(epoch_iterator, num_batches))
         if len(batches) < 2:
             return batches, None
         found = [self.objective.counts(batch["labels"], batch["pixel_mask"]) for batch in batches]
-        return batches, {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
+        counts = {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
+        couples = self.objective.couples_batch
+        return batches, self._look_ahead(batches, counts) if couples else Accumulated(counts, [], [])
+
+    @torch.no_grad()
+    def _look_ahead(self, batches: Sequence[Batch], counts: Counts) -> Accumulated:
+        """What the student and its teacher will predict; leaves buffers and random numbers as if it had not."""
+        model, features = self.model.train(), self.objective.needs_features
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        found = Accumulated(counts, [], [])
+        with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
+            for inputs in batches:
+                mask, taught = inputs["pixel_mask"], cast(KdamOutput, self._teacher_outputs(inputs))
+                student = model(self._images(inputs), mask, output_hidden_states=features)
+                maps = (student.hidden_states, taught.hidden_states or ()) if features else None
+                found.parts.append(Part(student.predictions, taught.predictions or {}, mask, maps))
+                found.taught.append(taught)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        return found
+
+    def _images(self, inputs: Batch) -> Tensor:
+        layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
+        return inputs["pixel_values"].contiguous(memory_format=layout)
 
     def compute_loss(
         self,
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: dict[str, Tensor] | None = None,
+        num_items_in_batch: Accumulated | None = None,
     ) -> Any:
         """The loss of a batch; keeps the values of its terms for the next log line.
 
@@ -169,14 +230,14 @@ class MultiTaskTrainer(PublishingTrainer):
             model: the student.
             inputs: a batch of the collator.
             return_outputs: return the model's output too.
-            num_items_in_batch: the counts of all accumulated batches, of `get_batch_samples`.
+            num_items_in_batch: of all accumulated batches, by `get_batch_samples`.
         """
-        images, mask = inputs["pixel_values"], inputs["pixel_mask"]
+        images, mask = self._images(inputs), inputs["pixel_mask"]
         self._shape = images.shape
-        layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
         features = self.objective.needs_features
-        outputs = model(images.contiguous(memory_format=layout), mask, output_hidden_states=features)
-        taught = self._teacher_outputs(inputs)
+        outputs = model(images, mask, output_hidden_states=features)
+        whole, k = num_items_in_batch or Accumulated(None, [], []), len(self._pending)
+        taught = whole.taught[k] if whole.taught else self._teacher_outputs(inputs)
         with torch.autocast(images.device.type, enabled=False):
             terms = self.objective(
                 outputs.predictions,
@@ -184,8 +245,9 @@ class MultiTaskTrainer(PublishingTrainer):
                 mask,
                 None if taught is None else taught.predictions,
                 self.processes,
-                num_items_in_batch,
+                whole.counts,
                 (outputs.hidden_states, taught.hidden_states) if features and taught is not None else None,
+                (whole.parts[:k], whole.parts[k + 1 :]),
             )
             loss = self.objective.total(terms)
         values = {name: term.detach() for name, term in terms.items()}
@@ -205,6 +267,10 @@ class MultiTaskTrainer(PublishingTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
+        if self.objective.couples_batch and self.objective.method is not None:
+            for parameter in self.objective.method.parameters():  # each accumulated batch gave them the gradient of all
+                if parameter.grad is not None:
+                    parameter.grad /= len(pending)
         for parameter in self.objective.parameters():  # no wrapper of the model averages them
             if parameter.grad is not None:
                 parameter.grad = self.processes.mean(parameter.grad)
@@ -296,6 +362,34 @@ class MultiTaskTrainer(PublishingTrainer):
 def data_seed(args: KdamTrainingArguments) -> int:
     """The seed of sampling and augmentation."""
     return args.seed if args.data_seed is None else args.data_seed
+
+
+def _metric_names(tasks: Sequence[Task]) -> list[str]:
+    return [*flat_values(make_metrics(tasks))]
+
+
+def _choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_dataset: Any) -> None:
+    """Fill in whether the metric that decides is to rise or to fall, which its task knows of the primary one."""
+    if args.metric_for_best_model is None and args.save_strategy != SaveStrategy.BEST:
+        return
+    sets = {f"{key}_": x for key, x in eval_dataset.items()} if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    scored = {start + (PREFIX if is_unlabelled(dataset) else "") for start, dataset in sets.items()}
+    known = {start + name: name for start in scored for name in _metric_names(tasks)}
+    asked, given = args.metric_for_best_model, args.greater_is_better
+    name = known.get(str(asked).removeprefix("eval_"))
+    primary = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
+    if name is None:
+        raise KdamValueError(f"metric_for_best_model is {asked}; expected one of {', '.join(known)}.")
+    rises = primary.get(name, given)
+    if rises is None or given not in (None, rises):
+        raise KdamValueError(
+            f"metric_for_best_model is {asked}, greater_is_better {given}; expected "
+            + ("true, or false for a metric that is better when it falls." if rises is None else f"{rises}.")
+        )
+    args.greater_is_better = rises
+    if args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+        further: Any = args.lr_scheduler_kwargs or {}
+        args.lr_scheduler_kwargs = {"mode": "max" if rises else "min", **further}
 
 
 def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:

@@ -106,7 +106,7 @@ def test_processes_that_share_a_batch_average_to_the_whole_batch(method, split):
 
 @pytest.mark.parametrize("method", ["none", "kl", "cs"])
 def test_accumulated_batches_have_the_loss_of_one_large_batch_however_uneven_their_labels(method):
-    """[fault] 2 x 4 was not 1 x 8. The intra-task match alone takes each batch by itself."""
+    """[fault] 2 x 4 was not 1 x 8. A match that couples images also needs the parts around one: `test_trainer.py`."""
     case, made = Case(), objective(method, **({"intra": False} if method == "cs" else {}))
     case.labels["human_parts"][0] = 255
     case.labels["normals"][1, :, 5:] = 0

@@ -21,7 +21,7 @@ TASKS = (make_task("semseg", NAMES), *NYUD_V2[1:])
 # what evaluate.py and the training scripts write, with invented numbers
 SCORE = {"kind": "KdamStudent", "data": "nyud_v2", "split": "val", "images": 654, "protocol": "ours"}
 COST = {"hardware": "2 cores", "date": "2026-11-24", "parameters": 76_000, "gflops": 0.5, "gflops_size": [40, 56]}
-TRAINING = {"train_images": 795, "seed": 3, "steps": 40, "world_size": 1, "bf16": False, "recipe": {}}
+TRAINING = {"train_images": 795, "train_batch": 8, "seed": 3, "steps": 40, "world_size": 1, "bf16": False, "recipe": {}}
 TRAINING |= {"data_dir": "/home/alice/NYUDv2", "versions": {"kdam-hf": "0.1.0"}}
 META = SCORE | COST | TRAINING | {"boundaries": "nyud", "notes": ["normals: derived from depth"]}
 
@@ -43,7 +43,7 @@ def make_student(folder):
     write_json(folder / "results.json", results_of(**facts))
     recipe = {"dataset": "nyud_v2", "data_dir": "/home/alice/NYUDv2", "preset": "tiny-resnet", "temperature": 8.0}
     recipe |= {"method": "cs", "beta": 0.5, "output_dir": str(folder), "hub_token": "hf_secret"}
-    write_json(folder / "recipe.json", recipe | {"teacher": [str(teacher)], "per_device_train_batch_size": 8})
+    write_json(folder / "recipe.json", recipe | {"teacher": [str(teacher)], "total_train_batch_size": 8})
     log = [{"loss": 9.0 - k, "kd_inter_task": 0.5, "learning_rate": 0.1, "epoch": k / 10, "step": k} for k in (1, 2, 3)]
     write_json(folder / "checkpoint-3/trainer_state.json", {"log_history": log, "best_model_checkpoint": str(folder)})
     for name in ("training_args.bin", "checkpoint-3/optimizer.pt", "notes.txt"):

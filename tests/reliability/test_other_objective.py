@@ -48,7 +48,6 @@ def root(tmp_path_factory):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-@pytest.mark.filterwarnings("ignore:the intra-task match takes each")
 @pytest.mark.fault(8)
 def test_another_objective_is_refused_with_both_values(root, change, message):
     with pytest.raises(CheckpointError, match=message):

@@ -79,7 +79,7 @@ def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, teacher,
 )
 def test_full_recipes_state_the_published_protocol(name):
     settings = read_recipe(FOLDER / f"{name}.yaml")
-    assert (settings["max_steps"], settings["per_device_train_batch_size"]) == (40_000, 8)
+    assert (settings["max_steps"], settings["total_train_batch_size"]) == (40_000, 8)
     assert (settings["optim"], settings["lr_scheduler_type"]) == ("sgd", "polynomial")
     assert float(settings["learning_rate"]) == 1e-3
     assert float(settings["weight_decay"]) == 5e-4

@@ -1,10 +1,142 @@
-"""What the arguments make of the devices that are there."""
+"""What becomes of arguments: those of the library, of the launcher and of the devices that are there."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.training import KdamTrainingArguments
+from kdam_hf.training import DataArguments, KdamTrainingArguments, MultiTaskTrainer
+from kdam_hf.training.inherited import ARGUMENTS, ENVIRONMENT, METHODS, PARAMETERS, refused
+
+TRAINING_MD = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def make(**given):
+    return KdamTrainingArguments(**{"output_dir": "unused", "use_cpu": True, "cpu_threads": 1, **given})
+
+
+@pytest.mark.parametrize(
+    ("table", "offered"),
+    [
+        (ARGUMENTS, {field.name for field in fields(TrainingArguments)}),
+        (PARAMETERS, set(inspect.signature(Trainer.__init__).parameters) - {"self"}),
+        (METHODS, {name for name in dir(Trainer) if not name.startswith("_")}),
+    ],
+    ids=["arguments", "parameters", "methods"],
+)
+def test_the_table_says_once_of_everything_the_library_offers_what_becomes_of_it(table, offered):
+    named = [name for group in table.values() for name in group.split()]
+    assert sorted(named) == sorted(offered)
+
+
+def test_whatever_is_refused_is_refused_at_once_and_stands_in_the_documents(kit, monkeypatch):
+    def refuses(name, call, *args, **kwargs):
+        with pytest.raises(KdamValueError, match=name):
+            call(*args, **kwargs)
+
+    defaults = {field.name: field.default for field in fields(KdamTrainingArguments)}
+    for name, _ in refused(ARGUMENTS):
+        refuses(name, make, **{name: False if defaults[name] is True else "given"})
+    for name, _ in refused(PARAMETERS):
+        refuses(name, MultiTaskTrainer, None, kit.args(), kit.tasks, **{name: len})
+    trainer = kit.distiller("none")
+    for name, _ in refused(METHODS):
+        refuses(name, getattr(trainer, name), kit.eval_data())
+    for name in ENVIRONMENT:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "TRUE")
+            refuses(name, make)
+    text = TRAINING_MD.read_text()
+    for table in (ARGUMENTS, PARAMETERS, METHODS):
+        for name, reason in refused(table):
+            assert f"`{name}`" in text, name
+            assert reason in text, name
+
+
+@pytest.mark.parametrize("group", [KdamTrainingArguments, DataArguments])
+def test_numbers_that_cannot_be_meant_are_refused(group):
+    wrong = {
+        KdamTrainingArguments: [
+            *({name: 0} for name in ("gradient_accumulation_steps", "per_device_train_batch_size", "max_steps")),
+            *(
+                {name: 0}
+                for name in ("total_train_batch_size", "per_device_eval_batch_size", "save_steps", "logging_steps")
+            ),
+            *(
+                {name: -1}
+                for name in ("dataloader_num_workers", "learning_rate", "weight_decay", "seed", "max_grad_norm")
+            ),
+            *({name: float("nan")} for name in ("learning_rate", "weight_decay", "num_train_epochs", "warmup_steps")),
+            *(
+                {"learning_rate": float("inf")},
+                {"num_train_epochs": 0.0},
+                {"max_steps": -1},
+                {"backbone_lr_factor": 0.0},
+            ),
+            *({"eval_strategy": "sometimes"}, {"max_steps": 3, "num_train_epochs": 2}),
+        ],
+        DataArguments: [{"crop_height": 0}, {"scale_max": float("inf")}, {"scale_min": float("nan")}],
+    }
+    for given in wrong[group]:
+        with pytest.raises(KdamValueError, match=next(iter(given)) if "eval_strategy" not in given else "sometimes"):
+            make(**given) if group is KdamTrainingArguments else DataArguments(**given)
+
+
+def test_epochs_count_where_they_are_given_and_steps_elsewhere():
+    assert (make(num_train_epochs=2).max_steps, make(num_train_epochs=2).num_train_epochs) == (-1, 2)
+    assert make(num_train_epochs=2, max_steps=-1).max_steps == -1
+    assert (make().max_steps, make(max_steps=7).max_steps) == (40_000, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "processes", "each"),
+    [
+        ({}, 4, 8),
+        ({"per_device_train_batch_size": 3}, 4, 3),
+        ({"total_train_batch_size": 8}, 1, 8),
+        ({"total_train_batch_size": 8}, 8, 1),
+        ({"total_train_batch_size": 8, "gradient_accumulation_steps": 2}, 2, 2),
+        ({"total_train_batch_size": 8, "per_device_train_batch_size": 4}, 2, 4),
+        ({"total_train_batch_size": 8, "per_device_train_batch_size": 8}, 2, None),
+        ({"total_train_batch_size": 8}, 3, None),
+        ({"total_train_batch_size": 8, "gradient_accumulation_steps": 3}, 1, None),
+    ],
+)
+def test_a_total_batch_is_shared_out_among_processes_and_accumulated_batches(monkeypatch, given, processes, each):
+    monkeypatch.setattr(KdamTrainingArguments, "world_size", processes)
+    if each is None:
+        with pytest.raises(KdamValueError, match="total_train_batch_size"):
+            make(**given)
+    else:
+        assert make(**given).per_device_train_batch_size == each
+
+
+@pytest.mark.parametrize(
+    ("precision", "launcher", "ran"),
+    [
+        *(
+            ("fp32", None, "no"),
+            ("fp32", "no", "no"),
+            ("bf16", "no", "bf16"),
+            ("bf16", "bf16", "bf16"),
+            ("auto", "bf16", "bf16"),
+        ),
+        *(("fp32", "bf16", None), ("bf16", "fp16", None), ("auto", "fp16", None), ("auto", "fp8", None)),
+    ],
+)
+def test_the_precision_that_was_asked_for_is_recorded_and_runs_or_is_refused(monkeypatch, precision, launcher, ran):
+    if launcher:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    if ran is None:
+        with pytest.raises(KdamValueError, match=launcher):
+            make(precision=precision)
+    else:
+        args = make(precision=precision)
+        assert (args.mixed_precision, args.bf16) == (ran, ran == "bf16")
 
 
 def test_one_process_uses_one_gpu_though_it_sees_several(tmp_path, monkeypatch):

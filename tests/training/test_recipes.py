@@ -1,6 +1,9 @@
+import os
+
 import pytest
 import torch
 
+from kdam_hf import distributed
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import (
     DataArguments,
@@ -39,6 +42,47 @@ def test_a_switch_is_taken_off_by_its_no_form_and_recorded_under_its_own_key(tmp
     assert (data.hflip, data.photometric) == (False, False)
     assert (settings["hflip"], settings["photometric"]) == (False, False)
     assert not [key for key in settings if key.startswith("no_")]
+
+
+def test_off_and_no_are_the_words_that_a_key_has_also_unquoted(tmp_path):
+    text = "inter: off\neval_strategy: no\nsave_strategy: no\nhflip: off\nphotometric: no\nintra: on\n"
+    data, _, distillation, args, settings = parse(tmp_path, text=text)
+    assert (distillation.inter, args.eval_strategy.value, args.save_strategy.value) == ("off", "no", "no")
+    assert (data.hflip, data.photometric, distillation.intra, settings["hflip"]) == (False, False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "typed", "steps", "batch"),
+    [
+        ("max_steps: 7", ["--num_train_epochs", "2"], -1, 8),
+        ("num_train_epochs: 2", ["--max_steps", "9"], 9, 8),
+        ("total_train_batch_size: 6", ["--per_device_train_batch_size", "2"], 40_000, 2),
+        ("per_device_train_batch_size: 2", ["--total_train_batch_size", "6"], 40_000, 6),
+        ("total_train_batch_size: 6", ["--gradient_accumulation_steps", "2"], 40_000, 3),
+    ],
+)
+def test_the_command_line_also_overrides_the_key_that_would_say_the_same_otherwise(
+    tmp_path, recipe, typed, steps, batch
+):
+    *_, args, settings = parse(tmp_path, *typed, text=f"{recipe}\n")
+    assert (args.max_steps, args.per_device_train_batch_size) == (steps, batch)
+    assert typed[0].removeprefix("--") in settings
+
+
+def test_a_command_that_fails_says_so_to_the_other_processes_which_end(tmp_path, monkeypatch, capsys):
+    def main():
+        raise KdamValueError("a broken image")
+
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    with pytest.raises(SystemExit, match="2"):
+        run_command(main)
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    distributed._watch(distributed._store())
+    torch.distributed.destroy_process_group()
+    assert ended == [1]
+    assert capsys.readouterr().err.count("a broken image") == 2
 
 
 def test_a_folder_that_was_not_given_is_asked_for(kit):

@@ -2,14 +2,22 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from unittest.mock import patch
 
 import pytest
 import torch
+from conftest_kit import without_batch_statistics
 from safetensors.torch import load_file
+from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import EvalLoopOutput
 
+from kdam_hf.distillation import make_method
+from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.io import tensors_sha256
+from kdam_hf.training import DistillationTrainer, MultiTaskTrainer
+from kdam_hf.training.teacher import coarsest_channels
 
 
 def losses(trainer):
@@ -173,10 +181,137 @@ def test_there_is_no_half_precision_whose_overflows_would_have_to_be_skipped(kit
         kit.args(**precision)
 
 
-def test_accumulating_batches_that_the_match_couples_warns_and_names_the_batch(kit):
-    with pytest.warns(UserWarning, match="2 accumulated batches of 2"):
-        trainer = kit.distiller(gradient_accumulation_steps=2)
-    assert trainer.matching_batch == 2
+def unevenly_labelled(inputs):
+    """Of sample k only the first 4 k rows; the fourth one is half padding."""
+    for place, index in enumerate(inputs["index"].tolist()):
+        inputs["labels"]["semseg"][place, 4 * index :] = 255
+        inputs["labels"]["human_parts"][place, 4 * index :] = 255
+        inputs["labels"]["normals"][place, ..., 4 * index :, :] = 0
+        inputs["pixel_mask"][place, 16 if index == 4 else 32 :] = False
+    return inputs
+
+
+def gradients_of_terms(kit, method, batch, accumulated):
+    """Per term of a step over 8 unevenly labelled images: its value, and its gradient for all weights, in float64."""
+    model = without_batch_statistics(kit.model()).double()
+    model.register_forward_pre_hook(lambda _, x: tuple(y.double() if y.is_floating_point() else y for y in x))
+    settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+    trainer = kit.distiller(
+        method, f"{method}-{batch}", model, teacher=kit.frozen() if method != "none" else None, **settings
+    )
+    trainer.model.train()
+    found = []
+    trainer.objective.total = lambda terms: found.append(terms)
+    loader = map(unevenly_labelled, trainer.get_train_dataloader())
+    batches, whole = trainer.get_batch_samples(loader, accumulated, trainer.args.device)
+    for inputs in batches:
+        trainer.compute_loss(trainer.model, inputs, num_items_in_batch=whole)
+    weights, ends = list(model.parameters()), {}
+    for terms in found:
+        for name, term in terms.items():
+            gradient = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
+            values = torch.cat([term.detach()[None], *(g.flatten() for g in gradient)])
+            ends[name] = ends.get(name, 0) + values
+    assert trainer.matching_batch == 8
+    return ends
+
+
+@pytest.mark.parametrize("method", ["cs", "kl", "dist", "cwd"])
+def test_four_accumulated_batches_of_two_are_one_batch_of_eight_for_every_term(kit, method):
+    one, four = (gradients_of_terms(kit, method, batch, 8 // batch) for batch in (8, 2))
+    assert one.keys() == four.keys()
+    for name, values in one.items():
+        assert values[0] > 0
+        assert four[name][0].item() == pytest.approx(values[0].item(), rel=1e-5), name
+        assert (four[name] - one[name]).norm() < 1e-5 * one[name][1:].norm(), name
+
+
+def test_parameters_of_a_method_have_the_gradient_of_the_large_batch_too(kit):
+    found = []
+    for batch, accumulated in ((8, 1), (2, 4)):
+        model, teacher = without_batch_statistics(kit.model()), kit.frozen()
+        channels = [coarsest_channels(one) for one in (model, teacher.models[0])]
+        method = Features(kit.tasks, 0.5, *channels, beside=make_method("cs", kit.tasks))
+        torch.nn.init.constant_(method.projector.weight, 0.1)
+        args = kit.args(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulated)
+        data = kit.train_data()
+        trainer = DistillationTrainer(model.train(), args, kit.tasks, data, teacher=teacher, method=method)
+        batches, whole = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), accumulated, args.device)
+        for inputs in batches:
+            trainer.compute_loss(model, inputs, num_items_in_batch=whole).backward()
+        trainer.end_step()
+        found.append(method.projector.weight.grad)
+    assert found[0].norm() > 0
+    assert (found[1] - found[0]).norm() < 1e-4 * found[0].norm()
+
+
+def test_looking_ahead_at_accumulated_batches_changes_neither_buffers_nor_random_numbers(kit):
+    trainer = kit.distiller(gradient_accumulation_steps=2, model=kit.model(dropout=0.2, preset="tiny-convnext"))
+    buffers = {name: value.clone() for name, value in trainer.model.named_buffers()}
+    loader = iter(trainer.get_train_dataloader())
+    state = torch.get_rng_state()
+    batches, whole = trainer.get_batch_samples(loader, 2, trainer.args.device)
+    assert len(whole.parts) == len(batches) == 2
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(buffers[name], value) for name, value in trainer.model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("given", "rises"),
+    [
+        ({"metric_for_best_model": "depth/rmse"}, False),
+        ({"metric_for_best_model": "eval_semseg/miou"}, True),
+        ({"metric_for_best_model": "depth/abs_rel", "greater_is_better": False}, False),
+        ({"metric_for_best_model": "depth/abs_rel"}, None),
+        ({"metric_for_best_model": "depth/rmse", "greater_is_better": True}, None),
+        ({"metric_for_best_model": "depth/rmsee"}, None),
+        ({"load_best_model_at_end": True}, None),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, None),
+        ({"save_strategy": "best"}, None),
+    ],
+)
+def test_the_task_knows_whether_the_metric_that_decides_rises_and_there_must_be_one(kit, given, rises):
+    args = kit.args(**({"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1} | given))
+    make = partial(MultiTaskTrainer, kit.model(), args, kit.tasks, kit.train_data())
+    if rises is None:
+        with pytest.raises(KdamValueError, match="metric_for_best_model"):
+            make(kit.eval_data())
+    else:
+        assert make(kit.eval_data()).args.greater_is_better is rises
+
+
+def test_a_plateau_is_told_apart_in_the_direction_of_its_metric(kit):
+    for metric, mode in (("semseg/miou", "max"), ("depth/rmse", "min")):
+        given = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": metric}
+        trainer = kit.distiller("none", eval_strategy="steps", eval_steps=1, **given)
+        trainer.create_optimizer()
+        assert trainer.create_scheduler(3).mode == mode
+
+
+def test_the_best_of_falling_errors_is_kept_and_early_stopping_needs_a_metric(kit, monkeypatch):
+    monkeypatch.setattr(MultiTaskTrainer, "evaluation_loop", lambda self, loader, *_, **__: scored(self, loader))
+
+    def scored(trainer, loader):
+        rmse = [3.0, 2.0, 4.0][trainer.state.global_step - 1]
+        return EvalLoopOutput(None, None, {"eval_depth/rmse": rmse}, len(loader.dataset))
+
+    given = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    trainer = kit.distiller("none", metric_for_best_model="depth/rmse", load_best_model_at_end=True, **given)
+    trainer.train()
+    assert (trainer.state.best_global_step, trainer.state.best_metric) == (2, 2.0)
+    trainer = kit.distiller("none", "other", **given)
+    trainer.add_callback(EarlyStoppingCallback(1))
+    with pytest.raises(KdamValueError, match="depth/rmse"):
+        trainer.train()
+
+
+def test_several_named_eval_sets_are_scored_each_and_none_is_an_error(kit):
+    trainer = kit.distiller("none")
+    trainer.eval_dataset = {"near": trainer.eval_dataset}
+    assert "eval_near_depth/rmse" in trainer.evaluate()
+    trainer.eval_dataset = None
+    with pytest.raises(KdamValueError, match="eval_dataset"):
+        trainer.evaluate()
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -186,6 +321,18 @@ def test_a_model_trained_in_either_memory_layout_saves_and_loads(kit, channels_l
     trainer.save_model()
     saved = load_file(kit.root / "run" / "model.safetensors")
     assert all(torch.equal(saved[k], v) for k, v in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize("preset", ["tiny-resnet", "tiny-swin", "tiny-convnext", "tiny-pvt-v2"])
+def test_weights_of_convolutions_and_linear_layers_are_decayed_and_nothing_else(kit, preset):
+    trainer = kit.distiller("none", model=kit.model(preset=preset))
+    layers = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    expected = {id(m.weight) for m in trainer.model.modules() if isinstance(m, layers)}
+    decayed = [group for group in trainer.create_optimizer().param_groups if group["weight_decay"]]
+    assert {id(p) for group in decayed for p in group["params"]} == expected
+    other = {name for name, p in trainer.model.named_parameters() if id(p) not in expected and p.ndim > 1}
+    assert all("position" in name for name in other)
+    assert bool(other) == (preset == "tiny-swin")
 
 
 def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_slower(kit):
