@@ -21,7 +21,7 @@ from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
-from kdam_hf.tasks import Task, with_options
+from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
 from kdam_hf.training.checkpointing import list_checkpoints
 from kdam_hf.training.evaluation import evaluate_model
@@ -35,13 +35,13 @@ from kdam_hf.training.pretrained import (
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
-from kdam_hf.training.sources import open_split, typical_predictions, typical_size
+from kdam_hf.training.sources import SIZED, open_split, typical_predictions, typical_size
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
 OF_TRAINING = (
-    *("train_images", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
+    *("train_images", "image_size", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
     *("method", "teacher", "teacher_sha256", "distillation", "matching_batch", "latency_over_teacher"),
 )
 
@@ -84,6 +84,9 @@ def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArgu
     if args.process_index == 0:
         print(*[train.origin or train.name, *train.notes], sep="\n  ")
     tasks, config, crops = training_crops(train, data, model, args)
+    if args.process_index == 0:
+        height, width = config.image_size or ()
+        print(f"image_size {height}x{width}, the median of {min(len(train), SIZED)} of {len(train)} training images")
     set_seed(args.seed)
     built = MODELS[model.role](config)
     built.start_at(typical_predictions(train, tasks))
@@ -110,7 +113,7 @@ def training_crops(
         BackboneWeightsError: `backbone_weights` name no backbone.
         DataIntegrityError: the first image or its labels cannot be read.
     """
-    tasks = with_options(train.tasks, data.task_options or ())
+    tasks = train.tasks
     config = _config(model, tasks, typical_size(train))
     augment = TrainTransform(
         tasks,
@@ -169,6 +172,7 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
             meta = {
                 **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
                 "train_images": len(run.train_dataset),
+                "image_size": run.model.config.image_size,
                 "seed": args.seed,
                 "steps": trainer.state.global_step,
                 "world_size": args.world_size,
