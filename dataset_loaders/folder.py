@@ -3,6 +3,7 @@
 A label file that is missing for an image is a partial label; a task without any label in the split is an error.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,8 +95,8 @@ def _make_task(name: str, entry: Mapping[str, Any], where: str) -> Task:
     hint = " State num_classes or class_names." if names is None and count is None else ""
     try:
         task = make_task(name, names if names is not None else [f"class_{k}" for k in range(count or 0)])
-        settings = [f"{name}.{key}={value}" for key, value in entry.items() if key in task.__dataclass_fields__]
-        return with_options([task], settings)[0]
+        settings = {field.name for field in dataclasses.fields(task)} & entry.keys()
+        return with_options([task], [f"{name}.{key}={entry[key]}" for key in settings])[0]
     except KdamError as error:
         raise DataIntegrityError(f"{where}: {error}{hint}") from error
 

@@ -76,13 +76,13 @@ class SplitReport:
         raw, unclear = self.turned["raw"], self.turned["unclear"]
         if raw:
             found.append(
-                f"EXIF: {raw} of {self.turned.total()} photos that EXIF turns have labels of the size before turning. Turn these "
+                f"EXIF: {raw} of {self.turned.total()} photos turned by EXIF have labels of the size before it. Turn these "
                 "labels as the photos are shown, or remove the tag from the photos, which are then read as they are stored."
             )
         if unclear:
             found.append(
-                f"EXIF: {unclear} photos are turned by EXIF in a way that sizes do not show (square, mirrored or by 180 degrees); "
-                "see that their labels are turned like them."
+                f"EXIF: {unclear} photos are turned in a way that sizes do not show (square, mirrored, or by 180 degrees); see "
+                "that their labels are turned like them."
             )
         return found
 

@@ -311,10 +311,10 @@ class Metres(FloatMap):
         if self.scale or not facts.valid or 0.05 <= typical < 6 or 60 <= typical < 300:
             return ""
         times, scale = (5, 5000) if 6 <= typical < 60 else (1000, 1)
-        way = f"too {'far' if typical >= 6 else 'near'}"
+        way = f"{times} times too {'far' if typical >= 6 else 'near'} if these are rooms"
         return (
-            f"typically {typical:.3g} m: {times} times {way} if these are rooms. If the files of integers do not hold millimetres, "
-            f"state their units per metre, e.g. depth.scale={scale}; depth.scale=1000 says that they do."
+            f"typically {typical:.3g} m, {way}. If integers in the files are not millimetres, state their units per metre, "
+            f"e.g. depth.scale={scale}; depth.scale=1000 says that they do."
         )
 
     def has_value(self, numbers: Any, axis: int) -> Any:

@@ -47,7 +47,7 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
         for made, asked in zip(given, dataset.tasks, strict=True):
             if made.file_settings != asked.file_settings:
                 raise KdamValueError(
-                    f"{dataset.path}: labels of {made.name} were prepared with {made.file_settings or 'no settings'}, asked for is "
+                    f"{dataset.path}: {made.name} was prepared with {made.file_settings or 'no settings'}, asked for is "
                     f"{asked.file_settings}. Leave it out, or prepare again."
                 )
     if data.cache_dir is None or isinstance(dataset, PreparedDataset):
