@@ -80,8 +80,8 @@ def read_array(source: Path | bytes, where: str | None = None) -> NDArray[Any]:
         compression = image.info.get("compression")
         if image.format not in ("PNG", "TIFF") or compression in LOSSY_TIFF:
             raise DataIntegrityError(
-                f"{where}: a label stored as {image.format} ({compression or 'its compression'} may change values); expected "
-                "PNG, or TIFF without loss. Write the labels again from where they came from: converting does not mend them."
+                f"{where}: a label stored as {' '.join(filter(None, [compression, image.format]))}; expected PNG or TIFF "
+                "without loss. JPEG and WebP change ids: write the labels again from where they came from, converting mends nothing."
             )
         if image.width * image.height > MAX_PIXELS:
             raise DataIntegrityError(f"{where}: {image.width}x{image.height} pixels; expected at most {MAX_PIXELS}.")

@@ -41,26 +41,21 @@ def open_photo(photo: Any, timeout: float | None = None, name: str | None = None
     Raises:
         ValueError: not one of these, broken, empty, too large, or grey of more than 8 bits.
     """
-    what = name or _name(photo)
+    given = f"{str(photo)[:200]!r}" if isinstance(photo, (str, Path)) else f"the given {type(photo).__name__}"
+    what = name or given
     image = _checked(photo, timeout, what)
     with _reading(what):
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def read_header(photo: Any, name: str | None = None) -> PhotoHeader:
-    """What the header of a photo says; its pixels are not decoded. Arguments and errors are those of `open_photo`."""
-    what = name or _name(photo)
-    image = _checked(photo, None, what)
-    with _reading(what):
+def read_header(photo: Path | bytes, name: str) -> PhotoHeader:
+    """What the header of a file says, or of its content; pixels are not decoded. Errors are those of `open_photo`."""
+    with _checked(photo, None, name) as image, _reading(name):
         # a PNG would be decoded to look for a tag behind its pixels
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # Pillow turns a TIFF itself
     width, height = image.size[::-1] if turned else image.size
     return PhotoHeader(height, width, orientation if orientation in range(1, 9) else 1)
-
-
-def _name(photo: Any) -> str:
-    return f"{str(photo)[:200]!r}" if isinstance(photo, (str, Path)) else f"the given {type(photo).__name__}"
 
 
 def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:

@@ -291,11 +291,7 @@ class Metres(FloatMap):
         self.check(metres, where)
         limit = options.get("max_depth", 655.35 if per_metre == 1 else inf)
         farthest = metres.max(initial=0)
-        hint = (
-            "; if the file holds millimetres, state unit 'mm', or the units per metre as scale"
-            if per_metre == 1
-            else ""
-        )
+        hint = "; if these are no metres, state unit 'mm' or a scale" if per_metre == 1 else ""
         self._expect(farthest <= limit, where, f"holds {farthest:.4g} m", f"at most {limit:g} m{hint}")
         return metres
 
@@ -310,8 +306,9 @@ class Metres(FloatMap):
         typical = facts.typical
         if self.scale or not facts.valid or 0.05 <= typical < 6 or 60 <= typical < 300:
             return ""
-        times, scale = (5, 5000) if 6 <= typical < 60 else (1000, 1)
-        way = f"{times} times too {'far' if typical >= 6 else 'near'} if these are rooms"
+        far = typical >= 6
+        times, scale = (5, 5000) if 6 <= typical < 60 else (1000, 10**6 if far else 1)
+        way = f"{times} times too {'far' if far else 'near'} if these are rooms"
         return (
             f"typically {typical:.3g} m, {way}. If integers in the files are not millimetres, state their units per metre, "
             f"e.g. depth.scale={scale}; depth.scale=1000 says that they do."

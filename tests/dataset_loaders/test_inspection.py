@@ -258,7 +258,7 @@ def test_photos_that_exif_turns_are_counted_and_labels_of_their_stored_size_are_
 
 @pytest.mark.parametrize(
     ("metres", "scale", "says"),
-    [(3, 0, ""), (15, 0, "5000"), (0.003, 0, "scale=1;"), (3000, 0, "scale=1;"), (100, 0, ""), (15, 256, "")],
+    [(3, 0, ""), (15, 0, "5000"), (0.003, 0, "scale=1;"), (3000, 0, "scale=1000000;"), (100, 0, ""), (15, 256, "")],
 )
 def test_depth_that_looks_5_or_1000_times_off_is_doubted_until_its_scale_is_stated(metres, scale, says):
     data = Stub(lambda: sample(depth=((metres, 0.5 * metres, 2 * metres, 0),)))
