@@ -77,11 +77,11 @@ def read_array(source: Path | bytes, where: str | None = None) -> NDArray[Any]:
         return _read_npy(source)
     file = BytesIO(source) if isinstance(source, bytes) else source
     with reading(where, "PNG or TIFF"), Image.open(file, formats=FORMATS) as image:
-        compression = image.info.get("compression")
-        if image.format not in ("PNG", "TIFF") or compression in LOSSY_TIFF:
+        stored = image.info.get("compression") if image.format == "TIFF" else image.format
+        if image.format not in ("PNG", "TIFF") or stored in LOSSY_TIFF:
             raise DataIntegrityError(
-                f"{where}: a label stored as {' '.join(filter(None, [compression, image.format]))}; expected PNG or TIFF "
-                "without loss. JPEG and WebP change ids: write the labels again from where they came from, converting mends nothing."
+                f"{where}: a label stored as {stored}; expected PNG or TIFF without loss. "
+                "JPEG and WebP change ids: write the labels again from where they came from, converting mends nothing."
             )
         if image.width * image.height > MAX_PIXELS:
             raise DataIntegrityError(f"{where}: {image.width}x{image.height} pixels; expected at most {MAX_PIXELS}.")
@@ -92,8 +92,8 @@ def read_array(source: Path | bytes, where: str | None = None) -> NDArray[Any]:
         layout = image.tile[0].args if image.tile else ""  # of the stored pixels, such as L;4
         array = np.array(image)
     if image.mode in ("1", "L"):
-        stored = layout if isinstance(layout, str) else str(layout[0])
-        return array.astype(np.uint8) // _STRETCHED.get(stored[:3], 1)
+        raw_mode = layout if isinstance(layout, str) else str(layout[0])
+        return array.astype(np.uint8) // _STRETCHED.get(raw_mode[:3], 1)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
