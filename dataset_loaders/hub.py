@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_loaders.reading import check_id, composed, read_array, read_image, read_photo_header, reading
+from dataset_loaders.reading import check_id, composed, picture, read_array, read_image, read_photo_header, reading
 from dataset_loaders.registry import register
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -70,12 +70,12 @@ class HubDataset(DenseDataset):
     def photo_header(self, index: int) -> PhotoHeader:
         """Of the photo in the row."""
         where = f"{self.name} {self.split} row {index}"
-        return read_photo_header(_content(self._rows[index]["image"], where), where)
+        return read_photo_header(picture(self._rows[index]["image"], where), where)
 
     def __getitem__(self, index: int) -> Sample:
         row = self._rows[index]
         where = f"{self.name} {self.split} row {index} ({row['id']})"
-        image = read_image(_content(row["image"], where), where)
+        image = read_image(picture(row["image"], where), where)
         labels = {}
         for task in self.tasks:
             cell, kind = row[task.name], task.label
@@ -84,17 +84,8 @@ class HubDataset(DenseDataset):
                     shape = (*image.shape[:2], *kind.shape_suffix)
                     labels[task.name] = kind.decode(np.frombuffer(cell, kind.stored_dtype).reshape(shape))
             elif cell is not None:
-                labels[task.name] = kind.from_file(read_array(_content(cell, where), where), kind.own_options, where)
+                labels[task.name] = kind.from_file(read_array(picture(cell, where), where), kind.own_options, where)
         return {"id": self.ids[index], "image": image, "labels": labels}
-
-
-def _content(cell: Mapping[str, Any] | None, where: str) -> bytes:
-    """The bytes of the picture in a cell."""
-    if not cell or not cell["bytes"]:
-        raise DataIntegrityError(
-            f"{where}: {cell}; expected the bytes of an image in the row, as the builders write it."
-        )
-    return bytes(cell["bytes"])
 
 
 def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:

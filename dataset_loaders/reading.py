@@ -8,7 +8,7 @@ depth to 8 bits.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -56,6 +56,15 @@ def _data_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise DataIntegrityError(str(error)) from error
+
+
+def picture(cell: Mapping[str, Any] | None, where: str) -> bytes:
+    """The bytes of the picture in a cell of a column of `datasets` that is not decoded; a path or URL is not followed."""
+    if not cell or not cell["bytes"]:
+        raise DataIntegrityError(
+            f"{where}: {cell}; expected the bytes of an image in the row, as the builders write it."
+        )
+    return bytes(cell["bytes"])
 
 
 def read_array(source: Path | bytes, where: str | None = None) -> NDArray[Any]:

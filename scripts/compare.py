@@ -32,6 +32,7 @@ from kdam_hf.io import differences, write_json, write_text
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.readout_kdam import as_map
+from kdam_hf.tasks import with_options
 from kdam_hf.training import (
     DataArguments,
     DistillationArguments,
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     models = {label: load_model(of[0]["meta"]["model"]).eval() for label, of in runs.items()}
     student = next(model for label, model in models.items() if label != "teacher")
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
-    tasks = held_out.tasks
+    tasks = with_options(held_out.tasks, data.task_options or ())
     keys = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
     summary = {label: summarise(of, runs.get("none", []), keys) for label, of in runs.items()}
     ratio = latency_ratio(student, models["teacher"], held_out)

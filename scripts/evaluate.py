@@ -26,7 +26,7 @@ from dataset_loaders import Collator, DenseDataset, EvalTransform, SubsetDataset
 from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
-from kdam_hf.tasks import Task, with_boundaries
+from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, run_command, write_results
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         ) from error
     if args.ids:
         source = SubsetDataset(source, read_ids(Path(args.ids)))
-    tasks = with_boundaries(source.tasks, args.boundaries)
+    tasks = with_boundaries(with_options(source.tasks, data.task_options or ()), args.boundaries)
     metrics = make_metrics(tasks, args.protocol)
 
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -32,6 +32,7 @@ from kdam_hf.export import (
 from kdam_hf.hub.redact import redact
 from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
 from kdam_hf.training.report import versions
 from kdam_hf.training.runs import describe_data
@@ -104,7 +105,7 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
     """Quantise the file, score both forms on the evaluation split, and return the facts."""
     data.tasks = data.tasks or model.config.task_names
     train, held_out = (open_split(data, split) for split in (args.train_split, args.eval_split))
-    tasks = train.tasks
+    tasks = with_options(train.tasks, data.task_options or ())
     check_tasks_agree(model.config.tasks, [task.spec() for task in tasks], "the model", "the data")
     transform = EvalTransform(tasks, model.config.image_mean, model.config.image_std)
     seen = TransformedDataset(train, transform)

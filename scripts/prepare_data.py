@@ -19,6 +19,7 @@ from dataset_loaders import PreparedDataset
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, parse_recipe, run_command
 from kdam_hf.training.report import versions, write_json
 from kdam_hf.training.sources import open_split, prepare_split
@@ -81,6 +82,7 @@ def check_split(data: SourceArguments, args: PreparationArguments, split: str) -
         return {"dataset": data.dataset, "split": split, "problems": [str(error)]}
     if isinstance(dataset, PreparedDataset):
         raise KdamValueError(f"{data.data_dir} is prepared already; give the dataset it was made from.")
+    with_options(dataset.tasks, data.task_options or ())  # refuses those of other tasks
     report = SplitReport.of(dataset)
     if args.check_only or report.problems:
         report = inspect_split(dataset, args.num_proc)

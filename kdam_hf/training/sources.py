@@ -42,7 +42,9 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
     if not strict:
         options["strict"] = False
     dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
-    given, dataset.tasks = dataset.tasks, with_options(dataset.tasks, data.task_options or ())
+    given, names = dataset.tasks, {task.name for task in dataset.tasks}
+    # so that labels are read by them; options of a task that only a teacher knows are for others to look at
+    dataset.tasks = with_options(given, [text for text in data.task_options or () if text.partition(".")[0] in names])
     if isinstance(dataset, PreparedDataset):
         for made, asked in zip(given, dataset.tasks, strict=True):
             if made.file_settings != asked.file_settings:
