@@ -57,7 +57,7 @@ def _labels(folder: Path, ids: Sequence[str], split: str) -> Folder:
     found = list_folder(folder, LABEL_SUFFIXES, f"the labels of a task named in {DESCRIPTION}")
     # labels stored with loss are listed too, so that reading them is refused, unless there is another file beside
     lossy = list_folder(folder, tuple(set(PHOTO_SUFFIXES) - set(LABEL_SUFFIXES)), "labels")
-    found = Folder(folder, found.suffixes, lossy.files | found.files)
+    found = Folder(folder, found.suffixes, {**lossy.files, **found.files})
     if found.files.keys().isdisjoint(ids):
         raise DataIntegrityError(
             f"{folder}: no label for any of the {len(ids)} ids of {split}.txt; expected e.g. {ids[0]}.png. "

@@ -101,7 +101,7 @@ def read_array(source: Path | bytes, where: str | None = None) -> NDArray[Any]:
         layout = image.tile[0].args if image.tile else ""  # of the stored pixels, such as L;4
         array = np.array(image)
     if image.mode in ("1", "L"):
-        raw_mode = layout if isinstance(layout, str) else str(layout[0])
+        raw_mode = layout if isinstance(layout, str) else str((layout or [""])[0])
         return array.astype(np.uint8) // _STRETCHED.get(raw_mode[:3], 1)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 

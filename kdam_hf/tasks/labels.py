@@ -303,7 +303,7 @@ class Metres(FloatMap):
         self.check(metres, where)
         limit = options.get("max_depth", 655.35 if per_metre == 1 else inf)
         farthest = metres.max(initial=0)
-        hint = "; if these are no metres, state unit 'mm' or a scale" if per_metre == 1 else ""
+        hint = "; if it holds millimetres, state unit 'mm' or a scale" if per_metre == 1 else ""
         self._expect(farthest <= limit, where, f"holds {farthest:.4g} m", f"at most {limit:g} m{hint}")
         return metres
 

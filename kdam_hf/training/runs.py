@@ -169,8 +169,7 @@ def build_run(
         print(*[train.origin or train.name, *train.notes, *splits.teaching.notes], sep="\n  ")
     tasks, config, crops = training_crops(train, data, model, args)
     if args.process_index == 0:
-        height, width = config.image_size or ()
-        print(f"image_size {height}x{width}, the median of {min(len(train), SIZED)} of {len(train)} training images")
+        print(f"image_size {config.image_size}, the median of {min(len(train), SIZED)} of {len(train)} training images")
     set_seed(args.seed)
     built = MODELS[model.role](config)
     built.start_at(typical_predictions(train, tasks))
