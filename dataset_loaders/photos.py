@@ -4,6 +4,7 @@ A share of the photos is held out, by a hash of each name: adding photos moves n
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_imag
 from dataset_loaders.registry import register
 from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
-from kdam_hf.photos_kdam import FORMATS, PhotoHeader
+from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE, PhotoHeader
 from kdam_hf.tasks import Task
 
 SMALLEST_SIDE = 32
@@ -200,14 +201,16 @@ def _listed(root: Path) -> dict[str, Path]:
         files[name] = path
         try:
             with Image.open(path, formats=FORMATS) as image:
-                small = min(image.size) < SMALLEST_SIDE
+                wrong = (
+                    min(image.size) < SMALLEST_SIDE or max(image.size) > MAX_SIDE or math.prod(image.size) > MAX_PIXELS
+                )
         except Exception as error:  # whatever the parsers of Pillow raise
             broken.append(f"{path} ({next(iter(str(error).splitlines()), type(error).__name__)})")
         else:
-            broken += [f"{path} ({image.width}x{image.height} pixels)"] if small else []
+            broken += [f"{path} ({image.width}x{image.height} pixels)"] if wrong else []
     if broken:
         raise DataIntegrityError(
-            f"{root}: {len(broken)} of {len(files)} files are no photos of at least {SMALLEST_SIDE} pixels a side: "
+            f"{root}: {len(broken)} of {len(files)} files are no photos of {SMALLEST_SIDE} to {MAX_SIDE} pixels a side: "
             f"{'; '.join(broken[:5])}{' ...' if broken[5:] else ''}. Mend them or take them out of the folder."
         )
     return files

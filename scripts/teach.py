@@ -1,6 +1,6 @@
 """See what a teacher says of a photo, before anything is trained.
 
-    python scripts/teach.py depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf --images photo.jpg
+    python scripts/teach.py depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf photo.jpg
 
 Prints its tasks, classes, units, axes, the size it works at, its licence and the milliseconds it takes, and writes a contact
 sheet. Normals are put to the test on synthetic rooms, whose walls and floors have known directions.
@@ -9,6 +9,7 @@ sheet. Normals are put to the test on synthetic rooms, whose walls and floors ha
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,9 @@ class TeachArguments:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--teacher")
+    names = list(takewhile(lambda text: not text.startswith("-"), arguments))
+    if names:
+        arguments[: len(names)] = ["--teacher", names[0], *(["--images", *names[1:]] if names[1:] else [])]
     args, _ = parse_recipe((TeachArguments,), arguments, __doc__)
     teaching = plan_teaching([args.teacher], (), class_map=args.class_map, normal_axes=args.normal_axes)
     (source,), tasks = teaching.sources, teaching.tasks

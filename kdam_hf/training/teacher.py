@@ -146,6 +146,11 @@ def load_teacher(
     return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps)
 
 
+def coarsest_channels(model: Any) -> int:
+    """Channels of the coarsest map of a KDAM model's backbone; 0 for any other model."""
+    return int(model.encoder.channels[-1]) if isinstance(model, KdamPreTrainedModel) else 0
+
+
 def _facts(model: Any) -> dict[str, Any]:
     """Tasks and normalisation of a teacher."""
     if isinstance(model, KdamPreTrainedModel):

@@ -67,6 +67,7 @@ def test_a_turned_photo_is_upright_and_an_archive_is_a_folder(folder):
     [
         (lambda folder: (folder / "b.png").write_bytes(b"no picture"), DataIntegrityError, "b.png"),
         (lambda folder: write(folder / "tiny.png", 3, 200), DataIntegrityError, "200x3"),
+        (lambda folder: write(folder / "long.png", 33, 10_001), DataIntegrityError, "10001x33"),
         (shutil.rmtree, KdamValueError, "photos"),
         (lambda folder: [p.unlink() for p in folder.rglob("*.*")], KdamValueError, "0 photos"),
     ],
