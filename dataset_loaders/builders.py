@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataset_loaders.reading import PHOTO_SUFFIXES
 from dataset_loaders.registry import open_dataset
 from dataset_loaders.sample import DenseDataset
 from kdam_hf.errors import KdamValueError
@@ -127,7 +128,7 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
         DataIntegrityError: a file is not usable, or holds a value that the row cannot.
     """
     sample, photo = dataset[index], dataset.photo(index)
-    is_picture = photo is not None and photo.suffix.lower() in (".jpg", ".jpeg", ".png")
+    is_picture = photo is not None and photo.suffix.lower() in PHOTO_SUFFIXES
     row: dict[str, Any] = {"id": sample["id"]}
     row["image"] = {"bytes": photo.read_bytes(), "path": None} if photo and is_picture else _png(sample["image"])
     for task in dataset.tasks:

@@ -11,10 +11,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dataset_loaders.reading import read_array, read_image
+from dataset_loaders.reading import composed, read_array, read_image, read_photo_header
 from dataset_loaders.sample import DenseDataset, Sample, check_sizes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.io import lines_sha256
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import Task
 
 
@@ -45,7 +46,7 @@ class Folder:
 
 
 def list_folder(path: Path, suffix: str | tuple[str, ...], holds: str) -> Folder:
-    """Every file of a folder with one of the suffixes, by its stem.
+    """Every file of a folder with one of the suffixes, by its stem in the Unicode form of ids.
 
     Raises:
         DataIntegrityError: the folder cannot be listed, or two files share a stem.
@@ -57,11 +58,11 @@ def list_folder(path: Path, suffix: str | tuple[str, ...], holds: str) -> Folder
     except OSError as error:
         raise DataIntegrityError(f"{path}: cannot be listed ({error.strerror}); expected {holds}.") from error
     for name in names:
-        stem, end = os.path.splitext(name)
+        stem, end = os.path.splitext(composed(name))
         if end.lower() not in suffixes or name.startswith("."):
             continue
         if stem in files:
-            raise DataIntegrityError(f"{path}: both {files[stem].name} and {name}; expected one file per id.")
+            raise DataIntegrityError(f"{path}: both {files[stem].name!a} and {name!a}; expected one file per id.")
         files[stem] = path / name
     return Folder(path, suffixes, files)
 
@@ -124,7 +125,7 @@ class FileDataset(DenseDataset):
     ) -> None:
         self.name, self.split, self.ids, self.tasks = name, split, tuple(ids), tuple(labels)
         self.origin, self.notes = origin, tuple(notes)
-        self._images, self._labels = images, labels
+        self._images, self._labels = images, {task.name: files for task, files in labels.items()}
         self._read_photo, self._partial, self._listed, self._settings = read_photo, partial, listed, settings
         missing = (folder.lacks(self.ids) for folder in ([images] if partial else self.folders))
         for problem in (*filter(None, missing), *self.unlisted()) if strict else ():
@@ -134,7 +135,8 @@ class FileDataset(DenseDataset):
         sample_id = self.ids[index]
         image = self._read_photo(self._images[sample_id])
         labels = {}
-        for task, files in self._labels.items():
+        for task in self.tasks:
+            files = self._labels[task.name]
             if self._partial and sample_id not in files.folder.files:
                 continue
             path = files.folder[sample_id]
@@ -147,6 +149,11 @@ class FileDataset(DenseDataset):
     def photo(self, index: int) -> Path:
         """The image file of a sample."""
         return self._images[self.ids[index]]
+
+    def photo_header(self, index: int) -> PhotoHeader | None:
+        """Of the image file, unless it is an array."""
+        path = self.photo(index)
+        return None if path.suffix == ".npy" else read_photo_header(path)
 
     @property
     def folders(self) -> list[Folder]:

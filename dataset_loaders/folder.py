@@ -3,16 +3,17 @@
 A label file that is missing for an image is a partial label; a task without any label in the split is an error.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dataset_loaders.files import FileDataset, Folder, LabelFiles, list_folder
-from dataset_loaders.reading import check_id, read_ids, read_text
+from dataset_loaders.reading import LABEL_SUFFIXES, PHOTO_SUFFIXES, check_id, read_ids, read_text
 from dataset_loaders.registry import register
 from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
-from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class
+from kdam_hf.tasks import TASK_NAMES, Task, make_task, select_tasks, task_class, with_options
 
 DESCRIPTION = "dataset.json"
 
@@ -41,7 +42,7 @@ class FolderDataset(FileDataset):
         text = read_text(root / DESCRIPTION, "it names the dataset and its tasks")
         name, all_tasks, options = _parse(text, root / DESCRIPTION)
         ids = read_ids(root / f"{check_id(split)}.txt")
-        images = list_folder(root / "images", (".jpg", ".jpeg", ".png"), "the photos of the dataset")
+        images = list_folder(root / "images", PHOTO_SUFFIXES, "the photos of the dataset")
         labels = {
             task: LabelFiles(_labels(root / task.name, ids, split), options=options[task.name])
             for task in select_tasks(all_tasks, tasks)
@@ -53,7 +54,10 @@ class FolderDataset(FileDataset):
 
 
 def _labels(folder: Path, ids: Sequence[str], split: str) -> Folder:
-    found = list_folder(folder, (".png", ".npy"), f"the labels of a task named in {DESCRIPTION}")
+    found = list_folder(folder, LABEL_SUFFIXES, f"the labels of a task named in {DESCRIPTION}")
+    # labels stored with loss are listed too, so that reading them is refused, unless there is another file beside
+    lossy = list_folder(folder, tuple(set(PHOTO_SUFFIXES) - set(LABEL_SUFFIXES)), "labels")
+    found = Folder(folder, found.suffixes, {**lossy.files, **found.files})
     if found.files.keys().isdisjoint(ids):
         raise DataIntegrityError(
             f"{folder}: no label for any of the {len(ids)} ids of {split}.txt; expected e.g. {ids[0]}.png. "
@@ -88,10 +92,13 @@ def _make_task(name: str, entry: Mapping[str, Any], where: str) -> Task:
         raise DataIntegrityError(f"{where}.class_names: {names}; expected a list of strings.")
     if names is not None and count is not None and len(names) != count:
         raise DataIntegrityError(f"{where}: num_classes is {count}, class_names has {len(names)}. Correct one.")
+    hint = " State num_classes or class_names." if names is None and count is None else ""
     try:
-        return make_task(name, names if names is not None else [f"class_{k}" for k in range(count or 0)])
+        task = make_task(name, names if names is not None else [f"class_{k}" for k in range(count or 0)])
+        settings = {field.name for field in dataclasses.fields(task)} & entry.keys()
+        return with_options([task], [f"{name}.{key}={entry[key]}" for key in settings])[0]
     except KdamError as error:
-        raise DataIntegrityError(f"{where}: {error} State num_classes or class_names.") from error
+        raise DataIntegrityError(f"{where}: {error}{hint}") from error
 
 
 def _check_fields(entry: Any, fields: Mapping[str, type], where: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dataset_loaders.reading import check_id, read_array, read_image, reading
+from dataset_loaders.reading import check_id, composed, picture, read_array, read_image, read_photo_header, reading
 from dataset_loaders.registry import register
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import TASK_NAMES, Task, select_tasks
 
 
@@ -64,12 +65,17 @@ class HubDataset(DenseDataset):
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """Of the rows, in order."""
-        return tuple(str(sample_id) for sample_id in self._rows["id"])
+        return tuple(composed(str(sample_id)) for sample_id in self._rows["id"])
+
+    def photo_header(self, index: int) -> PhotoHeader:
+        """Of the photo in the row."""
+        where = f"{self.name} {self.split} row {index}"
+        return read_photo_header(picture(self._rows[index]["image"], where), where)
 
     def __getitem__(self, index: int) -> Sample:
         row = self._rows[index]
         where = f"{self.name} {self.split} row {index} ({row['id']})"
-        image = read_image(_content(row["image"], where), where)
+        image = read_image(picture(row["image"], where), where)
         labels = {}
         for task in self.tasks:
             cell, kind = row[task.name], task.label
@@ -78,17 +84,8 @@ class HubDataset(DenseDataset):
                     shape = (*image.shape[:2], *kind.shape_suffix)
                     labels[task.name] = kind.decode(np.frombuffer(cell, kind.stored_dtype).reshape(shape))
             elif cell is not None:
-                labels[task.name] = kind.from_file(read_array(_content(cell, where), where), kind.own_options, where)
-        return {"id": str(row["id"]), "image": image, "labels": labels}
-
-
-def _content(cell: Mapping[str, Any] | None, where: str) -> bytes:
-    """The bytes of the picture in a cell."""
-    if not cell or not cell["bytes"]:
-        raise DataIntegrityError(
-            f"{where}: {cell}; expected the bytes of an image in the row, as the builders write it."
-        )
-    return bytes(cell["bytes"])
+                labels[task.name] = kind.from_file(read_array(picture(cell, where), where), kind.own_options, where)
+        return {"id": self.ids[index], "image": image, "labels": labels}
 
 
 def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:
@@ -99,5 +96,14 @@ def _tasks_of(features: Mapping[str, Any], source: str) -> list[Task]:
             f"{source}: columns {', '.join(features)}; expected id, image and some of {', '.join(TASK_NAMES)}, as the builders "
             "of dataset_loaders write them."
         )
-    classes = {name: features.get(classes_column(name)) for name in TASK_NAMES if name in features}
-    return [stored_task(name, () if column is None else column.feature.names) for name, column in classes.items()]
+    tasks = []
+    for name in (name for name in TASK_NAMES if name in features):
+        column = features.get(classes_column(name))
+        try:
+            tasks.append(stored_task(name, () if column is None else column.feature.names))
+        except (AttributeError, KdamValueError) as error:
+            raise DataIntegrityError(
+                f"{source}: column {classes_column(name)} is {column or 'not there'}; expected List(ClassLabel(names=[...])), "
+                f"which names the classes of {name} ({error})."
+            ) from error
+    return tasks

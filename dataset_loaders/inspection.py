@@ -9,30 +9,44 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dataset_loaders.sample import DenseDataset, Sample, check_sample
-from kdam_hf.errors import DataIntegrityError, KdamError
+from kdam_hf.errors import DataIntegrityError, KdamError, LabelOrientationError
 from kdam_hf.tasks import LabelStatistics, Task
 
 
 @dataclass(frozen=True)
 class SampleReport:
-    """One sample after a look at it: "HEIGHTxWIDTH", facts of each labelled task and what was made of it, or its problem."""
+    """One sample after a look at it, or its problem.
+
+    Args:
+        index: in the split.
+        id: of the sample.
+        size: "HEIGHTxWIDTH".
+        orientation: of the stored photo, as EXIF counts; 1 is upright.
+        statistics: facts of each labelled task.
+        payload: what was made of it.
+        problem: in one sentence.
+        raw_label: whether the problem is that a label has the size of a photo that EXIF turns.
+    """
 
     index: int
     id: str
     size: str = ""
+    orientation: int = 1
     statistics: dict[str, LabelStatistics] = field(default_factory=dict)
     payload: Any = None
     problem: str | None = None
+    raw_label: bool = False
 
 
 @dataclass
 class SplitReport:
-    """What a split holds: images by size, facts of each task, and problems in one sentence each."""
+    """What a split holds: images by size and stored orientation, facts of each task, and problems in one sentence each."""
 
     dataset: DenseDataset
     problems: list[str]
     statistics: dict[str, LabelStatistics]
     sizes: Counter[str] = field(default_factory=Counter)
+    turned: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, dataset: DenseDataset) -> "SplitReport":
@@ -43,10 +57,34 @@ class SplitReport:
         """Count one sample in."""
         if sample.problem is not None:
             self.problems.append(sample.problem)
+            self.turned["raw"] += sample.raw_label
             return
         self.sizes[sample.size] += 1
+        height, width = sample.size.split("x")
+        if sample.orientation > 1:
+            self.turned["upright" if sample.orientation > 4 and height != width else "unclear"] += 1
         for name, facts in sample.statistics.items():
             self.statistics[name] += facts
+
+    def remarks(self) -> list[str]:
+        """What a user should look at, beside the notes of the data set."""
+        found = [
+            f"{task.name}: {doubt}"
+            for task in self.dataset.tasks
+            if (doubt := task.label.doubt(self.statistics[task.name]))
+        ]
+        raw, unclear = self.turned["raw"], self.turned["unclear"]
+        if raw:
+            found.append(
+                f"EXIF: {raw} of {self.turned.total()} photos turned by EXIF have labels of the size before it. Turn these "
+                "labels as the photos are shown, or remove the tag from the photos, which are then read as they are stored."
+            )
+        if unclear:
+            found.append(
+                f"EXIF: {unclear} photos are turned in a way that sizes do not show (square, mirrored, or by 180 degrees); see "
+                "that their labels are turned like them."
+            )
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for report.json."""
@@ -59,7 +97,7 @@ class SplitReport:
             "usable": self.sizes.total(),
             "sizes": dict(self.sizes.most_common()),
             "tasks": {name: self.statistics[name].as_json() | named for name, named in classes.items()},
-            "notes": list(self.dataset.notes),
+            "notes": [*self.dataset.notes, *self.remarks()],
             "problems": self.problems,
         }
 
@@ -72,7 +110,7 @@ class SplitReport:
         lines.append(f"  height x width: {listed}" + (f" and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""))
         for task in data.tasks:
             lines += _task_lines(task, self.statistics[task.name], usable)
-        lines += [f"  note: {note}" for note in data.notes]
+        lines += [f"  note: {note}" for note in (*data.notes, *self.remarks())]
         lines += [f"  PROBLEM: {problem}" for problem in self.problems[:most]]
         if len(self.problems) > most:
             lines.append(f"  ... and {len(self.problems) - most} more problems")
@@ -148,12 +186,18 @@ class _Reports(Dataset[SampleReport]):
         try:
             sample = check_sample(self.dataset[index], self.dataset.tasks)
             payload = None if self.make is None else self.make(sample, index)
+            header = self.dataset.photo_header(index)
+        except LabelOrientationError as error:
+            header = self.dataset.photo_header(index)
+            raw = header is not None and header.orientation > 4
+            return SampleReport(index, self.dataset.ids[index], problem=str(error), raw_label=raw)
         except DataIntegrityError as error:
             return SampleReport(index, self.dataset.ids[index], problem=str(error))
         labels = sample["labels"]
         statistics = {t.name: t.label.statistics(labels[t.name]) for t in self.dataset.tasks if t.name in labels}
         height, width = sample["image"].shape[:2]
-        return SampleReport(index, sample["id"], f"{height}x{width}", statistics, payload)
+        orientation = 1 if header is None else header.orientation
+        return SampleReport(index, sample["id"], f"{height}x{width}", orientation, statistics, payload)
 
 
 def inspect_split(dataset: DenseDataset, num_proc: int = 1, progress: bool = True) -> SplitReport:

@@ -21,6 +21,7 @@ from dataset_loaders.reading import reading
 from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import lines_sha256
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import IGNORE_INDEX, Task
 
 LABELED, SPLITS, CLASSES = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
@@ -62,6 +63,11 @@ class OfficialNyud(DenseDataset):
     def stamp(self, index: int) -> str:
         """Changes with the size and time of the large file, the chosen frames, classes, crop and camera."""
         return self._stamp
+
+    def photo_header(self, index: int) -> PhotoHeader:
+        """The size of the crop."""
+        top, bottom, left, right = self._crop
+        return PhotoHeader(bottom - top, right - left)
 
     def __getitem__(self, index: int) -> Sample:
         frame = self._frames[index]

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.files import file_facts
+from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image, read_photo_header
 from dataset_loaders.registry import register
 from dataset_loaders.sample import DenseDataset, Sample, SubsetDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
-from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE, open_photo
+from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE, PhotoHeader
 from kdam_hf.tasks import Task
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SMALLEST_SIDE = 32
 HELD_OUT = 0.1
 MOST_HELD_OUT = 200
@@ -68,7 +67,7 @@ class PhotosDataset(DenseDataset):
             names = [f"{k:06d}" for k in range(len(self._rows))]
         if len(names) < 2:
             raise KdamValueError(
-                f"images {str(data_dir)!r}: {len(names)} photos ({', '.join(SUFFIXES)}); expected 2 or more."
+                f"images {str(data_dir)!r}: {len(names)} photos ({', '.join(PHOTO_SUFFIXES)}); expected 2 or more."
             )
         order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
         count = min(max(1, round(float(held_out) * len(names))), MOST_HELD_OUT)
@@ -80,15 +79,19 @@ class PhotosDataset(DenseDataset):
     def __getitem__(self, index: int) -> Sample:
         name = self.ids[index]
         where = str(self._files.get(name) or f"{self.name} row {name}")
-        try:
-            photo = open_photo(self._files[name] if self._files else self._rows[int(name)][self._column])
-        except ValueError as error:
-            raise DataIntegrityError(f"{where}: {error} Mend the file or take it out of the folder.") from error
-        if min(photo.size) < SMALLEST_SIDE:
-            raise DataIntegrityError(
-                f"{where}: {photo.width}x{photo.height} pixels; expected at least {SMALLEST_SIDE} a side."
-            )
-        return {"id": name, "image": np.array(photo), "labels": {}}
+        image = read_image(self._content(index), where)
+        if min(image.shape[:2]) < SMALLEST_SIDE:
+            height, width = image.shape[:2]
+            raise DataIntegrityError(f"{where}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side.")
+        return {"id": name, "image": image, "labels": {}}
+
+    def _content(self, index: int) -> Path | bytes:
+        name = self.ids[index]
+        return self._files.get(name) or picture(self._rows[int(name)][self._column], f"{self.name} row {name}")
+
+    def photo_header(self, index: int) -> PhotoHeader:
+        """As of `DenseDataset`."""
+        return read_photo_header(self._content(index))
 
     @property
     def version(self) -> str | None:
@@ -115,6 +118,10 @@ class TaughtDataset(SubsetDataset):
     def labelled(self) -> set[str]:
         """As of `DenseDataset`."""
         return self._labelled
+
+    def photo_header(self, index: int) -> PhotoHeader | None:
+        """As of `DenseDataset`."""
+        return self._dataset.photo_header(index)
 
 
 class MixedDataset(TaughtDataset):
@@ -153,16 +160,21 @@ class MixedDataset(TaughtDataset):
         first = self.counts[0]
         return self._dataset.photo(index) if index < first else self._photos.photo(index - first)
 
+    def photo_header(self, index: int) -> PhotoHeader | None:
+        """As of `DenseDataset`."""
+        first = self.counts[0]
+        return self._dataset.photo_header(index) if index < first else self._photos.photo_header(index - first)
+
 
 def _listed(root: Path) -> dict[str, Path]:
     """Photos by a name that is unique: the path below the folder with `__` for `/`; all headers are looked at."""
     files: dict[str, Path] = {}
     broken: list[str] = []
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()):
         below = path.relative_to(root)
         if any(part.startswith(".") for part in below.parts):
             continue
-        name = "__".join(below.with_suffix("").parts)
+        name = composed("__".join(below.with_suffix("").parts))
         name = f"{name}{path.suffix}" if name in files else name
         if name in files:
             raise DataIntegrityError(f"{root}: {files[name]} and {path} would have one name; rename one.")
@@ -199,4 +211,4 @@ def _image_column(source: str) -> tuple[Any, str]:
     columns = [name for name, feature in rows.features.items() if isinstance(feature, ImageColumn)]
     if not columns:
         raise KdamValueError(f"images {source!r}: columns {', '.join(rows.features)}; expected one of images.")
-    return rows, columns[0]
+    return rows.cast_column(columns[0], ImageColumn(decode=False)), columns[0]

@@ -9,6 +9,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -23,6 +24,7 @@ from dataset_loaders.reading import check_id
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import differences, sync
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import LabelStatistics, select_tasks
 
 FORMAT = 4
@@ -51,7 +53,10 @@ class PreparedDataset(DenseDataset):
         self.name, self.split, self.registered = facts["name"], facts["split"], facts["registered"]
         self.options, self.notes = facts["options"], tuple(header["notes"])
         self.origin = f"{self.name}: prepared in {path}"
-        prepared = [stored_task(name, of["class_names"], self.name) for name, of in facts["tasks"].items()]
+        prepared = []
+        for name, of in facts["tasks"].items():
+            settings = {key: value for key, value in of.items() if key not in ("kind", "class_names")}
+            prepared.append(replace(stored_task(name, of["class_names"], self.name), **settings))
         self.tasks = select_tasks(prepared, tasks)
         self._map: NDArray[np.uint8] | None = None
 
@@ -70,6 +75,10 @@ class PreparedDataset(DenseDataset):
                 stored = self._view(start + entry["labels"][task.name], (*size, *kind.shape_suffix), kind.stored_dtype)
                 labels[task.name] = kind.decode(stored)
         return {"id": entry["id"], "image": self._view(start, (*size, 3), np.dtype(np.uint8)), "labels": labels}
+
+    def photo_header(self, index: int) -> PhotoHeader:
+        """As stored, upright."""
+        return PhotoHeader(*self._entries[index]["size"])
 
     def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         if self._map is None:  # opened by the process that reads
@@ -145,7 +154,10 @@ def prepare(
         "split": dataset.split,
         "registered": dataset.registered,
         "length": len(dataset),
-        "tasks": {task.name: {"kind": task.kind, "class_names": list(task.class_names)} for task in dataset.tasks},
+        "tasks": {
+            task.name: {"kind": task.kind, "class_names": list(task.class_names), **task.file_settings}
+            for task in dataset.tasks
+        },
         "options": dict(dataset.options),
         "version": None if dataset.stamp(0) else dataset.version,
     }
@@ -234,6 +246,7 @@ def _facts_of_sample(sample: SampleReport) -> dict[str, Any]:
         "index": sample.index,
         "id": sample.id,
         "size": [int(side) for side in sample.size.split("x")],
+        "orientation": sample.orientation,
         "statistics": {name: statistics.as_json() for name, statistics in sample.statistics.items()},
     }
 
@@ -241,7 +254,8 @@ def _facts_of_sample(sample: SampleReport) -> dict[str, Any]:
 def _report(entry: dict[str, Any]) -> SampleReport:
     """The inverse of `_facts_of_sample`."""
     statistics = {name: LabelStatistics.from_json(facts) for name, facts in entry["statistics"].items()}
-    return SampleReport(entry["index"], entry["id"], "{}x{}".format(*entry["size"]), statistics)
+    size, orientation = "{}x{}".format(*entry["size"]), entry.get("orientation", 1)
+    return SampleReport(entry["index"], entry["id"], size, orientation, statistics)
 
 
 def _recover(folder: Path, header: dict[str, Any], dataset: DenseDataset) -> dict[int, dict[str, Any]]:

@@ -1,11 +1,14 @@
 """Reads the files that data sets share: photos, label arrays and lists of ids, refused by header before they are decoded.
 
+Photos go through `photos_kdam`, as those of users do, so that every door takes and refuses the same ones.
+
 Label files are never converted between image modes: `convert("L")` turns palette ids into grey values and cuts 16-bit
 depth to 8 bits.
 """
 
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,63 +19,91 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdam_hf.errors import DataIntegrityError
-from kdam_hf.photos_kdam import open_photo
+from kdam_hf.photos_kdam import FORMATS, PhotoHeader, open_photo, read_header
 
 MAX_PIXELS = 50_000_000
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
+LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+"""Compressions of a TIFF that change values."""
+_STRETCHED = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies grey of 2 and 4 bits by, as PNG optimisers write it, to fill 0..255."""
 
 
 def read_image(source: Path | bytes, where: str | None = None) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG photo as it is meant to be seen, EXIF orientation applied, alpha dropped: uint8 (H, W, 3) RGB.
+    """Decode a photo as `open_photo` does: uint8 (H, W, 3) RGB, EXIF orientation applied, alpha dropped.
 
     Args:
-        source: a file, or its content; other formats are refused whatever the name says.
+        source: a file, or its content; what it is counts, not what its name says.
         where: what to call it in an error message; the path if not given.
 
     Raises:
-        DataIntegrityError: missing, truncated, too large, 16-bit or no PNG / JPEG.
+        DataIntegrityError: missing, truncated, too large, 16-bit grey or no photo.
     """
-    where = where or str(source)
-    with reading(where, "PNG or JPEG"), Image.open(_file(source), formats=("PNG", "JPEG")) as image:
-        return np.array(open_photo(image))
+    with _data_errors():
+        return np.array(open_photo(source, name=where or str(source)))
+
+
+def read_photo_header(source: Path | bytes, where: str | None = None) -> PhotoHeader:
+    """Size and orientation of a photo without decoding it; otherwise as `read_image`."""
+    with _data_errors():
+        return read_header(source, where or str(source))
+
+
+@contextmanager
+def _data_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise DataIntegrityError(str(error)) from error
+
+
+def picture(cell: Mapping[str, Any] | None, where: str) -> bytes:
+    """The bytes of the picture in a cell of a column of `datasets` that is not decoded; a path or URL is not followed."""
+    if not cell or not cell["bytes"]:
+        raise DataIntegrityError(
+            f"{where}: {cell}; expected the bytes of an image in the row, as the builders write it."
+        )
+    return bytes(cell["bytes"])
 
 
 def read_array(source: Path | bytes, where: str | None = None) -> NDArray[Any]:
     """Decode a label file without changing a value.
 
     Args:
-        source: a `.png` (grey, palette: the ids, 16-bit grey: uint16, RGB: for normals) or `.npy` file (never unpickled), or
-            the content of a PNG.
+        source: a `.npy` file (never unpickled), or a PNG or TIFF, or its content: grey, palette (the ids), 16-bit grey, RGB
+            (for normals), and in a TIFF whole or float numbers of 32 bits.
         where: what to call it in an error message; the path if not given.
 
     Returns:
-        (H, W) or (H, W, C); uint8 or uint16 from a PNG, any numeric dtype from .npy. NaN is left to the task.
+        (H, W) or (H, W, C); uint8 or uint16 from a PNG, any numeric dtype from others. NaN is left to the task.
 
     Raises:
-        DataIntegrityError: missing, truncated, too large or of another kind.
+        DataIntegrityError: missing, truncated, too large, stored with loss (JPEG, WebP) or of another kind.
     """
     where = where or str(source)
     if isinstance(source, Path) and source.suffix.lower() == ".npy":
         return _read_npy(source)
-    with reading(where, "PNG"), Image.open(_file(source), formats=("PNG",)) as image:
+    file = BytesIO(source) if isinstance(source, bytes) else source
+    with reading(where, "PNG or TIFF"), Image.open(file, formats=FORMATS) as image:
+        stored = image.info.get("compression") if image.format == "TIFF" else image.format
+        if image.format not in ("PNG", "TIFF") or stored in LOSSY_TIFF:
+            raise DataIntegrityError(
+                f"{where}: a label stored as {stored}; expected PNG or TIFF without loss. "
+                "JPEG and WebP change ids: write the labels again from where they came from, converting mends nothing."
+            )
         if image.width * image.height > MAX_PIXELS:
             raise DataIntegrityError(f"{where}: {image.width}x{image.height} pixels; expected at most {MAX_PIXELS}.")
-        if image.mode not in ("1", "L", "P", "I;16", "RGB"):
-            raise DataIntegrityError(f"{where}: label mode {image.mode}; expected a PNG of mode L, P, I;16 or RGB.")
+        if image.mode not in ("1", "L", "P", "I;16", "I;16B", "I", "F", "RGB"):
+            raise DataIntegrityError(
+                f"{where}: label mode {image.mode}; expected one channel (L, P, I;16, I, F) or RGB."
+            )
+        layout = image.tile[0].args if image.tile else ""  # of the stored pixels, such as L;4
         array = np.array(image)
-    return array.astype(np.uint8) // _grey_factor(source, image.mode) if image.mode in ("1", "L") else array
-
-
-def _file(source: Path | bytes) -> Path | BytesIO:
-    return BytesIO(source) if isinstance(source, bytes) else source
-
-
-def _grey_factor(source: Path | bytes, mode: str) -> int:
-    """Pillow stretches grey of 2 or 4 bits, as PNG optimisers write it, to 0..255; byte 24 holds the bit depth."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            source = file.read(25)
-    bits = source[24]
-    return 1 if mode == "1" or bits >= 8 else 255 // (2**bits - 1)
+    if image.mode in ("1", "L"):
+        raw_mode = layout if isinstance(layout, str) else str((layout or [""])[0])
+        return array.astype(np.uint8) // _STRETCHED.get(raw_mode[:3], 1)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
@@ -109,9 +140,15 @@ def check_id(sample_id: str) -> str:
     return sample_id
 
 
+def composed(name: str) -> str:
+    """A name in the one Unicode form (NFC) in which ids are compared: macOS writes umlauts as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
 def read_ids(path: Path) -> tuple[str, ...]:
     """The ids of a split, one a line; DataIntegrityError for none, an id twice, or one that could leave the folder."""
-    lines = (line.strip() for line in read_text(path, "it lists the ids of the split, one a line").splitlines())
+    text = composed(read_text(path, "it lists the ids of the split, one a line"))
+    lines = (line.strip() for line in text.splitlines())
     ids = Counter(line for line in lines if line)
     if not ids:
         raise DataIntegrityError(f"{path}: no ids; expected one a line, e.g. 0001 for images/0001.jpg.")

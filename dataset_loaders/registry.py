@@ -49,6 +49,8 @@ def open_dataset(
         raise KdamValueError(f"unknown dataset {name!r}; expected one of {', '.join(sorted(DATASETS))}.")
     parameters = signature(DATASETS[name]).parameters
     defaults = {key: p.default for key, p in parameters.items() if key not in ("split", "data_dir", "tasks")}
+    if "strict" not in defaults:  # nothing but its samples can be at fault
+        options.pop("strict", None)
     unknown = [option for option in options if option not in defaults]
     if unknown:
         known = ", ".join(defaults) or "none"

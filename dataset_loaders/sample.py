@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_loaders.reading import check_id
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.errors import DataIntegrityError, KdamValueError, LabelOrientationError
 from kdam_hf.io import lines_sha256
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import Task, make_task, task_class
 
 
@@ -84,6 +85,10 @@ class DenseDataset(ABC):
         """The image file of a sample, if it is one."""
         return None
 
+    def photo_header(self, index: int) -> PhotoHeader | None:
+        """Upright size and stored orientation of an image; None where only decoding would tell."""
+        return None
+
     def unlisted(self) -> list[str]:
         """Files that belong to no split though they should: one sentence per folder."""
         return []
@@ -128,6 +133,10 @@ class SubsetDataset(DenseDataset):
         """As in the whole split."""
         return self._dataset.photo(self._indices[index])
 
+    def photo_header(self, index: int) -> PhotoHeader | None:
+        """As in the whole split."""
+        return self._dataset.photo_header(self._indices[index])
+
     def unlisted(self) -> list[str]:
         """Of the whole split."""
         return self._dataset.unlisted()
@@ -165,10 +174,13 @@ def check_sample(sample: Sample, tasks: Sequence[Task]) -> Sample:
 
 
 def check_sizes(image: NDArray[np.uint8], label: NDArray[Any], where: str) -> None:
-    """Raise DataIntegrityError when a label does not lie on the grid of its image."""
+    """Raise DataIntegrityError when a label does not lie on the grid of its image, LabelOrientationError if it lies across."""
     if label.shape[:2] != image.shape[:2]:
         (h, w), (image_h, image_w) = label.shape[:2], image.shape[:2]
-        raise DataIntegrityError(
-            f"{where} has {h}x{w} pixels, its image {image_h}x{image_w}; expected one size (height x width). "
-            "Resize the label by nearest neighbour; if they are swapped, the photo carries an EXIF rotation."
-        )
+        found = f"{where} has {h}x{w} pixels, its image {image_h}x{image_w}; expected one size (height x width). "
+        if (h, w) == (image_w, image_h):
+            raise LabelOrientationError(
+                f"{found}If the photo carries an EXIF rotation, either turn the label as the photo is shown, or remove the tag "
+                "from the photo, which is then read as it is stored."
+            )
+        raise DataIntegrityError(f"{found}Resize the label by nearest neighbour.")

@@ -18,6 +18,7 @@ from dataset_loaders.rooms.scene import CLASS_NAMES, PART_NAMES, Scene
 from dataset_loaders.rooms.shading import photograph
 from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import KdamValueError
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import Task, make_task, select_tasks
 
 __all__ = ["CLASS_NAMES", "PART_NAMES", "SyntheticRooms"]
@@ -94,6 +95,10 @@ class SyntheticRooms(DenseDataset):
     def ids(self) -> tuple[str, ...]:
         """Of the images, in order."""
         return tuple(f"{self.split}-{index:07d}" for index in range(self.num_images))
+
+    def photo_header(self, index: int) -> PhotoHeader:
+        """The size that every image has."""
+        return PhotoHeader(self.height, self.width)
 
     def __getitem__(self, index: int) -> Sample:
         """Render image `index`; IndexError outside 0 <= index < len(self), so that a plain `for` loop ends."""

@@ -17,6 +17,10 @@ class DataIntegrityError(KdamError, ValueError):
     """A file of a dataset is missing, unreadable or does not hold what its task expects."""
 
 
+class LabelOrientationError(DataIntegrityError):
+    """Height and width of a label are swapped against those of its image."""
+
+
 class BackboneWeightsError(KdamError, RuntimeError):
     """Pretrained backbone weights did not arrive completely in the model."""
 

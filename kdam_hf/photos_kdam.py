@@ -1,4 +1,4 @@
-"""The one reader of photos: paths, URLs, pictures, arrays and tensors, refused before anything large is decoded.
+"""The one reader of photos: paths, URLs, bytes, pictures, arrays and tensors, refused before anything large is decoded.
 
 A file is opened lazily and judged by its header. Formats are named one by one: Pillow can read dozens, among them some that
 start other programs. This file travels with published models.
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -22,36 +22,62 @@ MAX_SIDE = 10_000
 MAX_BYTES = 200_000_000
 
 
-def open_photo(photo: Any, timeout: float | None = None) -> Image.Image:
-    """A photo as an upright RGB image; transparency is dropped.
+class PhotoHeader(NamedTuple):
+    """Height and width of the upright photo, pixels, and the EXIF orientation (1 to 8) of the stored one: 1 is upright."""
+
+    height: int
+    width: int
+    orientation: int = 1
+
+
+def open_photo(photo: Any, timeout: float | None = None, name: str | None = None) -> Image.Image:
+    """A photo as an upright RGB image; transparency is dropped, of 16-bit colour the upper 8 bits are kept.
 
     Args:
-        photo: PIL image, path, http(s) URL, uint8 array (H, W, 3) or (H, W), or uint8 tensor (3, H, W).
+        photo: PIL image, path, content of a file, http(s) URL, uint8 array (H, W, 3) or (H, W), or uint8 tensor (3, H, W).
         timeout: seconds to wait for a URL.
+        name: what to call it in an error message.
 
     Raises:
-        ValueError: not one of these, broken, empty, too large, or of more than 8 bits a channel.
+        ValueError: not one of these, broken, empty, too large, or grey of more than 8 bits.
     """
-    what = f"{str(photo)[:200]!r}" if isinstance(photo, (str, Path)) else f"the given {type(photo).__name__}"
+    given = f"{str(photo)[:200]!r}" if isinstance(photo, (str, Path)) else f"the given {type(photo).__name__}"
+    what = name or given
+    image = _checked(photo, timeout, what)
+    with _reading(what):
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def read_header(photo: Path | bytes, name: str) -> PhotoHeader:
+    """What the header of a file says, or of its content; pixels are not decoded. Errors are those of `open_photo`."""
+    with _checked(photo, None, name) as image, _reading(name):
+        # a PNG would be decoded to look for a tag behind its pixels
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # Pillow turns a TIFF itself
+    width, height = image.size[::-1] if turned else image.size
+    return PhotoHeader(height, width, orientation if orientation in range(1, 9) else 1)
+
+
+def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:
+    """The image, opened lazily, if its header is that of a photo."""
     if isinstance(photo, Tensor):
         photo = photo.cpu().numpy().transpose(1, 2, 0) if photo.ndim == 3 else photo.cpu().numpy()
     if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.shape[2:] in ((), (1,), (3,)):
         photo = Image.fromarray(photo[..., 0] if photo.shape[2:] == (1,) else photo)
-    if not isinstance(photo, (Image.Image, str, Path)):
+    if not isinstance(photo, (Image.Image, str, Path, bytes)):
         given = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else repr(photo)[:200]
         expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
         raise ValueError(f"{what} is {given}; expected {expected} per photo.")
     with _reading(what):
         is_url = str(photo).startswith(("http://", "https://"))
-        source = _fetched(str(photo), timeout) if is_url else photo
+        source = _fetched(str(photo), timeout) if is_url else BytesIO(photo) if isinstance(photo, bytes) else photo
         image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
     if 0 in image.size or image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         most = f"1 to {MAX_SIDE:,} a side and at most {MAX_PIXELS:,} in all"
         raise ValueError(f"{what} has {image.width}x{image.height} pixels; expected {most}. Downscale it.")
     if image.mode not in MODES:
         raise ValueError(f"{what} is of mode {image.mode}; expected 8 bits a channel. Convert it first.")
-    with _reading(what):
-        return ImageOps.exif_transpose(image).convert("RGB")
+    return image
 
 
 def _fetched(url: str, timeout: float | None) -> BytesIO:

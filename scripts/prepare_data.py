@@ -3,6 +3,7 @@
     python scripts/prepare_data.py --dataset nyud_v2 --data_dir DIR --output_dir outputs/nyud_v2
     python scripts/prepare_data.py --dataset pascal_context --data_dir PASCAL_MT.tgz --output_dir outputs/pascal --num_proc 8
     python scripts/prepare_data.py --dataset folder --data_dir DIR --check_only
+    python scripts/prepare_data.py --dataset hub --data_dir org/name --output_dir outputs/name --task_options depth.scale=5000
 
 Every sample is read once. The report names each file at fault, and is kept as report.json in output_dir; with a fault the
 exit code is 1 and the split is not there. Run again, it goes on with what is left. data_dir is never written to.
@@ -18,11 +19,12 @@ from dataset_loaders import PreparedDataset
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, parse_recipe, run_command
 from kdam_hf.training.report import versions, write_json
 from kdam_hf.training.sources import open_split, prepare_split
 
-DATASETS = ("nyud_v2", "pascal_context", "folder")
+DATASETS = ("nyud_v2", "pascal_context", "folder", "hub")
 
 
 @dataclass
@@ -80,6 +82,7 @@ def check_split(data: SourceArguments, args: PreparationArguments, split: str) -
         return {"dataset": data.dataset, "split": split, "problems": [str(error)]}
     if isinstance(dataset, PreparedDataset):
         raise KdamValueError(f"{data.data_dir} is prepared already; give the dataset it was made from.")
+    with_options(dataset.tasks, data.task_options or ())  # refuses those of other tasks
     report = SplitReport.of(dataset)
     if args.check_only or report.problems:
         report = inspect_split(dataset, args.num_proc)

@@ -15,6 +15,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
+MAX_PIXELS, MAX_SIDE = 50_000_000, 10_000
 # what becomes of the numbers (C, H, W) of a task; "foreground" is the softmax probability of the last class
 READ = {
     "argmax": lambda x: x.argmax(0),
@@ -63,11 +66,14 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
 
 
 def read_photo(path: str) -> Image.Image:
-    """An upright RGB photo."""
+    """An upright RGB photo; what is taken and refused is as in `kdam_hf/photos_kdam.py`."""
     try:
-        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        sys.exit(f"{path}: not a readable photo ({error}); give a JPEG or PNG file.")
+        photo = Image.open(path, formats=FORMATS)
+        if photo.mode not in MODES or photo.width * photo.height > MAX_PIXELS or max(photo.size) > MAX_SIDE:
+            raise ValueError(f"{photo.width}x{photo.height} pixels of mode {photo.mode}")
+        return ImageOps.exif_transpose(photo).convert("RGB")
+    except Exception as error:  # crafted bytes make Pillow raise nearly anything
+        sys.exit(f"{path}: not a usable photo ({error}); give one of {', '.join(FORMATS)} with 8 bits a channel.")
 
 
 def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ resolution, h w stride-4 grid, N valid pixels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,6 +93,12 @@ class Task(ABC):
         """What else says what predictions mean, such as fields of this task, as plain data; a published model keeps it."""
         mirrored = self.label.mirrored if isinstance(self.label, FloatMap) else ()
         return {"mirrored": list(mirrored)} if mirrored else {}
+
+    @property
+    def file_settings(self) -> dict[str, Any]:
+        """Those of its fields that say how label files are read, where they are not the default."""
+        known = (field for field in fields(self) if field.name in self.label_kind.file_options)
+        return {field.name: value for field in known if (value := getattr(self, field.name)) != field.default}
 
     def spec(self) -> dict[str, Any]:
         """The facts a published model keeps of this task, as plain data for its config."""

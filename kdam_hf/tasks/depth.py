@@ -28,6 +28,7 @@ class Depth(Task):
         farthest: their upper end, metres.
         min: lower end of what is distilled, metres: the first bin centre.
         max: its upper end, metres; predictions beyond it are matched as if they were there.
+        scale: units per metre of label files of integers, e.g. 5000; 0 stands for millimetres, or what the data set says.
 
     Raises:
         KdamValueError: min and max out of order.
@@ -38,6 +39,7 @@ class Depth(Task):
     farthest: float = FARTHEST
     min: float = 0.1
     max: float = 200.0
+    scale: float = 0.0
 
     kind: ClassVar[str] = "depth"
     channels: ClassVar[int] = 1
@@ -52,6 +54,11 @@ class Depth(Task):
     def __post_init__(self) -> None:
         if not 0 <= self.min < self.max < math.inf:
             raise KdamValueError(f"{self.name}: min {self.min}, max {self.max}; expected 0 <= min < max, in metres.")
+
+    @property
+    def label(self) -> Metres:
+        """Read with the scale."""
+        return Metres(self.name, scale=self.scale)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -86,6 +86,10 @@ class LabelKind(ABC):
         """`counts`, or `lowest` and `highest`, of at least one valid value."""
         return {"lowest": float(values.min()), "highest": float(values.max())}
 
+    def doubt(self, facts: LabelStatistics) -> str:
+        """What a user should look at in the labels of a split; empty if nothing stands out."""
+        return ""
+
     def mirror_values(self, label: Label) -> Label:
         """Correct the values (not the grid) of a raw label for an image mirrored left to right."""
         return label
@@ -271,30 +275,35 @@ class Metres(FloatMap):
     """Depth along the optical axis: raw float32 (H, W), metres, tensor float32 (1, H, W); 0 = invalid.
 
     Stored as 16-bit millimetres: off by 0.5 mm at most, up to 65.535 m.
+
+    Args:
+        scale: units per metre of files of integers; 0 as their options say.
     """
 
     scaling: int = -1
+    scale: float = 0
 
     stored_dtype: ClassVar[DType] = np.dtype("<u2")
     invalid: ClassVar[float] = 0
-    file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float}
-    own_options: ClassVar[dict[str, Any]] = {"unit": "mm"}
+    file_options: ClassVar[dict[str, type]] = {"unit": str, "max_depth": float, "scale": float}
 
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
-        """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`.
+        """Integers are millimetres, floats metres, unless the dataset states `unit: m | mm`, or the scale of integers.
 
         `max_depth` is the largest depth the sensor can report, in metres; without it, floats above 655.35 are taken for
         millimetres by mistake, since no 16-bit file could hold them in centimetres.
         """
         self._expect_2d(array, where)
         self._expect(array.dtype != np.uint8, where, "is 8-bit", "16-bit millimetres (PNG) or float metres (.npy)")
-        unit = options.get("unit", "mm" if array.dtype.kind in "iu" else "m")
+        integer = array.dtype.kind in "iu"
+        unit = options.get("unit", "mm" if integer else "m")
         self._expect(unit in ("m", "mm"), where, f"unit is {unit!r}", "'m' or 'mm' in dataset.json")
-        metres = array.astype(np.float32) * np.float32(1e-3 if unit == "mm" else 1)
+        per_metre = self.scale if integer and self.scale else 1000 if unit == "mm" else 1
+        metres = array.astype(np.float32) * np.float32(1 / per_metre)
         self.check(metres, where)
-        limit = options.get("max_depth", 655.35 if unit == "m" else inf)
+        limit = options.get("max_depth", 655.35 if per_metre == 1 else inf)
         farthest = metres.max(initial=0)
-        hint = "; if the file holds millimetres, state unit 'mm'" if unit == "m" else ""
+        hint = "; if it holds millimetres, state unit 'mm' or a scale" if per_metre == 1 else ""
         self._expect(farthest <= limit, where, f"holds {farthest:.4g} m", f"at most {limit:g} m{hint}")
         return metres
 
@@ -305,8 +314,24 @@ class Metres(FloatMap):
         nearest = label.min(initial=0)
         self._expect(nearest >= 0, where, f"holds {nearest:.3g} m", "at least 0, with 0 for invalid")
 
+    def doubt(self, facts: LabelStatistics) -> str:
+        typical = facts.typical
+        if self.scale or not facts.valid or 0.05 <= typical < 6 or 60 <= typical < 300:
+            return ""
+        far = typical >= 6
+        times, scale = (5, 5000) if 6 <= typical < 60 else (1000, 10**6 if far else 1)
+        way = f"{times} times too {'far' if far else 'near'} if these are rooms"
+        return (
+            f"typically {typical:.3g} m, {way}. If integers in the files are not millimetres, state their units per metre, "
+            f"e.g. depth.scale={scale}; depth.scale=1000 says that they do."
+        )
+
     def has_value(self, numbers: Any, axis: int) -> Any:
         return (numbers > 0).all(axis)
+
+    def _value_statistics(self, values: Label) -> dict[str, Any]:
+        logarithms = np.log(values, dtype=np.float64).sum()
+        return {**super()._value_statistics(values), "logarithms": float(logarithms)}
 
     def encode(self, label: Label, where: str) -> Label:
         """Millimetres, rounded; what is valid stays valid."""

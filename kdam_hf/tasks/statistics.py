@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from math import inf
+from math import exp, inf
 from typing import Any
 
 
@@ -17,6 +17,7 @@ class LabelStatistics:
         lowest: smallest valid value, in the task's unit; +inf when there is none.
         highest: largest valid value; -inf when there is none.
         counts: valid pixels per class id; empty for a task without classes.
+        logarithms: sum of the natural logarithms of the valid values of a task whose values are positive.
     """
 
     images: int = 0
@@ -25,6 +26,12 @@ class LabelStatistics:
     lowest: float = inf
     highest: float = -inf
     counts: tuple[int, ...] = ()
+    logarithms: float = 0.0
+
+    @property
+    def typical(self) -> float:
+        """Geometric mean of positive values, which for depth lies near the median."""
+        return exp(self.logarithms / max(self.valid, 1))
 
     def __add__(self, other: "LabelStatistics") -> "LabelStatistics":
         counts = tuple(a + b for a, b in zip_longest(self.counts, other.counts, fillvalue=0))
@@ -35,6 +42,7 @@ class LabelStatistics:
             min(self.lowest, other.lowest),
             max(self.highest, other.highest),
             counts,
+            self.logarithms + other.logarithms,
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def read_class_map(path: str | Path) -> dict[str, list[str] | str]:
         KdamValueError: not readable, or of another form.
     """
     try:
-        content = yaml.load(Path(path).read_text("utf-8"), yaml.BaseLoader)  # names such as `off` stay words
+        content = yaml.BaseLoader(Path(path).read_text("utf-8")).get_single_data()  # names such as `off` stay words
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise KdamValueError(f"class_map {path} cannot be read ({error}); expected a YAML file.") from error
     if not isinstance(content, dict) or not content:

@@ -41,14 +41,15 @@ from kdam_hf.training.checkpointing import list_checkpoints
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
-from kdam_hf.training.sources import open_split, typical_predictions, typical_size
+from kdam_hf.training.sources import SIZED, open_split, typical_predictions, typical_size
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
 OF_TRAINING = (
-    *("train_images", "train_batch", "seed", "steps", "world_size", "bf16", "recipe", "settings", "trained_on"),
+    *("train_images", "train_batch", "image_size", "seed", "steps", "world_size", "bf16", "recipe", "settings"),
+    "trained_on",
     *("method", "teacher", "teacher_sha256", "teachers", "class_map", "distillation", "matching_batch"),
     *("latency_over_teacher", "agreement"),
 )
@@ -169,6 +170,8 @@ def build_run(
     if args.process_index == 0:
         print(*[train.origin or train.name, *train.notes, *splits.teaching.notes], sep="\n  ")
     tasks, config, crops = training_crops(train, data, model, args)
+    if args.process_index == 0:
+        print(f"image_size {config.image_size}, the median of {min(len(train), SIZED)} of {len(train)} training images")
     set_seed(args.seed)
     built = MODELS[model.role](config)
     built.start_at(typical_predictions(train, tasks))
@@ -252,6 +255,7 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
                 **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
                 "train_images": len(run.train_dataset),
                 "train_batch": trainer.get_total_train_batch_size(args),
+                "image_size": run.model.config.image_size,
                 "seed": args.seed,
                 "steps": trainer.state.global_step,
                 "world_size": args.world_size,

@@ -1,7 +1,7 @@
 """Opens the splits that arguments name, and looks at the size of their images."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 from dataset_loaders import DenseDataset, PreparedDataset, check_id, open_dataset
 from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
-from dataset_loaders.sample import Sample
 from kdam_hf.errors import KdamValueError
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import Task, with_options
 from kdam_hf.training.arguments import SourceArguments
+
+SIZED, READ = 100, 25
+"""Images whose size is looked at, and samples whose labels are read, before a model is built."""
 
 
 def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseDataset:
@@ -25,7 +27,7 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
         strict: refuse a split whose files do not fit together; otherwise they are left to be reported.
 
     Raises:
-        KdamValueError: an unknown dataset, option or task, or no such folder.
+        KdamValueError: an unknown dataset, option or task, no such folder, or prepared with other settings of label files.
         DataIntegrityError: a file is missing or does not hold what it should; names it.
     """
     options = source_options(data)
@@ -40,6 +42,16 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
     if not strict:
         options["strict"] = False
     dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
+    given, names = dataset.tasks, {task.name for task in dataset.tasks}
+    # so that labels are read by them; options of a task that only a teacher knows are for others to look at
+    dataset.tasks = with_options(given, [text for text in data.task_options or () if text.partition(".")[0] in names])
+    if isinstance(dataset, PreparedDataset):
+        for made, asked in zip(given, dataset.tasks, strict=True):
+            if made.file_settings != asked.file_settings:
+                raise KdamValueError(
+                    f"{dataset.path}: {made.name} was prepared with {made.file_settings or 'no settings'}, asked for is "
+                    f"{asked.file_settings}. Leave it out, or prepare again."
+                )
     if data.cache_dir is None or isinstance(dataset, PreparedDataset):
         return dataset
     return prepare_split(dataset, data, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50))
@@ -74,18 +86,24 @@ def source_options(data: SourceArguments) -> dict[str, Any]:
 
 
 def typical_size(dataset: DenseDataset) -> tuple[int, int]:
-    """Median height and width, pixels, of some images.
+    """Height and width, pixels, of the median shorter and longer side of up to `SIZED` images, upright if most are.
 
-    It becomes `image_size` of the model: the size to which a user's photo is brought.
+    It becomes `image_size` of the model: a user's photo is reduced to its shorter side. Headers are read, not pixels.
     """
-    sizes = np.array([sample["image"].shape[:2] for sample in _some(dataset)])
-    height, width = np.median(sizes, axis=0).astype(int).tolist()
-    return height, width
+    sizes = np.array([_size(dataset, index) for index in _some(dataset, SIZED)])
+    shorter, longer = np.median(np.sort(sizes, axis=1), axis=0).astype(int).tolist()
+    upright = 2 * (sizes[:, 0] > sizes[:, 1]).sum() > len(sizes)
+    return (longer, shorter) if upright else (shorter, longer)
+
+
+def _size(dataset: DenseDataset, index: int) -> tuple[int, int]:
+    header = dataset.photo_header(index)
+    return dataset[index]["image"].shape[:2] if header is None else (header.height, header.width)
 
 
 def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[str, list[float]]:
     """Task name -> what its untrained head should predict everywhere, from some labels; see `Task.start`."""
-    samples = list(_some(dataset))
+    samples = [dataset[index] for index in _some(dataset, READ)]
     found = {}
     for task in tasks:
         labels = [sample["labels"][task.name] for sample in samples if task.name in sample["labels"]]
@@ -95,6 +113,7 @@ def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[st
     return found
 
 
-def _some(dataset: DenseDataset, most: int = 25) -> Iterator[Sample]:
-    """Up to `most` samples drawn at random, always the same ones."""
-    return (dataset[int(index)] for index in np.random.default_rng(0).permutation(len(dataset))[:most])
+def _some(dataset: DenseDataset, most: int) -> list[int]:
+    """Up to `most` indices drawn at random, always the same ones."""
+    found: list[int] = np.random.default_rng(0).permutation(len(dataset))[:most].tolist()
+    return found

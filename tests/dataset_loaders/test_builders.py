@@ -5,11 +5,10 @@ import os
 import numpy as np
 import pytest
 import trees
-from datasets import ClassLabel, Dataset
-from PIL import Image
+from datasets import ClassLabel
 
 from dataset_loaders import check_sample, open_dataset
-from dataset_loaders.builders import NyudV2, OwnData, PascalContext, features_of, row_of
+from dataset_loaders.builders import NyudV2, OwnData, PascalContext
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
 KINDS = {"B": NyudV2, "O": NyudV2, "pascal": PascalContext, "folder": OwnData}
@@ -83,26 +82,6 @@ def test_labels_made_again_in_the_same_size_are_another_cache(tmp_path):
     os.utime(path, ns=(0, 1))
     assert path.stat().st_size == size
     assert NyudV2(data_dir=tmp_path / "data", cache_dir=str(tmp_path / "cache")).cache_dir != before
-
-
-def test_a_photo_with_exif_rotation_comes_back_upright_as_its_labels(tmp_path):
-    truth = trees.write_tree("folder", tmp_path / "data", 1, 1)
-    exif = Image.Exif()
-    exif[0x0112] = 3  # turned by 180 degrees
-    image = truth["train"][0].image
-    Image.fromarray(image).save(tmp_path / f"data/images/{truth['train'][0].id}.jpg", exif=exif)
-    source = open_dataset("folder", "train", tmp_path / "data")
-    (tmp_path / "hub").mkdir()
-    rows = Dataset.from_list([row_of(source, 0)], features=features_of(source.tasks))
-    rows.to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
-    back = open_dataset("hub", "train", tmp_path / "hub")[0]
-    assert (
-        np.abs(back["image"][::-1, ::-1].astype(int) - image).mean()
-        < 20
-        < np.abs(back["image"].astype(int) - image).mean()
-    )
-    assert np.array_equal(back["image"], source[0]["image"])
-    assert np.array_equal(back["labels"]["semseg"], source[0]["labels"]["semseg"])
 
 
 def test_a_subset_of_tasks_has_its_own_columns(tmp_path):

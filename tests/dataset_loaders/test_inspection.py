@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import scipy.io
 import trees
+from PIL import Image
 from trees import name_of
 
-from dataset_loaders import DenseDataset, check_sample, open_dataset
-from dataset_loaders.inspection import inspect_split
-from kdam_hf.errors import DataIntegrityError, KdamError
-from kdam_hf.tasks import make_task
+from dataset_loaders import DenseDataset, SubsetDataset, check_sample, open_dataset, prepare
+from dataset_loaders.inspection import SplitReport, inspect_split
+from kdam_hf.errors import DataIntegrityError, KdamError, LabelOrientationError
+from kdam_hf.tasks import Depth, make_task
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +78,8 @@ MAT = ["A segmentation/{}.mat", "A depth/{}.mat", "pascal human_parts/{}.mat", "
 UNREADABLE_MAT = "not a readable MATLAB file of version 5"
 # Fault, what the message says (SIZE: height x width; SHORT: a row less), and the files it is tried on: layout and path.
 FAULTS = [
-    (half, "not a readable PNG or JPEG", ["A images/{}.jpg", "C images/{}.png", "pascal JPEGImages/{}.jpg"]),
-    (half, "not a readable PNG", ["C segmentation/{}.png", "A normals/{}.jpg", "pascal sal_distill/{}.png"]),
+    (half, "not a readable photo", ["A images/{}.jpg", "A normals/{}.jpg", "pascal JPEGImages/{}.jpg"]),
+    (half, "not a readable PNG or TIFF", ["C segmentation/{}.png", "pascal sal_distill/{}.png"]),
     (half, "not a readable .npy array", ["B depth/{}.npy", "D val/image/{}.npy", "D val/normal/{}.npy"]),
     (half, UNREADABLE_MAT, MAT),
     (empty, "not a readable", ["A images/{}.jpg", "A depth/{}.mat", "B segmentation/{}.png", "B depth/{}.npy"]),
@@ -222,6 +223,49 @@ def test_the_text_names_classes_units_and_what_never_occurs():
         "  depth        2 of 2 images labelled, 37.5 % of their pixels valid, 1 to 9 m",
         "  edge         0 of 2 images labelled, no valid pixel",
     ]
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """Own data whose photos are stored 4x6 but for the square one, by id: (orientation, height and width of the label)."""
+    photos = {"plain": (1, 4, 6), "raw": (6, 4, 6), "fitting": (8, 6, 4), "half": (3, 4, 6), "square": (5, 4, 4)}
+    for name in ("images", "semseg"):
+        (tmp_path / name).mkdir()
+    for sample_id, (orientation, height, width) in photos.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (4 if sample_id == "square" else 6, 4)).save(tmp_path / f"images/{sample_id}.jpg", exif=exif)
+        Image.new("L", (width, height)).save(tmp_path / f"semseg/{sample_id}.png")
+    (tmp_path / "val.txt").write_text("\n".join(photos))
+    (tmp_path / "dataset.json").write_text('{"name": "turned", "tasks": {"semseg": {"num_classes": 2}}}')
+    return tmp_path
+
+
+def test_photos_that_exif_turns_are_counted_and_labels_of_their_stored_size_are_problems(turned, tmp_path):
+    data = open_dataset("folder", "val", turned)
+    with pytest.raises(LabelOrientationError, match="4x6 pixels, its image 6x4"):
+        data[1]
+    report = inspect_split(data, progress=False)
+    assert report.turned == {"raw": 1, "upright": 1, "unclear": 2}
+    assert [str(turned / "semseg/raw.png") in problem for problem in report.problems] == [True]
+    assert len(report.remarks()) == 2
+    assert report.as_json()["notes"] == report.remarks()
+    good = SubsetDataset(data, [sample_id for sample_id in data.ids if sample_id != "raw"])
+    for _ in range(2):  # prepared, and taken as it is
+        prepare(good, tmp_path / "prepared", progress=False, report=(found := SplitReport.of(good)))
+        assert found.turned == {"upright": 1, "unclear": 2}
+
+
+@pytest.mark.parametrize(
+    ("metres", "scale", "says"),
+    [(3, 0, ""), (15, 0, "5000"), (0.003, 0, "scale=1;"), (3000, 0, "scale=1000000;"), (100, 0, ""), (15, 256, "")],
+)
+def test_depth_that_looks_5_or_1000_times_off_is_doubted_until_its_scale_is_stated(metres, scale, says):
+    data = Stub(lambda: sample(depth=((metres, 0.5 * metres, 2 * metres, 0),)))
+    data.tasks = (Depth(scale=scale),)
+    remarks = inspect_split(data, progress=False).remarks()
+    assert len(remarks) == bool(says)
+    assert says in "".join(remarks)
 
 
 def test_many_problems_are_counted_and_the_first_are_told():

@@ -303,6 +303,26 @@ def palette() -> Array:
     return np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
 
 
+def png_bytes(width: int, height: int, bits: int, colour: int, *chunks: bytes) -> bytes:
+    """A PNG from its header (colour 0 grey, 2 RGB, 3 palette) and the body of its further chunks, name first."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    packed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, *chunks))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def packed_png(rows: Array, bits: int, colour: int) -> bytes:
+    """A PNG of any depth; `rows` (height, width * channels) hold its samples."""
+    if bits == 16:
+        lines = [row.astype(">u2").tobytes() for row in rows]
+    else:
+        lines = [
+            np.packbits(np.unpackbits(row.astype(np.uint8)[:, None], axis=1)[:, 8 - bits :]).tobytes() for row in rows
+        ]
+    data = b"IDAT" + zlib.compress(b"".join(b"\0" + line for line in lines))
+    palette_chunk = [b"PLTE" + palette()[: 2**bits].tobytes()] if colour == 3 else []
+    return png_bytes(rows.shape[1] // (3 if colour == 2 else 1), len(rows), bits, colour, *palette_chunk, data, b"IEND")
+
+
 # ---- own data ----
 
 

@@ -114,8 +114,8 @@ def rows(tmp_path, image, sample_id="0001"):
     ("content", "says"),
     [
         (b"", "expected the bytes of an image"),
-        (png(np.zeros((4, 6, 3), np.uint8))[:40], "not a readable PNG or JPEG"),
-        (b"BM" + bytes(60), "not a readable PNG or JPEG"),
+        (png(np.zeros((4, 6, 3), np.uint8))[:40], "not a readable photo"),
+        (b"GIF89a" + bytes(60), "not a readable photo"),
     ],
     ids=["nothing", "truncated", "another format"],
 )

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import trees
 from command_kit import load, run
+from datasets import Dataset
 
 from dataset_loaders import PreparedDataset, open_dataset
+from dataset_loaders.builders import features_of, row_of
 from dataset_loaders.files import FileDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
@@ -227,6 +229,28 @@ def test_an_archive_stands_in_for_the_folder(good, tmp_path, layout, suffix, rea
     reads.clear()
     prepare(layout, archive, output)  # neither unpacked nor read again
     assert reads == []
+
+
+def test_a_data_set_of_the_hub_is_checked_and_prepared_as_a_folder_is(good, tmp_path, capsys):
+    root, _ = good("folder")
+    (tmp_path / "rows").mkdir()
+    for split in ("train", "val"):
+        source = open_dataset("folder", split, root)
+        rows = [row_of(source, k) for k in range(3)]
+        Dataset.from_list(rows, features_of(source.tasks)).to_parquet(tmp_path / f"rows/{split}-00000-of-00001.parquet")
+    arguments = ["--dataset", "hub", "--data_dir", str(tmp_path / "rows"), "--num_proc", "1", "--output_dir"]
+    for _ in range(2):  # written, and taken as it is
+        prepare_data.main([*arguments, str(tmp_path / "out")])
+    assert visible(tmp_path / "out") == ["report.json", "rows-train", "rows-val"]
+    assert "Train with: --dataset hub" in capsys.readouterr().out
+    for split in ("train", "val"):
+        check_prepared(open_dataset("hub", split, tmp_path / "out"), open_dataset("hub", split, tmp_path / "rows"))
+    rows[1]["semseg"] = {"bytes": source.photo(0).read_bytes(), "path": None}  # a JPEG
+    Dataset.from_list(rows, features_of(source.tasks)).to_parquet(tmp_path / "rows/val-00000-of-00001.parquet")
+    with pytest.raises(SystemExit):
+        prepare_data.main([*arguments, str(tmp_path / "bad")])
+    assert [source.ids[1] in problem for problem in report_of(tmp_path / "bad")["val"]["problems"]] == [True]
+    assert report_of(tmp_path / "bad")["val"]["usable"] == 2
 
 
 def test_options_of_the_data_are_used_kept_and_not_read_with_others(good, tmp_path):

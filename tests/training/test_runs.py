@@ -3,13 +3,18 @@ import shutil
 
 import numpy as np
 import pytest
+import trees
+from datasets import Dataset
 
+from dataset_loaders import DenseDataset, open_dataset
+from dataset_loaders.builders import features_of, row_of
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.pretrained import weights_sha256
-from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, build_run, execute
+from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, SourceArguments, build_run, execute
 from kdam_hf.training import runs as module
-from kdam_hf.training.sources import typical_size
+from kdam_hf.training.sources import open_split, typical_size
 
 SETTINGS = {"max_steps": 2, "seed": 0}
 
@@ -32,25 +37,72 @@ def test_a_run_leaves_a_model_that_knows_the_size_of_its_images_and_the_scores_o
     assert {k: v for k, v in results.items() if k != "meta"} == pytest.approx(metrics)
     assert (results["meta"]["world_size"], results["meta"]["data"]) == (1, "synthetic_rooms")
     assert results["meta"]["weights_sha256"] == file_sha256(kit.root / "run" / "model.safetensors")
-    assert json.loads((kit.root / "run" / "config.json").read_text())["image_size"] == [40, 56]
+    assert (
+        json.loads((kit.root / "run" / "config.json").read_text())["image_size"]
+        == results["meta"]["image_size"]
+        == [40, 56]
+    )
 
 
-def test_the_size_of_the_images_is_their_median_not_that_of_the_first():
-    class Photos:
-        sizes = ((900, 90), (40, 56), (48, 64), (48, 56), (40, 64))
-        reads = 0
+class Photos(DenseDataset):
+    """Sizes of images, known without reading them."""
 
-        def __len__(self):
-            return 5 * len(self.sizes)
+    name, split, tasks, ids = "photos", "train", (), ()
 
-        def __getitem__(self, index):
-            self.reads += 1
-            return {"image": np.zeros((*self.sizes[index % 5], 3), np.uint8)}
+    def __init__(self, *sizes):
+        self.sizes, self.looks = sizes, 0
 
-    photos = Photos()
-    assert typical_size(photos) == (48, 64)
-    assert photos.reads == 25
-    assert typical_size(photos) == (48, 64)
+    def __len__(self):
+        return 50 * len(self.sizes)
+
+    def photo_header(self, index):
+        self.looks += 1
+        return PhotoHeader(*self.sizes[index % len(self.sizes)])
+
+    def __getitem__(self, index):
+        raise AssertionError("decoded")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        (((900, 90), (40, 56), (48, 64), (48, 56), (40, 64)), (48, 64)),
+        (((48, 64), (64, 48), (48, 64)), (48, 64)),  # the shape of most, not one between both
+        (((64, 48), (64, 48), (48, 64)), (64, 48)),
+    ],
+)
+def test_the_size_of_the_images_is_the_median_of_a_hundred_headers(sizes, expected):
+    photos = Photos(*sizes)
+    assert typical_size(photos) == expected
+    assert photos.looks == 100
+
+
+def test_the_scale_of_depth_is_a_task_option_of_every_door_and_prepared_data_keep_theirs(tmp_path):
+    millimetres = trees.write_tree("folder", tmp_path / "own", 1, 1)["val"][0].labels["depth"]
+    rows = [row_of(open_dataset("folder", "val", tmp_path / "own"), 0)]
+    (tmp_path / "hub").mkdir()
+    features = features_of(open_dataset("folder", "val", tmp_path / "own").tasks)
+    Dataset.from_list(rows, features).to_parquet(tmp_path / "hub" / "val-00000-of-00001.parquet")
+
+    def depth(name, folder, *options, **more):
+        data = SourceArguments(name, str(tmp_path / folder), task_options=list(options), **more)
+        return open_split(data, "val")[0]["labels"]["depth"]
+
+    for name, folder in (("folder", "own"), ("hub", "hub")):
+        np.testing.assert_allclose(depth(name, folder), millimetres, rtol=1e-5)
+        np.testing.assert_allclose(depth(name, folder, "depth.scale=5000"), millimetres / 5, rtol=1e-5)
+    description = json.loads((tmp_path / "own/dataset.json").read_text())
+    description["tasks"]["depth"] = {"scale": 500}
+    (tmp_path / "own/dataset.json").write_text(json.dumps(description))
+    expected = depth("folder", "own", cache_dir=str(tmp_path / "prepared"))
+    np.testing.assert_allclose(expected, 2 * millimetres, atol=0.51e-3)
+    for options in ((), ("depth.scale=500",), ("depth.loss_weight=2",)):
+        np.testing.assert_array_equal(depth("folder", "prepared", *options), expected)
+    for options in (("depth.scale=5000",), ("depth.scale=0",)):
+        with pytest.raises(KdamValueError, match=r"500.*prepare again"):
+            depth("folder", "prepared", *options)
+    with pytest.raises(KdamValueError, match="scale"):
+        depth("folder", "own", "depth.scale=-1")
 
 
 def test_the_score_is_that_of_the_saved_weights_and_needs_no_folder_that_every_node_sees(kit, monkeypatch):

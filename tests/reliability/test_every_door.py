@@ -1,0 +1,180 @@
+"""One file, one answer: photos and labels of every kind through every door, with the same pixels or the same refusal."""
+
+import json
+import unicodedata
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import trees
+from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import Image as ImageColumn
+from photo_files import ALPHA, DEEP, IDS, PALETTE, PHOTOS, RGB, H, W, encoded, with_palette
+from PIL import Image
+
+from dataset_loaders import SubsetDataset, check_sample, open_dataset, prepare
+from dataset_loaders.archives import extract
+from kdam_hf import KdamImageProcessor, MultiTaskDensePredictionPipeline
+from kdam_hf.errors import DataIntegrityError
+
+# kind: task, content, and the raw label
+LABELS = {
+    "grey.png": ("semseg", encoded(IDS), IDS),
+    **{f"grey-{b}-bit.png": ("semseg", trees.packed_png(IDS % 2**b, b, 0), IDS % 2**b) for b in (1, 2, 4)},
+    "palette.png": ("semseg", encoded(with_palette(IDS)), IDS),
+    "palette-4-bit.png": ("semseg", trees.packed_png(IDS, 4, 3), IDS),
+    "palette.tif": ("semseg", encoded(with_palette(IDS), "TIFF"), IDS),
+    "packed.tif": ("semseg", encoded(IDS, "TIFF", compression="tiff_lzw"), IDS),
+    "depth.png": ("depth", encoded(DEEP), DEEP / 1000),
+    "depth.tif": ("depth", encoded(DEEP, "TIFF"), DEEP / 1000),
+    "depth-other-bytes.tif": (
+        "depth",
+        encoded(Image.frombytes("I;16B", (W, H), DEEP.astype(">u2").tobytes()), "TIFF"),
+        DEEP / 1000,
+    ),
+    "depth-32-bit.tif": ("depth", encoded(DEEP.astype(np.int32), "TIFF"), DEEP / 1000),
+    "depth-float.tif": ("depth", encoded(np.float32(DEEP / 1000), "TIFF"), DEEP / 1000),
+    "lossy.jpg": ("semseg", encoded(IDS, "JPEG"), None),
+    "lossy-named.png": ("semseg", encoded(IDS, "JPEG"), None),
+    "lossy.webp": ("semseg", encoded(RGB, "WEBP"), None),
+    "lossy.tif": ("semseg", encoded(IDS, "TIFF", compression="jpeg"), None),
+    "alpha.png": ("semseg", encoded(np.dstack([IDS, ALPHA])), None),
+    "colours.png": ("semseg", encoded(PALETTE[IDS]), None),
+    "cut.png": ("semseg", encoded(IDS)[:60], None),
+    "across.png": ("semseg", encoded(IDS.T), None),
+}
+NFC, NFD = (unicodedata.normalize(form, "küche") for form in ("NFC", "NFD"))
+CLASSES = [f"class_{k}" for k in range(16)]
+
+
+def rows():
+    """Id, photo, task and label, with the names of both: a label that fits for every photo, and a photo for every label."""
+    for name, (photo, shown) in PHOTOS.items():
+        size = (H, W) if shown is None else shown.shape[:2]
+        yield f"photo-{name.replace('.', '-')}", name, photo, "semseg", "x.png", encoded(np.zeros(size, np.uint8))
+    for name, (task, label, _) in LABELS.items():
+        yield f"label-{name.replace('.', '-')}", "x.png", encoded(RGB), task, name, label
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Door -> the data set behind it; prepared data only hold what is not refused."""
+    root = tmp_path_factory.mktemp("doors")
+    folder, table = root / "own", []
+    for name in ("images", "semseg", "depth", "hub"):
+        (folder / name if name != "hub" else root / name).mkdir(parents=True)
+    for sample_id, photo_name, photo, task, label_name, label in rows():
+        (folder / f"images/{sample_id}.{photo_name.rpartition('.')[2]}").write_bytes(photo)
+        (folder / f"{task}/{sample_id}.{label_name.rpartition('.')[2]}").write_bytes(label)
+        labels = {name: {"bytes": label, "path": None} if name == task else None for name in ("semseg", "depth")}
+        table.append({"id": sample_id, "image": {"bytes": photo, "path": None}, **labels, "semseg_classes": []})
+    (folder / f"images/{NFC}.png").write_bytes(encoded(RGB))
+    (folder / f"semseg/{NFD}.png").write_bytes(encoded(IDS))
+    table.append({**table[0], "id": NFD, "semseg": {"bytes": encoded(IDS), "path": None}})
+    (folder / "val.txt").write_text("\n".join([row["id"] for row in table]), "utf-8")
+    tasks = {"semseg": {"num_classes": 16}, "depth": {}}
+    (folder / "dataset.json").write_text(json.dumps({"name": "own", "tasks": tasks}))
+    columns = {"id": Value("string"), "image": ImageColumn(), "semseg": ImageColumn(), "depth": ImageColumn()}
+    features = Features(columns | {"semseg_classes": List(ClassLabel(names=CLASSES))})
+    Dataset.from_list(table, features).to_parquet(root / "hub/val-00000-of-00001.parquet")
+    unpacked = extract(trees.make_archive(folder, root / "own.zip"), root / "unpacked", progress=False)
+    own = open_dataset("folder", "val", folder)
+    good = [i for i in own.ids if i == NFC or (expected_of(i) is not None)]
+    return {
+        "folder": own,
+        "archive": open_dataset("folder", "val", unpacked),
+        "hub": open_dataset("hub", "val", root / "hub"),
+        "prepared": prepare(SubsetDataset(own, good), root / "prepared" / "own-val", progress=False),
+    }
+
+
+def expected_of(sample_id):
+    """What is to be read of a photo or label; None if it is to be refused."""
+    known = {name.replace(".", "-"): shown for name, (_, shown) in PHOTOS.items()}
+    labels = {name.replace(".", "-"): label for name, (_, _, label) in LABELS.items()}
+    kind, _, name = sample_id.partition("-")
+    return (known if kind == "photo" else labels)[name]
+
+
+def sample_of(data, door, sample_id, tmp_path):
+    """The sample behind a door; what is refused cannot be prepared either."""
+    if door == "prepared" and sample_id not in data[door].ids:
+        return prepare(SubsetDataset(data["folder"], [sample_id]), tmp_path / "p", progress=False)[0]
+    return data[door][data[door].ids.index(sample_id)]
+
+
+@pytest.fixture(scope="module")
+def run_onnx():
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+    import run_onnx
+
+    return run_onnx
+
+
+PLAIN = KdamImageProcessor(image_mean=[0.0] * 3, image_std=[1.0] * 3)
+
+
+def of_values(values):
+    return np.rint(values[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+
+@pytest.mark.fault(22, 23)
+@pytest.mark.parametrize("kind", PHOTOS)
+@pytest.mark.parametrize("door", ["folder", "archive", "hub", "prepared", "processor", "pipeline", "onnx"])
+def test_a_photo_shows_the_same_pixels_or_is_refused_through_every_door(data, door, kind, tmp_path, run_onnx):
+    content, shown = PHOTOS[kind]
+    path = tmp_path / kind
+    path.write_bytes(content)
+    stub = SimpleNamespace(image_processor=PLAIN)
+    doors = {
+        "processor": lambda: of_values(PLAIN(path)["pixel_values"]),
+        "pipeline": lambda: of_values(
+            MultiTaskDensePredictionPipeline.preprocess(stub, str(path))["photo"]["pixel_values"]
+        ),
+        "onnx": lambda: np.asarray(run_onnx.read_photo(str(path))),
+    }
+    read = doors.get(door, lambda: sample_of(data, door, f"photo-{kind.replace('.', '-')}", tmp_path)["image"])
+    if shown is None:
+        with pytest.raises(
+            DataIntegrityError if door in data else SystemExit if door == "onnx" else ValueError, match=kind[:-4]
+        ):
+            read()
+    else:
+        np.testing.assert_array_equal(read(), shown)
+
+
+@pytest.mark.fault(21, 22)
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("door", ["folder", "archive", "hub", "prepared"])
+def test_a_label_holds_the_same_values_or_is_refused_through_every_door(data, door, kind, tmp_path):
+    task, _, label = LABELS[kind]
+    sample_id = f"label-{kind.replace('.', '-')}"
+    if label is None:
+        with pytest.raises(DataIntegrityError, match=sample_id):
+            check_sample(sample_of(data, door, sample_id, tmp_path), data[door].tasks)
+    else:
+        found = sample_of(data, door, sample_id, tmp_path)["labels"]
+        assert list(found) == [task]
+        np.testing.assert_allclose(found[task], label, atol=0.51e-3 if task == "depth" and door == "prepared" else 1e-6)
+
+
+@pytest.mark.parametrize("door", ["folder", "archive", "hub", "prepared"])
+def test_a_name_is_one_name_in_every_unicode_form(data, door, tmp_path):
+    sample = sample_of(data, door, NFC, tmp_path)
+    assert sample["id"] == NFC
+    np.testing.assert_array_equal(sample["labels"]["semseg"], IDS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, shown) in PHOTOS.items() if shown is not None])
+@pytest.mark.parametrize("door", ["folder", "hub", "prepared"])
+def test_the_header_tells_the_size_that_decoding_gives(data, door, kind):
+    index = data[door].ids.index(f"photo-{kind.replace('.', '-')}")
+    header = data[door].photo_header(index)
+    assert (header.height, header.width) == PHOTOS[kind][1].shape[:2]
+    assert (
+        header.orientation == {"turned.png": 6, "turned.jpg": 8, "turned.tif": 6, "upside-down.png": 3}.get(kind, 1)
+        or door == "prepared"
+    )
