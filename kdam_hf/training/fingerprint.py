@@ -39,8 +39,8 @@ INCIDENTAL = {
     "balance_steps",
     "precision",  # what it came to on this device is bf16
 }
-# Of a configuration, what says who wrote it and with which version.
-_AUTHORSHIP = ("transformers_version", "architectures", "_name_or_path", "dtype", "auto_map")
+# Of a configuration, what says who wrote it and with which version, and what repeats its tasks.
+_AUTHORSHIP = ("transformers_version", "architectures", "_name_or_path", "dtype", "auto_map", "id2label", "label2id")
 
 
 def describe_objective(

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from dataset_loaders import TransformedDataset
-from kdam_hf.errors import DataIntegrityError, DataWorkerError, KdamError, OutOfMemoryError
+from kdam_hf.errors import DataIntegrityError, DataWorkerError, KdamError, KdamValueError, OutOfMemoryError
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 from kdam_hf.training.workers import no_worker_left, shield_worker, worker_context
@@ -24,9 +24,13 @@ from kdam_hf.training.workers import no_worker_left, shield_worker, worker_conte
 IDLE = -1
 DYING_S = 5
 WORKER_ADVICE = (
-    "A worker that was killed had too little memory or shared memory (lower dataloader_num_workers); one that did not "
-    "deliver waits for a disk or network (or raise dataloader_timeout). Then run the same command with "
-    "--resume_from_checkpoint last."
+    "A worker that exited has printed why above; one that was killed had too little memory or shared memory (lower "
+    "dataloader_num_workers); one that did not deliver waits for a disk or network (or raise dataloader_timeout). Then run "
+    "the same command with --resume_from_checkpoint last."
+)
+BATCH_NORM_ADVICE = (
+    "A batch norm needs several values per channel, and here has one: raise per_device_train_batch_size, or crop_height or "
+    "crop_width above 32, or set dataloader_drop_last: true if it was the last, smaller batch of an epoch."
 )
 MEMORY_ADVICE = (
     "Free the device and run the same command with --resume_from_checkpoint last: checkpoints are intact. Or lower "
@@ -119,6 +123,7 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
 
     Raises:
         DataWorkerError: a worker died or did not deliver in time; names the samples that were read.
+        KdamValueError: batch norms cannot be trained with so small a batch.
         OutOfMemoryError: the memory did not suffice.
     """
     with no_worker_left():
@@ -137,6 +142,10 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
                 ) from error
             if _is_out_of_memory(error):
                 raise OutOfMemoryError(f"{where()}: {first} {MEMORY_ADVICE}") from error
+            raise
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise KdamValueError(f"{where()}: {error}. {BATCH_NORM_ADVICE}") from error
             raise
 
 

@@ -5,6 +5,7 @@ import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         KdamValueError: no such file, not a flat mapping, or a nested value.
     """
     try:
-        recipe = yaml.safe_load(Path(path).read_text())
+        recipe = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:
         raise KdamValueError(
             f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/rooms_student.yaml."
@@ -86,8 +87,12 @@ def parse_recipe(
 def run_command(main: Callable[[], None]) -> None:
     """Run a script: an error this project raises on purpose is printed as one message, with exit code 2.
 
-    A script that ends well, or that was told to stop, leaves its group of processes.
+    A script that ends well, or that was told to stop, leaves its group of processes. What a terminal without UTF-8 cannot
+    show is printed as its code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
         leave_group()
