@@ -252,7 +252,7 @@ def test_a_torchvision_that_does_not_fit_torch_is_named(tmp_path):
 def test_a_model_of_half_precision_takes_float32_images_and_predicts_alike_in_float32(
     preset, dtype, all_tasks, tmp_path
 ):
-    model = build("teacher", preset, all_tasks)
+    model = build("student", preset, all_tasks)
     expected = model(image(2, 61, 83)).predictions
     model.to(dtype).save_pretrained(tmp_path)
     half = AutoModel.from_pretrained(tmp_path, dtype="auto").eval()
@@ -270,13 +270,12 @@ def test_a_model_of_half_precision_takes_float32_images_and_predicts_alike_in_fl
     "how",
     [
         *({"attn_implementation": "eager"}, {"attn_implementation": "sdpa"}),
-        *({"device_map": "auto"}, {"device_map": {"": "cpu"}}, {"low_cpu_mem_usage": True}),
+        *({"device_map": "auto"}, {"device_map": {"": "cpu"}}),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("preset", ["tiny-swin", "tiny-dinov2"])
-def test_the_ways_to_load_a_model_give_the_same_model_also_from_shards(preset, how, all_tasks, tmp_path):
-    model = build("student", preset, all_tasks)
+def test_the_ways_to_load_a_model_give_the_same_model_also_from_shards(how, all_tasks, tmp_path):
+    model = build("student", "tiny-dinov2", all_tasks)
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
     again = AutoModel.from_pretrained(tmp_path, **how).eval()
