@@ -23,6 +23,7 @@ from kdam_hf.training.workers import no_worker_left, shield_worker, worker_conte
 
 IDLE = -1
 DYING_S = 5
+SPAWN_S = 60
 WORKER_ADVICE = (
     "A worker that exited has printed why above; one that was killed had too little memory or shared memory (lower "
     "dataloader_num_workers); one that did not deliver waits for a disk or network (or raise dataloader_timeout). Then run "
@@ -94,7 +95,7 @@ class WatchedDataset(Dataset[Any]):
 
 
 def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options: Any) -> DataLoader:
-    """A DataLoader that gives up after `args.dataloader_timeout` seconds.
+    """A DataLoader that gives up after `args.dataloader_timeout` seconds, and `SPAWN_S` more where workers import first.
 
     Args:
         watched: the dataset.
@@ -103,11 +104,12 @@ def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options:
     """
     workers = args.dataloader_num_workers
     if workers:
+        context = worker_context(args.dataloader_multiprocessing_context)
         options |= {
-            "timeout": args.dataloader_timeout,
+            "timeout": args.dataloader_timeout + (SPAWN_S if context.get_start_method() == "spawn" else 0),
             "worker_init_fn": partial(_start_worker, os.getpid()),
             "prefetch_factor": args.dataloader_prefetch_factor,
-            "multiprocessing_context": worker_context(args.dataloader_multiprocessing_context),
+            "multiprocessing_context": context,
         }
     # of its own, so that starting workers draws nothing from the random numbers of the training
     return DataLoader(watched, num_workers=workers, generator=torch.Generator(), **options)
