@@ -312,3 +312,39 @@ class EpochSampler(Sampler[tuple[int, int]]):
         key = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(0,))
         epoch = self.epoch if self.views is None else self.epoch % self.views
         return ((epoch, int(index)) for index in np.random.default_rng(key).permutation(self.length))
+
+
+class MixedSampler(EpochSampler):
+    """(epoch, index) of labelled samples and photos, a fixed share of photos in every run of consecutive ones.
+
+    An epoch is one pass over the labelled samples. The photos follow in passes of their own, which go on from epoch to epoch,
+    so that each is seen as often as the others; their pass takes the place of the epoch in the key.
+
+    Args:
+        counts: number of labelled samples, which come first, and of photos.
+        share: of photos, between 0 and 1.
+        seed, views: as of `EpochSampler`.
+    """
+
+    def __init__(self, counts: tuple[int, int], share: float, seed: int = 0, views: int | None = None) -> None:
+        super().__init__(round(counts[0] / (1 - share)), seed, views)
+        self.counts, self.share = counts, share
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        is_photo = np.diff(np.floor(np.arange(self.length + 1) * self.share)) > 0
+        keys = np.empty((self.length, 2), int)
+        for group, (chosen, count) in enumerate(zip((~is_photo, is_photo), self.counts, strict=True)):
+            first = self.epoch * int(chosen.sum())
+            keys[chosen] = self._draws(group, count, first, first + int(chosen.sum()))
+        return ((int(number), int(index)) for number, index in keys)
+
+    def _draws(self, group: int, count: int, first: int, last: int) -> NDArray[np.int64]:
+        """(pass, index) of the draws from `first` to `last` of one group, which go through it in one order after another."""
+        parts = [np.empty((0, 2), np.int64)]
+        for number in range(first // count, -(-last // count)):
+            key = np.random.SeedSequence([self.seed, number], spawn_key=(1 + group,))
+            order = np.random.default_rng(key).permutation(count) + group * self.counts[0]
+            order = order[max(0, first - number * count) : last - number * count]
+            view = number if self.views is None else number % self.views
+            parts.append(np.stack([np.full(len(order), view), order], 1))
+        return np.concatenate(parts)

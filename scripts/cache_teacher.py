@@ -8,6 +8,9 @@ before anything is written; several processes share the work; run again after an
 cache it checks every record and makes damaged ones again.
 """
 
+from functools import partial
+
+from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import (
     DataArguments,
     DistillationArguments,
@@ -17,17 +20,17 @@ from kdam_hf.training import (
     parse_recipe,
     run_command,
 )
-from kdam_hf.training.runs import training_crops
-from kdam_hf.training.sources import open_split
+from kdam_hf.training.runs import open_splits, training_crops
 
 
 def main(argv: list[str] | None = None) -> None:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     data, model, distillation, args, _ = parse_recipe(groups, argv, __doc__)
+    plan = partial(plan_teaching, distillation.teacher or (), wanted=data.tasks, class_map=distillation.class_map)
     with args.main_process_first(local=False, desc="opening the data"):
-        train = open_split(data, data.train_split)
-    tasks, config, crops = training_crops(train, data, model, args)
-    cache = fill_cache(distillation, crops, tasks, config, args, verify=True)
+        splits = open_splits(data, plan)
+    _, config, crops = training_crops(splits.train, data, model, args)
+    cache = fill_cache(distillation, splits.teaching, crops, config, args, verify=True)
     if args.process_index == 0:
         print(f"teacher cache {cache.folder}: complete, {cache.views} views of {cache.images} images")
 

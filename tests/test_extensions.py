@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 
+import families_kit
 import numpy as np
 import pytest
 import torch
@@ -12,10 +13,19 @@ from PIL import Image
 
 from dataset_loaders import DATASETS, EvalTransform, TrainTransform, TransformedDataset, open_dataset, prepare
 from kdam_hf.distillation import DIVERGENCES, METHODS, make_method
+from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import make_task, task_from_spec
 from kdam_hf.tasks.base import KINDS, NAMED
-from kdam_hf.training import DistillationTrainer, FrozenTeacher, MultiTaskTrainer, evaluate_model, load_model
-from kdam_hf.training.teacher import load_teacher_model
+from kdam_hf.teachers import FAMILIES
+from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.training import (
+    DistillationTrainer,
+    FrozenTeacher,
+    MultiTaskTrainer,
+    evaluate_model,
+    load_model,
+    load_teacher,
+)
 
 
 @pytest.fixture
@@ -210,52 +220,61 @@ def test_a_new_data_set_costs_one_file(kit, written):
 
 
 FAMILY = '''
-import torch
-from torch import nn
-from transformers import SegformerForSemanticSegmentation
-
-from kdam_hf.configuration_kdam import KdamConfig
-from kdam_hf.modeling_kdam import KdamOutput
-from kdam_hf.tasks import make_task
-from kdam_hf.training.teacher import teacher_family
+from kdam_hf.teachers.base import ForeignTeacher, classes_of
 
 
-@teacher_family("segformer")
-class SegformerTeacher(nn.Module):
+class SegformerTeacher(ForeignTeacher):
     """Semantic segmentation at stride 4."""
 
-    def __init__(self, name):
-        super().__init__()
-        self.model = SegformerForSemanticSegmentation.from_pretrained(name, use_safetensors=True)
-        names = [self.model.config.id2label[k] for k in range(self.model.config.num_labels)]
-        self.config = KdamConfig(tasks=[make_task("semseg", names).spec()])
+    heads = ("SegformerForSemanticSegmentation",)
 
-    def forward(self, pixel_values, pixel_mask, output_hidden_states=False):
-        size = [-(-side // 4) for side in pixel_values.shape[-2:]]
-        logits = self.model(pixel_values).logits
-        logits = nn.functional.interpolate(logits, size, mode="bilinear")
-        return KdamOutput(predictions={"semseg": logits.float()})
+    @classmethod
+    def tasks_of(cls, config):
+        return classes_of(config)
+
+    def maps(self, output):
+        return {"semseg": output.logits}
 '''
 
 
-def test_a_new_teacher_family_costs_one_file(kit, written):
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
-    assert len(FAMILY.splitlines()) <= 60
-    written("segformer_teacher", FAMILY)
-    tasks = tuple(task for task in kit.tasks if task.name == "semseg")
-    names = dict(enumerate(tasks[0].class_names))
-    config = SegformerConfig(
-        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, id2label=names
-    )
-    SegformerForSemanticSegmentation(config).save_pretrained(kit.root / "segformer")
-    model = kit.model(tasks=tasks)
-    teacher = FrozenTeacher([load_teacher_model(str(kit.root / "segformer"))], model.config)
-    crops = TransformedDataset(kit.rooms, TrainTransform(tasks, (32, 48), MEAN, STD))
-    method = make_method("cs", tasks)
-    trainer = DistillationTrainer(model, kit.args(max_steps=2), tasks, crops, teacher=teacher, method=method)
+def taught_steps(kit, given, tasks):
+    """Log of two steps of a student with these labelled tasks under the teacher called `given`."""
+    teaching = plan_teaching([given], tasks)
+    model = kit.model(tasks=teaching.tasks)
+    crops = TransformedDataset(kit.rooms, TrainTransform(teaching.tasks, (32, 48), MEAN, STD))
+    method, teacher = make_method("cs", teaching.tasks), load_teacher(teaching, model.config)
+    trainer = DistillationTrainer(model, kit.args(max_steps=2), teaching.tasks, crops, teacher=teacher, method=method)
     trainer.train()
-    assert trainer.state.log_history[0]["kd_inter_task_semseg"] > 0
+    return trainer.state.log_history[0]
+
+
+def test_a_new_teacher_family_costs_one_file(kit, written, monkeypatch):
+    monkeypatch.delitem(FAMILIES, "SegformerForSemanticSegmentation")
+    folder = str(families_kit.save("segformer", kit.root / "segformer"))
+    with pytest.raises(KdamValueError, match="SegformerForSemanticSegmentation"):
+        plan_teaching([folder], ())
+    written("segformer_teacher", FAMILY)
+    assert taught_steps(kit, folder, kit.tasks[:1])["kd_inter_task_semseg"] > 0
+
+
+OWN = """
+import torch
+
+from kdam_hf.tasks import Depth
+
+
+class Brightness(torch.nn.Module):
+    tasks = (Depth(),)
+
+    def forward(self, pixel_values):
+        return {"depth": 1 + pixel_values.mean(1, keepdim=True)}
+"""
+
+
+def test_any_module_with_tasks_and_a_forward_is_a_teacher(kit, written, tmp_path):
+    written("own", OWN)
+    depth = [task for task in kit.tasks if task.name == "depth"]
+    assert taught_steps(kit, f"{tmp_path / 'own.py'}:Brightness", depth)["kd_inter_task_depth"] > 0
 
 
 HINT = '''

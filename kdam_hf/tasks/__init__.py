@@ -21,6 +21,7 @@ from kdam_hf.tasks.named import (
     with_options,
 )
 from kdam_hf.tasks.normals import Normals
+from kdam_hf.tasks.relative_depth import RelativeDepth, normalised_inverse_depth
 from kdam_hf.tasks.statistics import LabelStatistics
 
 __all__ = [
@@ -39,10 +40,12 @@ __all__ = [
     "Mask",
     "Metres",
     "Normals",
+    "RelativeDepth",
     "Saliency",
     "Task",
     "Vectors",
     "make_task",
+    "normalised_inverse_depth",
     "select_tasks",
     "task_class",
     "task_from_spec",

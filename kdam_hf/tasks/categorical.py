@@ -22,10 +22,16 @@ PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_
 
 @dataclass(frozen=True)
 class Categorical(Task):
-    """Softmax cross-entropy over `classes`."""
+    """Softmax cross-entropy over `classes`.
+
+    Args:
+        classes: their names.
+        taught: indices of the classes that the teacher knows, among which it is matched; all of them for none.
+    """
 
     name: str = "semseg"
     classes: tuple[str, ...] = ()
+    taught: tuple[int, ...] = ()
 
     kind: ClassVar[str] = "categorical"
     readout: ClassVar[str] = "argmax"
@@ -57,7 +63,7 @@ class Categorical(Task):
         return F.cross_entropy(rows, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        return at_least_float32(prediction)
+        return at_least_float32(prediction[..., list(self.taught)] if self.taught else prediction)
 
     def metric(self) -> Metric:
         return MeanIoU(self.channels, ignore_index=IGNORE_INDEX)

@@ -118,6 +118,10 @@ class LabelKind(ABC):
         """
         return self.encode(label, where)
 
+    def from_values(self, values: Label) -> Label:
+        """Decoded predictions (H, W) or (H, W, c) -> the raw label of what they decide."""
+        return values.astype(self.dtype)
+
     def _expect(self, fits: bool, where: str, given: str, expected: str) -> None:
         if not fits:
             raise DataIntegrityError(f"{where}: {self.name} {given}; expected {expected}.")
@@ -149,6 +153,10 @@ class ClassMap(LabelKind):
     def check(self, label: Label, where: str) -> None:
         self._check_range(label[label != IGNORE_INDEX], 0, IGNORE_INDEX, where)
 
+    def from_values(self, values: Label) -> Label:
+        """Ids beyond the classes are ignored."""
+        return np.where(values < self.channels, values, IGNORE_INDEX).astype(np.uint8)
+
     def _check_range(self, ids: Label, first: int, ignore: int, where: str) -> None:
         last = first + self.channels - 1
         if ids.size and (ids.min() < first or ids.max() > last):
@@ -171,6 +179,10 @@ class Mask(LabelKind):
 
     file_options: ClassVar[dict[str, type]] = {"ignore_index": int, "edge_value": int}
     own_options: ClassVar[dict[str, Any]] = {"edge_value": 1}
+
+    def from_values(self, values: Label) -> Label:
+        """Foreground from a probability of one half."""
+        return (values >= 0.5).astype(np.uint8)
 
     def foreground(self, values: set[float], options: Mapping[str, Any]) -> int:
         """The value of the foreground in a file that holds `values`: 1 if it occurs, else 255, unless `edge_value` says."""

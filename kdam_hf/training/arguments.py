@@ -55,6 +55,22 @@ class DataArguments(SourceArguments):
     scale_max: float = _field(2.0, "largest random scale")
     hflip: bool = _field(True, "mirror half of the crops")
     photometric: bool = _field(True, "random brightness, contrast, saturation and hue")
+    images: str | None = _field(
+        None,
+        "photos without labels, in place of dataset and data_dir: a folder, an archive, or a hub id; for distill.py",
+    )
+    unlabeled: str | None = _field(None, "photos without labels beside the data set, as of images; for distill.py")
+    unlabeled_share: float = _field(0.5, "share of the unlabelled photos in every batch")
+
+    def __post_init__(self) -> None:
+        """Photos are a data set of their own."""
+        if self.images is None:
+            return
+        if self.data_dir is not None or self.unlabeled is not None:
+            raise KdamValueError(
+                "images are photos without labels, in place of data_dir; for labels and photos give data_dir and --unlabeled."
+            )
+        self.dataset, self.data_dir = "photos", self.images
 
 
 @dataclass
@@ -62,8 +78,12 @@ class ModelArguments:
     """Which model."""
 
     role: str = _field("teacher", "teacher (strong decoder) or student (light decoder)")
-    preset: str = _field(
-        "swin-tiny", "backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME (extra timm)"
+    preset: str = field(
+        default="swin-tiny",
+        metadata={
+            "help": "backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME (extra timm)",
+            "aliases": ["--student"],
+        },
     )
     backbone_weights: str | None = _field(
         None,
@@ -86,7 +106,14 @@ class DistillationArguments:
     """How the teacher is matched."""
 
     teacher: list[str] | None = _field(
-        None, "folder or hub id of one multi-task teacher, or of one single-task teacher per task"
+        None,
+        "folders or hub ids of teachers, each perhaps as TASK=ID or ID@REVISION, or FILE.py:NAME of your own module",
+    )
+    class_map: str | None = _field(
+        None, "YAML file for semseg: student class: [teacher classes], ignore, or rest; equal names by default"
+    )
+    normal_axes: str | None = _field(
+        None, "where the channels of a teacher's normals point, e.g. right,down,front; the family's by default"
     )
     teacher_precision: str = _field("auto", "of the teacher: auto (bf16 where the device is fast at it), bf16 or fp32")
     teacher_batch_size: int | None = _field(

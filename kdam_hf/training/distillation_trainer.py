@@ -1,11 +1,15 @@
 """The trainer of a student: a method's terms beside the supervised ones, with a teacher that runs or is replayed."""
 
 import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError
-from kdam_hf.modeling_kdam import KdamOutput
+from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
+from kdam_hf.tasks import Task
+from kdam_hf.training.agreement import PREFIX, taught_batches
+from kdam_hf.training.loading import layers
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 from kdam_hf.training.trainer import Batch, MultiTaskTrainer
@@ -18,6 +22,7 @@ class DistillationTrainer(MultiTaskTrainer):
         teacher: the frozen teacher; None for a `CachedTeacherDataset`, or to train the same student without one.
         method: how the student learns from it; None goes with no teacher.
         views: fixed crops per image, taken in turn; new ones in every epoch for None.
+        examiner: makes the teacher that photos without labels are scored against, where it is not online.
         kwargs: of `MultiTaskTrainer`.
 
     Raises:
@@ -31,6 +36,7 @@ class DistillationTrainer(MultiTaskTrainer):
         teacher: FrozenTeacher | None = None,
         method: Method | None = None,
         views: int | None = None,
+        examiner: Callable[[], FrozenTeacher] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
@@ -43,6 +49,8 @@ class DistillationTrainer(MultiTaskTrainer):
             )
         if replayed:
             _check_replay(self.train_dataset, teacher, views, method)
+        if method is not None:
+            _check_taught(method, self.train_dataset.cache.manifest["tasks"] if teacher is None else teacher.task_names)
         if method is not None and method.couples_batch and self.args.gradient_accumulation_steps > 1:
             warnings.warn(
                 f"the intra-task match takes each of the {self.args.gradient_accumulation_steps} accumulated batches of "
@@ -50,7 +58,7 @@ class DistillationTrainer(MultiTaskTrainer):
                 "second pass of the student. Prefer a larger per_device_train_batch_size or more processes.",
                 stacklevel=2,
             )
-        self.views = views
+        self.views, self._examiner = views, examiner
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
 
     def describe(self) -> dict[str, Any]:
@@ -67,6 +75,23 @@ class DistillationTrainer(MultiTaskTrainer):
             match |= self.train_dataset.cache.facts
         return facts | {f"distillation.{name}": value for name, value in match.items()}
 
+    def score(
+        self,
+        model: KdamPreTrainedModel,
+        batches: Iterable[dict[str, Any]],
+        tasks: Sequence[Task] | None = None,
+    ) -> dict[str, float]:
+        """Of photos without labels `agreement/task/metric` against the teacher."""
+        *_, source = layers(getattr(batches, "dataset", None))
+        if getattr(source, "labelled", True):
+            return super().score(model, batches, tasks)
+        if self.teacher is None and self._examiner is None:
+            raise KdamValueError("photos without labels are scored against a teacher; there is none.")
+        teacher = self.teacher or self._examiner().to(self.args.device)  # type: ignore[misc]
+        taught = [task for task in self.tasks if task.name in teacher.task_names]
+        found = super().score(model, taught_batches(batches, teacher, taught, self.args.device), taught)
+        return {f"{PREFIX}{name}": value for name, value in found.items()}
+
     @property
     def matching_batch(self) -> int:
         """Images whose pixels the intra-task match compares as one: those of all processes, of one accumulation step."""
@@ -80,6 +105,15 @@ class DistillationTrainer(MultiTaskTrainer):
         if "teacher" in inputs or self.teacher is None:
             return KdamOutput(predictions=inputs["teacher"])
         return self.teacher(inputs["pixel_values"], inputs["pixel_mask"], features=method.needs_features)
+
+
+def _check_taught(method: Method, taught: Collection[str]) -> None:
+    untaught = [task.name for task in method.tasks if task.name not in taught]
+    if untaught:
+        raise KdamValueError(
+            f"the method matches {', '.join(untaught)}, which no teacher predicts; expected some of {', '.join(taught)}. "
+            "Give a teacher of it, or kd_weight 0."
+        )
 
 
 def _check_replay(

@@ -76,7 +76,7 @@ def predict_maps(
     model.eval()
     try:
         for batch in tqdm(batches, desc="Evaluating", unit="batch", disable=not progress, leave=False):
-            for part in _equal_sizes(batch):
+            for part in equal_sizes(batch):
                 predictions = model(part["pixel_values"].to(device), part["pixel_mask"].to(device)).predictions
                 _refuse_non_finite(predictions, part["index"])
                 for k, index in enumerate(part["index"].tolist()):
@@ -94,7 +94,7 @@ def _decoded(task: Task, prediction: Tensor, part: dict[str, Any]) -> Tensor:
     return task.decode(prediction, part["pixel_mask"].shape[-2:])[0].cpu()
 
 
-def _equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:
+def equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:
     """The batch as it is when nothing is padded, else image by image without padding.
 
     Padding is seen by convolutions and attention near the border: a score must not depend on an image's neighbours.

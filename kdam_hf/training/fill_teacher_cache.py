@@ -6,7 +6,7 @@ whose checksum is not there. So none is written twice, whatever was killed befor
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.modeling_kdam import STRIDE
-from kdam_hf.tasks import Task
+from kdam_hf.teachers.teaching import Teaching
 from kdam_hf.training.arguments import DistillationArguments, KdamTrainingArguments, use_bf16
 from kdam_hf.training.checkpointing import existing
 from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
-from kdam_hf.training.pretrained import weights_sha256
 from kdam_hf.training.teacher import FrozenTeacher, load_teacher
 from kdam_hf.training.teacher_cache import (
     FORMAT,
@@ -40,8 +39,8 @@ from kdam_hf.training.teacher_cache import (
 
 def fill_cache(
     distillation: DistillationArguments,
+    teaching: Teaching,
     dataset: TransformedDataset,
-    tasks: Sequence[Task],
     student: KdamConfig,
     args: KdamTrainingArguments,
     verify: bool = False,
@@ -51,9 +50,9 @@ def fill_cache(
     The teacher is loaded only by a process that has something to make.
 
     Args:
-        distillation: the teacher, and where and how its predictions are stored.
+        distillation: where and how the teachers' predictions are stored.
+        teaching: the teachers.
         dataset: the crops, asked for by (view, index).
-        tasks: of the student.
         student: its configuration.
         args: where it runs, with how many loading processes and which batch size.
         verify: check every record of a complete cache too, and make damaged ones again.
@@ -63,7 +62,7 @@ def fill_cache(
         KdamValueError: no teacher, cache folder or number of views; or predictions that cannot be stored.
         DataWorkerError, OutOfMemoryError: as `explained_failures` has them.
     """
-    wanted = _describe(distillation, dataset, tasks, args)
+    wanted = _describe(distillation, teaching, dataset, args)
     ignored = ("complete", "precision") if distillation.teacher_precision == "auto" else ("complete",)
     folder, main = Path(distillation.teacher_cache or ""), args.process_index == 0
     lock = io.exclusive(folder.parent / f".{folder.name}.lock", f"teacher cache {folder}")
@@ -89,11 +88,12 @@ def fill_cache(
         quiet = not main or args.disable_tqdm
         missing = [key for key in tqdm(share, "checking the teacher cache", disable=quiet) if not cache.holds(*key)]
         if missing:
-            teacher = load_teacher(distillation, student, cache.manifest["precision"] == "bf16").to(args.device)
-            size = distillation.teacher_batch_size or args.per_device_train_batch_size
+            bf16, size = cache.manifest["precision"] == "bf16", distillation.teacher_batch_size
+            teacher = load_teacher(teaching, student, bf16, size).to(args.device)
+            size = size or args.per_device_train_batch_size
             batches = [missing[k : k + size] for k in range(0, len(missing), size)]
             watched = WatchedDataset(dataset, args.dataloader_num_workers)
-            loader = make_loader(watched, args, batch_sampler=batches, collate_fn=Collator(tasks))
+            loader = make_loader(watched, args, batch_sampler=batches, collate_fn=Collator(teaching.tasks))
             with explained_failures(lambda: f"filling the teacher cache {folder}", {"crops": watched}):
                 bar = tqdm(loader, "running the teacher", unit="batch", disable=quiet)
                 _write(cache, batches, bar, teacher, args.device)
@@ -107,25 +107,26 @@ def fill_cache(
 
 
 def _describe(
-    distillation: DistillationArguments, dataset: TransformedDataset, tasks: Sequence[Task], args: KdamTrainingArguments
+    distillation: DistillationArguments, teaching: Teaching, dataset: TransformedDataset, args: KdamTrainingArguments
 ) -> dict[str, Any]:
     """What a cache depends on, as plain data."""
     transform, source = dataset.transform, dataset.dataset
-    if not (distillation.teacher and distillation.teacher_cache and distillation.teacher_views):
+    if not (teaching.sources and distillation.teacher_cache and distillation.teacher_views):
         raise KdamValueError(
             f"teacher={distillation.teacher}, teacher_cache={distillation.teacher_cache}, "
             f"teacher_views={distillation.teacher_views}; a teacher cache needs all three."
         )
     if not isinstance(transform, TrainTransform):
         raise KdamValueError(f"{type(transform).__name__}: expected TrainTransform, whose crops have one size.")
-    specs = {task.name: task.spec() for task in tasks}
+    specs = {task.name: task.spec() for task in teaching.tasks if task.name in teaching.taught}
     return {
         "format": FORMAT,
         "views": distillation.teacher_views,
         "images": len(dataset),
         "dtype": distillation.teacher_cache_dtype,
         "precision": "bf16" if use_bf16(distillation.teacher_precision, args.use_cpu) else "fp32",
-        "teacher": sorted(weights_sha256(name) for name in distillation.teacher),
+        "teacher": sorted(source.sha256 for source in teaching.sources),
+        "class_map": teaching.facts()["class_map"],
         "data": {
             "name": source.name,
             "split": source.split,
@@ -133,7 +134,10 @@ def _describe(
             "first_crop": crop_checksum(dataset[0, 0]["pixel_values"]),
         },
         "augmentation": transform.settings,
-        "tasks": {name: {k: spec[k] for k in ("kind", "channels", "class_names")} for name, spec in specs.items()},
+        "tasks": {
+            name: {"kind": spec["kind"], "class_names": spec["class_names"], "channels": teaching.channels(name)}
+            for name, spec in specs.items()
+        },
         "grid": [-(-side // STRIDE) for side in transform.size],
         "complete": False,
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from dataset_loaders import TrainTransform, TransformedDataset
+from dataset_loaders import MixedDataset, TrainTransform, TransformedDataset
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError
@@ -70,6 +70,8 @@ def describe_objective(
                 "images": len(source),
                 "ids_sha256": source.digest,
             }
+            if isinstance(source, MixedDataset):
+                facts["data"]["unlabeled_share"] = source.share
     return io.flatten(facts)
 
 

@@ -43,7 +43,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def parse_recipe(
-    groups: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None
+    groups: Sequence[type],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    usual: Mapping[str, Path] | None = None,
 ) -> tuple[Any, ...]:
     """Dataclasses from `--config recipe.yaml` and command-line overrides.
 
@@ -51,6 +54,7 @@ def parse_recipe(
         groups: dataclasses whose fields are the permitted keys.
         argv: command line without the program; `sys.argv` by default.
         description: text of `--help`.
+        usual: key -> the recipe that is taken without `--config` where the command line has this key.
 
     Returns:
         One instance per group, then the dict of keys that recipe and command line set.
@@ -63,7 +67,8 @@ def parse_recipe(
     parser.add_argument("--config", help="YAML recipe; every key below may stand in it")
     known = {action.dest: action.dest for action in parser._actions}
     typed = {s.lstrip("-").replace("-", "_"): action.dest for action in parser._actions for s in action.option_strings}
-    config = _config_path(arguments)
+    given = {a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
+    config = _config_path(arguments) or next((str(path) for key, path in (usual or {}).items() if key in given), None)
     recipe = read_recipe(config) if config else {}
     for key in recipe:
         _refuse_unknown(key, known, f"recipe {config}")
@@ -73,7 +78,6 @@ def parse_recipe(
         recipe[key] = _typed(recipe[key], actions[key], f"recipe {config}: {key}")
         actions[key].required = False
     parser.set_defaults(**recipe)
-    given = {a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
     for key in given:
         _refuse_unknown(key, typed, "command line")
     instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]

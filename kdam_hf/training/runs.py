@@ -1,7 +1,8 @@
 """The two halves that every training script shares: build data and model, then train, save, score and report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,19 +13,22 @@ from transformers import set_seed
 from dataset_loaders import (
     DenseDataset,
     EvalTransform,
+    MixedDataset,
+    PhotosDataset,
+    TaughtDataset,
     TrainTransform,
     TransformedDataset,
 )
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
-from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.errors import CheckpointError, KdamValueError, UnknownTaskError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.tasks import Task, with_options
+from kdam_hf.teachers.teaching import Teaching
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
 from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
-from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.pretrained import (
     TIMM_NAMES,
     find_backbone,
@@ -42,22 +46,89 @@ MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
 OF_TRAINING = (
     *("train_images", "seed", "steps", "world_size", "bf16", "recipe", "trained_on"),
-    *("method", "teacher", "teacher_sha256", "distillation", "matching_batch", "latency_over_teacher"),
+    *("method", "teacher", "teacher_sha256", "teachers", "class_map", "distillation", "matching_batch"),
+    *("latency_over_teacher", "agreement"),
 )
+
+
+Plan = Callable[[Sequence[Task]], Teaching]
+"""Finds the teachers of a student whose labelled tasks are known."""
 
 
 @dataclass
 class Run:
-    """What a trainer is built from."""
+    """What a trainer is built from; `held_out` are photos to score against the teacher, which `eval_dataset` may be itself."""
 
     tasks: tuple[Task, ...]
     model: KdamPreTrainedModel
     train_dataset: TransformedDataset
     eval_dataset: TransformedDataset
     settings: dict[str, Any]
+    teaching: Teaching
+    held_out: TransformedDataset | None = None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether `eval_dataset` has any."""
+        return bool(getattr(self.eval_dataset.dataset, "labelled", True))
 
 
-def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArguments, settings: dict[str, Any]) -> Run:
+@dataclass(frozen=True)
+class Splits:
+    """Training and evaluation split, and held-out photos, all with the tasks of the student."""
+
+    train: DenseDataset
+    val: DenseDataset
+    held_out: DenseDataset | None
+    teaching: Teaching
+
+
+def open_splits(data: DataArguments, plan: Plan | None = None) -> Splits:
+    """Open what is trained and evaluated on, and find the teachers.
+
+    Args:
+        data: which images.
+        plan: finds the teachers; none for None.
+
+    Raises:
+        KdamValueError: photos without a teacher, or as `open_split` and `plan` have it.
+    """
+    data = data if plan is None else _labelled_tasks(data)
+    train, val = (open_split(data, split) for split in (data.train_split, data.eval_split))
+    teaching = Teaching((), train.tasks) if plan is None else plan(train.tasks)
+    if not teaching.tasks:
+        raise KdamValueError(f"{train.name}: photos have no labels, and there is no teacher; give --teacher.")
+    if not teaching.sources:
+        if data.unlabeled:
+            raise KdamValueError(f"unlabeled {data.unlabeled}: nobody says what is in these photos; give --teacher.")
+        return Splits(train, val, None, teaching)
+    photos = [PhotosDataset(data.unlabeled, split) for split in ("train", "val")] if data.unlabeled else []
+    if photos:
+        mixed = MixedDataset(train, photos[0], teaching.tasks, data.unlabeled_share)
+        return Splits(mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(photos[1], teaching.tasks), teaching)
+    train, val = (TaughtDataset(split, teaching.tasks) for split in (train, val))
+    return Splits(train, val, None if val.labelled else val, teaching)
+
+
+def _labelled_tasks(data: DataArguments) -> DataArguments:
+    """With only those of the tasks asked for that have labels: a teacher may know the others."""
+    try:
+        open_split(data, data.train_split)
+    except UnknownTaskError:
+        data, wanted = copy(data), data.tasks or ()
+        data.tasks = None
+        known = [task.name for task in open_split(data, data.train_split).tasks]
+        data.tasks = [name for name in known if name in wanted] or None
+    return data
+
+
+def build_run(
+    data: DataArguments,
+    model: ModelArguments,
+    args: KdamTrainingArguments,
+    settings: dict[str, Any],
+    plan: Plan | None = None,
+) -> Run:
     """Open both splits and build the model, seeded by `args.seed`.
 
     Args:
@@ -65,6 +136,7 @@ def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArgu
         model: which model.
         args: training arguments; `output_dir` must be set.
         settings: the keys that recipe and command line set; kept in `recipe.json` for readers.
+        plan: finds the teachers; none for None.
 
     Raises:
         KdamValueError: unknown role or preset, or no output_dir.
@@ -80,9 +152,10 @@ def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArgu
     follow_launcher()
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
-        train, held_out = (open_split(data, split) for split in (data.train_split, data.eval_split))
+        splits = open_splits(data, plan)
+    train = splits.train
     if args.process_index == 0:
-        print(*[train.origin or train.name, *train.notes], sep="\n  ")
+        print(*[train.origin or train.name, *train.notes, *splits.teaching.notes], sep="\n  ")
     tasks, config, crops = training_crops(train, data, model, args)
     set_seed(args.seed)
     built = MODELS[model.role](config)
@@ -91,7 +164,8 @@ def build_run(data: DataArguments, model: ModelArguments, args: KdamTrainingArgu
     if weights is not None:
         load_backbone_weights(built, weights)
     keep = EvalTransform(tasks, config.image_mean or [], config.image_std or [])
-    return Run(tasks, built, crops, TransformedDataset(held_out, keep), settings)
+    held_out = None if splits.held_out is None else TransformedDataset(splits.held_out, keep)
+    return Run(tasks, built, crops, TransformedDataset(splits.val, keep), settings, splits.teaching, held_out)
 
 
 def training_crops(
@@ -155,16 +229,12 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
         if main:
             KdamImageProcessor.from_model_config(run.model.config).save_pretrained(output)
         saved = _as_saved(run.model)
+        metrics: dict[str, float] = {}
         with trainer.explained_failures():
-            metrics = evaluate_model(
-                saved,
-                trainer.get_eval_dataloader(),
-                run.tasks,
-                args.device,
-                trainer.processes,
-                progress=main and not args.disable_tqdm,
-                num_proc=args.counting_processes,
-            )
+            if run.has_labels:
+                metrics |= trainer.score(saved, trainer.get_eval_dataloader())
+            if run.held_out is not None:
+                metrics |= trainer.score(saved, trainer.get_eval_dataloader(run.held_out))
         if main:
             meta = {
                 **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),

@@ -1,42 +1,40 @@
-"""The frozen teacher: one multi-task model, or one single-task model per task, seen as one.
+"""The frozen teacher: one multi-task model, or several of different families, seen as one.
 
 It lives outside the student's model, so it is neither saved nor optimised. The student's normalised images are converted
 to each teacher's own normalisation. It is run in its own precision, whatever the student's is.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from torch.nn import functional as F
 
-from kdam_hf.configuration_kdam import KdamConfig
+from kdam_hf.configuration_kdam import STRIDE, KdamConfig
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import tensors_sha256
-from kdam_hf.modeling_kdam import KdamOutput
-from kdam_hf.training.arguments import DistillationArguments
-from kdam_hf.training.pretrained import load_model, weights_sha256
-
-Family = TypeVar("Family", bound=Callable[[str], nn.Module])
-FAMILIES: dict[str, Callable[[str], nn.Module]] = {}
-"""Loaders of models that are not our own, by the `model_type` of their config."""
+from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
+from kdam_hf.tasks import Task, task_from_spec
+from kdam_hf.teachers.class_map import ClassMap
+from kdam_hf.teachers.teaching import Teaching
 
 
 class FrozenTeacher(nn.Module):
     """Teachers in evaluation mode, without gradient.
 
     Args:
-        models: one multi-task model, or several whose tasks are disjoint.
-        student: configuration of the student; every task of it must be taught, with the same kind and channels.
+        models: one multi-task model, or several whose tasks are disjoint: KDAM models, or modules as `kdam_hf.teachers` has
+            them, which may state `image_mean` and `image_std` of their images.
+        student: configuration of the student; at least one task of it must be taught.
         bf16: hold and run the models in bfloat16 and channels-last, which pays where the device multiplies bfloat16 in
             hardware (1.8 times faster for a Swin-B teacher with AVX512-BF16).
         batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
         sha256: of each model's file of weights; of its tensors where it was not loaded from a file.
+        class_maps: by task, where the teacher's classes are not the student's.
 
     Raises:
-        KdamValueError: a task is missing, taught twice, or of another kind or number of channels.
+        KdamValueError: no task is taught, one is taught twice, or is of another kind or number of channels.
     """
 
     def __init__(
@@ -46,18 +44,18 @@ class FrozenTeacher(nn.Module):
         bf16: bool = False,
         batch_size: int | None = None,
         sha256: Sequence[str] | None = None,
+        class_maps: Mapping[str, ClassMap] | None = None,
     ) -> None:
         super().__init__()
         self.sha256 = sorted(sha256 or map(tensors_sha256, models))
         self.models = nn.ModuleList(models)
-        self.bf16, self.batch_size = bf16, batch_size
+        self.bf16, self.batch_size, self.class_maps = bf16, batch_size, class_maps or {}
         if bf16:
             self.models.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.task_names = student.task_names
-        _check(models, student)
+        taught = _taught(models, student, self.class_maps)
+        self.task_names = [name for name in student.task_names if name in taught]
         for k, model in enumerate(models):
-            config: Any = model.config
-            scale, shift = _renormalisation(student, config)
+            scale, shift = _renormalisation(student, _facts(model))
             self.register_buffer(f"scale_{k}", scale)
             self.register_buffer(f"shift_{k}", shift)
         self.requires_grad_(False).eval()
@@ -80,7 +78,8 @@ class FrozenTeacher(nn.Module):
             features: return the maps of the backbone too.
 
         Returns:
-            `predictions`, task name -> (B, C, h, w) float32, in the student's task order; `hidden_states` if asked for.
+            `predictions`, task name -> (B, C, H/4, W/4) float32, in the student's task order, with one more channel where a
+            class map leaves classes out; `hidden_states` if asked for.
 
         Raises:
             KdamValueError: features of several teachers.
@@ -107,79 +106,84 @@ class FrozenTeacher(nn.Module):
         hidden = None
         for k, model in enumerate(self.models):
             own = pixel_values * getattr(self, f"scale_{k}") + getattr(self, f"shift_{k}")
-            own = own * pixel_mask[:, None]
-            if self.bf16:
-                own = own.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
-            output = model(own, pixel_mask, output_hidden_states=features)
-            predictions |= output.predictions
-            hidden = output.hidden_states
-        return predictions, hidden
+            if isinstance(model, KdamPreTrainedModel):
+                own = own * pixel_mask[:, None]
+                if self.bf16:
+                    own = own.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+                output = model(own, pixel_mask, output_hidden_states=features)
+                predictions |= output.predictions
+                hidden = output.hidden_states
+            else:
+                predictions |= {name: x for name, x in model(own).items() if name in self.task_names}
+        grid = [-(-side // STRIDE) for side in pixel_values.shape[-2:]]
+        for name, found in self.class_maps.items():
+            predictions[name] = found(predictions[name])
+        return {name: _resized(predictions[name], grid) for name in self.task_names}, hidden
 
 
-def teacher_family(model_type: str) -> Callable[[Family], Family]:
-    """Make a family of models usable as teachers, by the `model_type` of their config.
-
-    What is decorated takes a folder or hub id and returns a module with a `config` that has `tasks` (see `Task.spec`),
-    `image_mean` and `image_std`, and a forward as of `KdamTeacher`.
-    """
-
-    def add(family: Family) -> Family:
-        FAMILIES[model_type] = family
-        return family
-
-    return add
-
-
-def load_teacher_model(name: str) -> nn.Module:
-    """A model of any known family, of a folder or hub id.
-
-    Raises:
-        CheckpointError: not there, not whole, or of a family that is not known; as `load_model` has it.
-    """
-    with suppress(OSError, ValueError):  # `load_model` says what is wrong
-        family = FAMILIES.get(PreTrainedConfig.get_config_dict(name)[0].get("model_type", ""))
-        if family is not None:
-            return family(name)
-    return load_model(name)
-
-
-def load_teacher(distillation: DistillationArguments, student: KdamConfig, bf16: bool) -> FrozenTeacher:
-    """The teacher that the arguments name.
+def load_teacher(
+    teaching: Teaching, student: KdamConfig, bf16: bool = False, batch_size: int | None = None
+) -> FrozenTeacher:
+    """The teachers of a plan.
 
     Args:
-        distillation: its folders or hub ids, and its batch size.
+        teaching: who teaches what.
         student: configuration of the student.
-        bf16: as for `FrozenTeacher`.
+        bf16, batch_size: as for `FrozenTeacher`.
 
     Raises:
-        CheckpointError: a model that is not there or not whole; as `load_model` has it.
+        CheckpointError: weights or an image processor that are not there or not whole.
         KdamValueError: the teachers' tasks or classes do not fit the student's.
     """
-    names = distillation.teacher or ()
-    models, sha256 = [load_teacher_model(name) for name in names], [weights_sha256(name) for name in names]
-    return FrozenTeacher(models, student, bf16, distillation.teacher_batch_size, sha256)
+    models = [source.load() for source in teaching.sources]
+    sha256 = [source.sha256 for source in teaching.sources]
+    return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps)
 
 
-def _renormalisation(student: KdamConfig, teacher: KdamConfig) -> tuple[Tensor, Tensor]:
+def _facts(model: Any) -> dict[str, Any]:
+    """Tasks and normalisation of a teacher."""
+    if isinstance(model, KdamPreTrainedModel):
+        config: Any = model.config
+        tasks = tuple(task_from_spec(spec) for spec in config.tasks or [])
+        return {"tasks": tasks, "image_mean": config.image_mean, "image_std": config.image_std}
+    mean, std = getattr(model, "image_mean", (0.0, 0.0, 0.0)), getattr(model, "image_std", (1.0, 1.0, 1.0))
+    return {"tasks": model.tasks, "image_mean": mean, "image_std": std}
+
+
+def _renormalisation(student: KdamConfig, teacher: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Scale and shift (3, 1, 1) from the student's to the teacher's normalisation."""
     s_mean, s_std, t_mean, t_std = (
         torch.tensor(v, dtype=torch.float64)[:, None, None]
-        for v in (student.image_mean, student.image_std, teacher.image_mean, teacher.image_std)
+        for v in (student.image_mean, student.image_std, teacher["image_mean"], teacher["image_std"])
     )
     return (s_std / t_std).float(), ((s_mean - t_mean) / t_std).float()
 
 
-def _check(models: Sequence[nn.Module], student: KdamConfig) -> None:
-    taught: dict[str, dict[str, Any]] = {}
+def _resized(values: Tensor, grid: list[int]) -> Tensor:
+    """Float32 on the grid of the student's maps."""
+    values = values.float()
+    if list(values.shape[-2:]) == grid:
+        return values
+    return F.interpolate(values, grid, mode="bilinear", antialias=values.shape[-1] > grid[1])
+
+
+def _taught(models: Sequence[nn.Module], student: KdamConfig, class_maps: Mapping[str, ClassMap]) -> dict[str, Task]:
+    taught: dict[str, Task] = {}
     for model in models:
-        config: Any = model.config
-        for task in config.tasks or []:
-            if task["name"] in taught:
+        for task in _facts(model)["tasks"]:
+            if task.name in taught:
                 raise KdamValueError(
-                    f"task {task['name']} is taught by two teachers; give one teacher per task, or one for all."
+                    f"task {task.name} is taught by two teachers; give one teacher per task, or one for all."
                 )
-            taught[task["name"]] = task
-    check_tasks_agree(list(taught.values()), student.tasks or [], "the teacher", "the student")
+            taught[task.name] = task
+    wanted = [task for task in student.tasks or [] if task["name"] in taught]
+    if not wanted:
+        raise KdamValueError(
+            f"the teacher predicts {', '.join(taught)}, the student {', '.join(student.task_names)}: none of them."
+        )
+    alike = [task for task in wanted if task["name"] not in class_maps]
+    check_tasks_agree([task.spec() for task in taught.values()], alike, "the teacher", "the student")
+    return taught
 
 
 def check_tasks_agree(

@@ -5,7 +5,7 @@ a strided share of the split per process, so no prediction is kept and no image 
 before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from dataset_loaders import Collator, EpochSampler
+from dataset_loaders import Collator, EpochSampler, MixedDataset, MixedSampler
 from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
@@ -28,7 +28,7 @@ from kdam_hf.training.callbacks import EpochAndGradientCallback
 from kdam_hf.training.evaluation import evaluate_model
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
-from kdam_hf.training.loading import sample_name
+from kdam_hf.training.loading import layers, sample_name
 
 Batch = Mapping[str, Any]
 OBJECTIVE = "objective.safetensors"
@@ -249,25 +249,45 @@ class MultiTaskTrainer(PublishingTrainer):
 
     def make_sampler(self) -> Sampler:
         """Another order in every epoch."""
-        self._sampler = EpochSampler(len(self.train_dataset), data_seed(self.args), self.views)
+        *_, source = layers(self.train_dataset)
+        seed = data_seed(self.args)
+        if isinstance(source, MixedDataset):
+            self._sampler = MixedSampler(source.counts, source.share, seed, self.views)
+        else:
+            self._sampler = EpochSampler(len(source), seed, self.views)
         return self._sampler
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
+
+    def score(
+        self,
+        model: KdamPreTrainedModel,
+        batches: Iterable[dict[str, Any]],
+        tasks: Sequence[Task] | None = None,
+    ) -> dict[str, float]:
+        """`task/metric` of a model, as of `evaluate_model`, over the shares of all processes.
+
+        Args:
+            model: this trainer's, or one like it.
+            batches: of `get_eval_dataloader`.
+            tasks: to score; all by default.
+        """
+        return evaluate_model(
+            model,
+            batches,
+            self.tasks if tasks is None else tasks,
+            self.args.device,
+            self.processes,
+            progress=not self.args.disable_tqdm and self.args.process_index == 0,
+            num_proc=self.args.counting_processes,
+        )
 
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Stream the split through the tasks' metrics; the keys are `eval_<task>/<metric>`."""
         with self.compute_loss_context_manager(), self.explained_failures("eval"):
-            metrics = evaluate_model(
-                self.accelerator.unwrap_model(self.model),
-                dataloader,
-                self.tasks,
-                self.args.device,
-                self.processes,
-                progress=not self.args.disable_tqdm and self.args.process_index == 0,
-                num_proc=self.args.counting_processes,
-            )
+            metrics = self.score(self.accelerator.unwrap_model(self.model), dataloader)
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         images = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=images)

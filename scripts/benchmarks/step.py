@@ -21,6 +21,7 @@ from benchmarks.harness import race, ratio, report, target
 from benchmarks.models import make_batch, make_crops, make_model, on_device
 from kdam_hf.distillation import make_method
 from kdam_hf.tasks import NYUD_V2
+from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import (
     DistillationArguments,
     DistillationTrainer,
@@ -64,7 +65,7 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
     quiet = {"disable_tqdm": True, "report_to": "none", "use_cpu": args.device == "cpu", "cpu_threads": args.threads}
     training = KdamTrainingArguments(str(folder), per_device_train_batch_size=args.batch_size, **quiet)
     cached = DistillationArguments([path], teacher_cache=str(folder / "cache"), teacher_views=1)
-    cache = fill_cache(cached, crops, NYUD_V2, student().config, training)
+    cache = fill_cache(cached, plan_teaching([path], NYUD_V2), crops, student().config, training)
 
     def replay() -> dict[str, Any]:
         records = [cache.read(0, index)[1] for index in range(len(crops))]

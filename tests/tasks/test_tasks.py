@@ -51,7 +51,7 @@ def reference_loss(task, prediction, label, mask):
     salient = (y[mask.numpy()] == 1).mean() if task.name == "saliency" else None
     for b, i, j in np.argwhere(mask.numpy()):
         q, v = p[b, :, i, j], y[b, ..., i, j]
-        if task.name == "depth":
+        if task.name in ("depth", "relative_depth"):
             total += abs(q[0] - v[0])
         elif task.name == "normals":
             total += np.abs(q / np.linalg.norm(q) - v).sum()
@@ -162,7 +162,7 @@ def test_edge_distribution_is_sigmoid_and_its_complement():
 
 
 def test_task_sets_of_the_field_are_in_canonical_order_with_published_weights():
-    assert list(TASK_NAMES) == ["semseg", "human_parts", "saliency", "depth", "normals", "edge"]
+    assert list(TASK_NAMES) == ["semseg", "human_parts", "saliency", "depth", "normals", "edge", "relative_depth"]
     published = [("semseg", 40, 1), ("depth", 1, 1), ("normals", 3, 10), ("edge", 1, 50)]
     assert [(t.name, t.channels, t.loss_weight) for t in NYUD_V2] == published
     published = [("semseg", 21, 1), ("human_parts", 7, 2), ("saliency", 2, 5), ("normals", 3, 10), ("edge", 1, 50)]

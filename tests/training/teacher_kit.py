@@ -1,6 +1,7 @@
 """Tiny teachers, online and stored, that the tests of the replayed teacher share."""
 
 from kdam_hf.modeling_kdam import KdamOutput
+from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import DistillationArguments, FrozenTeacher, fill_cache, load_model
 from kdam_hf.training.pretrained import weights_sha256
 
@@ -16,7 +17,9 @@ def settings(kit, teachers, **kwargs):
 
 def fill(kit, teachers, data=None, tasks=None, verify=False, args=None, **kwargs):
     data, tasks, args = data or kit.train_data(), tasks or kit.tasks, args or kit.args()
-    return fill_cache(settings(kit, teachers, **kwargs), data, tasks, kit.model(tasks=tasks).config, args, verify)
+    chosen = settings(kit, teachers, **kwargs)
+    teaching = plan_teaching(chosen.teacher, tasks, [task.name for task in tasks])
+    return fill_cache(chosen, teaching, data, kit.model(tasks=tasks).config, args, verify)
 
 
 class Rounded(FrozenTeacher):

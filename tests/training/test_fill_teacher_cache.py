@@ -69,7 +69,7 @@ def test_a_folder_of_other_things_and_a_missing_teacher_are_refused(kit, teacher
     (kit.root / "cache").mkdir()
     (kit.root / "cache" / "notes.txt").write_text("mine")
     refused(kit, teacher, "no teacher cache")
-    refused(kit, "nowhere", "no model at 'nowhere'")
+    refused(kit, "nowhere", "no teacher at 'nowhere'")
     assert (kit.root / "cache" / "notes.txt").read_text() == "mine"
     with pytest.raises(KdamValueError, match="teacher_views"):
         settings(kit, teacher, teacher_views=None)

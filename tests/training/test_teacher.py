@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,7 +7,8 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.io import file_sha256, tensors_sha256
 from kdam_hf.presets import PRESETS
 from kdam_hf.tasks import make_task
-from kdam_hf.training import DistillationArguments, FrozenTeacher, load_teacher
+from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.training import FrozenTeacher, load_teacher
 
 
 def ones(count=1, height=32, width=32):
@@ -54,13 +57,23 @@ def test_tasks_channels_and_classes_must_agree(kit):
     classes = kit.tasks[0].class_names
     swapped = make_task("semseg", (classes[1], classes[0], *classes[2:]))
     for tasks, word in (
-        ([kit.tasks[:1]], "human_parts"),
         ([[swapped, *kit.tasks[1:]]], "class_names"),
         ([[make_task("semseg", "ab"), *kit.tasks[1:]]], "channels 2"),
         ([kit.tasks, kit.tasks], "two"),
     ):
         with pytest.raises(KdamValueError, match=word):
             FrozenTeacher([kit.model("teacher", tasks=one) for one in tasks], kit.model().config)
+
+
+def test_a_task_that_no_teacher_predicts_is_not_matched(kit):
+    partial = FrozenTeacher([kit.model("teacher", tasks=kit.tasks[:1])], kit.model().config)
+    assert partial.task_names == [kit.tasks[0].name]
+    with pytest.raises(KdamValueError, match=kit.tasks[1].name):
+        kit.distiller(teacher=partial)
+    labels_only = [replace(task, kd_weight=0.0) for task in kit.tasks[1:]]
+    trainer = kit.distiller(teacher=partial, tasks=(kit.tasks[0], *labels_only), max_steps=1)
+    trainer.train()
+    assert {name for name in trainer.state.log_history[0] if name.startswith("kd_inter")} == {"kd_inter_task_semseg"}
 
 
 def test_neither_its_own_batch_size_nor_the_students_precision_changes_what_is_taught(kit):
@@ -89,7 +102,7 @@ def test_a_teacher_in_bf16_says_the_same_in_float32(kit, preset):
 
 
 def test_a_teacher_is_known_by_its_file_and_only_without_one_by_its_tensors(kit, teacher):
-    loaded = load_teacher(DistillationArguments(teacher=[teacher]), kit.model().config, bf16=True)
+    loaded = load_teacher(plan_teaching([teacher], kit.tasks), kit.model().config, bf16=True)
     assert loaded.facts["teacher_sha256"] == [file_sha256(f"{teacher}/model.safetensors")]
     model = kit.model("teacher", seed=1)
     expected = [tensors_sha256(model)]

@@ -29,7 +29,8 @@ class Batch:
 
     Args:
         student: task name -> predictions (B, C, h, w), floating.
-        teacher: task name -> predictions of the same batch and channels, any size; without gradient.
+        teacher: task name -> predictions of the same batch and channels, any size; without gradient. One more channel is what
+            it knows beyond the student's classes: where that one wins, it has no say.
         valid: (B, h, w) bool, False on padding.
         pixels: what sums over pixels are divided by: the mean number of valid pixels of all processes, at least 1.
         processes: those that share the batch; averaged over them, terms are those of the global batch.
@@ -115,21 +116,25 @@ class LogitMethod(Method):
         self.temperature, self.scale_by_temperature = temperature, scale_by_temperature
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
-        teacher = aligned(self.tasks, batch)
-        kept = batch.valid.flatten().nonzero()[:, 0]
+        teacher, kept = aligned(self.tasks, batch, self.same_pixels)
         found = {}
         # autocast would take the products inside a task's rule back to half precision
         with torch.autocast(batch.valid.device.type, enabled=False):
             z, t = (
-                {task.name: self._logits(task, maps[task.name], kept) for task in self.tasks}
+                {task.name: self._logits(task, maps[task.name], kept[task.name]) for task in self.tasks}
                 for maps in (batch.student, teacher)
             )
             for task in self.tasks:
                 scale = self.beta * task.kd_weight * self.scale(task.temperature_power)
-                for name, term in self.compare(task, z[task.name], t[task.name], batch, kept).items():
+                for name, term in self.compare(task, z[task.name], t[task.name], batch, kept[task.name]).items():
                     found[f"kd_{name}_{task.name}"] = scale * term
             joint = self.compare_jointly(z, t, batch)
         return found | {f"kd_{name}": self.beta * term for name, term in joint.items()}
+
+    @property
+    def same_pixels(self) -> bool:
+        """Whether all tasks are compared on the same pixels, as `compare_jointly` may need them."""
+        return False
 
     def scale(self, power: float) -> float:
         """T to a power, or 1."""
@@ -170,13 +175,18 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
     return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
 
 
-def aligned(tasks: Sequence[Task], batch: Batch) -> dict[str, Tensor]:
-    """The teacher's predictions of `tasks`, resized to the student's maps where sizes differ.
+def aligned(
+    tasks: Sequence[Task], batch: Batch, same_pixels: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The teacher's predictions of `tasks` at the size of the student's maps, and the pixels on which each is compared.
+
+    Returns:
+        Task name -> (B, C, h, w), and -> (N,) int64, indices among all pixels of the batch.
 
     Raises:
         KdamValueError: a task that one of them lacks, another batch or number of channels, or a mask of another kind.
     """
-    found = {}
+    found, known = {}, {}
     valid = batch.valid
     for name in (task.name for task in tasks):
         for who, predictions in (("student", batch.student), ("teacher", batch.teacher)):
@@ -185,7 +195,8 @@ def aligned(tasks: Sequence[Task], batch: Batch) -> dict[str, Tensor]:
                     f"the {who} predicts {sorted(predictions)}, not {name!r}: distil tasks that both models have."
                 )
         s, t = batch.student[name], batch.teacher[name].detach()
-        if s.ndim != 4 or t.ndim != 4 or s.shape[:2] != t.shape[:2]:
+        channels = s.shape[1] if s.ndim == 4 else 0
+        if s.ndim != 4 or t.ndim != 4 or s.shape[0] != t.shape[0] or t.shape[1] - channels not in (0, 1):
             raise KdamValueError(
                 f"teacher predicts {name} of shape {tuple(t.shape)}, student {tuple(s.shape)}: batch and channels must agree; "
                 "build both models with the same classes."
@@ -195,5 +206,10 @@ def aligned(tasks: Sequence[Task], batch: Batch) -> dict[str, Tensor]:
                 f"{name}: predictions are {tuple(s.shape)}, valid is {valid.dtype} {tuple(valid.shape)}: expected "
                 "(B, C, h, w) and bool (B, h, w); bring the mask to the size of the map."
             )
-        found[name] = t if t.shape == s.shape else F.interpolate(at_least_float32(t), s.shape[2:], mode="bilinear")
-    return found
+        if t.shape[2:] != s.shape[2:]:
+            t = F.interpolate(at_least_float32(t), s.shape[2:], mode="bilinear")
+        found[name] = t[:, :channels]
+        known[name] = valid if t.shape[1] == channels else valid & (t.argmax(1) < channels)
+    if same_pixels and len({*map(id, known.values())}) > 1:
+        known = dict.fromkeys(known, torch.stack([*known.values()]).all(0))
+    return found, {name: mask.flatten().nonzero()[:, 0] for name, mask in known.items()}

@@ -49,6 +49,10 @@ class CauchySchwarz(LogitMethod):
         self.inter, self.intra, self.divergence = inter, intra, divergence
         self.couples_batch = intra
 
+    @property
+    def same_pixels(self) -> bool:
+        return self.inter == "concat"
+
     def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
         log_p, log_q, divergence = student.log_softmax(1), teacher.log_softmax(1), DIVERGENCES[self.divergence]
         terms = {}

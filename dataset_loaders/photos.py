@@ -1,0 +1,214 @@
+"""Photos without labels: a folder with its subfolders, an archive, or the image column of a data set; and both with labels.
+
+A share of the photos is held out, by a hash of each name: adding photos moves none of those that are there.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dataset_loaders.archives import extract, is_archive
+from dataset_loaders.files import file_facts
+from dataset_loaders.registry import register
+from dataset_loaders.sample import DenseDataset, Sample
+from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
+from kdam_hf.photos_kdam import FORMATS, open_photo
+from kdam_hf.tasks import Task
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SMALLEST_SIDE = 32
+HELD_OUT = 0.1
+MOST_HELD_OUT = 200
+
+
+@register("photos")
+class PhotosDataset(DenseDataset):
+    """One split of unlabelled photos: `val` is the held-out share, at least one photo; `train` is the rest.
+
+    Args:
+        data_dir: a folder, searched with its subfolders, an archive of one, which is unpacked beside it, or the id of a data
+            set on the Hub with an image column.
+        split: `train` or `val`.
+        tasks: none; photos have no labels.
+        held_out: share of `val`, at most 200 photos.
+
+    Raises:
+        KdamValueError: nothing there, or fewer than two photos.
+        DataIntegrityError: a file that is no photo, or is too small; names it.
+    """
+
+    ids: Sequence[str] = ()
+
+    def __init__(
+        self, data_dir: str | Path, split: str, tasks: Sequence[str] | None = None, held_out: float = HELD_OUT
+    ) -> None:
+        root = Path(data_dir)
+        if tasks:
+            raise UnknownTaskError(
+                f"photos have no labels of {', '.join(tasks)}; a teacher says which tasks there are."
+            )
+        if split not in ("train", "val") or not 0 < float(held_out) < 1:
+            raise KdamValueError(f"photos: split {split!r}, held_out {held_out}; expected train or val, and a share.")
+        if is_archive(root) and root.is_file():
+            root = extract(root, root.with_name(f"{root.name.split('.')[0]}-unpacked"))
+        self._rows: Any = None
+        self._files: dict[str, Path] = {}
+        if root.is_dir():
+            self._files = _listed(root)
+            names = list(self._files)
+        elif root.exists() or len(root.parts) > 2:
+            raise KdamValueError(f"images {str(data_dir)!r}: expected a folder of photos, an archive, or a hub id.")
+        else:
+            self._rows, self._column = _image_column(str(data_dir))
+            names = [f"{k:06d}" for k in range(len(self._rows))]
+        if len(names) < 2:
+            raise KdamValueError(
+                f"images {str(data_dir)!r}: {len(names)} photos ({', '.join(SUFFIXES)}); expected 2 or more."
+            )
+        order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        count = min(max(1, round(float(held_out) * len(names))), MOST_HELD_OUT)
+        held = {*order[:count]}
+        self.ids = tuple(name for name in names if (name in held) == (split == "val"))
+        self.name, self.split, self.tasks = root.resolve().name if self._files else root.name, split, ()
+        self.origin = f"photos in {data_dir}: {len(names)}, of which {count} are held out"
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self.ids[index]
+        where = str(self._files.get(name) or f"{self.name} row {name}")
+        try:
+            photo = open_photo(self._files[name] if self._files else self._rows[int(name)][self._column])
+        except ValueError as error:
+            raise DataIntegrityError(f"{where}: {error} Mend the file or take it out of the folder.") from error
+        if min(photo.size) < SMALLEST_SIDE:
+            raise DataIntegrityError(
+                f"{where}: {photo.width}x{photo.height} pixels; expected at least {SMALLEST_SIDE} a side."
+            )
+        return {"id": name, "image": np.array(photo), "labels": {}}
+
+    @property
+    def version(self) -> str | None:
+        """As of `DenseDataset`."""
+        return None if self._rows is None else str(self._rows._fingerprint)
+
+    def stamp(self, index: int) -> str:
+        """As of `DenseDataset`."""
+        return file_facts(self._files.get(self.ids[index]))
+
+    def photo(self, index: int) -> Path | None:
+        """As of `DenseDataset`."""
+        return self._files.get(self.ids[index])
+
+
+class TaughtDataset(DenseDataset):
+    """The samples of `dataset` with other tasks: those without labels in it are unlabelled in every sample."""
+
+    ids: Sequence[str] = ()
+
+    def __init__(self, dataset: DenseDataset, tasks: Sequence[Task]) -> None:
+        self._dataset, self.tasks, self.ids = dataset, tuple(tasks), dataset.ids
+        for key in ("name", "split", "registered", "options", "checked", "origin", "notes"):
+            setattr(self, key, getattr(dataset, key))
+        self.labelled = any(task.name in {own.name for own in dataset.tasks} for task in tasks)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[index]
+
+    @property
+    def version(self) -> str | None:
+        """As of `DenseDataset`."""
+        return self._dataset.version
+
+    def stamp(self, index: int) -> str:
+        """As of `DenseDataset`."""
+        return self._dataset.stamp(index)
+
+    def photo(self, index: int) -> Path | None:
+        """As of `DenseDataset`."""
+        return self._dataset.photo(index)
+
+
+class MixedDataset(TaughtDataset):
+    """The samples of `dataset`, then the photos of `unlabelled`.
+
+    Args:
+        dataset: with labels.
+        unlabelled: photos.
+        tasks: of both.
+        share: of the photos in every batch, see `MixedSampler`.
+    """
+
+    def __init__(self, dataset: DenseDataset, unlabelled: DenseDataset, tasks: Sequence[Task], share: float) -> None:
+        super().__init__(dataset, tasks)
+        if not 0 < share < 1:
+            raise KdamValueError(f"unlabeled_share is {share}; expected a number between 0 and 1.")
+        self._photos, self.share = unlabelled, share
+        self.counts = (len(dataset), len(unlabelled))
+        self.ids = (*dataset.ids, *(f"photos-{name}" for name in unlabelled.ids))
+        self.name = f"{dataset.name} and {unlabelled.name}"
+        self.origin = f"{dataset.origin}\n  {unlabelled.origin}; {share:g} of every batch"
+        self.checked = dataset.checked and unlabelled.checked
+
+    def __getitem__(self, index: int) -> Sample:
+        if index < self.counts[0]:
+            return self._dataset[index]
+        return {**self._photos[index - self.counts[0]], "id": self.ids[index]}
+
+    def stamp(self, index: int) -> str:
+        """As of `DenseDataset`."""
+        first = self.counts[0]
+        return self._dataset.stamp(index) if index < first else self._photos.stamp(index - first)
+
+    def photo(self, index: int) -> Path | None:
+        """As of `DenseDataset`."""
+        first = self.counts[0]
+        return self._dataset.photo(index) if index < first else self._photos.photo(index - first)
+
+
+def _listed(root: Path) -> dict[str, Path]:
+    """Photos by a name that is unique: the path below the folder with `__` for `/`; all headers are looked at."""
+    files: dict[str, Path] = {}
+    broken: list[str] = []
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
+        below = path.relative_to(root)
+        if any(part.startswith(".") for part in below.parts):
+            continue
+        name = "__".join(below.with_suffix("").parts)
+        name = f"{name}{path.suffix}" if name in files else name
+        if name in files:
+            raise DataIntegrityError(f"{root}: {files[name]} and {path} would have one name; rename one.")
+        files[name] = path
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                small = min(image.size) < SMALLEST_SIDE
+        except Exception as error:  # whatever the parsers of Pillow raise
+            broken.append(f"{path} ({next(iter(str(error).splitlines()), type(error).__name__)})")
+        else:
+            broken += [f"{path} ({image.width}x{image.height} pixels)"] if small else []
+    if broken:
+        raise DataIntegrityError(
+            f"{root}: {len(broken)} of {len(files)} files are no photos of at least {SMALLEST_SIDE} pixels a side: "
+            f"{'; '.join(broken[:5])}{' ...' if broken[5:] else ''}. Mend them or take them out of the folder."
+        )
+    return files
+
+
+def _image_column(source: str) -> tuple[Any, str]:
+    """The rows of split `train` of a data set, and the name of their first column of images."""
+    from datasets import Image as ImageColumn  # takes over a second to import
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(source)
+    except Exception as error:  # of the network, the Hub or Arrow
+        raise KdamValueError(
+            f"images {source!r}: no such folder, and no data set ({type(error).__name__}: {error})."
+        ) from error
+    rows = splits["train"] if "train" in splits else next(iter(splits.values()))
+    columns = [name for name, feature in rows.features.items() if isinstance(feature, ImageColumn)]
+    if not columns:
+        raise KdamValueError(f"images {source!r}: columns {', '.join(rows.features)}; expected one of images.")
+    return rows, columns[0]

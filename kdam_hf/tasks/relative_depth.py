@@ -1,0 +1,84 @@
+"""Relative depth: inverse depth without scale and shift, as models predict it that never saw a metre."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
+from kdam_hf.tasks.base import Task, at_least_float32
+
+LOWEST, HIGHEST, SOFTNESS = -4.0, 8.0, 0.25
+SMALLEST = 1e-6
+
+
+@dataclass(frozen=True)
+class RelativeDepth(Task):
+    """Inverse depth, larger is nearer; per image the median is 0 and the mean absolute deviation from it is 1.
+
+    A student learns the normalised map itself: no scale or shift of the teacher's enters, and none is left to drift.
+    """
+
+    name: str = "relative_depth"
+
+    kind: ClassVar[str] = "relative_depth"
+    channels: ClassVar[int] = 1
+    readout: ClassVar[str] = "none"
+    primary_metric: ClassVar[str] = "mae"
+    higher_is_better: ClassVar[bool] = False
+    hub_task: ClassVar[str] = "depth-estimation"
+
+    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        """Absolute error."""
+        valid = self.valid_pixels(label, mask)[:, None]
+        return ((at_least_float32(prediction) - label).masked_fill(~valid, 0).abs() * weights).sum()
+
+    def distribution_logits(self, prediction: Tensor) -> Tensor:
+        """-|x - x_k| / s over fixed centres x_k, the Laplace density of `Depth`; (..., bins)."""
+        bins = 1 + round((HIGHEST - LOWEST) / SOFTNESS)
+        centres = torch.linspace(LOWEST, HIGHEST, bins, device=prediction.device)
+        return (at_least_float32(prediction) - centres).abs() * (-1 / SOFTNESS)
+
+    def column_weights(self, mass: Tensor) -> Tensor:
+        """Bins are points of a continuum: a bin counts as much as there is in it."""
+        return mass
+
+    def metric(self) -> Metric:
+        return RelativeDepthErrors()
+
+
+class RelativeDepthErrors(Metric):
+    """`mae`: mean absolute difference of normalised maps; both are normalised again, image by image."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {
+            "sum": torch.zeros((), dtype=torch.float64),
+            "count": torch.zeros((), dtype=torch.int64),
+        }
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Add one image, (..., 1, H, W); NaN in the label is invalid."""
+        check_same_shape(prediction, label, "(..., 1, H, W)", channels=1)
+        for p, g in zip(prediction.reshape(-1, *label.shape[-2:]), label.reshape(-1, *label.shape[-2:]), strict=True):
+            valid = g.isfinite()
+            check_finite(p, valid)
+            if valid.any():
+                values = (normalised_inverse_depth(x[valid].double().reshape(1, 1, 1, -1)) for x in (p, g))
+                self.add_state({"sum": torch.sub(*values).abs().sum(), "count": valid.sum()})
+
+    def compute(self) -> dict[str, float]:
+        """`mae`."""
+        return {"mae": ratio(self.state["sum"], self.state["count"]) if self.state["count"] else math.nan}
+
+
+def normalised_inverse_depth(values: Tensor) -> Tensor:
+    """Per image: minus the median, over the mean absolute deviation from it; (B, 1, h, w) floating.
+
+    Source:
+        Ranftl et al., arXiv:1907.01341, section 5.
+    """
+    flat = values.flatten(1)
+    centred = flat - flat.median(1, keepdim=True).values
+    return (centred / centred.abs().mean(1, keepdim=True).clamp_min(SMALLEST)).reshape(values.shape)

@@ -1,0 +1,70 @@
+"""What a teacher must be, and what the families of the Hub share.
+
+A teacher is any module with `tasks`, the `Task`s that it predicts, and a forward from images (B, 3, H, W), RGB in [0, 1],
+to task name -> map (B, C, h, w) of any size, in the form of the student's own predictions: class logits or
+log-probabilities, metres, unit vectors (x right, y up, z towards the camera).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from kdam_hf.tasks import Categorical, Task
+from kdam_hf.teachers.inputs import InputRule
+
+FAMILIES: dict[str, type["ForeignTeacher"]] = {}
+"""The family of every head that can teach, by the name of its class in transformers."""
+
+
+class ForeignTeacher(nn.Module, ABC):
+    """A model of the library with its own image processor; a subclass is a family, and says how its outputs are read.
+
+    Args:
+        model: of one of the `heads`, in evaluation mode.
+        rule: what its image processor does to a photo.
+    """
+
+    heads: ClassVar[Sequence[str]]
+    """Class names of the models of this family."""
+    axes: tuple[str, ...] = ("right", "up", "camera")
+    """Where the channels of its normals point to, see `normals.AXES`."""
+
+    def __init__(self, model: nn.Module, rule: InputRule) -> None:
+        super().__init__()
+        self.model, self.rule = model, rule
+        self.tasks = self.tasks_of(model.config)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        FAMILIES.update(dict.fromkeys(cls.heads, cls))
+
+    @classmethod
+    @abstractmethod
+    def tasks_of(cls, config: Any) -> tuple[Task, ...]:
+        """The tasks that a model of this config predicts.
+
+        Raises:
+            KdamValueError: this model cannot teach; says why.
+        """
+
+    @abstractmethod
+    def maps(self, output: Any) -> dict[str, Tensor]:
+        """Task name -> map (B, C, h, w) from what the model returned."""
+
+    def extra_inputs(self, batch: int) -> dict[str, Any]:
+        """What the model is given beside images."""
+        return {}
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Predictions for RGB images in [0, 1], (B, 3, H, W), at the size the model works at."""
+        dtype = next(self.model.parameters()).dtype
+        inputs = self.rule(pixel_values.float()).to(dtype)
+        output = self.model(pixel_values=inputs, **self.extra_inputs(len(inputs)))
+        return {name: values.float() for name, values in self.maps(output).items()}
+
+
+def classes_of(config: Any) -> tuple[Task, ...]:
+    """The `semseg` task over the classes of a config."""
+    return (Categorical(classes=tuple(str(config.id2label[k]) for k in range(len(config.id2label)))),)

@@ -1,0 +1,148 @@
+"""From a teacher's classes to the student's: probabilities of classes that become one are summed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from kdam_hf.errors import KdamValueError
+
+IGNORE, REST = "ignore", "rest"
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Which of a teacher's classes make up each class of the student.
+
+    Args:
+        sources: student class -> indices of the teacher's classes; none for a class that is learnt from labels only.
+        unclaimed: the teacher's other classes; where one of them wins, the teacher has no say.
+    """
+
+    sources: Mapping[str, tuple[int, ...]]
+    unclaimed: tuple[int, ...] = ()
+
+    @property
+    def taught(self) -> tuple[int, ...]:
+        """Indices of the student's classes that the teacher knows."""
+        return tuple(k for k, members in enumerate(self.sources.values()) if members)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Class logits (B, K, h, w) of the teacher -> log-probabilities of the student's C classes (B, C, h, w).
+
+        With unclaimed classes one more channel at the end holds their log-probability, see `Task.known_pixels`. A class that
+        the teacher does not know gets the smallest number, and must be left out of the match.
+        """
+        log_p = logits.float().log_softmax(1)
+        groups = [*self.sources.values(), *([self.unclaimed] if self.unclaimed else [])]
+        nothing = torch.full_like(log_p[:, 0], -1e4)
+        return torch.stack([log_p[:, list(g)].logsumexp(1) if g else nothing for g in groups], 1).clamp_min(-1e4)
+
+    def to_dict(self, teacher_classes: Sequence[str]) -> dict[str, list[str]]:
+        """As names, for results.json; `ignore` lists what the teacher knows beyond the student."""
+        named = {name: [teacher_classes[k] for k in members] for name, members in self.sources.items()}
+        return named | ({IGNORE: [teacher_classes[k] for k in self.unclaimed]} if self.unclaimed else {})
+
+
+def equal_names(teacher: Sequence[str], student: Sequence[str]) -> ClassMap:
+    """Classes of one name, whatever their case; "house, home" of a teacher is found by either word.
+
+    Raises:
+        KdamValueError: they have no class in common.
+    """
+    known: dict[str, int] = {}
+    for k, name in enumerate(teacher):
+        for word in (name, *name.split(",")):
+            known.setdefault(_plain(word), k)
+    sources: dict[str, tuple[int, ...]] = {
+        name: (known[_plain(name)],) if _plain(name) in known else () for name in student
+    }
+    if not any(sources.values()):
+        raise KdamValueError(
+            f"the teacher's classes ({_some(teacher)}) and the student's ({_some(student)}) have no name in common; "
+            "say which belong together with --class_map FILE."
+        )
+    return _complete(sources, len(teacher))
+
+
+def read_class_map(path: str | Path) -> dict[str, list[str] | str]:
+    """A YAML file of student class -> list of teacher classes, `ignore` (learnt from labels only) or `rest` (all others).
+
+    Raises:
+        KdamValueError: not readable, or of another form.
+    """
+    try:
+        content = yaml.load(Path(path).read_text("utf-8"), yaml.BaseLoader)  # names such as `off` stay words
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KdamValueError(f"class_map {path} cannot be read ({error}); expected a YAML file.") from error
+    if not isinstance(content, dict) or not content:
+        raise KdamValueError(f"class_map {path}: expected lines of the form 'student class: [teacher class, ...]'.")
+    for name, members in content.items():
+        listed = isinstance(members, list) and members and all(isinstance(m, str) for m in members)
+        if not listed and members not in (IGNORE, REST):
+            raise KdamValueError(
+                f"class_map {path}: {name}: {members!r}; expected a list of teacher classes, '{IGNORE}' or '{REST}'."
+            )
+    return content
+
+
+def from_names(
+    entries: Mapping[str, Any], teacher: Sequence[str], student: Sequence[str] | None, where: str
+) -> ClassMap:
+    """The map that `read_class_map` found, for these classes.
+
+    Args:
+        entries: student class -> teacher classes, `ignore` or `rest`.
+        teacher: its classes.
+        student: its classes, where labels fix them; those of `entries` for None.
+        where: the file, for messages.
+
+    Raises:
+        KdamValueError: an unknown class, or a teacher class that two student classes claim.
+    """
+    index = {_plain(name): k for k, name in reversed([*enumerate(teacher)])}
+    if student is not None:
+        for name in entries:
+            if name not in student:
+                raise KdamValueError(f"{where}: the labels have no class {name!r}{_near(name, student)}.")
+    claimed: dict[int, str] = {}
+    sources: dict[str, tuple[int, ...]] = dict.fromkeys(student if student is not None else entries, ())
+    for name, members in entries.items():
+        for member in members if isinstance(members, list) else ():
+            if _plain(member) not in index:
+                raise KdamValueError(f"{where}: {name}: the teacher has no class {member!r}{_near(member, teacher)}.")
+            k = index[_plain(member)]
+            if claimed.setdefault(k, name) != name:
+                raise KdamValueError(f"{where}: {member!r} is claimed by {claimed[k]!r} and {name!r}; give it to one.")
+            sources[name] += (k,)
+    rest = [name for name, members in entries.items() if members == REST]
+    if len(rest) > 1:
+        raise KdamValueError(f"{where}: {', '.join(rest)} are all '{REST}'; there can be one.")
+    if rest:
+        sources[rest[0]] = tuple(k for k in range(len(teacher)) if k not in claimed)
+    if not any(sources.values()):
+        raise KdamValueError(f"{where}: no student class has a class of the teacher.")
+    return _complete(sources, len(teacher))
+
+
+def _complete(sources: dict[str, tuple[int, ...]], count: int) -> ClassMap:
+    claimed = {k for members in sources.values() for k in members}
+    return ClassMap(sources, tuple(k for k in range(count) if k not in claimed))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; expected some of {_some(known)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")

@@ -1,0 +1,200 @@
+"""A teacher by its name: a folder or hub id, or a module of the user; what it teaches is known before it is loaded."""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import cached_file
+from transformers.utils.hub import get_checkpoint_shard_files
+
+from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
+from kdam_hf.io import file_sha256, lines_sha256, tensors_sha256
+from kdam_hf.tasks import TASK_NAMES, Task, task_from_spec
+from kdam_hf.teachers.base import FAMILIES
+from kdam_hf.teachers.inputs import input_rule
+from kdam_hf.weights_kdam import WEIGHTS, refuse_incomplete, refuse_non_finite
+
+PROTOCOL = "or write a module with `tasks` and a forward, and give FILE.py:NAME; see docs/teachers.md"
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """A teacher that was found, and not loaded yet.
+
+    Args:
+        name: as it was given, a folder by its full path.
+        tasks: what it predicts, or what is wanted of it.
+        load: makes the module.
+        sha256: of its weights.
+        facts: more to record, such as `revision` and `license`.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    load: Callable[[], nn.Module]
+    sha256: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def find_teacher(given: str) -> TeacherSource:
+    """The teacher called `given`: a folder, a hub id with or without `@REVISION`, or `FILE.py:NAME`, perhaps behind `TASK=`.
+
+    Raises:
+        CheckpointError: nothing there, no safetensors, no image processor, or weights that are not whole.
+        KdamValueError: a model that cannot teach, or a task that it does not have.
+    """
+    task, found, name = given.partition("=")
+    if not found or task not in TASK_NAMES:
+        task, name = "", given
+    source = _find(name)
+    if not task:
+        return source
+    chosen = tuple(one for one in source.tasks if one.name == task)
+    if not chosen:
+        raise KdamValueError(f"{name} predicts {_names(source.tasks)}, not {task}; give another teacher for {task}.")
+    return replace(source, tasks=chosen)
+
+
+def find_teachers(given: Sequence[str]) -> list[TeacherSource]:
+    """All of them.
+
+    Raises:
+        KdamValueError: two teach the same task.
+    """
+    sources = [find_teacher(name) for name in given]
+    taught: dict[str, str] = {}
+    for source in sources:
+        for task in source.tasks:
+            if task.name in taught:
+                raise KdamValueError(
+                    f"task {task.name} is taught by two teachers, {taught[task.name]} and {source.name}; choose with --teacher "
+                    f"{task.name}={source.name}, and name the tasks of the other one likewise."
+                )
+            taught[task.name] = source.name
+    return sources
+
+
+def _find(name: str) -> TeacherSource:
+    file, colon, attribute = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _own_module(Path(file), attribute)
+    repo, _, revision = name.partition("@")
+    if Path(name).exists():
+        repo, revision = str(Path(name).resolve()), ""
+    try:
+        facts, _ = PreTrainedConfig.get_config_dict(repo, revision=revision or None)
+    except (OSError, ValueError, HFValidationError) as error:
+        raise CheckpointError(
+            f"no teacher at {name!r}: {str(error).splitlines()[0]} Give a folder or hub id with config.json; a gated model "
+            "needs `hf auth login`."
+        ) from error
+    if str(facts.get("model_type", "")).startswith("kdam_"):
+        from kdam_hf.training.pretrained import load_model, weights_sha256  # which imports this package
+
+        load = partial(load_model, repo)
+        tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
+        return TeacherSource(repo, tasks, load, weights_sha256(repo), _published(repo, revision, facts))
+    return _of_library(name, repo, revision or None, facts)
+
+
+def _of_library(name: str, repo: str, revision: str | None, raw: dict[str, Any]) -> TeacherSource:
+    """A model of transformers, by the class of its head."""
+    try:
+        config = AutoConfig.from_pretrained(repo, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name}: its config.json cannot be used ({str(error).splitlines()[0]}).") from error
+    heads = config.architectures or ["unknown"]
+    family = FAMILIES.get(heads[0])
+    if family is None:
+        raise KdamValueError(
+            f"{name} is a {heads[0]} ({config.model_type}), which predicts no dense task that is known here; expected one of "
+            f"{', '.join(sorted(FAMILIES))}, a kdam model, {PROTOCOL}."
+        )
+    tasks = family.tasks_of(config)
+
+    def load() -> nn.Module:
+        rule = input_rule(repo, revision)
+        with _explained(name):
+            model, info = getattr(transformers, heads[0]).from_pretrained(
+                repo, config=config, revision=revision, use_safetensors=True, output_loading_info=True, dtype="float32"
+            )
+            # heads of the other uses of a checkpoint are left over
+            refuse_incomplete(name, info | {"unexpected_keys": []})
+            refuse_non_finite(name, model.state_dict())
+        return family(model.eval(), rule)
+
+    facts = {"head": heads[0], **_published(repo, revision, raw)}
+    return TeacherSource(repo, tasks, load, _sharded_sha256(name, repo, revision), facts)
+
+
+def _own_module(file: Path, attribute: str) -> TeacherSource:
+    """`NAME()` of a Python file of the user."""
+    if not file.is_file():
+        raise KdamValueError(f"teacher {file}: no such file; expected FILE.py:NAME, where NAME() makes a module.")
+    spec: Any = importlib.util.spec_from_file_location(file.stem, file)
+    code = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(code)
+        module = getattr(code, attribute)()
+    except KdamError:
+        raise
+    except Exception as error:  # of the user's code
+        raise KdamValueError(f"teacher {file}:{attribute} cannot be made: {type(error).__name__}: {error}") from error
+    tasks = getattr(module, "tasks", None)
+    if not isinstance(module, nn.Module) or not tasks or not all(isinstance(task, Task) for task in tasks):
+        raise KdamValueError(
+            f"teacher {file}:{attribute} is a {type(module).__name__} with tasks {tasks!r}; expected an nn.Module whose "
+            "`tasks` are Task objects, such as (Depth(),)."
+        )
+    return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, tensors_sha256(module))
+
+
+def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """The revision and the licence, where they are known."""
+    found = {"revision": facts.get("_commit_hash") or revision or None}
+    with suppress(OSError, ValueError):
+        card = cached_file(repo, "README.md", revision=revision or None, _raise_exceptions_for_missing_entries=False)
+        if card is not None:
+            found["license"] = ModelCard.load(card, ignore_metadata_errors=True).data.license
+    return {key: value for key, value in found.items() if value}
+
+
+def _sharded_sha256(name: str, repo: str, revision: str | None) -> str:
+    with _explained(name):
+        options: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+        path = cached_file(repo, WEIGHTS, **options)
+        if path is not None:
+            return file_sha256(path)
+        index = cached_file(repo, f"{WEIGHTS}.index.json", **options)
+        if index is None:
+            raise CheckpointError(
+                f"{name}: no {WEIGHTS}; teachers are loaded from safetensors only, never from a pickle. If you trust the "
+                "repository, convert it with save_pretrained."
+            )
+        shards, _ = get_checkpoint_shard_files(repo, index, revision=revision)
+        return lines_sha256([file_sha256(shard) for shard in shards])
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What the library says of weights that do not fit, as our error."""
+    try:
+        yield
+    except KdamError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError, ImportError) as error:
+        raise CheckpointError(f"{name}: its weights cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _names(tasks: Sequence[Task]) -> str:
+    return ", ".join(task.name for task in tasks)

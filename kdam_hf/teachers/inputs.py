@@ -1,0 +1,107 @@
+"""What a model's image processor does to a photo: learnt by running it on photos of one colour, so that nothing is assumed.
+
+Unusual here: size rule, normalisation and order of channels are measured, not read from names of settings, of which each
+family has its own. A crop of training is a tensor; it is brought to that size and colours without leaving the device.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoImageProcessor
+from transformers.image_processing_utils import BaseImageProcessor
+
+from kdam_hf.errors import CheckpointError, KdamValueError
+
+COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
+# steps that would hide a part of the photo, or add to it; the whole crop is resized instead
+WITHOUT = ("do_center_crop", "do_pad", "do_split_image")
+
+
+class InputRule:
+    """Brings RGB images in [0, 1] to the form that an image processor gives them.
+
+    Args:
+        processor: of the library; called as `processor(images=..., return_tensors="pt")`.
+        name: of the model, for messages.
+        fixed: height and width that every photo gets, for a model that takes no other.
+    """
+
+    def __init__(self, processor: Any, name: str, fixed: tuple[int, int] | None = None) -> None:
+        self.processor, self.name, self.fixed = processor, name, fixed
+        self._known: dict[tuple[int, int], tuple[tuple[int, int], Tensor, Tensor]] = {}
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 1] -> (B, 3, h, w) float32."""
+        size, matrix, shift = self.measured((pixel_values.shape[-2], pixel_values.shape[-1]))
+        if size != tuple(pixel_values.shape[-2:]):
+            pixel_values = F.interpolate(pixel_values, size, mode="bilinear", antialias=True)
+        matrix, shift = matrix.to(pixel_values.device), shift.to(pixel_values.device)
+        return torch.einsum("oc,bchw->bohw", matrix, pixel_values) + shift[:, None, None]
+
+    def measured(self, size: tuple[int, int]) -> tuple[tuple[int, int], Tensor, Tensor]:
+        """For photos of `size` (height, width): the size they get, and their colours: matrix (3, 3) and shift (3,).
+
+        Raises:
+            KdamValueError: the processor does more than resize and change colours.
+        """
+        if size not in self._known:
+            found = [self._run(size, colour) for colour in COLOURS]
+            if max(float(x.flatten(1).std(1).max()) for x in found) > 1e-3:
+                raise KdamValueError(f"{self.name}: its image processor pads or crops a photo of {size[0]}x{size[1]}.")
+            black, *primary = (x.mean((1, 2)).double() for x in found)
+            matrix = torch.stack([x - black for x in primary], 1)
+            height, width = found[0].shape[-2:]
+            self._known[size] = self.fixed or (height, width), matrix.float(), black.float()
+        return self._known[size]
+
+    def _run(self, size: tuple[int, int], colour: tuple[int, int, int]) -> Tensor:
+        """A photo of one colour, processed: (3, h, w)."""
+        options = {key: False for key in WITHOUT if getattr(self.processor, key, False)}
+        photo = Image.new("RGB", (size[1], size[0]), colour)
+        return torch.as_tensor(self.processor(images=photo, return_tensors="pt", **options)["pixel_values"])[0].float()
+
+
+class StatedProcessor:
+    """The usual steps as `preprocessor_config.json` states them, for processors that need torchvision where there is none."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+
+    def __call__(self, images: Image.Image, **_: Any) -> dict[str, Tensor]:
+        """Resize, rescale, normalise one photo."""
+        facts, size = self.facts, self.facts.get("size") or {}
+        if facts.get("do_resize", True) and {"height", "width"} <= set(size):
+            images = images.resize((size["width"], size["height"]))
+        values = torch.tensor(images.getpixel((0, 0))).float()[:, None, None].expand(3, images.height, images.width)
+        if facts.get("do_rescale", True):
+            values = values * facts.get("rescale_factor", 1 / 255)
+        if facts.get("do_normalize", True):
+            mean, std = (torch.tensor(facts[key])[:, None, None] for key in ("image_mean", "image_std"))
+            values = (values - mean) / std
+        return {"pixel_values": values[None]}
+
+
+def input_rule(name: str, revision: str | None = None) -> InputRule:
+    """The rule of the image processor in a folder or hub id.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    try:
+        facts, _ = BaseImageProcessor.get_image_processor_dict(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name}: no image processor ({str(error).splitlines()[0]}); expected preprocessor_config.json beside the "
+            "weights, which says what the model expects of a photo. Save it there with processor.save_pretrained."
+        ) from error
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        if "torchvision" not in str(error):
+            raise CheckpointError(f"{name}: its image processor cannot be used ({error}).") from error
+        processor = StatedProcessor(facts)
+    return InputRule(processor, Path(name).name)

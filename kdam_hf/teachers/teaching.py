@@ -1,0 +1,135 @@
+"""Who teaches what: the student's tasks from its labels and its teachers, and how classes are brought together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kdam_hf.errors import KdamValueError
+from kdam_hf.tasks import TASK_NAMES, Categorical, Task
+from kdam_hf.teachers.class_map import ClassMap, equal_names, from_names, read_class_map
+from kdam_hf.teachers.find import TeacherSource, find_teachers
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Teachers that were found, and what a student learns from them.
+
+    Args:
+        sources: the teachers; no two have a task in common.
+        tasks: of the student, in canonical order; `kd_weight` is 0 for those that are learnt from labels only.
+        class_maps: by task, where the classes of teacher and student differ.
+        notes: what a user should know, in sentences.
+    """
+
+    sources: Sequence[TeacherSource]
+    tasks: tuple[Task, ...]
+    class_maps: Mapping[str, ClassMap] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def taught(self) -> dict[str, Task]:
+        """The teachers' tasks that the student has, as the teachers have them."""
+        wanted = {task.name for task in self.tasks}
+        return {task.name: task for source in self.sources for task in source.tasks if task.name in wanted}
+
+    def facts(self) -> dict[str, Any]:
+        """For results.json: names, weights, revisions, licences, class maps."""
+        named = {name: found.to_dict(self.taught[name].class_names) for name, found in self.class_maps.items()}
+        return {
+            "teacher": [source.name for source in self.sources],
+            "teacher_sha256": [source.sha256 for source in self.sources],
+            "teachers": [{"tasks": [task.name for task in s.tasks], **s.facts} for s in self.sources],
+            "class_map": named,
+        }
+
+    def channels(self, name: str) -> int:
+        """Channels of the teacher's map of a task, see `Task.known_pixels`."""
+        task = next(task for task in self.tasks if task.name == name)
+        return task.channels + bool(name in self.class_maps and self.class_maps[name].unclaimed)
+
+
+def plan_teaching(
+    teachers: Sequence[str], labelled: Sequence[Task], wanted: Sequence[str] | None = None, class_map: str | None = None
+) -> Teaching:
+    """Find the teachers and bring them together with the labels.
+
+    Args:
+        teachers: as of `find_teacher`.
+        labelled: the tasks of the data set, none for photos.
+        wanted: names of the student's tasks; all that are labelled or taught for None.
+        class_map: a file as of `read_class_map`, for `semseg`.
+
+    Raises:
+        CheckpointError, KdamValueError: as `find_teachers` has them; a task that nobody teaches, or classes that do not fit.
+    """
+    sources = find_teachers(teachers)
+    taught = {task.name: task for source in sources for task in source.tasks}
+    own = {task.name: task for task in labelled}
+    if "relative_depth" in taught and "depth" in own and (wanted is None or {"depth", "relative_depth"} <= {*wanted}):
+        raise KdamValueError(
+            "the labels' depth is in metres, the teacher's is relative (inverse depth without scale and shift) and teaches no "
+            "metres: choose --tasks without one of depth and relative_depth, or give a metric teacher."
+        )
+    unknown = [name for name in wanted or () if name not in own and name not in taught]
+    if unknown:
+        raise KdamValueError(
+            f"task {', '.join(unknown)} has neither labels nor a teacher; expected some of "
+            f"{', '.join(name for name in TASK_NAMES if name in own or name in taught)}."
+        )
+    names = [name for name in TASK_NAMES if (name in own or name in taught) and (wanted is None or name in wanted)]
+    if sources and not any(name in taught for name in names):
+        raise KdamValueError(
+            f"the teachers predict {', '.join(taught)}; the student has {', '.join(names)}: none of them."
+        )
+    entries = None if class_map is None else read_class_map(class_map)
+    if entries is not None and "semseg" not in taught:
+        raise KdamValueError(f"class_map {class_map} is for semseg, which no teacher predicts; leave it out.")
+    tasks, maps, notes = [], {}, []
+    for name in names:
+        task = own.get(name) or taught[name]
+        if name in taught:
+            found = _class_map(
+                task if name in own else None, taught[name], entries if name == "semseg" else None, class_map
+            )
+            if found is not None:
+                maps[name] = found
+                task = _taught(task, found)
+                notes += _class_notes(name, taught[name], found, name in own)
+            if own and name not in own:
+                notes.append(f"{name}: learnt from the teacher only; the data set has no labels of it")
+        elif sources:
+            task = replace(task, kd_weight=0.0)
+            notes.append(f"{name}: learnt from labels only; no teacher predicts it")
+        tasks.append(task)
+    return Teaching(sources, tuple(tasks), maps, tuple(notes))
+
+
+def _class_map(
+    own: Task | None, teacher: Task, entries: Mapping[str, Any] | None, where: str | None
+) -> ClassMap | None:
+    """How the teacher's classes become the student's; None where they are the same."""
+    student = None if own is None else own.class_names
+    if entries is not None:
+        return from_names(entries, teacher.class_names, student, f"class_map {Path(where or '').name}")
+    if not isinstance(teacher, Categorical) or own is None or student == teacher.class_names:
+        return None
+    return equal_names(teacher.class_names, student or ())
+
+
+def _taught(task: Task, found: ClassMap) -> Task:
+    """The student's task with its classes, of which some may be learnt from labels only."""
+    classes = tuple(found.sources)
+    partly = found.taught if len(found.taught) < len(classes) else ()
+    return replace(task, classes=classes, taught=partly)  # type: ignore[call-arg]  # of Categorical
+
+
+def _class_notes(name: str, teacher: Task, found: ClassMap, has_labels: bool) -> list[str]:
+    alone = [label for label, members in found.sources.items() if not members]
+    if alone and not has_labels:
+        raise KdamValueError(f"{name}: no teacher class and no label for {', '.join(alone)}; map or remove them.")
+    notes = [f"{name}: {', '.join(alone)} learnt from labels only; no teacher class"] if alone else []
+    if found.unclaimed:
+        some = ", ".join(teacher.class_names[k] for k in found.unclaimed[:8])
+        notes.append(f"{name}: {len(found.unclaimed)} classes of the teacher are ignored, such as {some}")
+    return notes

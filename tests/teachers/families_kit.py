@@ -1,0 +1,143 @@
+"""The smallest model of each family that can teach: random weights, its real image processor, saved as on the Hub."""
+
+import json
+
+import torch
+import transformers as t
+
+CLASSES = ("wall", "floor", "chair", "ceiling")
+NAMES = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: k for k, name in enumerate(CLASSES)}}
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+VIT = {**SMALL, "intermediate_size": 32, "image_size": 64, "patch_size": 16}
+DINO = {**SMALL, "image_size": 56, "patch_size": 14}
+SQUARE = {"height": 64, "width": 96}
+
+
+def dinov2():
+    return t.Dinov2Config(**DINO, out_features=STAGES, reshape_hidden_states=False)
+
+
+def segformer():
+    sizes = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
+    return t.SegformerForSemanticSegmentation(t.SegformerConfig(**sizes, **NAMES)), t.SegformerImageProcessorPil(
+        size=SQUARE
+    )
+
+
+def mobilevit():
+    config = t.MobileViTConfig(hidden_sizes=[16, 16, 16], neck_hidden_sizes=[8] * 7, aspp_out_channels=8, **NAMES)
+    return t.MobileViTForSemanticSegmentation(config), t.MobileViTImageProcessorPil(
+        size={"shortest_edge": 64}, crop_size=SQUARE
+    )
+
+
+def dpt(head, **names):
+    config = t.DPTConfig(
+        **VIT, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, backbone_out_indices=[0, 1, 2, 3], **names
+    )
+    return head(config), t.DPTImageProcessorPil(size={"height": 64, "width": 64})
+
+
+def depth_anything(kind, most):
+    config = t.DepthAnythingConfig(
+        backbone_config=dinov2(), patch_size=14, reassemble_hidden_size=16, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8,
+        head_hidden_size=4, depth_estimation_type=kind, max_depth=most,
+    )  # fmt: skip
+    processor = t.DPTImageProcessorPil(size={"height": 56, "width": 56}, keep_aspect_ratio=True, ensure_multiple_of=14)
+    return t.DepthAnythingForDepthEstimation(config), processor
+
+
+def zoedepth():
+    backbone = t.BeitConfig(**VIT, out_features=STAGES, reshape_hidden_states=False, use_relative_position_bias=True)
+    config = t.ZoeDepthConfig(
+        backbone_config=backbone, backbone_hidden_size=16, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8,
+        bottleneck_features=8,
+        num_relative_features=8, bin_embedding_dim=8, num_attractors=[2, 2, 2, 2], readout_type="project",
+    )  # fmt: skip
+    return t.ZoeDepthForDepthEstimation(config), t.ZoeDepthImageProcessorPil(size={"height": 64, "width": 64})
+
+
+def glpn():
+    sizes = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
+    return t.GLPNForDepthEstimation(t.GLPNConfig(**sizes)), t.GLPNImageProcessorPil()
+
+
+def swin():
+    return t.SwinConfig(
+        image_size=64,
+        embed_dim=8,
+        depths=[1] * 4,
+        num_heads=[1] * 4,
+        window_size=2,
+        out_features=STAGES,
+    )
+
+
+def mask2former():
+    config = t.Mask2FormerConfig(
+        backbone_config=swin(), feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=8,
+        encoder_layers=1,
+        decoder_layers=2, num_attention_heads=1, dim_feedforward=8, num_queries=5, **NAMES,
+    )  # fmt: skip
+    processor = t.Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}, size_divisor=32)
+    return t.Mask2FormerForUniversalSegmentation(config), processor
+
+
+def maskformer():
+    decoder = t.DetrConfig(
+        d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8, encoder_attention_heads=1,
+        decoder_attention_heads=1, num_queries=5,
+    )  # fmt: skip
+    config = t.MaskFormerConfig(
+        backbone_config=swin(), decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, **NAMES
+    )
+    processor = t.MaskFormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}, size_divisor=32)
+    return t.MaskFormerForInstanceSegmentation(config), processor
+
+
+def eomt():
+    sizes = {"image_size": 64, "patch_size": 16, "num_upscale_blocks": 1, "num_blocks": 1, "num_queries": 5}
+    processor = t.EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}, do_split_image=True)
+    return t.EomtForUniversalSegmentation(t.EomtConfig(**SMALL, **sizes, **NAMES)), processor
+
+
+def tipsv2():
+    maps = {"out_indices": [1, 2, 3, 4], "apply_layernorm": True, "reshape_hidden_states": False}
+    backbone = t.AutoConfig.for_model("tipsv2_vision_model", **VIT, **maps)
+    sizes = {"neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8, "num_depth_bins": 16}
+    # its processor needs torchvision; what it would save is read as data
+    stated = {"image_processor_type": "Tipsv2DptImageProcessor", "do_resize": True, "size": {"height": 64, "width": 64}}
+    stated |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False}
+    return t.Tipsv2DptForDensePrediction(t.Tipsv2DptConfig(backbone_config=backbone, **sizes, **NAMES)), stated
+
+
+FAMILIES = {
+    "segformer": segformer,
+    "mobilevit": mobilevit,
+    "dpt": lambda: dpt(t.DPTForSemanticSegmentation, **NAMES),
+    "dpt-depth": lambda: dpt(t.DPTForDepthEstimation),
+    "depth-anything-metric": lambda: depth_anything("metric", 20),
+    "depth-anything": lambda: depth_anything("relative", 1),
+    "zoedepth": zoedepth,
+    "glpn": glpn,
+    "mask2former": mask2former,
+    "maskformer": maskformer,
+    "eomt": eomt,
+    "tipsv2": tipsv2,
+}
+
+
+def save(name, folder):
+    """The folder of a family's smallest model."""
+    torch.manual_seed(0)
+    model, processor = FAMILIES[name]()
+    for parameter in model.parameters():  # what is freshly made predicts nearly the same everywhere
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.8 if name == "mobilevit" else 0.1)
+    model.save_pretrained(folder)
+    if isinstance(processor, dict):
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    else:
+        processor.save_pretrained(folder)
+    return folder

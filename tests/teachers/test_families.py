@@ -1,0 +1,182 @@
+"""Every family reads its models as their own post-processing does, in our units and axes, from photos as they want them."""
+
+import families_kit
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from transformers import AutoImageProcessor
+
+from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.tasks import normalised_inverse_depth
+from kdam_hf.teachers import FAMILIES, find_teacher
+from kdam_hf.teachers.normals import measured_axes, to_our_axes
+from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.training import load_teacher
+
+HEIGHT, WIDTH = 48, 64
+TASKS = {
+    **{name: ["relative_depth"] for name in ("dpt-depth", "depth-anything")},
+    **{name: ["depth"] for name in ("depth-anything-metric", "zoedepth", "glpn")},
+    "tipsv2": ["semseg", "depth", "normals"],
+}
+
+
+def photo():
+    """Smooth, so that ways to resize hardly differ; (H, W, 3) uint8."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH
+    return (127 + 120 * np.stack([np.sin(5 * x), np.cos(4 * y), np.sin(3 * (x + y))], -1)).astype(np.uint8)
+
+
+def images():
+    return torch.from_numpy(photo()).permute(2, 0, 1)[None] / 255
+
+
+@pytest.fixture(scope="module", params=families_kit.FAMILIES)
+def found(request, tmp_path_factory):
+    """Name, folder and loaded teacher of a family."""
+    folder = families_kit.save(request.param, tmp_path_factory.mktemp(request.param))
+    source = find_teacher(str(folder))
+    return request.param, folder, source, source.load().requires_grad_(False)
+
+
+class TestFamily:
+    def test_its_tasks_are_those_of_its_config(self, found):
+        name, _, source, teacher = found
+        assert [task.name for task in source.tasks] == TASKS.get(name, ["semseg"])
+        assert source.tasks == teacher.tasks
+        if "semseg" in TASKS.get(name, ["semseg"]):
+            assert source.tasks[0].class_names == families_kit.CLASSES
+
+    def test_a_photo_reaches_the_model_as_its_own_processor_gives_it(self, found):
+        name, folder, _, teacher = found
+        if name == "tipsv2":
+            pytest.skip("its processor needs torchvision")
+        processor = AutoImageProcessor.from_pretrained(folder)
+        off = {key: False for key in ("do_center_crop", "do_pad", "do_split_image") if getattr(processor, key, False)}
+        own = torch.as_tensor(processor(Image.fromarray(photo()), return_tensors="pt", **off)["pixel_values"]).float()
+        ours = teacher.rule(images())
+        if name == "eomt":  # which sees the whole photo in its one square
+            own = F.interpolate(own, ours.shape[-2:], mode="bilinear")
+        assert ours.shape == own.shape
+        assert (ours - own).abs().mean() < 0.02 * own.std()
+
+    def test_its_maps_are_those_of_its_own_post_processing(self, found):
+        name, folder, _, teacher = found
+        maps = teacher(images())
+        output = teacher.model(pixel_values=teacher.rule(images()), **teacher.extra_inputs(1))
+        size = teacher.rule(images()).shape[-2:]
+        for task, values in maps.items():
+            assert values.dtype == torch.float32
+            assert values.isfinite().all()
+            assert values.std() > 0
+            if task == "depth":
+                expected = output.predicted_depth.reshape(values.shape)
+                assert values.min() >= 0
+            elif task == "relative_depth":
+                expected = normalised_inverse_depth(output.predicted_depth.reshape(values.shape))
+                assert values.median().abs() < 1e-3
+            elif task == "normals":
+                expected = F.normalize(output.normals, dim=1)
+            else:
+                self.check_classes(folder if name != "tipsv2" else None, values, output, size)
+                continue
+            torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-4)
+
+    @staticmethod
+    def check_classes(folder, values, output, size):
+        decided = F.interpolate(values, size, mode="bilinear").argmax(1)[0]
+        if folder is None:
+            expected = F.interpolate(output.segmentation_logits, size, mode="bilinear").argmax(1)[0]
+        elif hasattr(output, "class_queries_logits"):
+            # their post-processing adds up masks that were resized first
+            masks = F.interpolate(output.masks_queries_logits, size, mode="bilinear").sigmoid()
+            classes = output.class_queries_logits.softmax(-1)[..., :-1]
+            expected = torch.einsum("bqc,bqhw->bchw", classes, masks).argmax(1)[0]
+        else:
+            post = AutoImageProcessor.from_pretrained(folder).post_process_semantic_segmentation
+            expected = post(output, [tuple(size)])[0]
+        assert (decided == expected).float().mean() > 0.97
+
+    def test_a_student_is_taught_on_its_own_grid_in_its_own_normalisation(self, found, kit):
+        _, folder, source, teacher = found
+        teaching = plan_teaching([str(folder)], ())
+        assert [task.name for task in teaching.tasks] == [task.name for task in source.tasks]
+        config = kit.model(tasks=teaching.tasks).config
+        mean, std = (torch.tensor(values)[:, None, None] for values in (config.image_mean, config.image_std))
+        mask = torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool)
+        taught = load_teacher(teaching, config)((images() - mean) / std, mask).predictions
+        for task, direct in teacher(images()).items():
+            assert taught[task].shape[-2:] == (HEIGHT // 4, WIDTH // 4)
+            expected = F.interpolate(
+                direct, taught[task].shape[-2:], mode="bilinear", antialias=direct.shape[-1] > WIDTH // 4
+            )
+            torch.testing.assert_close(taught[task], expected, rtol=1e-2, atol=1e-2 * float(direct.abs().max()))
+
+
+def test_normals_of_any_axes_become_ours_and_wrong_axes_are_found():
+    truth = F.normalize(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    theirs = truth * torch.tensor([1, -1, -1])[:, None, None]  # (right, down, front)
+    torch.testing.assert_close(to_our_axes(theirs, ("right", "down", "front")), truth)
+    torch.testing.assert_close(to_our_axes(truth[:, [2, 0, 1]], ("camera", "right", "up")), truth)
+    angles = measured_axes(lambda _: theirs, truth, truth)
+    assert min(angles, key=angles.get) == (1, -1, -1)
+    assert angles[1, -1, -1] < 0.1 < 60 < angles[1, 1, 1]
+
+
+def saved(folder, model_type, **config):
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(model_type, **config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head"),
+    [("vit", "ViTForImageClassification"), ("gpt2", "GPT2LMHeadModel"), ("yolos", "YolosForObjectDetection")],
+)
+def test_what_predicts_no_dense_task_is_refused_with_the_families_there_are(tmp_path, model_type, head):
+    with pytest.raises(KdamValueError, match="SegformerForSemanticSegmentation") as caught:
+        find_teacher(saved(tmp_path, model_type, architectures=[head]))
+    assert head in str(caught.value)
+
+
+def test_a_missing_folder_a_missing_processor_and_missing_weights_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        find_teacher("nowhere")
+    folder = families_kit.save("segformer", tmp_path / "segformer")
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json"):
+        find_teacher(str(folder)).load()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="safetensors"):
+        find_teacher(str(folder))
+
+
+def test_two_teachers_of_one_task_are_an_error_until_tasks_are_chosen(tmp_path):
+    segformer, tips = (str(families_kit.save(name, tmp_path / name)) for name in ("segformer", "tipsv2"))
+    with pytest.raises(KdamValueError, match="semseg="):
+        plan_teaching([segformer, tips], ())
+    teaching = plan_teaching([f"semseg={segformer}", f"depth={tips}"], ())
+    assert [task.name for task in teaching.tasks] == ["semseg", "depth"]
+    with pytest.raises(KdamValueError, match="normals"):
+        find_teacher(f"normals={segformer}")
+
+
+def test_a_relative_teacher_does_not_teach_metric_labels(tmp_path, all_tasks):
+    folder = str(families_kit.save("depth-anything", tmp_path / "teacher"))
+    with pytest.raises(KdamValueError, match="metres"):
+        plan_teaching([folder], all_tasks)
+    without = [task.name for task in all_tasks if task.name != "depth"]
+    assert "relative_depth" in {
+        task.name for task in plan_teaching([folder], all_tasks, [*without, "relative_depth"]).tasks
+    }
+
+
+def test_revision_and_licence_of_a_teacher_are_kept(tmp_path):
+    folder = families_kit.save("segformer", tmp_path / "segformer")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A model\n")
+    facts = find_teacher(str(folder)).facts
+    assert facts["license"] == "cc-by-nc-4.0"
+    assert facts["head"] in FAMILIES
