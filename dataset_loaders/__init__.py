@@ -5,7 +5,7 @@ Every data set is a `DenseDataset` of raw samples (see `sample`); `open_dataset`
 
 from dataset_loaders import folder, hub, nyud_v2, pascal_context, synthetic_rooms  # they register themselves
 from dataset_loaders.collate import Collator
-from dataset_loaders.photos import MixedDataset, PhotosDataset, TaughtDataset
+from dataset_loaders.photos import MixedDataset, PhotosDataset, TaughtDataset, own_tasks
 from dataset_loaders.prepared import PreparedDataset, prepare
 from dataset_loaders.reading import check_id, read_array, read_ids, read_image
 from dataset_loaders.registry import DATASETS, open_dataset, register
@@ -33,6 +33,7 @@ __all__ = [
     "hub",
     "nyud_v2",
     "open_dataset",
+    "own_tasks",
     "pascal_context",
     "prepare",
     "read_array",

@@ -4,6 +4,7 @@ A share of the photos is held out, by a hash of each name: adding photos moves n
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dataset_loaders.files import file_facts
 from dataset_loaders.registry import register
 from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
-from kdam_hf.photos_kdam import FORMATS, open_photo
+from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE, open_photo
 from kdam_hf.tasks import Task
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -104,7 +105,7 @@ class PhotosDataset(DenseDataset):
 
 
 class TaughtDataset(DenseDataset):
-    """The samples of `dataset` with other tasks: those without labels in it are unlabelled in every sample."""
+    """The samples of `dataset` with other tasks; those that are not its `own` are unlabelled in every sample."""
 
     ids: Sequence[str] = ()
 
@@ -112,7 +113,7 @@ class TaughtDataset(DenseDataset):
         self._dataset, self.tasks, self.ids = dataset, tuple(tasks), dataset.ids
         for key in ("name", "split", "registered", "options", "checked", "origin", "notes"):
             setattr(self, key, getattr(dataset, key))
-        self.labelled = any(task.name in {own.name for own in dataset.tasks} for task in tasks)
+        self.own = {task.name for task in dataset.tasks} & {task.name for task in tasks}
 
     def __getitem__(self, index: int) -> Sample:
         return self._dataset[index]
@@ -168,6 +169,11 @@ class MixedDataset(TaughtDataset):
         return self._dataset.photo(index) if index < first else self._photos.photo(index - first)
 
 
+def own_tasks(dataset: DenseDataset) -> set[str]:
+    """Names of the tasks that have labels."""
+    return dataset.own if isinstance(dataset, TaughtDataset) else {task.name for task in dataset.tasks}
+
+
 def _listed(root: Path) -> dict[str, Path]:
     """Photos by a name that is unique: the path below the folder with `__` for `/`; all headers are looked at."""
     files: dict[str, Path] = {}
@@ -183,14 +189,16 @@ def _listed(root: Path) -> dict[str, Path]:
         files[name] = path
         try:
             with Image.open(path, formats=FORMATS) as image:
-                small = min(image.size) < SMALLEST_SIDE
+                wrong = (
+                    min(image.size) < SMALLEST_SIDE or max(image.size) > MAX_SIDE or math.prod(image.size) > MAX_PIXELS
+                )
         except Exception as error:  # whatever the parsers of Pillow raise
             broken.append(f"{path} ({next(iter(str(error).splitlines()), type(error).__name__)})")
         else:
-            broken += [f"{path} ({image.width}x{image.height} pixels)"] if small else []
+            broken += [f"{path} ({image.width}x{image.height} pixels)"] if wrong else []
     if broken:
         raise DataIntegrityError(
-            f"{root}: {len(broken)} of {len(files)} files are no photos of at least {SMALLEST_SIDE} pixels a side: "
+            f"{root}: {len(broken)} of {len(files)} files are no photos of {SMALLEST_SIDE} to {MAX_SIDE} pixels a side: "
             f"{'; '.join(broken[:5])}{' ...' if broken[5:] else ''}. Mend them or take them out of the folder."
         )
     return files

@@ -26,7 +26,13 @@ from kdam_hf.training.runs import open_splits, training_crops
 def main(argv: list[str] | None = None) -> None:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     data, model, distillation, args, _ = parse_recipe(groups, argv, __doc__)
-    plan = partial(plan_teaching, distillation.teacher or (), wanted=data.tasks, class_map=distillation.class_map)
+    plan = partial(
+        plan_teaching,
+        distillation.teacher or (),
+        wanted=data.tasks,
+        class_map=distillation.class_map,
+        normal_axes=distillation.normal_axes,
+    )
     with args.main_process_first(local=False, desc="opening the data"):
         splits = open_splits(data, plan)
     _, config, crops = training_crops(splits.train, data, model, args)

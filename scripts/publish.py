@@ -29,6 +29,10 @@ class PublishingArguments:
         default="unknown",
         metadata={"help": "of the weights, as the Hub names it, e.g. cc-by-nc-4.0; it depends on the training data"},
     )
+    accept_teacher_license: bool = field(
+        default=False,
+        metadata={"help": "a teacher's licence forbids commercial use, and you have checked what that means"},
+    )
     allow_no_results: bool = field(default=False, metadata={"help": "publish without results.json"})
     teacher_results: str | None = field(default=None, metadata={"help": "results.json of the teacher"})
     baseline_results: str | None = field(
@@ -45,7 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     load_model(args.model)  # refuses what is not a complete model
     names = ("teacher_results", "baseline_results", "picture")
     given = {name: Path(path) for name in names if (path := getattr(args, name)) is not None}
-    ready = make_publication(args.model, args.repo_id, args.license, args.allow_no_results, **given)
+    accepted = args.accept_teacher_license
+    ready = make_publication(
+        args.model, args.repo_id, args.license, args.allow_no_results, accept_teacher_license=accepted, **given
+    )
     if args.dry_run is not None:
         write_repository(ready.files, args.dry_run)
         print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")

@@ -42,6 +42,7 @@ def make_publication(
     allow_no_results: bool = False,
     picture: Path | None = None,
     progress: str = "",
+    accept_teacher_license: bool = False,
     **beside: Path | None,
 ) -> Publication:
     """Card, model, processor, code, results, settings, log and picture of a model.
@@ -53,10 +54,11 @@ def make_publication(
         allow_no_results: make it without scores, too.
         picture: for the card.
         progress: for a model that is still being trained, how far it is.
+        accept_teacher_license: the publisher knows that a teacher's licence forbids commercial use.
         beside: results shown beside its own; see `read_record`.
 
     Raises:
-        KdamValueError: not a repository id, or a file given is not usable.
+        KdamValueError: not a repository id, a file given is not usable, or a teacher's licence is not accepted.
         CheckpointError: no model, no results, or results of other weights.
     """
     record = read_record(folder, **beside)
@@ -64,6 +66,13 @@ def make_publication(
         raise CheckpointError(
             f"{folder} holds no {RESULTS}, so its card could not say how good it is. Score it with scripts/evaluate.py --model "
             f"{folder} --output {Path(folder) / RESULTS}, or give --allow_no_results."
+        )
+    stated = (str(one.get("license")) for one in record.meta.get("teachers") or ())
+    limited = sorted({license for license in stated if "-nc" in license})
+    if limited and not accept_teacher_license:
+        raise KdamValueError(
+            f"{folder}: a teacher's licence is {', '.join(limited)}, which forbids commercial use and may bind what learnt "
+            "from it. Give --accept_teacher_license if you have checked that; its card will say so."
         )
     card = make_card(record, check_repo_id(repo_id), license, picture is not None, progress)
     files = {"README.md": str(card).encode(), **_model_files(record)}

@@ -16,7 +16,7 @@ ORIGIN = "_name_or_path"
 SECRETS = {"hub_token", "token"}
 PLACES = {
     *("model", "teacher", "teacher_cache", "backbone_weights", "single_task", "predictions", "ids"),
-    *("resume_from_checkpoint", ORIGIN),
+    *("resume_from_checkpoint", "images", "unlabeled", ORIGIN),
 }
 # /home/me, ~/x, C:\x, \\host\x, ./x and ../x, alone or behind a sign as in NAME=/home/me; file:/x and file:///x
 _PATH = re.compile(r"""(?:^|[\s=:;,|&@'"`(\[{<>])(?:/(?=\w)|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)|\bfile:/""", re.IGNORECASE)

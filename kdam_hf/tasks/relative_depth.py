@@ -28,6 +28,7 @@ class RelativeDepth(Task):
     readout: ClassVar[str] = "none"
     primary_metric: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = "inverse depth without scale and shift, larger is nearer"
     hub_task: ClassVar[str] = "depth-estimation"
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:

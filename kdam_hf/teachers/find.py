@@ -22,6 +22,7 @@ from kdam_hf.io import file_sha256, lines_sha256, tensors_sha256
 from kdam_hf.tasks import TASK_NAMES, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
 from kdam_hf.teachers.inputs import input_rule
+from kdam_hf.teachers.normals import parse_axes
 from kdam_hf.weights_kdam import WEIGHTS, refuse_incomplete, refuse_non_finite
 
 PROTOCOL = "or write a module with `tasks` and a forward, and give FILE.py:NAME; see docs/teachers.md"
@@ -46,8 +47,12 @@ class TeacherSource:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def find_teacher(given: str) -> TeacherSource:
+def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
     """The teacher called `given`: a folder, a hub id with or without `@REVISION`, or `FILE.py:NAME`, perhaps behind `TASK=`.
+
+    Args:
+        given: its name.
+        normal_axes: where the channels of its normals point, see `normals.parse_axes`; as its family states for None.
 
     Raises:
         CheckpointError: nothing there, no safetensors, no image processor, or weights that are not whole.
@@ -56,7 +61,7 @@ def find_teacher(given: str) -> TeacherSource:
     task, found, name = given.partition("=")
     if not found or task not in TASK_NAMES:
         task, name = "", given
-    source = _find(name)
+    source = _find(name, None if normal_axes is None else parse_axes(normal_axes))
     if not task:
         return source
     chosen = tuple(one for one in source.tasks if one.name == task)
@@ -65,13 +70,13 @@ def find_teacher(given: str) -> TeacherSource:
     return replace(source, tasks=chosen)
 
 
-def find_teachers(given: Sequence[str]) -> list[TeacherSource]:
-    """All of them.
+def find_teachers(given: Sequence[str], normal_axes: str | None = None) -> list[TeacherSource]:
+    """All of them, see `find_teacher`.
 
     Raises:
         KdamValueError: two teach the same task.
     """
-    sources = [find_teacher(name) for name in given]
+    sources = [find_teacher(name, normal_axes) for name in given]
     taught: dict[str, str] = {}
     for source in sources:
         for task in source.tasks:
@@ -84,7 +89,7 @@ def find_teachers(given: Sequence[str]) -> list[TeacherSource]:
     return sources
 
 
-def _find(name: str) -> TeacherSource:
+def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
     file, colon, attribute = name.rpartition(":")
     if colon and file.endswith(".py"):
         return _own_module(Path(file), attribute)
@@ -104,10 +109,12 @@ def _find(name: str) -> TeacherSource:
         load = partial(load_model, repo)
         tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
         return TeacherSource(repo, tasks, load, weights_sha256(repo), _published(repo, revision, facts))
-    return _of_library(name, repo, revision or None, facts)
+    return _of_library(name, repo, revision or None, facts, axes)
 
 
-def _of_library(name: str, repo: str, revision: str | None, raw: dict[str, Any]) -> TeacherSource:
+def _of_library(
+    name: str, repo: str, revision: str | None, raw: dict[str, Any], axes: tuple[str, ...] | None
+) -> TeacherSource:
     """A model of transformers, by the class of its head."""
     try:
         config = AutoConfig.from_pretrained(repo, revision=revision, trust_remote_code=False)
@@ -131,9 +138,13 @@ def _of_library(name: str, repo: str, revision: str | None, raw: dict[str, Any])
             # heads of the other uses of a checkpoint are left over
             refuse_incomplete(name, info | {"unexpected_keys": []})
             refuse_non_finite(name, model.state_dict())
-        return family(model.eval(), rule)
+        teacher = family(model.eval(), rule)
+        teacher.axes = axes or teacher.axes
+        return teacher
 
     facts = {"head": heads[0], **_published(repo, revision, raw)}
+    if any(task.name == "normals" for task in tasks):
+        facts["normal_axes"] = list(axes or family.axes)
     return TeacherSource(repo, tasks, load, _sharded_sha256(name, repo, revision), facts)
 
 

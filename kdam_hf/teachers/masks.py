@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from kdam_hf.errors import CheckpointError
 from kdam_hf.tasks import Task
 from kdam_hf.teachers.base import ForeignTeacher, classes_of
 from kdam_hf.teachers.inputs import InputRule
@@ -53,6 +54,9 @@ class OneFormerTeacher(MaskTeacher):
             config: Any = self.model.config
             tokenizer = AutoTokenizer.from_pretrained(config.name_or_path)
             length = {"max_length": config.task_seq_len, "padding": "max_length", "truncation": True}
-            self._question = torch.tensor(tokenizer("the task is semantic", **length)["input_ids"])
+            ids = tokenizer("the task is semantic", **length)["input_ids"]
+            if len({*ids}) < 4:  # the library makes up an empty one
+                raise CheckpointError(f"{config.name_or_path}: no tokenizer; OneFormer is asked for its task in words.")
+            self._question = torch.tensor(ids)
         device = next(self.model.parameters()).device
         return {"task_inputs": self._question.to(device).expand(batch, -1)}

@@ -50,7 +50,11 @@ class Teaching:
 
 
 def plan_teaching(
-    teachers: Sequence[str], labelled: Sequence[Task], wanted: Sequence[str] | None = None, class_map: str | None = None
+    teachers: Sequence[str],
+    labelled: Sequence[Task],
+    wanted: Sequence[str] | None = None,
+    class_map: str | None = None,
+    normal_axes: str | None = None,
 ) -> Teaching:
     """Find the teachers and bring them together with the labels.
 
@@ -59,11 +63,12 @@ def plan_teaching(
         labelled: the tasks of the data set, none for photos.
         wanted: names of the student's tasks; all that are labelled or taught for None.
         class_map: a file as of `read_class_map`, for `semseg`.
+        normal_axes: as of `find_teacher`.
 
     Raises:
         CheckpointError, KdamValueError: as `find_teachers` has them; a task that nobody teaches, or classes that do not fit.
     """
-    sources = find_teachers(teachers)
+    sources = find_teachers(teachers, normal_axes)
     taught = {task.name: task for source in sources for task in source.tasks}
     own = {task.name: task for task in labelled}
     if "relative_depth" in taught and "depth" in own and (wanted is None or {"depth", "relative_depth"} <= {*wanted}):

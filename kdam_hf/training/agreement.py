@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dataset_loaders import TransformedDataset
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
 from kdam_hf.training.evaluation import equal_sizes
@@ -33,7 +36,40 @@ def taught_batches(
             yield {**part, "labels": {task.name: _decided(task, said[task.name], mask.shape[-2:]) for task in tasks}}
 
 
+def taught_start(
+    dataset: TransformedDataset,
+    teacher: FrozenTeacher,
+    tasks: Sequence[Task],
+    device: torch.device | str,
+    most: int = 16,
+) -> dict[str, list[float]]:
+    """What untrained heads of tasks without labels should predict, from what the teacher says of some images; see `Task.start`.
+
+    Args:
+        dataset: the training crops.
+        teacher: on `device`.
+        tasks: those that it teaches and nobody labels.
+        device: where it runs.
+        most: number of crops.
+    """
+    some = np.random.default_rng(0).permutation(len(dataset))[:most].tolist()
+    crops = (dataset[index] for index in some)
+    inputs = ([crop[key][None].to(device) for key in ("pixel_values", "pixel_mask")] for crop in crops)
+    said = [teacher(*pair).predictions for pair in inputs]
+    found = {}
+    for task in tasks:
+        labels = [_raw(task, maps[task.name], [4 * side for side in maps[task.name].shape[-2:]])[0] for maps in said]
+        values = np.concatenate([label[task.label.valid(label)] for label in labels])
+        if len(values) and (start := task.start(values)) is not None:
+            found[task.name] = start
+    return found
+
+
 def _decided(task: Task, prediction: Tensor, size: Sequence[int]) -> Tensor:
     """Tensor labels (B, ..., H, W) from predictions (B, C, h, w)."""
-    values = task.decode(prediction, size).cpu()
-    return torch.stack([task.label.to_tensor(task.label.from_values(as_map(one))) for one in values])
+    return torch.stack([task.label.to_tensor(raw) for raw in _raw(task, prediction, size)])
+
+
+def _raw(task: Task, prediction: Tensor, size: Sequence[int]) -> list[NDArray[Any]]:
+    """Raw labels of what is decided."""
+    return [task.label.from_values(as_map(one)) for one in task.decode(prediction, size).cpu()]

@@ -25,7 +25,10 @@ def _field(default: Any, text: str) -> Any:
 class SourceArguments:
     """Which images."""
 
-    dataset: str = _field("synthetic_rooms", "nyud_v2, pascal_context, folder for your own data, or synthetic_rooms")
+    dataset: str = _field(
+        "",
+        "nyud_v2, pascal_context, folder for your own data, hub, or synthetic_rooms; folder where only data_dir is given",
+    )
     data_dir: str | None = _field(None, "root of the dataset on disk, or what prepare_data.py wrote")
     layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
@@ -41,6 +44,10 @@ class SourceArguments:
     rooms_height: int = _field(240, "synthetic_rooms: image height, pixels")
     rooms_width: int = _field(320, "synthetic_rooms: image width, pixels")
     rooms_seed: int = _field(0, "synthetic_rooms: seed of the scenes")
+
+    def __post_init__(self) -> None:
+        """Own data where nothing else is said of a folder."""
+        self.dataset = self.dataset or ("synthetic_rooms" if self.data_dir is None else "folder")
 
 
 @dataclass
@@ -64,13 +71,14 @@ class DataArguments(SourceArguments):
 
     def __post_init__(self) -> None:
         """Photos are a data set of their own."""
-        if self.images is None:
-            return
-        if self.data_dir is not None or self.unlabeled is not None:
-            raise KdamValueError(
-                "images are photos without labels, in place of data_dir; for labels and photos give data_dir and --unlabeled."
-            )
-        self.dataset, self.data_dir = "photos", self.images
+        if self.images is not None:
+            if self.dataset or self.data_dir is not None or self.unlabeled is not None:
+                raise KdamValueError(
+                    "images are photos without labels, in place of dataset and data_dir; for labels and photos give those and "
+                    "--unlabeled."
+                )
+            self.dataset, self.data_dir = "photos", self.images
+        super().__post_init__()
 
 
 @dataclass
@@ -124,7 +132,7 @@ class DistillationArguments:
         None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
     )
     teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
-    method: str = _field("cs", "cs (KDAM), kl, dist, cwd, or none for the same student without a teacher")
+    method: str = _field("cs", "cs (KDAM), kl, dist, cwd, features, or none for the same student without a teacher")
     temperature: float = _field(4.0, "temperature of both distributions")
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
@@ -134,6 +142,10 @@ class DistillationArguments:
     )
     kd_weight: list[str] | None = _field(
         None, "weights of tasks in the match as TASK=NUMBER, e.g. edge=0 depth=0.5; 0 leaves a task out"
+    )
+    features: float = _field(
+        0.0,
+        "weight of a second term: the coarsest backbone map against the teacher's, which must be a KDAM model and online",
     )
     balance_steps: int | None = _field(
         None, "every so many steps, measure how strongly each term pulls at the backbone's maps; for balance.json"

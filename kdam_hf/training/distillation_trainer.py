@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from dataset_loaders import DenseDataset, own_tasks
 from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
@@ -83,7 +84,7 @@ class DistillationTrainer(MultiTaskTrainer):
     ) -> dict[str, float]:
         """Of photos without labels `agreement/task/metric` against the teacher."""
         *_, source = layers(getattr(batches, "dataset", None))
-        if getattr(source, "labelled", True):
+        if not isinstance(source, DenseDataset) or own_tasks(source):
             return super().score(model, batches, tasks)
         if self.teacher is None and self._examiner is None:
             raise KdamValueError("photos without labels are scored against a teacher; there is none.")

@@ -95,7 +95,7 @@ def fill_cache(
             watched = WatchedDataset(dataset, args.dataloader_num_workers)
             loader = make_loader(watched, args, batch_sampler=batches, collate_fn=Collator(teaching.tasks))
             with explained_failures(lambda: f"filling the teacher cache {folder}", {"crops": watched}):
-                bar = tqdm(loader, "running the teacher", unit="batch", disable=quiet)
+                bar = tqdm(loader, "running the teacher", unit=" crops", unit_scale=size, disable=quiet)
                 _write(cache, batches, bar, teacher, args.device)
         PartialState().wait_for_everyone()
         if main:

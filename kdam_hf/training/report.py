@@ -87,6 +87,8 @@ def results_table(metrics: Mapping[str, float], meta: Mapping[str, Any], tasks: 
         f"{whose[0].upper()}{whose[1:]}; {meta['images']} images of {meta['data']} {meta['split']}{listed}; "
         f"{', '.join(settings)}. {meta['hardware']}, {meta['date']}.",
     ]
+    if any(key.startswith("agreement/") for key in metrics):
+        lines.append("`agreement/`: against the teacher's decisions on held-out photos without labels; not accuracy.")
     if protocol.name != "ours":
         lines.append(f"Protocol `{protocol.name}`: {protocol.differs} (against `ours`). Source: {protocol.source}.")
     for task, path in meta.get("single_task", {}).items():

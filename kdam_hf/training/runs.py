@@ -18,6 +18,7 @@ from dataset_loaders import (
     TaughtDataset,
     TrainTransform,
     TransformedDataset,
+    own_tasks,
 )
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
@@ -27,6 +28,7 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.tasks import Task, with_options
 from kdam_hf.teachers.teaching import Teaching
+from kdam_hf.training.agreement import taught_start
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
 from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
 from kdam_hf.training.pretrained import (
@@ -40,6 +42,7 @@ from kdam_hf.training.report import describe_model, hardware, results_table, wri
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
 from kdam_hf.training.sources import open_split, typical_predictions, typical_size
+from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
@@ -70,7 +73,7 @@ class Run:
     @property
     def has_labels(self) -> bool:
         """Whether `eval_dataset` has any."""
-        return bool(getattr(self.eval_dataset.dataset, "labelled", True))
+        return bool(own_tasks(self.eval_dataset.dataset))
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def open_splits(data: DataArguments, plan: Plan | None = None) -> Splits:
         mixed = MixedDataset(train, photos[0], teaching.tasks, data.unlabeled_share)
         return Splits(mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(photos[1], teaching.tasks), teaching)
     train, val = (TaughtDataset(split, teaching.tasks) for split in (train, val))
-    return Splits(train, val, None if val.labelled else val, teaching)
+    return Splits(train, val, None if own_tasks(val) else val, teaching)
 
 
 def _labelled_tasks(data: DataArguments) -> DataArguments:
@@ -120,6 +123,14 @@ def _labelled_tasks(data: DataArguments) -> DataArguments:
         known = [task.name for task in open_split(data, data.train_split).tasks]
         data.tasks = [name for name in known if name in wanted] or None
     return data
+
+
+def start_unlabelled(run: Run, teacher: Callable[[], FrozenTeacher], args: KdamTrainingArguments) -> None:
+    """Let the untrained heads of tasks without labels predict what the teacher finds typical, unless a run is resumed."""
+    labelled = own_tasks(run.train_dataset.dataset)
+    tasks = [task for task in run.tasks if task.name in run.teaching.taught and task.name not in labelled]
+    if tasks and not (args.resume_from_checkpoint and list_checkpoints(Path(args.output_dir or ""))):
+        run.model.start_at(taught_start(run.train_dataset, teacher().to(args.device), tasks, args.device))
 
 
 def build_run(

@@ -16,7 +16,9 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.io import tensors_sha256
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.tasks import Task, task_from_spec
+from kdam_hf.teachers.base import ForeignTeacher
 from kdam_hf.teachers.class_map import ClassMap
+from kdam_hf.teachers.normals import check_axes
 from kdam_hf.teachers.teaching import Teaching
 
 
@@ -136,8 +138,17 @@ def load_teacher(
         KdamValueError: the teachers' tasks or classes do not fit the student's.
     """
     models = [source.load() for source in teaching.sources]
+    for model in models:
+        if isinstance(model, ForeignTeacher) and any(task.name == "normals" for task in model.tasks):
+            with torch.inference_mode():
+                check_axes(lambda images, teacher=model: teacher(images)["normals"])  # type: ignore[misc]
     sha256 = [source.sha256 for source in teaching.sources]
     return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps)
+
+
+def coarsest_channels(model: Any) -> int:
+    """Channels of the coarsest map of a KDAM model's backbone; 0 for any other model."""
+    return int(model.encoder.channels[-1]) if isinstance(model, KdamPreTrainedModel) else 0
 
 
 def _facts(model: Any) -> dict[str, Any]:

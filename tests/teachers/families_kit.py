@@ -1,6 +1,7 @@
 """The smallest model of each family that can teach: random weights, its real image processor, saved as on the Hub."""
 
 import json
+import string
 
 import torch
 import transformers as t
@@ -102,6 +103,32 @@ def eomt():
     return t.EomtForUniversalSegmentation(t.EomtConfig(**SMALL, **sizes, **NAMES)), processor
 
 
+def upernet():
+    config = t.UperNetConfig(
+        backbone_config=swin(), hidden_size=8, pool_scales=[1, 2], use_auxiliary_head=False, **NAMES
+    )
+    return t.UperNetForSemanticSegmentation(config), t.SegformerImageProcessorPil(size=SQUARE)
+
+
+def normals():
+    model, stated = tipsv2()
+    return t.Tipsv2DptForNormalEstimation(model.config), stated
+
+
+def oneformer():
+    config = t.OneFormerConfig(
+        backbone_config=swin(), num_queries=5, hidden_dim=32, encoder_feedforward_dim=8, dim_feedforward=8, encoder_layers=1,
+        decoder_layers=2, num_attention_heads=1, conv_dim=32, mask_dim=32, query_dec_layers=1, task_seq_len=16, max_seq_len=16,
+        text_encoder_context_length=16, text_encoder_width=16, text_encoder_num_layers=1, text_encoder_vocab_size=64,
+        is_training=False, **NAMES,
+    )  # fmt: skip
+    processor = t.OneFormerImageProcessorPil(
+        size={"shortest_edge": 64, "longest_edge": 128}, num_text=2, repo_path=None, class_info_file=None,
+        metadata={"class_names": list(CLASSES), "thing_ids": [2]},
+    )  # fmt: skip
+    return t.OneFormerForUniversalSegmentation(config), processor
+
+
 def tipsv2():
     maps = {"out_indices": [1, 2, 3, 4], "apply_layernorm": True, "reshape_hidden_states": False}
     backbone = t.AutoConfig.for_model("tipsv2_vision_model", **VIT, **maps)
@@ -124,6 +151,9 @@ FAMILIES = {
     "mask2former": mask2former,
     "maskformer": maskformer,
     "eomt": eomt,
+    "upernet": upernet,
+    "normals": normals,
+    "oneformer": oneformer,
     "tipsv2": tipsv2,
 }
 
@@ -140,4 +170,12 @@ def save(name, folder):
         (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     else:
         processor.save_pretrained(folder)
+    if name == "oneformer":
+        pieces = [
+            "<|startoftext|>",
+            "<|endoftext|>",
+            *string.ascii_lowercase,
+            *(f"{x}</w>" for x in string.ascii_lowercase),
+        ]
+        t.CLIPTokenizer(vocab={piece: k for k, piece in enumerate(pieces)}, merges=[]).save_pretrained(folder)
     return folder

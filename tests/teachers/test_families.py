@@ -1,5 +1,7 @@
 """Every family reads its models as their own post-processing does, in our units and axes, from photos as they want them."""
 
+from types import SimpleNamespace
+
 import families_kit
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ HEIGHT, WIDTH = 48, 64
 TASKS = {
     **{name: ["relative_depth"] for name in ("dpt-depth", "depth-anything")},
     **{name: ["depth"] for name in ("depth-anything-metric", "zoedepth", "glpn")},
+    "normals": ["normals"],
     "tipsv2": ["semseg", "depth", "normals"],
 }
 
@@ -51,7 +54,7 @@ class TestFamily:
 
     def test_a_photo_reaches_the_model_as_its_own_processor_gives_it(self, found):
         name, folder, _, teacher = found
-        if name == "tipsv2":
+        if name in ("tipsv2", "normals"):
             pytest.skip("its processor needs torchvision")
         processor = AutoImageProcessor.from_pretrained(folder)
         off = {key: False for key in ("do_center_crop", "do_pad", "do_split_image") if getattr(processor, key, False)}
@@ -113,6 +116,22 @@ class TestFamily:
                 direct, taught[task].shape[-2:], mode="bilinear", antialias=direct.shape[-1] > WIDTH // 4
             )
             torch.testing.assert_close(taught[task], expected, rtol=1e-2, atol=1e-2 * float(direct.abs().max()))
+
+
+def test_inverse_depth_for_a_field_of_view_becomes_metres():
+    """A wall at z metres has the inverse depth f / (z w) in units of the image's width w, where w / f is 2 tan(angle / 2)."""
+    family, angle, z = FAMILIES["DepthProForDepthEstimation"], 60.0, torch.tensor([0.5, 2.0, 40.0]).reshape(1, 1, 3)
+    inverse = 1 / (z * 2 * np.tan(np.radians(angle / 2)))
+    output = SimpleNamespace(predicted_depth=inverse, field_of_view=torch.tensor([angle]))
+    torch.testing.assert_close(family.maps(None, output)["depth"], z[:, None], rtol=1e-5, atol=0)
+
+
+def test_a_oneformer_without_a_tokenizer_is_refused(tmp_path):
+    folder = families_kit.save("oneformer", tmp_path / "oneformer")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        find_teacher(str(folder)).load()(images())
 
 
 def test_normals_of_any_axes_become_ours_and_wrong_axes_are_found():

@@ -4,6 +4,7 @@ from kdam_hf.distillation.methods.base import METHODS, Batch, LogitMethod, Metho
 from kdam_hf.distillation.methods.cs import CauchySchwarz
 from kdam_hf.distillation.methods.cwd import ChannelWise
 from kdam_hf.distillation.methods.dist import Dist
+from kdam_hf.distillation.methods.features import Features
 from kdam_hf.distillation.methods.kl import KullbackLeibler
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "CauchySchwarz",
     "ChannelWise",
     "Dist",
+    "Features",
     "KullbackLeibler",
     "LogitMethod",
     "Method",

@@ -1,0 +1,139 @@
+"""Photos without labels: every photo is found once, held-out ones stay held out, and each batch has its fixed share."""
+
+import shutil
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_loaders import MixedDataset, MixedSampler, PhotosDataset, open_dataset
+from kdam_hf.errors import DataIntegrityError, KdamValueError
+
+
+def write(path, height=40, width=56, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.name)).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.jpg", "b.png", "day/a.jpg", "day/night/c.webp", "day/d.jpeg", "e.bmp", "day/a.png"):
+        write(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+def ids(folder, **options):
+    return [list(PhotosDataset(folder, split, **options).ids) for split in ("train", "val")]
+
+
+def test_every_photo_below_the_folder_has_a_name_of_its_own_and_no_label(folder):
+    (folder / "notes.txt").write_text("none")
+    (folder / ".hidden.jpg").write_bytes(b"")
+    train, val = ids(folder)
+    assert sorted(train + val) == ["a", "b", "day__a", "day__a.png", "day__d", "day__night__c", "e"]
+    sample = open_dataset("photos", "train", folder)[0]
+    assert sample["image"].dtype == np.uint8
+    assert sample["labels"] == {}
+
+
+def test_held_out_photos_stay_held_out_when_others_are_added(folder):
+    _, before = ids(folder, held_out=0.3)
+    for k in range(30):
+        write(folder / f"new{k}.jpg")
+    train, after = ids(folder, held_out=0.3)
+    assert not {*train} & {*after}
+    assert len(after) == round(0.3 * 37)
+    assert len(before) == 2
+    again, _ = ids(folder, held_out=0.3)
+    assert again == train
+
+
+def test_a_turned_photo_is_upright_and_an_archive_is_a_folder(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shutil.rmtree(folder)
+    for k in range(2):
+        write(folder / f"{k}.jpg", 40, 56, exif=exif)
+    shutil.make_archive(str(folder.parent / "zipped"), "zip", folder)
+    for source in (folder, folder.parent / "zipped.zip"):
+        assert PhotosDataset(source, "train")[0]["image"].shape == (56, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "word"),
+    [
+        (lambda folder: (folder / "b.png").write_bytes(b"no picture"), DataIntegrityError, "b.png"),
+        (lambda folder: write(folder / "tiny.png", 3, 200), DataIntegrityError, "200x3"),
+        (lambda folder: write(folder / "long.png", 33, 10_001), DataIntegrityError, "10001x33"),
+        (shutil.rmtree, KdamValueError, "photos"),
+        (lambda folder: [p.unlink() for p in folder.rglob("*.*")], KdamValueError, "0 photos"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_named_before_training(folder, damage, error, word):
+    damage(folder)
+    with pytest.raises(error, match=word):
+        PhotosDataset(folder, "train")
+
+
+def test_a_photo_that_breaks_off_is_named_when_it_is_read(folder):
+    for path in folder.rglob("*.jpg"):
+        path.write_bytes(path.read_bytes()[:-700])
+    data = PhotosDataset(folder, "train")
+    with pytest.raises(DataIntegrityError, match=r"\.jpg"):
+        [data[k] for k in range(len(data))]
+
+
+def test_the_image_column_of_a_data_set_is_taken_whatever_its_name(monkeypatch):
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"picture": [Image.new("RGB", (50, 40))] * 4, "caption": ["x"] * 4})
+    rows = rows.cast_column("picture", datasets.Image())
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": rows})
+    assert PhotosDataset("org/photos", "train")[0]["image"].shape == (40, 50, 3)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": rows.remove_columns("picture")})
+    with pytest.raises(KdamValueError, match="caption"):
+        PhotosDataset("org/photos", "train")
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
+@pytest.mark.parametrize("counts", [(12, 7), (5, 40)])
+def test_every_run_of_draws_has_its_share_and_nothing_is_drawn_more_often_than_the_rest(counts, share):
+    sampler, drawn = MixedSampler(counts, share, seed=3), []
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        drawn.append(list(sampler))
+    assert len(drawn[0]) == len(sampler) == round(counts[0] / (1 - share))
+    assert drawn[0] != drawn[1]
+    sampler.set_epoch(5)
+    assert list(sampler) == drawn[5]  # whatever was drawn before
+    for epoch in drawn:
+        is_photo = [index >= counts[0] for _, index in epoch]
+        for begin in range(len(epoch) - 8):
+            assert abs(sum(is_photo[begin : begin + 8]) - 8 * share) < 1
+    flat = [key for epoch in drawn for key in epoch]
+    assert max(Counter(flat).values()) == 1  # another view of a sample every time
+    seen = Counter(index for _, index in flat)
+    for first, last in ((0, counts[0]), (counts[0], sum(counts))):
+        times = [seen[index] for index in range(first, last)]
+        assert max(times) - min(times) <= 1
+
+
+def test_views_of_mixed_samples_are_taken_in_turn():
+    sampler = MixedSampler((6, 4), 0.5, views=2)
+    views = set()
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        views |= {view for view, _ in sampler}
+    assert views == {0, 1}
+
+
+@pytest.mark.parametrize("share", [0, 1, -1, float("nan")])
+def test_a_share_that_leaves_one_kind_out_is_refused(share):
+    data = SimpleNamespace(
+        name="x", split="train", registered="", options={}, checked=True, origin="", notes=(), ids=(), tasks=()
+    )
+    with pytest.raises(KdamValueError, match="share"):
+        MixedDataset(data, data, (), share)

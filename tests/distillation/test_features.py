@@ -1,0 +1,88 @@
+"""The term of features is the mean squared distance of unit vectors over valid pixels, alone or beside a method."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kdam_hf.distillation import make_method
+from kdam_hf.distillation.methods import Batch, Features
+from kdam_hf.errors import KdamValueError
+from kdam_hf.modeling_kdam import KdamStudent
+from kdam_hf.training import load_model
+
+distill = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "distill.py"))["main"]
+
+
+def reference(mine, theirs, weight, bias, valid):
+    total = 0.0
+    for b, i, j in np.argwhere(valid):
+        p, q = weight @ mine[b, :, i, j] + bias, theirs[b, :, i, j]
+        total += ((p / np.linalg.norm(p) - q / np.linalg.norm(q)) ** 2).sum()
+    return total / valid.sum()
+
+
+def test_the_term_agrees_with_its_definition_over_valid_pixels(kit):
+    method = Features(kit.tasks, 0.7, 5, 7)
+    mine, theirs = torch.randn(2, 5, 3, 4), torch.randn(2, 7, 3, 4)
+    small = torch.ones(2, 3, 4, dtype=torch.bool)
+    small[1, :, 2:] = False
+    valid = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    batch = Batch({}, {}, valid, valid.sum().float(), features=([mine], [theirs]))
+    weight, bias = (p.detach().double().numpy() for p in method.projector.parameters())
+    expected = 0.7 * reference(*(x.double().numpy() for x in (mine, theirs)), weight[..., 0, 0], bias, small.numpy())
+    assert method.terms(batch)["kd_features"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_beside_a_method_its_terms_are_added_and_both_are_recorded(kit):
+    beside = make_method("cs", kit.tasks, beta=0.3)
+    method = Features(kit.tasks, 0.5, 48, 48, beside=beside)
+    assert method.settings().items() >= (beside.settings() | {"features": 0.5, "method": "cs"}).items()
+    assert method.couples_batch
+    with pytest.raises(KdamValueError, match="backbone"):
+        Features(kit.tasks, 0.5, 48, 0)
+
+
+def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the_checkpoint(kit, teacher):
+    output = kit.root / "run"
+    options = [
+        *(
+            "--rooms_train",
+            "6",
+            "--rooms_val",
+            "2",
+            "--rooms_height",
+            "40",
+            "--rooms_width",
+            "56",
+            "--preset",
+            "tiny-resnet",
+        ),
+        *("--crop_height", "32", "--crop_width", "48", "--per_device_train_batch_size", "2", "--cpu_threads", "1"),
+        *(
+            "--use_cpu",
+            "true",
+            "--max_steps",
+            "2",
+            "--logging_steps",
+            "1",
+            "--disable_tqdm",
+            "true",
+            "--save_steps",
+            "1",
+        ),
+    ]
+    distill(["--teacher", teacher, "--features", "0.5", *options, "--output_dir", str(output)])
+    state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
+    logged = state["log_history"][0]
+    assert 0 < logged["kd_features"] <= 2
+    assert logged["kd_inter_task_depth"] > 0
+    assert json.loads((output / "results.json").read_text())["meta"]["distillation"]["features"] == 0.5
+    assert (output / "checkpoint-2" / "objective.safetensors").exists()
+    assert isinstance(load_model(str(output)), KdamStudent)
+    cache = ["--teacher_views", "1", "--teacher_cache", str(kit.root / "cache")]
+    with pytest.raises(KdamValueError, match="teacher_cache"):
+        distill(["--teacher", teacher, "--features", "0.5", *options, *cache, "--output_dir", str(output) + "2"])

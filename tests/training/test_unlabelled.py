@@ -1,0 +1,186 @@
+"""Photos without labels, and photos beside labels, train with the guarantees of any other data."""
+
+import json
+import os
+import runpy
+import shutil
+from pathlib import Path
+
+import families_kit
+import numpy as np
+import pytest
+import torch
+from conftest_kit import Kit, without_batch_statistics
+from PIL import Image
+from safetensors.torch import load_file
+from spawn_kit import spawn
+from trees import write_tree
+
+from kdam_hf.errors import KdamValueError
+
+ROOT = Path(__file__).parents[2]
+distill = runpy.run_path(str(ROOT / "scripts" / "distill.py"))["main"]
+SMALL = [
+    *("--preset", "tiny-resnet", "--backbone_weights", "none", "--crop_height", "32", "--crop_width", "48"),
+    *("--use_cpu", "true", "--cpu_threads", "1", "--precision", "fp32", "--teacher_precision", "fp32"),
+    *("--per_device_train_batch_size", "2", "--per_device_eval_batch_size", "2", "--disable_tqdm", "true"),
+    *(
+        "--max_steps",
+        "4",
+        "--save_steps",
+        "2",
+        "--logging_steps",
+        "1",
+        "--learning_rate",
+        "0.001",
+        "--warmup_steps",
+        "0",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Photos, labels, and two teachers of different families."""
+    root = tmp_path_factory.mktemp("unlabelled")
+    (root / "photos").mkdir()
+    for k in range(9):
+        pixels = np.random.default_rng(k).integers(0, 255, (40, 56, 3), np.uint8)
+        Image.fromarray(pixels).save(root / "photos" / f"{k}.png")
+    for name in ("segformer", "depth-anything-metric", "depth-anything"):
+        families_kit.save(name, root / name)
+    write_tree("folder", root / "own", 6, 3, 40, 56)
+    return root
+
+
+def run(root, name, *options, photos=True, teachers=("segformer", "depth-anything-metric")):
+    output = root / name
+    source = ["--images", str(root / "photos")] if photos else []
+    distill(
+        [*source, "--teacher", *(str(root / one) for one in teachers), *SMALL, "--output_dir", str(output), *options]
+    )
+    return load_file(output / "model.safetensors"), json.loads((output / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def plain(root):
+    return run(root, "plain")
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_photos_and_teachers_are_enough_and_what_is_scored_is_agreement(plain):
+    _, results = plain
+    scores = {key for key in results if key != "meta"}
+    assert {"agreement/semseg/miou", "agreement/depth/rmse"} <= scores
+    assert all(key.startswith("agreement/") and np.isfinite(results[key]) for key in scores)
+    meta = results["meta"]
+    assert [one["tasks"] for one in meta["teachers"]] == [["semseg"], ["depth"]]
+    assert meta["teachers"][0]["head"] == "SegformerForSemanticSegmentation"
+    assert len(meta["teacher_sha256"]) == 2
+    assert meta["train_images"] + meta["images"] == 9
+
+
+def test_heads_without_labels_start_where_the_teacher_is(root, plain):
+    state = json.loads((root / "plain" / "checkpoint-2" / "trainer_state.json").read_text())
+    # this teacher of random weights says 10 m everywhere, where an untrained head says 1
+    assert state["log_history"][0]["kd_inter_task_depth"] < 0.5
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(root, plain):
+    shutil.copytree(root / "plain", root / "resumed")
+    for name in ("checkpoint-4", "model.safetensors", "results.json"):
+        path = root / "resumed" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    weights, _ = run(root, "resumed", "--resume_from_checkpoint", "last")
+    assert same(weights, plain[0])
+
+
+def test_a_stored_teacher_teaches_what_an_online_one_does(root):
+    cached = ["--teacher_views", "2", "--teacher_cache", str(root / "cache"), "--teacher_cache_dtype", "fp32"]
+    weights, _ = run(root, "replayed", *cached, "--teacher_batch_size", "1")
+    online, _ = run(root, "online", *cached[:2], "--teacher_batch_size", "1")
+    assert same(weights, online)
+    manifest = json.loads((root / "cache" / "manifest.json").read_text())
+    assert manifest["tasks"]["semseg"]["channels"] == 4
+    (root / "map.yaml").write_text("flat: [wall, ceiling]\nfloor: [floor]\n")
+    with pytest.raises(Exception, match="class_map"):
+        run(root, "other", *cached, "--class_map", str(root / "map.yaml"))
+
+
+def test_a_class_map_makes_the_students_classes(root):
+    (root / "map.yaml").write_text("flat: [wall, ceiling]\nfloor: [floor]\n")
+    weights, results = run(root, "mapped", "--class_map", str(root / "map.yaml"))
+    expected = {"flat": ["wall", "ceiling"], "floor": ["floor"], "ignore": ["chair"]}
+    assert results["meta"]["class_map"]["semseg"] == expected
+    config = json.loads((root / "mapped" / "config.json").read_text())
+    assert config["tasks"][0]["class_names"] == ["flat", "floor"]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_labels_and_photos_together_are_scored_by_both(root):
+    mixed = ["--dataset", "folder", "--data_dir", str(root / "own"), "--unlabeled", str(root / "photos")]
+    _, results = run(root, "mixed", *mixed, photos=False, teachers=["depth-anything-metric"])
+    assert np.isfinite(results["depth/rmse"])
+    assert np.isfinite(results["agreement/depth/rmse"])
+    assert {"normals/mean_angle", "edge/odsf"} <= results.keys()  # from labels only
+    assert "agreement/normals/mean_angle" not in results
+    assert results["meta"]["data"].endswith("photos") or results["meta"]["data"]
+
+
+def test_a_task_asked_for_that_only_the_teacher_knows_is_learnt_from_it(root):
+    tasks = ["--dataset", "folder", "--data_dir", str(root / "own"), "--tasks", "edge", "relative_depth"]
+    _, results = run(root, "relative", *tasks, photos=False, teachers=["depth-anything"])
+    assert {key.split("/")[0] for key in results} == {"edge", "relative_depth", "meta"}
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--method", "none"], "teacher"),
+        (["--data_dir", "x"], "unlabeled"),
+        (["--tasks", "edge"], "edge"),
+        (["--class_map", "nowhere.yaml"], "nowhere"),
+    ],
+)
+def test_what_nobody_teaches_is_refused_before_training(root, options, word):
+    with pytest.raises(KdamValueError, match=word):
+        run(root, "refused", *options)
+    assert not list((root / "refused").glob("checkpoint-*"))
+
+
+def two_processes(rank, root):
+    """Labels and photos, half of each, in batches of four."""
+    from dataset_loaders import MixedDataset, PhotosDataset, TrainTransform, TransformedDataset
+
+    kit, world = Kit(root), int(os.environ.get("WORLD_SIZE", 1))
+    tasks = kit.tasks
+    data = MixedDataset(kit.rooms, PhotosDataset(root / "photos", "train"), tasks, 0.5)
+    crops = TransformedDataset(data, TrainTransform(tasks, (32, 48), [0.5] * 3, [0.25] * 3))
+    model = without_batch_statistics(kit.model(preset="tiny-convnext"))
+    trainer = kit.distiller(
+        "cs",
+        f"world-{world}",
+        model,
+        data=crops,
+        teacher=kit.frozen(),
+        per_device_train_batch_size=4 // world,
+        max_steps=2,
+    )
+    trainer.train()
+    trainer.save_model()
+
+
+@pytest.mark.reliability
+def test_two_processes_on_labels_and_photos_equal_one(tmp_path, root):
+    shutil.copytree(root / "photos", tmp_path / "photos")
+    spawn(two_processes, 2, tmp_path)
+    two_processes(0, tmp_path)
+    one, two = (load_file(tmp_path / f"world-{n}" / "model.safetensors") for n in (1, 2))
+    start = Kit(tmp_path).model(preset="tiny-convnext").state_dict()
+    moved, apart = (
+        sum((b[k] - a[k]).double().square().sum() for k in one).sqrt() for a, b in ((start, one), (one, two))
+    )
+    assert apart < 1e-3 * moved
