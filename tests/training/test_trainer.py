@@ -205,9 +205,19 @@ def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_slower(kit):
 
 def test_a_plain_trainer_of_the_library_trains_and_evaluates_a_model_on_its_labels(kit):
     args = TrainingArguments(
-        str(kit.root / "plain"), max_steps=2, per_device_train_batch_size=2, use_cpu=True, report_to=[], disable_tqdm=True,
-        gradient_accumulation_steps=2, save_strategy="no", prediction_loss_only=True, logging_steps=1, learning_rate=0.01,
-    )  # fmt: skip
+        str(kit.root / "plain"),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        learning_rate=0.01,
+        logging_steps=1,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+    )
     model = kit.model()
     before = tensors_sha256(model)
     trainer = Trainer(model, args, Collator(kit.tasks), kit.train_data(), kit.eval_data())
