@@ -263,7 +263,9 @@ def test_a_model_of_half_precision_takes_float32_images_and_predicts_alike_in_fl
         return
     for name, found in half(image(2, 61, 83)).predictions.items():
         assert found.dtype == torch.float32
-        assert (found - expected[name]).abs().mean() < 0.05 * expected[name].abs().mean(), name
+        assert (found - expected[name]).abs().mean() < 0.05 * expected[name].abs().mean() + 1e-6, (
+            name
+        )  # a head may start at 1e-9
 
 
 @pytest.mark.parametrize(
