@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from tqdm import tqdm
 
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.io import file_sha256
+from kdam_hf.io import exclusive, file_sha256
 
 SUFFIXES = (".tgz", ".tar.gz", ".tar", ".zip")
 MAX_MEMBERS = 200_000
@@ -84,7 +83,7 @@ def extract(
         )
     stamp = {"name": source.name, "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):
+    with exclusive(target.with_name(f".{target.name}.lock"), str(target)):
         if not _holds(target, stamp):
             limit = min(max_bytes, max(RATIO_FLOOR, MAX_RATIO * facts.st_size))
             with _reading(source):

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from dataset_loaders.inspection import SampleReport, SplitReport, iter_reports
 from dataset_loaders.reading import check_id
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.io import differences, sync
+from kdam_hf.io import differences, exclusive, sync
 from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import LabelStatistics, select_tasks
 
@@ -162,7 +161,7 @@ def prepare(
         "version": None if dataset.stamp(0) else dataset.version,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
+    with exclusive(target.parent / f".{target.name}.lock", str(target)):
         if not _holds(target, dataset, facts):
             _write(dataset, target, {"facts": facts, "notes": list(dataset.notes)}, num_proc, progress, report)
     prepared = PreparedDataset(target)

@@ -6,11 +6,18 @@ other pipelines, tasks, metrics and training are imported where they are used.
 """
 
 import importlib.metadata
+from typing import Any
 
 import torch
 
 try:
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModel,
+        AutoModelForDepthEstimation,
+        AutoModelForSemanticSegmentation,
+    )
 except ImportError as error:  # nothing of the library can be imported beside a torchvision for another torch
     try:
         import torchvision  # noqa: F401
@@ -23,6 +30,8 @@ except ImportError as error:  # nothing of the library can be imported beside a 
     except ImportError:
         pass
     raise
+from transformers.loss.loss_utils import LOSS_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from kdam_hf.configuration_kdam import KdamStudentConfig, KdamTeacherConfig
@@ -41,9 +50,20 @@ __all__ = [
     "MultiTaskDensePredictionPipeline",
 ]
 
+
+def _supervised_loss(*args: Any) -> torch.Tensor:
+    from kdam_hf.objective import supervised_loss
+
+    return supervised_loss(*args)
+
+
 for _config, _model in ((KdamTeacherConfig, KdamTeacher), (KdamStudentConfig, KdamStudent)):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
+    for _auto in (AutoModel, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation):
+        _auto.register(_config, _model, exist_ok=True)
+    # the pipeline of segmentation looks into this one, and says of what is not in it that it is not supported
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[_config.model_type] = _model.__name__
+    LOSS_MAPPING[_model.__name__] = _supervised_loss
     # The processor needs neither PIL's nor torchvision's own pipeline, so it serves both backend names.
     AutoImageProcessor.register(
         _config, image_processor_classes={"pil": KdamImageProcessor, "torchvision": KdamImageProcessor}, exist_ok=True

@@ -113,6 +113,10 @@ class KdamConfig(PreTrainedConfig):
         self.image_std = IMAGENET_STD if self.image_std is None else self.image_std
         backbone = self.backbone_config  # the library makes a config of it, and keeps what it does not know
         backbone = backbone.to_dict() if isinstance(backbone, PreTrainedConfig) else backbone
+        # which the library's own pipelines call classes, see `KdamImageProcessor.post_process_semantic_segmentation`
+        names = next((task["class_names"] for task in self.tasks if task.get("class_names")), None)
+        if names:
+            self.id2label, self.label2id = dict(enumerate(names)), {name: k for k, name in enumerate(names)}
         super().__post_init__(**kwargs)
         if backbone is not None:
             refuse_unknown(backbone, backbone_keys(type(self.backbone_config)), "backbone_config")

@@ -5,7 +5,7 @@ with its batch on the right and at the bottom. `post_process` undoes all of it, 
 PIL and torch only; torchvision is not needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.image_utils import ChannelDimension
 
 from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, STRIDE, KdamConfig
 from .photos_kdam import open_photo
-from .readout_kdam import readout_of
+from .readout_kdam import ClassIds, Metres, Readout, readout_of
 
 
 class KdamImageProcessor(BaseImageProcessor):
@@ -54,18 +55,24 @@ class KdamImageProcessor(BaseImageProcessor):
         size = {"shortest_edge": min(config.image_size)} if config.image_size else None
         return cls(tasks=config.tasks, size=size, image_mean=config.image_mean, image_std=config.image_std)
 
-    def preprocess(self, images: Any, return_tensors: str | None = "pt") -> BatchFeature:
+    def preprocess(
+        self, images: Any, return_tensors: str | None = "pt", input_data_format: str | ChannelDimension | None = None
+    ) -> BatchFeature:
         """Prepare one photo or a list of photos.
 
         Args:
-            images: in any form that `open_photo` takes.
+            images: in any form that `open_photo` takes; arrays and tensors also in the other order of channels, and as a
+                batch of four dimensions.
             return_tensors: "pt" or "np".
+            input_data_format: "channels_first" or "channels_last", of arrays and tensors. By default the order is read off
+                the shape, as processors of the library do: first, where the first side is 1 or 3.
 
         Returns:
             `pixel_values` float32 (B, 3, H, W), padded to the largest photo by repeating the border, `pixel_mask` bool
             (B, H, W), and `original_sizes` int64 (B, 2): height and width of each photo, upright, for `post_process`.
         """
-        upright = [open_photo(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+        several = isinstance(images, (list, tuple)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4)
+        upright = [open_photo(channels_last(image, input_data_format)) for image in (images if several else [images])]
         if not upright:
             raise ValueError("no image given; expected one photo or a list of photos.")
         photos = [self._prepare(photo) for photo in upright]
@@ -92,7 +99,6 @@ class KdamImageProcessor(BaseImageProcessor):
         scale = self.size["shortest_edge"] / min(size)
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    @torch.no_grad()
     def post_process(self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor) -> list[dict[str, Tensor]]:
         """Maps at the photos' own sizes in physical units.
 
@@ -103,6 +109,45 @@ class KdamImageProcessor(BaseImageProcessor):
         Returns:
             Per photo a dict task -> class ids int64, probabilities or metres float32 (H, W); unit vectors float32 (3, H, W).
         """
+        return self._read(outputs, target_sizes, {task["name"]: readout_of(task) for task in self.tasks})
+
+    def post_process_semantic_segmentation(self, outputs: Any, target_sizes: Any) -> list[Tensor]:
+        """Class ids int64 (H, W) per photo, as `pipeline("image-segmentation")` asks: of the first task that has classes.
+
+        Args:
+            outputs: as of `post_process`.
+            target_sizes: as of `post_process`.
+
+        Raises:
+            ValueError: no task has classes.
+        """
+        found = [ClassIds(task) for task in self.tasks if task["class_names"]]
+        return self._read_first(outputs, target_sizes, found, "classes")
+
+    def post_process_depth_estimation(self, outputs: Any, target_sizes: Any) -> list[dict[str, Tensor]]:
+        """`predicted_depth` per photo, metres float32 (H, W), as `pipeline("depth-estimation")` asks.
+
+        Args:
+            outputs: as of `post_process`.
+            target_sizes: as of `post_process`.
+
+        Raises:
+            ValueError: no task is in metres.
+        """
+        found = [reader for reader in map(readout_of, self.tasks) if isinstance(reader, Metres)]
+        return [{"predicted_depth": metres} for metres in self._read_first(outputs, target_sizes, found, "metres")]
+
+    def _read_first(self, outputs: Any, target_sizes: Any, found: Sequence[Readout], what: str) -> list[Tensor]:
+        if not found:
+            names = ", ".join(task["name"] for task in self.tasks)
+            raise ValueError(f"no task of this model predicts {what}; it has {names}. Use another model or pipeline.")
+        name = found[0].entry["name"]
+        return [maps[name] for maps in self._read(outputs, target_sizes, {name: found[0]})]
+
+    @torch.no_grad()
+    def _read(
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor, readers: Mapping[str, Readout]
+    ) -> list[dict[str, Tensor]]:
         predictions = outputs["predictions"]
         batch = len(next(iter(predictions.values())))
         if len(target_sizes) != batch:
@@ -111,14 +156,28 @@ class KdamImageProcessor(BaseImageProcessor):
         for k, (height, width) in enumerate(target_sizes):
             target = int(height), int(width)
             inside = self.resized(target)
-            for task in self.tasks:
-                prediction = predictions[task["name"]][k : k + 1]
+            for name, reader in readers.items():
+                prediction = predictions[name][k : k + 1]
                 seen = tuple(min(STRIDE * side, most) for side, most in zip(prediction.shape[-2:], inside, strict=True))
                 if seen != inside:
                     raise ValueError(
                         f"photo {k}: target size {target} needs predictions for {inside} pixels but the model saw "
                         f"{seen}; give original_sizes, the (height, width) before preprocessing."
                     )
-                values = readout_of(task).read([prediction], inside, target)[0][0]
-                results[k][task["name"]] = values[0] if values.ndim == 3 and len(values) == 1 else values
+                values = reader.read([prediction], inside, target)[0][0]
+                results[k][name] = values[0] if values.ndim == 3 and len(values) == 1 else values
         return results
+
+
+def channels_last(image: Any, layout: str | ChannelDimension | None = None) -> Any:
+    """A picture in colour as an array (H, W, C), where it is an array or tensor; anything else as it is.
+
+    Args:
+        image: (H, W, C) or (C, H, W).
+        layout: "channels_first" or "channels_last"; by default first where the first side is 1 or 3.
+    """
+    if not isinstance(image, (np.ndarray, Tensor)) or image.ndim != 3:
+        return image
+    layout = layout or (ChannelDimension.FIRST if image.shape[0] in (1, 3) else ChannelDimension.LAST)
+    array = image.cpu().numpy() if isinstance(image, Tensor) else image
+    return array.transpose(1, 2, 0) if ChannelDimension(layout) == ChannelDimension.FIRST else array

@@ -26,6 +26,8 @@ from .weights_kdam import HUB_OPTIONS, WEIGHTS, find_weights, refuse_incomplete,
 
 SIZE_DIVISOR = 32
 SHORTEST_DEPTH = 0.1
+# keys of padded windows are zero and are divided by their norm plus 1e-12, which is 0 in float16
+NOT_IN_FLOAT16 = ("swinv2",)
 
 
 def positive(x: Tensor) -> Tensor:
@@ -52,25 +54,17 @@ AT_ZERO = {"none": [0.0], "positive": [1.0], "unit": [0.0, 0.0, 1.0]}
 
 @dataclass
 class KdamOutput(ModelOutput):
-    """Output of both models.
+    """Output of both models; may be built from a dict or pairs of its fields, as gathering and mixed precision do.
 
     Args:
+        loss: scalar, float32; None without labels.
         predictions: task name -> (B, C, ceil(H/4), ceil(W/4)): logits, metres or unit vectors, as the task says.
         hidden_states: the four maps (B, C_k, h_k, w_k) of the backbone, finest first; None unless asked for.
     """
 
+    loss: Tensor | None = None
     predictions: dict[str, Tensor] | None = None
     hidden_states: tuple[Tensor, ...] | None = None
-
-    def __post_init__(self) -> None:
-        """Keep the dict whole: the library would take the items of a first field that is a dict for fields.
-
-        Mixed precision and gathering rebuild an output from the dict of its fields, so that form is taken too.
-        """
-        if self.predictions is not None and set(self.predictions) == {"predictions"}:
-            self.predictions = self.predictions["predictions"]  # type: ignore[assignment]
-        if self.predictions is not None:
-            self["predictions"] = self.predictions
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -178,6 +172,10 @@ class PyramidEncoder(nn.Module):
 
         A plain ViT cuts off what its patches do not cover, so the image is stretched to whole patches first.
         """
+        if pixel_values.dtype == torch.float16 and self.backbone.config.model_type in NOT_IN_FLOAT16:
+            raise ValueError(
+                f"{type(self.backbone).__name__} gives NaN in float16; load the model in bfloat16 or float32."
+            )
         whole = [-(-side // self.patch) * self.patch for side in pixel_values.shape[-2:]]
         if whole != list(pixel_values.shape[-2:]):
             pixel_values = resize(pixel_values, torch.Size(whole))
@@ -311,6 +309,7 @@ class KdamPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     _no_split_modules: list[str] = []  # noqa: RUF012
+    _supports_sdpa = True  # the backbone is asked itself
     decoder_class: type[nn.Module]
 
     def __init__(self, config: KdamConfig) -> None:
@@ -352,7 +351,7 @@ class KdamPreTrainedModel(PreTrainedModel):
         """Load a model as it was saved, completely or not at all.
 
         Args:
-            pretrained_model_name_or_path: folder or Hub id with `config.json` and `model.safetensors`.
+            pretrained_model_name_or_path: folder or Hub id with `config.json` and `model.safetensors`, or its shards.
             args: as of the library.
             output_loading_info: return the library's record of the keys too.
             kwargs: as of the library.
@@ -396,21 +395,32 @@ class KdamPreTrainedModel(PreTrainedModel):
         self,
         pixel_values: Tensor,
         pixel_mask: Tensor | None = None,
+        labels: Mapping[str, Tensor] | None = None,
         output_hidden_states: bool = False,
         **kwargs: Any,
     ) -> KdamOutput:
         """Predict all tasks.
 
         Args:
-            pixel_values: (B, 3, H, W) float, normalised with the config's mean and std; any H, W.
+            pixel_values: (B, 3, H, W) float, normalised with the config's mean and std; any H, W; computed in the model's
+                dtype.
             pixel_mask: (B, H, W) bool, False on padding; optional.
+            labels: task name -> (B, ..., H, W) as `dataset_loaders.Collator` makes them, for the supervised loss that
+                `kdam_hf.objective` trains with.
             output_hidden_states: return the maps of the backbone too.
+            kwargs: not used; what a batch holds beside.
 
         Returns:
-            `KdamOutput` with `predictions`.
+            `KdamOutput` with float32 `predictions`, whatever the dtype of the model, and the `loss` of labels.
+
+        Raises:
+            ValueError: images of another shape, labels that do not fit, or labels where kdam_hf was not imported.
         """
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}; expected (B, 3, H, W).")
+        decoder: Any = self.decoder
+        # not self.dtype: replicas of DataParallel have no parameters
+        pixel_values = pixel_values.to(next(iter(decoder.heads.values()))[-1].weight.dtype)
         H, W = pixel_values.shape[-2:]
         pad = (0, -W % SIZE_DIVISOR, 0, -H % SIZE_DIVISOR)
         if pixel_mask is None and any(pad):
@@ -422,7 +432,17 @@ class KdamPreTrainedModel(PreTrainedModel):
         # not -(-H // STRIDE): ONNX divides towards zero
         h, w = (H + STRIDE - 1) // STRIDE, (W + STRIDE - 1) // STRIDE
         predictions = {name: ACTIVATIONS[self.activations[name]](y[..., :h, :w].float()) for name, y in raw.items()}
-        return KdamOutput(predictions=predictions, hidden_states=tuple(maps) if output_hidden_states else None)
+        loss = None if labels is None else self._loss(predictions, labels, pixel_mask)
+        return KdamOutput(loss, predictions, tuple(maps) if output_hidden_states else None)
+
+    def _loss(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
+        """By the function that the package has made known to the library; a model alone has no losses."""
+        if self.loss_type != type(self).__name__:
+            raise ValueError(
+                "labels were given, but losses are not part of a model's code: import kdam_hf before it is made."
+            )
+        loss: Tensor = self.loss_function(predictions, labels, mask, self.config.tasks)
+        return loss
 
 
 class KdamTeacher(KdamPreTrainedModel):

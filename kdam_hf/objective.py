@@ -18,7 +18,7 @@ from kdam_hf.distillation.dense import dense_loss
 from kdam_hf.distillation.methods import Batch, Method
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import Task, task_from_spec
 
 Maps = Mapping[str, Tensor]
 Counts = dict[str, Tensor]
@@ -181,6 +181,25 @@ def _joined(features: Sequence[Any]) -> Any:
     if features[0] is None:
         return None
     return tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*features, strict=True))
+
+
+def supervised_loss(predictions: Maps, labels: Maps, mask: Tensor | None, specs: Sequence[Mapping[str, Any]]) -> Tensor:
+    """The loss that a model returns for labels: that of `Objective` without a method, with the tasks' own settings.
+
+    Args:
+        predictions: task name -> (B, C, ceil(H/4), ceil(W/4)).
+        labels: as of `Objective.counts`.
+        mask: (B, H, W) bool, False on padding; None for none.
+        specs: `config.tasks` of the model.
+
+    Raises:
+        KdamValueError: a missing label, or shapes that do not fit.
+    """
+    objective = Objective([task_from_spec(spec) for spec in specs])
+    if mask is None:
+        first = next(iter(labels.values()))
+        mask = torch.ones(len(first), *first.shape[-2:], dtype=torch.bool, device=first.device)
+    return objective.total(objective(predictions, labels, mask))
 
 
 def stride_mask(pixel_mask: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel, Pipeline
 
+from .image_processing_kdam import channels_last
 from .photos_kdam import open_photo
 from .readout_kdam import as_map, readout_of
 
@@ -56,7 +57,7 @@ class MultiTaskDensePredictionPipeline(Pipeline):
 
     def preprocess(self, photo: Any, timeout: float | None = None) -> dict[str, Any]:
         """One photo -> its prepared pixels (1, 3, h, w) and its own (height, width)."""
-        image = open_photo(photo, timeout)
+        image = open_photo(channels_last(photo), timeout)
         pixel_values = self.image_processor(image)["pixel_values"]
         return {"photo": {"pixel_values": pixel_values, "size": (image.height, image.width)}}
 
@@ -68,7 +69,7 @@ class MultiTaskDensePredictionPipeline(Pipeline):
             groups.setdefault(tuple(photo["pixel_values"].shape), []).append(k)
         results: list[dict[str, Any]] = [{"size": photo["size"]} for photo in photos]
         for members in groups.values():
-            pixel_values = torch.cat([photos[k]["pixel_values"] for k in members]).to(self.model.dtype)
+            pixel_values = torch.cat([photos[k]["pixel_values"] for k in members])
             views = [pixel_values, pixel_values.flip(-1)] if flip else [pixel_values]
             predicted = [self.model(view)["predictions"] for view in views]
             for row, k in enumerate(members):

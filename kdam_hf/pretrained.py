@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, M
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
 from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
-from kdam_hf.io import file_sha256
+from kdam_hf.io import file_sha256, lines_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.presets import PRESETS, Backbone
 from kdam_hf.weights_kdam import find_weights, refuse_incomplete, refuse_non_finite
@@ -130,7 +130,7 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
 
 def _load_timm(backbone: Any, name_or_path: str) -> None:
     """Weights in timm's names, which come with no config of the library; what is left over must be the classifier."""
-    state = load_file(find_weights(name_or_path))
+    state = {key: value for path in find_weights(name_or_path) for key, value in load_file(path).items()}
     refuse_non_finite(name_or_path, state)
     if backbone.config.model_type == "timm_backbone":
         found = backbone._backbone.load_state_dict(state, strict=False)
@@ -192,13 +192,14 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
 
 
 def weights_sha256(name_or_path: str) -> str:
-    """SHA-256 of the file of weights that `load_model` reads, of a folder or hub id.
+    """SHA-256 of the file of weights that `load_model` reads, of a folder or hub id; of the hashes of its shards.
 
     Raises:
         CheckpointError: no weights there.
     """
     with _named(name_or_path):
-        return file_sha256(find_weights(name_or_path))
+        hashes = [file_sha256(path) for path in find_weights(name_or_path)]
+        return hashes[0] if len(hashes) == 1 else lines_sha256(hashes)
 
 
 @contextmanager

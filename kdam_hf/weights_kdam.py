@@ -1,33 +1,54 @@
-"""What makes loading strict: all weights of the architecture in one safetensors file, finite, and nothing else.
+"""What makes loading strict: all weights of the architecture in safetensors, finite, and nothing else.
 
 Unusual here: the errors are `ValueError`, because this file travels with published models and loads alone.
 """
 
+import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
-def find_weights(name: Any, **options: Any) -> str:
-    """The path of `model.safetensors` in a folder or Hub repository.
+def find_weights(name: Any, **options: Any) -> list[str]:
+    """The paths of `model.safetensors`, or of its shards in order, in a folder or Hub repository.
 
     Raises:
-        OSError: no such folder or repository.
-        ValueError: it holds no such file; pickles and lists of shards, which can name any file, are not looked at.
+        OSError: no such folder or repository, or a shard is missing.
+        ValueError: it holds no such file, or a list of shards with other names, which could name any file; pickles are not
+            looked at.
     """
-    path = cached_file(str(name), WEIGHTS, _raise_exceptions_for_missing_entries=False, **options)
-    if path is None:
+    whole, index = (
+        cached_file(str(name), file, _raise_exceptions_for_missing_entries=False, **options)
+        for file in (WEIGHTS, INDEX)
+    )
+    if whole is not None:
+        return [whole]
+    if index is None:
         raise ValueError(
-            f"{name}: no {WEIGHTS}; expected all weights in this one file, never in a pickle (.bin, .pt). If you trust the "
-            "repository, convert it with save_pretrained."
+            f"{name}: no {WEIGHTS}; expected all weights in this file or its shards, never in a pickle (.bin, .pt). If you "
+            "trust the repository, convert it with save_pretrained."
         )
-    return path
+    try:
+        shards = sorted(set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values()))
+        strange = [shard for shard in shards if not SHARD.fullmatch(shard)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{name}: no {WEIGHTS}, and {INDEX} is no list of shards ({error!r}). Save it again."
+        ) from error
+    if strange or not shards:
+        raise ValueError(
+            f"{name}: no {WEIGHTS}, and {INDEX} lists {strange}; expected model-00001-of-00002.safetensors and so on."
+        )
+    return [cached_file(str(name), shard, **options) for shard in shards]
 
 
 def refuse_incomplete(name: Any, info: Mapping[str, Any]) -> None:

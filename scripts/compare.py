@@ -129,13 +129,13 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
     finished = subprocess.run(command, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
     if finished.returncode:
         raise KdamError(f"{script} ended with code {finished.returncode}, see above. Run the same command to continue.")
-    return json.loads(results.read_text())
+    return json.loads(results.read_text("utf-8"))
 
 
 def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
     """The results of a finished run, refused if it had other settings, another teacher or another score."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
         teachers = [weights_sha256(name) for name in found["meta"].get("teacher", [])]
         now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
         before = {key: found["meta"].get(key) for key in now}

@@ -138,4 +138,5 @@ def draw(values: np.ndarray, task: dict) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files in a terminal without UTF-8
     main()

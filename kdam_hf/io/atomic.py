@@ -5,8 +5,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EACCES, EBADF, EINVAL, EISDIR, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 from typing import Any
+
+# what network file systems and Windows answer to a sync of a folder, which PostgreSQL passes over too (fsync_fname_ext):
+# the rename itself is done; only after a loss of power may the old content be there
+NO_SYNC_OF_FOLDERS = {EACCES, EBADF, EINVAL, EISDIR, ENOSYS, ENOTSUP, EPERM}
 
 
 @contextmanager
@@ -69,12 +74,16 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or the entries of a folder where its file system can tell, are on the disk."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC_OF_FOLDERS or not path.is_dir():
+            raise
 
 
 def _replaced(final: Path) -> Path:

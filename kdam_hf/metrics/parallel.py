@@ -52,5 +52,6 @@ def in_processes(
                 yield under_way.popleft().result()
     except BrokenProcessPool as error:
         raise DataWorkerError(
-            f"one of {num_proc} processes died after {begun} items, mostly for lack of memory. Use fewer processes."
+            f"one of {num_proc} processes died after {begun} items. If it printed nothing above, it was killed, mostly for "
+            "lack of memory: use fewer processes."
         ) from error

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
         if path.is_file()
     }
     content = json.loads(json.dumps({"format": FORMAT, **facts, "files": files}))
-    (folder / MANIFEST).write_text(json.dumps(content | {"seal": _digest(content)}, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(content | {"seal": _digest(content)}, indent=1), "utf-8")
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def move_files(folder: Path, target: Path) -> None:
 
 @contextmanager
 def explained_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a failure to write into an error that says how much space there is.
+    """Turn a failure to write into an error that says why, and how much space there is.
 
     Raises:
         CheckpointError: something could not be written to `folder`.
@@ -157,10 +158,12 @@ def explained_disk_errors(folder: Path) -> Iterator[None]:
     except KdamError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors do not say why
+        full = not isinstance(error, OSError) or error.errno in (ENOSPC, EDQUOT)
         raise CheckpointError(
             f"{folder}: could not be written ({(str(error) or type(error).__name__).splitlines()[0]}); "
-            f"{shutil.disk_usage(existing(folder)).free:,} bytes are free there. Earlier checkpoints are "
-            "intact: make room, then run the same command with --resume_from_checkpoint last."
+            f"{shutil.disk_usage(existing(folder)).free:,} bytes are free there. Earlier checkpoints are intact: "
+            f"{'make room' if full else 'mend that'}, then run the same command with --resume_from_checkpoint last."
         ) from error
 
 

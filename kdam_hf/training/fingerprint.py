@@ -32,8 +32,8 @@ INCIDENTAL = {
 }
 # What decides over weights where a metric does.
 _SELECTION = ("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps")
-# Of a configuration, what says who wrote it and with which version.
-_AUTHORSHIP = ("transformers_version", "architectures", "_name_or_path", "dtype", "auto_map")
+# Of a configuration, what says who wrote it and with which version, and what repeats its tasks.
+_AUTHORSHIP = ("transformers_version", "architectures", "_name_or_path", "dtype", "auto_map", "id2label", "label2id")
 
 
 def describe_objective(

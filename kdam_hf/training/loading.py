@@ -16,17 +16,22 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from dataset_loaders import TransformedDataset
-from kdam_hf.errors import DataIntegrityError, DataWorkerError, KdamError, OutOfMemoryError
+from kdam_hf.errors import DataIntegrityError, DataWorkerError, KdamError, KdamValueError, OutOfMemoryError
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 from kdam_hf.training.workers import no_worker_left, shield_worker, worker_context
 
 IDLE = -1
 DYING_S = 5
+SPAWN_S = 60
 WORKER_ADVICE = (
-    "A worker that was killed had too little memory or shared memory (lower dataloader_num_workers); one that did not "
-    "deliver waits for a disk or network (or raise dataloader_timeout). Then run the same command with "
-    "--resume_from_checkpoint last."
+    "A worker that exited has printed why above; one that was killed had too little memory or shared memory (lower "
+    "dataloader_num_workers); one that did not deliver waits for a disk or network (or raise dataloader_timeout). Then run "
+    "the same command with --resume_from_checkpoint last."
+)
+BATCH_NORM_ADVICE = (
+    "A batch norm needs several values per channel, and here has one: raise per_device_train_batch_size, or crop_height or "
+    "crop_width above 32, or set dataloader_drop_last: true if it was the last, smaller batch of an epoch."
 )
 MEMORY_ADVICE = (
     "Free the device and run the same command with --resume_from_checkpoint last: checkpoints are intact. Or lower "
@@ -90,7 +95,7 @@ class WatchedDataset(Dataset[Any]):
 
 
 def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options: Any) -> DataLoader:
-    """A DataLoader that gives up after `args.dataloader_timeout` seconds.
+    """A DataLoader that gives up after `args.dataloader_timeout` seconds, and `SPAWN_S` more where workers import first.
 
     Args:
         watched: the dataset.
@@ -99,11 +104,12 @@ def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options:
     """
     workers = args.dataloader_num_workers
     if workers:
+        context = worker_context(args.dataloader_multiprocessing_context)
         options |= {
-            "timeout": args.dataloader_timeout,
+            "timeout": args.dataloader_timeout + (SPAWN_S if context.get_start_method() == "spawn" else 0),
             "worker_init_fn": partial(_start_worker, os.getpid()),
             "prefetch_factor": args.dataloader_prefetch_factor,
-            "multiprocessing_context": worker_context(args.dataloader_multiprocessing_context),
+            "multiprocessing_context": context,
         }
     # of its own, so that starting workers draws nothing from the random numbers of the training
     return DataLoader(watched, num_workers=workers, generator=torch.Generator(), **options)
@@ -119,6 +125,7 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
 
     Raises:
         DataWorkerError: a worker died or did not deliver in time; names the samples that were read.
+        KdamValueError: batch norms cannot be trained with so small a batch.
         OutOfMemoryError: the memory did not suffice.
     """
     with no_worker_left():
@@ -137,6 +144,10 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
                 ) from error
             if _is_out_of_memory(error):
                 raise OutOfMemoryError(f"{where()}: {first} {MEMORY_ADVICE}") from error
+            raise
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise KdamValueError(f"{where()}: {error}. {BATCH_NORM_ADVICE}") from error
             raise
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         KdamValueError: no such file, not a flat mapping, or a nested value.
     """
     try:
-        recipe = _Loader(Path(path).read_text()).get_single_data()
+        recipe = _Loader(Path(path).read_text("utf-8")).get_single_data()
     except OSError as error:
         raise KdamValueError(
             f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/rooms_student.yaml."
@@ -110,7 +111,11 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a script: an error this project raises on purpose is printed as one message, with exit code 2.
 
     A script that ends well, or that was told to stop, leaves its group of processes; one that fails ends the others.
+    What a terminal without UTF-8 cannot show is printed as its code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
         leave_group()

@@ -55,7 +55,7 @@ def hardware() -> str:
 
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
 def write_results(path: str | Path, metrics: Mapping[str, float], meta: Mapping[str, Any]) -> None:

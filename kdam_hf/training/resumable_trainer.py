@@ -259,11 +259,11 @@ class ResumableTrainer(Trainer, ABC):
             if self.state.best_global_step == step:
                 self.state.best_model_checkpoint = str(final)
             if not self.args.save_only_model:
-                (partial / self._sums_file).write_text(json.dumps(self.means.state()))
+                (partial / self._sums_file).write_text(json.dumps(self.means.state()), "utf-8")
             if main:
                 self.save_extra(partial)
                 self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
-                (partial / "training_args.json").write_text(self.args.to_json_string())
+                (partial / "training_args.json").write_text(self.args.to_json_string(), "utf-8")
             self.accelerator.wait_for_everyone()
             if main:
                 write_manifest(partial, {"step": step, **self._facts})
@@ -320,7 +320,7 @@ class ResumableTrainer(Trainer, ABC):
     def restore(self) -> None:
         """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from, if any."""
         if self._resumed_from is not None:
-            self.means.load(json.loads((self._resumed_from / self._sums_file).read_text()))
+            self.means.load(json.loads((self._resumed_from / self._sums_file).read_text("utf-8")))
             self.restore_extra(self._resumed_from)
 
     @property

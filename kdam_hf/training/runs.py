@@ -37,7 +37,7 @@ from kdam_hf.tasks import Task, with_options
 from kdam_hf.teachers.teaching import Teaching
 from kdam_hf.training.agreement import taught_start
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
-from kdam_hf.training.checkpointing import list_checkpoints
+from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
@@ -327,7 +327,8 @@ def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) 
             "remove the folder, or choose another output_dir."
         )
     if args.process_index == 0 and not (list_checkpoints(output) and record.exists()):
-        io.write_json(record, {**settings, "world_size": args.world_size})
+        with explained_disk_errors(output):
+            io.write_json(record, {**settings, "world_size": args.world_size})
 
 
 def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, int]) -> KdamConfig:

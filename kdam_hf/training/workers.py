@@ -37,21 +37,16 @@ class _Spawn(_Worker, context.SpawnProcess):
     pass
 
 
-class _ForkServer(_Worker, context.ForkServerProcess):
-    pass
-
-
-_KINDS = {"fork": _Fork, "spawn": _Spawn, "forkserver": _ForkServer}
-
-
 def worker_context(method: str | None = None) -> Any:
     """A context of `multiprocessing` whose processes are workers.
 
     Args:
-        method: how they are started: fork, spawn or forkserver; the default of this Python for None.
+        method: how they are started: fork or spawn; the default of this Python for None. forkserver, the default of Python
+            3.14, is taken for spawn: behind a fork server, a worker and its training do not hear of each other's end.
     """
-    workers: Any = copy(multiprocessing.get_context(method))
-    workers.Process = _KINDS[workers.get_start_method()]
+    method = multiprocessing.get_context(method).get_start_method()
+    workers: Any = copy(multiprocessing.get_context("fork" if method == "fork" else "spawn"))
+    workers.Process = _Fork if method == "fork" else _Spawn
     return workers
 
 

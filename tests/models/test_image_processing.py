@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoImageProcessor
 
 from kdam_hf import KdamImageProcessor, KdamOutput, KdamStudent
@@ -61,3 +62,19 @@ def test_wrong_input_is_refused_with_what_was_expected(all_tasks):
     ):
         with pytest.raises(ValueError, match=reason):
             refused()
+
+
+@pytest.mark.parametrize("height", [20, 3])
+def test_arrays_and_tensors_are_told_apart_by_their_channels_unless_told_otherwise(all_tasks, height):
+    photo = np.random.default_rng(0).integers(0, 256, (height, 30, 3), dtype=np.uint8)
+    first = photo.transpose(2, 0, 1)
+    processor = processor_for(all_tasks)
+    expected = processor(Image.fromarray(photo))["pixel_values"]
+    for array in (first, torch.tensor(first), [first], first[None], torch.tensor(first)[None]):
+        assert torch.equal(processor(array)["pixel_values"], expected)
+    for array in (photo, torch.tensor(photo), photo[None]):
+        assert torch.equal(processor(array, input_data_format="channels_last")["pixel_values"], expected)
+        if height != 3:
+            assert torch.equal(processor(array)["pixel_values"], expected)
+    with pytest.raises(ValueError, match="channels_last"):
+        processor(photo, input_data_format="HWC")

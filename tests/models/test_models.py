@@ -4,16 +4,19 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
-from kdam_hf import KdamImageProcessor, KdamStudent, KdamStudentConfig, KdamTeacher
+from kdam_hf import KdamImageProcessor, KdamOutput, KdamStudent, KdamStudentConfig, KdamTeacher
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import ACTIVATIONS, CrossTaskAttention, StudentDecoder, resize
+from kdam_hf.objective import Objective
 from kdam_hf.presets import PRESETS, make_config
+from kdam_hf.tasks import task_from_spec
 
 ROLES = {"teacher": KdamTeacher, "student": KdamStudent}
 TINY = [name for name in PRESETS if name.startswith("tiny-")]
@@ -242,3 +245,83 @@ def test_a_torchvision_that_does_not_fit_torch_is_named(tmp_path):
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
     assert all(word in message for word in ("ImportError", "torchvision 0.1", torch.__version__, "pip uninstall"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("preset", TINY)
+def test_a_model_of_half_precision_takes_float32_images_and_predicts_alike_in_float32(
+    preset, dtype, all_tasks, tmp_path
+):
+    model = build("student", preset, all_tasks)
+    expected = model(image(2, 61, 83)).predictions
+    model.to(dtype).save_pretrained(tmp_path)
+    half = AutoModel.from_pretrained(tmp_path, dtype="auto").eval()
+    assert half.dtype == dtype
+    if preset == "tiny-swinv2" and dtype == torch.float16:
+        with pytest.raises(ValueError, match="bfloat16"):
+            half(image(2, 61, 83))
+        return
+    for name, found in half(image(2, 61, 83)).predictions.items():
+        assert found.dtype == torch.float32
+        assert (found - expected[name]).abs().mean() < 0.05 * expected[name].abs().mean() + 1e-6, (
+            name
+        )  # a head may start at 1e-9
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *({"attn_implementation": "eager"}, {"attn_implementation": "sdpa"}),
+        *({"device_map": "auto"}, {"device_map": {"": "cpu"}}),
+    ],
+    ids=str,
+)
+def test_the_ways_to_load_a_model_give_the_same_model_also_from_shards(how, all_tasks, tmp_path):
+    model = build("student", "tiny-dinov2", all_tasks)
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    again = AutoModel.from_pretrained(tmp_path, **how).eval()
+    backbone = again.encoder.backbone.config
+    assert backbone._attn_implementation == how.get("attn_implementation", "sdpa")
+    for name, found in again(image()).predictions.items():
+        torch.testing.assert_close(found, model(image()).predictions[name])
+
+
+def test_an_attention_that_the_backbone_lacks_is_refused_with_its_name(all_tasks, tmp_path):
+    build("student", "tiny-resnet", all_tasks).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="ResNetBackbone"):
+        AutoModel.from_pretrained(tmp_path, attn_implementation="sdpa")
+
+
+@pytest.mark.parametrize("rebuild", [dict, lambda out: ((k, v) for k, v in out.items()), lambda out: out.items()])
+@pytest.mark.parametrize("more", [{}, {"loss": torch.ones(())}, {"hidden_states": (torch.ones(1),)}], ids=list)
+def test_an_output_survives_what_gathers_and_converts_it(rebuild, more):
+    output = KdamOutput(predictions={"loss": torch.ones(2), "depth": torch.zeros(2)}, **more)
+    again = KdamOutput(rebuild(output))
+    assert set(again) == {"predictions", *more}
+    assert again.predictions is again["predictions"] is output.predictions
+    assert again[0] is more.get("loss", output.predictions)
+    assert (again.loss, again.hidden_states) == (more.get("loss"), more.get("hidden_states"))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_labels_give_the_supervised_loss_of_the_objective(role, all_tasks):
+    model = build(role, "tiny-resnet", all_tasks)
+    labels = {
+        task.name: task.label.to_tensor(np.ones((30, 44, *task.label.shape_suffix), task.label.dtype))[None]
+        for task in all_tasks
+    }
+    mask = torch.ones(1, 30, 44, dtype=torch.bool)
+    mask[..., 40:] = False
+    for given in (mask, None):
+        output = model(image(1, 30, 44), given, labels=labels)
+        objective = Objective([task_from_spec(spec) for spec in model.config.tasks])
+        seen = torch.ones_like(mask) if given is None else given
+        expected = objective.total(objective(output.predictions, labels, seen))
+        assert output.loss == expected > 0
+    output.loss.backward()
+    with pytest.raises(KdamValueError, match="depth"):
+        model(image(1, 30, 44), labels={name: x for name, x in labels.items() if name != "depth"})
+    model.loss_type = None  # as of a class that was loaded where the package was not imported
+    with pytest.raises(ValueError, match="import kdam_hf"):
+        model(image(1, 30, 44), labels=labels)

@@ -167,3 +167,24 @@ for folder, following in (("first", "second"), ("second", "third")):
         with np.load(tmp_path / f"{generation}.npz") as arrays:
             results = {name: {key: arrays[f"{name} {key}"] for key in ("values", "picture")} for name in expected}
         assert_same(results, expected, atol=1e-5)
+
+
+def test_the_librarys_own_pipelines_give_depth_and_segments_of_the_same_model(pipe, photos, folder, caplog):
+    values = pipe(photos[3])
+    depth = pipeline("depth-estimation", model=str(folder))(photos[3])
+    np.testing.assert_array_equal(depth["predicted_depth"].numpy(), values["depth"]["values"])
+    assert depth["depth"].size == SIZES[3][::-1]
+    segments = pipeline("image-segmentation", model=str(folder))(photos[3])
+    names = np.array([*"abc"])[values["semseg"]["values"]]
+    assert {segment["label"] for segment in segments} == set(names.flat)
+    for segment in segments:
+        np.testing.assert_array_equal(np.asarray(segment["mask"]) == 255, names == segment["label"])
+    assert "not supported" not in caplog.text
+
+
+def test_a_pipeline_for_which_the_model_has_no_task_says_so():
+    model = KdamStudent(make_config("student", "tiny-resnet", [make_task("edge")])).eval()
+    processor = KdamImageProcessor.from_model_config(model.config)
+    for task in ("depth-estimation", "image-segmentation"):
+        with pytest.raises(ValueError, match="it has edge"):
+            pipeline(task, model=model, image_processor=processor)(Image.new("RGB", (40, 40)))

@@ -10,7 +10,7 @@ from transformers.models.auto.configuration_auto import AutoConfig
 from kdam_hf import KdamStudent
 from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
 from kdam_hf.presets import PRESETS, make_config
-from kdam_hf.pretrained import find_backbone, read_backbone_config
+from kdam_hf.pretrained import find_backbone, read_backbone_config, weights_sha256
 from kdam_hf.tasks import NYUD_V2
 from kdam_hf.training import load_backbone_weights, load_model
 
@@ -150,3 +150,16 @@ def test_a_mistyped_folder_is_told_from_a_hub_id_without_asking_the_hub(tmp_path
     with pytest.raises(CheckpointError) as raised:
         load_model("outputs/studnet")
     assert all(word in str(raised.value) for word in ("outputs/studnet", "models student"))
+
+
+def test_a_model_in_shards_loads_and_is_known_by_all_of_them(tmp_path):
+    student("tiny-resnet").save_pretrained(tmp_path, max_shard_size="20KB")
+    assert type(load_model(str(tmp_path))) is KdamStudent
+    before = weights_sha256(str(tmp_path))
+    shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert weights_sha256(str(tmp_path)) != before
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=shard.name):
+        load_model(str(tmp_path))

@@ -1,4 +1,5 @@
 import os
+from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
@@ -140,3 +141,11 @@ def test_an_unknown_key_a_wrong_value_and_a_broken_recipe_are_errors_that_name_t
 def test_a_recipe_of_a_student_sends_to_the_script_that_knows_its_keys(tmp_path):
     with pytest.raises(KdamValueError, match=r"'beta'.*scripts/distill\.py"):
         parse(tmp_path, text="beta: 0.02\n", groups=(DataArguments, ModelArguments, KdamTrainingArguments))
+
+
+def test_a_command_prints_its_tables_where_the_terminal_has_no_such_signs(monkeypatch):
+    terminal = TextIOWrapper(BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    run_command(lambda: print("miou ↑ – a photo of Zürich"))
+    terminal.flush()
+    assert b"a photo of Z" in terminal.buffer.getvalue()

@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest_kit import without_batch_statistics
 from safetensors.torch import load_file
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from dataset_loaders import Collator, TrainTransform, TransformedDataset
 from kdam_hf.distillation import make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
@@ -346,3 +347,36 @@ def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_slower(kit):
         assert found[id(parameter)] == (rate, 0.1 if parameter.ndim > 1 else 0.0)
     with pytest.raises(KdamValueError):
         kit.args(backbone_lr_factor=0.0)
+
+
+def test_a_plain_trainer_of_the_library_trains_and_evaluates_a_model_on_its_labels(kit):
+    args = TrainingArguments(
+        str(kit.root / "plain"),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        learning_rate=0.01,
+        logging_steps=1,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+    )
+    model = kit.model()
+    before = tensors_sha256(model)
+    trainer = Trainer(model, args, Collator(kit.tasks), kit.train_data(), kit.eval_data())
+    trainer.train()
+    assert tensors_sha256(model) != before
+    assert all(0 < line["loss"] < 100 for line in trainer.state.log_history if "loss" in line)
+    assert 0 < trainer.evaluate()["eval_loss"] < 100
+
+
+def test_a_batch_norm_that_sees_one_value_is_refused_before_the_first_step(kit):
+    crops = TransformedDataset(kit.rooms, TrainTransform(kit.tasks, (32, 32), [0.5] * 3, [0.25] * 3))
+    trainer = kit.distiller("none", data=crops, per_device_train_batch_size=1)
+    with pytest.raises(KdamValueError) as raised:
+        trainer.train()
+    assert "per_device_train_batch_size" in str(raised.value)
+    assert trainer.state.global_step == 0

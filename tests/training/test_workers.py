@@ -1,5 +1,6 @@
 """Processes that work for a training are forked with SIGTERM blocked; nothing else of the process is changed."""
 
+import ast
 import multiprocessing
 import signal
 import threading
@@ -60,7 +61,43 @@ def test_a_connection_that_breaks_before_the_death_of_its_worker_is_known_names_
     death.join()
 
 
-def test_no_source_installs_a_hook_for_every_fork_of_the_process():
+# what changes a process for all of its code
+PROCESS_WIDE = {
+    *("register_at_fork", "signal", "set_start_method", "set_num_threads", "set_num_interop_threads", "filterwarnings"),
+    *(
+        "simplefilter",
+        "captureWarnings",
+        "basicConfig",
+        "setLevel",
+        "addHandler",
+        "set_verbosity",
+        "set_verbosity_error",
+    ),
+    *("use", "manual_seed", "set_default_dtype", "set_sharing_strategy", "setlocale", "atexit", "setrecursionlimit"),
+}
+
+
+def called_at_import(node):
+    """Calls outside of functions."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield from [child] if isinstance(child, ast.Call) else []
+            yield from called_at_import(child)
+
+
+def test_no_import_changes_what_holds_for_the_whole_process():
     sources = [path for room in ("kdam_hf", "dataset_loaders") for path in (ROOT / room).rglob("*.py")]
     assert len(sources) > 50
-    assert not [path for path in sources if "register_at_fork" in path.read_text("utf-8")]
+    for path in sources:
+        text = path.read_text("utf-8")
+        assert "register_at_fork" not in text
+        calls = [ast.unparse(call.func) for call in called_at_import(ast.parse(text))]
+        assert not [call for call in calls if call.split(".")[-1] in PROCESS_WIDE], path
+
+
+@pytest.mark.parametrize(("default", "expected"), [("fork", "fork"), ("spawn", "spawn"), ("forkserver", "spawn")])
+def test_workers_are_children_of_their_training_whatever_the_default_of_python(default, expected, monkeypatch):
+    context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context(method or default))
+    for workers in (worker_context(), worker_context(default)):
+        assert workers.get_start_method() == workers.Process._start_method == expected
