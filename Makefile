@@ -9,7 +9,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-browser lint compare clean distclean help
+.PHONY: demo test test-oldest test-browser lint compare clean distclean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +33,11 @@ compare: $(READY)  ## all methods over three seeds (synthetic rooms; about half 
 test: $(READY)  ## run the test suite, two files at a time
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-oldest: $(READY)  ## the core of the suite with the oldest supported versions of constraints-oldest.txt
+	test -d .oldest/transformers || $(BIN)/python -m pip install --quiet --no-deps --target .oldest -r constraints-oldest.txt
+	PYTHONPATH=.oldest HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/tasks tests/distillation \
+		tests/training/test_trainer.py tests/training/test_runs.py tests/hub/test_loading.py
+
 test-browser: $(READY)  ## the demo page in a headless Chromium (apt-get install chromium); SCREENSHOT=FILE MODEL=DIR TEACHER=DIR keep a picture
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 SCREENSHOT='$(SCREENSHOT)' MODEL='$(MODEL)' TEACHER='$(TEACHER)' \
@@ -47,4 +52,4 @@ clean:  ## remove what the demo and comparisons made
 	rm -rf outputs/demo outputs/compare outputs/cache
 
 distclean: clean  ## remove the environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) .oldest

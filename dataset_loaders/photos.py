@@ -112,12 +112,12 @@ class TaughtDataset(SubsetDataset):
 
     def __init__(self, dataset: DenseDataset, tasks: Sequence[Task]) -> None:
         super().__init__(dataset, dataset.ids)
-        self.tasks, self._labelled = tuple(tasks), dataset.labelled & {task.name for task in tasks}
+        self.tasks = tuple(tasks)
 
     @property
     def labelled(self) -> set[str]:
-        """As of `DenseDataset`."""
-        return self._labelled
+        """Those of its tasks that `dataset` labels."""
+        return super().labelled & {task.name for task in self.tasks}
 
     def photo_header(self, index: int) -> PhotoHeader | None:
         """As of `DenseDataset`."""

@@ -125,6 +125,11 @@ class SubsetDataset(DenseDataset):
         """Of the whole split."""
         return self._dataset.version
 
+    @property
+    def labelled(self) -> set[str]:
+        """As in the whole split."""
+        return self._dataset.labelled
+
     def stamp(self, index: int) -> str:
         """As in the whole split."""
         return self._dataset.stamp(self._indices[index])

@@ -191,14 +191,14 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         return classes[kind].from_pretrained(name_or_path, config=classes[kind].config_class.from_dict(facts))
 
 
-def weights_sha256(name_or_path: str) -> str:
+def weights_sha256(name_or_path: str, revision: str | None = None) -> str:
     """SHA-256 of the file of weights that `load_model` reads, of a folder or hub id; of the hashes of its shards.
 
     Raises:
         CheckpointError: no weights there.
     """
     with _named(name_or_path):
-        hashes = [file_sha256(path) for path in find_weights(name_or_path)]
+        hashes = [file_sha256(path) for path in find_weights(name_or_path, revision=revision)]
         return hashes[0] if len(hashes) == 1 else lines_sha256(hashes)
 
 

@@ -15,16 +15,15 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
-from transformers.utils.hub import get_checkpoint_shard_files
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.io import file_sha256, lines_sha256, tensors_sha256
+from kdam_hf.io import tensors_sha256
 from kdam_hf.pretrained import load_model, weights_sha256
 from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
 from kdam_hf.teachers.inputs import input_rule
 from kdam_hf.teachers.normals import parse_axes
-from kdam_hf.weights_kdam import WEIGHTS, refuse_incomplete, refuse_non_finite
+from kdam_hf.weights_kdam import refuse_incomplete, refuse_non_finite
 
 PROTOCOL = "or write a module with `tasks` and a forward, and give FILE.py:NAME; see docs/teachers.md"
 
@@ -144,7 +143,7 @@ def _of_library(
     facts = {"head": heads[0], **_published(repo, revision, raw)}
     if any(isinstance(task, Normals) for task in tasks):
         facts["normal_axes"] = list(axes or family.axes)
-    return TeacherSource(repo, tasks, load, _sharded_sha256(name, repo, revision), facts)
+    return TeacherSource(repo, tasks, load, weights_sha256(repo, revision), facts)
 
 
 def _own_module(file: Path, attribute: str) -> TeacherSource:
@@ -177,22 +176,6 @@ def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[s
         if card is not None:
             found["license"] = ModelCard.load(card, ignore_metadata_errors=True).data.license
     return {key: value for key, value in found.items() if value}
-
-
-def _sharded_sha256(name: str, repo: str, revision: str | None) -> str:
-    with _explained(name):
-        options: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
-        path = cached_file(repo, WEIGHTS, **options)
-        if path is not None:
-            return file_sha256(path)
-        index = cached_file(repo, f"{WEIGHTS}.index.json", **options)
-        if index is None:
-            raise CheckpointError(
-                f"{name}: no {WEIGHTS}; teachers are loaded from safetensors only, never from a pickle. If you trust the "
-                "repository, convert it with save_pretrained."
-            )
-        shards, _ = get_checkpoint_shard_files(repo, index, revision=revision)
-        return lines_sha256([file_sha256(shard) for shard in shards])
 
 
 @contextmanager

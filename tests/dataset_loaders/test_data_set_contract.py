@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import trees
+from PIL import Image
 
 from dataset_loaders import DATASETS, DenseDataset, SubsetDataset, check_sample, open_dataset, prepare
 from dataset_loaders.builders import features_of, row_of
@@ -14,6 +15,7 @@ from dataset_loaders.inspection import inspect_split
 NAMES = {layout: trees.name_of(layout) for layout in trees.LAYOUTS} | {
     "hub": "hub",
     "synthetic_rooms": "synthetic_rooms",
+    "photos": "photos",
 }
 
 
@@ -23,6 +25,10 @@ def dataset(request, tmp_path_factory):
     root, kind = tmp_path_factory.mktemp("data"), request.param
     if kind == "synthetic_rooms":
         return open_dataset(kind, "val", num_images=3, height=24, width=32)
+    if kind == "photos":
+        for k in range(10):
+            Image.fromarray(np.full((40, 48, 3), 20 * k, np.uint8)).save(root / f"{k}.png")
+        return open_dataset(kind, "val", root, held_out=0.3)
     trees.write_tree(kind if kind in trees.LAYOUTS else "folder", root / "tree", 1, 3)
     source = open_dataset(NAMES[kind] if kind in trees.LAYOUTS else "folder", "val", root / "tree")
     if kind == "hub":

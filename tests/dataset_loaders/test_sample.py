@@ -101,7 +101,7 @@ def test_npy_never_unpickles_and_never_allocates_what_the_file_does_not_hold(tmp
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"name": "nyu"}, "'nyu'.*folder, hub, nyud_v2, pascal_context, synthetic_rooms"),
+        ({"name": "nyu"}, "'nyu'.*folder, hub, nyud_v2, pascal_context, photos, synthetic_rooms"),
         ({"name": "folder"}, "data_dir"),
         ({"name": "folder", "data_dir": ".", "height": 60}, "height.*layout|height.*strict"),
         ({"name": "synthetic_rooms", "data_dir": "."}, "data_dir"),
