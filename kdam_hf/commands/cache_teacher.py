@@ -1,11 +1,14 @@
-"""Run the teacher once over the fixed crops that distill.py will replay.
+"""Run the teacher once over the fixed crops that `kdam distill` will replay.
 
-    accelerate launch scripts/cache_teacher.py --config scripts/recipes/rooms_student.yaml --teacher outputs/teacher \
-        --teacher_cache outputs/cache/teacher --teacher_views 4
+    kdam cache-teacher --config rooms_student --teacher outputs/teacher --teacher_cache outputs/cache --teacher_views 4
 
-Takes the recipe and keys of distill.py, which does the same by itself on first use. The disk space it takes is printed
-before anything is written; several processes share the work; run again after an interruption, it goes on. On a complete
-cache it checks every record and makes damaged ones again.
+    --teacher, --teacher_cache, --teacher_views   which model, where its predictions go, crops per image
+    --teacher_cache_dtype, --teacher_precision, --teacher_batch_size
+    --config, --dataset, --data_dir, --tasks, --crop_height, --crop_width   as of `kdam distill`
+
+Takes the keys of `kdam distill`, which does the same by itself on first use. The disk space it takes is printed before
+anything is written; several processes (--num_processes N) share the work; run again after an interruption, it goes on. On
+a complete cache it checks every record and makes damaged ones again. `--help all` lists every key.
 """
 
 from functools import partial
@@ -18,7 +21,6 @@ from kdam_hf.training import (
     StudentArguments,
     fill_cache,
     parse_recipe,
-    run_command,
 )
 from kdam_hf.training.runs import open_splits, training_crops
 
@@ -39,7 +41,3 @@ def main(argv: list[str] | None = None) -> None:
     cache = fill_cache(distillation, splits.teaching, crops, config, args, verify=True)
     if args.process_index == 0:
         print(f"teacher cache {cache.folder}: complete, {cache.views} views of {cache.images} images")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,12 +1,16 @@
 """Train one teacher, distil it into students by several methods and seeds, and compare them.
 
-    python scripts/compare.py --teacher_config scripts/recipes/rooms_teacher.yaml \
-        --student_config scripts/recipes/rooms_student.yaml --methods none cs --output_dir outputs/demo
+    kdam compare --teacher_config rooms_teacher --student_config rooms_student --methods none cs --output_dir outputs/demo
 
-A method may carry its own options, and stand there twice: `--methods none cs:beta=0.02 cs:beta=0.5,intra=false`. Runs train.py
-and distill.py, prints each command, and hands further options to both. Finished runs of the same settings are reused, an
-interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth, teacher, students), results.json
-and results.md; with several seeds these state the 95 % interval of the difference to `none`, paired by seed.
+    --teacher_config, --student_config   recipes, as of `kdam train` and `kdam distill`
+    --methods          one student each, perhaps with options of its own: cs:beta=0.5,intra=false
+    --seeds            one student per method and seed
+    --output_dir       folder to write to
+
+Runs `kdam train` and `kdam distill`, prints each command, and hands further options to both. Finished runs of the same
+settings are reused, an interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth,
+teacher, students), results.json and results.md; with several seeds these state the 95 % interval of the difference to `none`,
+paired by seed. `--help all` lists every key.
 """
 
 import argparse
@@ -41,7 +45,6 @@ from kdam_hf.training import (
     StudentArguments,
     load_model,
     parse_recipe,
-    run_command,
 )
 from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
 from kdam_hf.training.report import hardware
@@ -57,8 +60,8 @@ Results = dict[str, Any]
 def main(argv: list[str] | None = None) -> None:
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, allow_abbrev=False)
-    parser.add_argument("--teacher_config", required=True, help="recipe for train.py")
-    parser.add_argument("--student_config", required=True, help="recipe for distill.py")
+    parser.add_argument("--teacher_config", required=True, help="recipe of the teacher")
+    parser.add_argument("--student_config", required=True, help="recipe of the students")
     parser.add_argument("--methods", nargs="+", default=["none", "cs"], help="one student each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
     parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parsed = [(text, *split_method(text)) for text in args.methods]
     names = [method for _, method, _ in parsed]
 
-    runs = {"teacher": [train("train.py", args.teacher_config, root / "teacher", overrides)]}
+    runs = {"teacher": [train("train", args.teacher_config, root / "teacher", overrides)]}
     for text, method, own in parsed:
         label = method if names.count(method) == 1 else text
         taught = [] if method == "none" else ["--teacher", str(root / "teacher")]
@@ -78,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
             folder = root / (re.sub(r"[^\w.]+", "-", label) + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
             options = [*overrides, "--method", method, "--seed", str(seed), *own, *taught]
             options += ["--balance_steps", str(args.balance)] if args.balance else []
-            runs[label].append(train("distill.py", args.student_config, folder, options))
+            runs[label].append(train("distill", args.student_config, folder, options))
 
     data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
     held_out = open_split(data, data.eval_split)
@@ -113,8 +116,8 @@ def split_method(text: str) -> tuple[str, list[str]]:
     return method, [word for key, value in pairs for word in (f"--{key}", value)]
 
 
-def train(script: str, config: str, folder: Path, options: list[str]) -> Results:
-    """Run a training script unless its results are there already; returns results.json."""
+def train(command: str, config: str, folder: Path, options: list[str]) -> Results:
+    """Run a training command unless its results are there already; returns results.json."""
     arguments = ["--config", config, *options, "--output_dir", str(folder)]
     results = folder / "results.json"
     if results.exists():
@@ -123,12 +126,14 @@ def train(script: str, config: str, folder: Path, options: list[str]) -> Results
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]
-    print(f"\n{folder.name}: accelerate launch scripts/{script} {' '.join(arguments)}", flush=True)
-    command = [sys.executable, *LAUNCH.split(), str(Path(__file__).with_name(script)), *arguments]
-    # killed, this script leaves no training behind
-    finished = subprocess.run(command, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
+    print(f"\n{folder.name}: kdam {command} {' '.join(arguments)}", flush=True)
+    words = [sys.executable, *LAUNCH.split(), "-m", "kdam_hf", command, *arguments]
+    # killed, this process leaves no training behind
+    finished = subprocess.run(words, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
     if finished.returncode:
-        raise KdamError(f"{script} ended with code {finished.returncode}, see above. Run the same command to continue.")
+        raise KdamError(
+            f"kdam {command} ended with code {finished.returncode}, see above. Run the same command to continue."
+        )
     return json.loads(results.read_text("utf-8"))
 
 
@@ -243,7 +248,3 @@ Latency: median ratio of interleaved single-image forward passes, CPU.
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(row) + " |\n" for row in (header, ["---"] * len(header), *rows))
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,8 +1,13 @@
 """Show a model on a web page of this machine: drop a photo, see all tasks, the student beside its teacher.
 
-    python scripts/demo.py --model outputs/demo/cs --teacher outputs/demo/teacher
+    kdam demo --model outputs/demo/cs --teacher outputs/demo/teacher
 
-Needs the extra `demo`. Works offline on local models. Without --examples, rendered rooms are offered.
+    --model            folder or hub id of the model to show
+    --teacher          folder or hub id of a model to show beside it
+    --examples         folder of photos to offer; rendered rooms by default
+    --port             default: the first free one from 7860 on
+
+Needs the extra `demo`. Works offline on local models.
 """
 
 import tempfile
@@ -14,7 +19,7 @@ from PIL import Image
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.training import parse_recipe, run_command
+from kdam_hf.training import parse_recipe
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ROOMS = (0, 3, 6, 9)
@@ -56,7 +61,3 @@ def rendered_rooms(folder: Path) -> list[Path]:
     for index, path in zip(ROOMS, paths, strict=True):
         Image.fromarray(rooms[index]["image"]).save(path)
     return paths
-
-
-if __name__ == "__main__":
-    run_command(main)

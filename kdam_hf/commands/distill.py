@@ -1,13 +1,23 @@
-"""Distil a frozen teacher into a student.
+"""Distil frozen teachers into a student: on photos without labels, on data with labels, or on both.
 
-    accelerate launch scripts/distill.py --images photos/ --teacher DEPTH_MODEL SEGMENTATION_MODEL --output_dir outputs/student
-    accelerate launch scripts/distill.py --config scripts/recipes/rooms_student.yaml --teacher outputs/teacher --method cs \
-        --output_dir outputs/student
+    kdam distill --images photos/ --teacher DEPTH_MODEL SEGMENTATION_MODEL --output_dir outputs/student
+    kdam distill --config rooms_student --teacher outputs/teacher --method cs --output_dir outputs/student
+    kdam distill --config own_data_student --data_dir DIR --teacher outputs/teacher --output_dir outputs/student \\
+        --teacher_views 4 --teacher_cache outputs/cache --num_processes 2
 
-`--teacher` takes folders or hub ids of models that predict dense tasks, one for all tasks or several of different families
-(docs/teachers.md); `--images` photos without labels, `--unlabeled` photos beside a data set with labels; `--method` one of
-cs (KDAM), kl, dist, cwd, and none for the same student without a teacher. With `--teacher_cache DIR --teacher_views K` the
-teacher is run once over K fixed crops of each image and replayed from DIR. Writes what train.py writes.
+    --teacher          folders or hub ids of models that predict dense tasks, one for all or several (docs/teachers.md)
+    --images           photos without labels: a folder, an archive, or a hub id; without --config by photos_student
+    --data_dir         data with labels, of the --dataset folder, nyud_v2, pascal_context or hub; --unlabeled adds photos
+    --output_dir       where the student and results.json go
+    --config           recipe: a YAML file, or a name that `kdam recipes` prints
+    --method           cs (KDAM), kl, dist, cwd, or none for the same student without a teacher
+    --preset           backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME
+    --max_steps        optimizer steps
+    --teacher_views, --teacher_cache   run the teacher once over so many fixed crops of each image, and replay them
+    --temperature, --beta, --kd_weight, --inter, --intra   of the match (docs/method.md)
+    --resume_from_checkpoint last      goes on where an earlier run was interrupted
+
+With --num_processes N it runs under `accelerate launch`, one process for each GPU. `--help all` lists every key.
 """
 
 from collections.abc import Callable
@@ -34,14 +44,13 @@ from kdam_hf.training import (
     fill_cache,
     load_teacher,
     parse_recipe,
-    run_command,
 )
 from kdam_hf.training.arguments import use_bf16
 from kdam_hf.training.balance import BalanceProbe
+from kdam_hf.training.recipes import Arguments
 from kdam_hf.training.runs import start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
-PHOTOS = Path(__file__).with_name("recipes") / "photos_student.yaml"
 
 
 def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:
@@ -59,11 +68,10 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
     return Features(run.tasks, distillation.beta if alone else distillation.features, *channels, beside=beside)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Arguments = None) -> dict[str, float]:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
-    data, model, distillation, args, settings = parse_recipe(
-        groups, argv, __doc__, {"images": PHOTOS, "unlabeled": PHOTOS}
-    )
+    photos = dict.fromkeys(("images", "unlabeled"), "photos_student")
+    data, model, distillation, args, settings = parse_recipe(groups, argv, __doc__, photos)
     if distillation.method != "none" and not distillation.teacher:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
@@ -106,11 +114,8 @@ def main(argv: list[str] | None = None) -> None:
         views=distillation.teacher_views,
         examiner=loaded,
     )
-    execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
+    metrics = execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
     if probe is not None and args.process_index == 0:
         write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())
         print("\n" + probe.report())
-
-
-if __name__ == "__main__":
-    run_command(main)
+    return metrics

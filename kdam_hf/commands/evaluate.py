@@ -1,13 +1,23 @@
 """Score a model, or maps on disk that any model predicted, on a split of a dataset.
 
-    python scripts/evaluate.py --model outputs/demo/cs --rooms_height 144 --rooms_width 192 --output outputs/results.json
-    python scripts/evaluate.py --model outputs/own --dataset folder --data_dir DIR --save_predictions MAPS --plots PLOTS
-    python scripts/evaluate.py --predictions MAPS --dataset folder --data_dir DIR --protocol atrc
-    python scripts/evaluate.py --model outputs/own --dataset folder --data_dir DIR --single_task semseg.json edge.json
+    kdam evaluate --model outputs/demo/cs --rooms_height 144 --rooms_width 192 --output outputs/results.json
+    kdam evaluate --model outputs/own --dataset folder --data_dir DIR --save_predictions MAPS --plots PLOTS
+    kdam evaluate --predictions MAPS --dataset folder --data_dir DIR --protocol atrc
+    kdam evaluate --model outputs/own --dataset folder --data_dir DIR --single_task semseg.json edge.json
 
-Images are scored at their own size on their labelled pixels. Writes a flat results.json, and results.md beside it; what a
-file it replaces says of the training of the same weights is kept. The layout of maps on disk, protocols and definitions
-stand in docs/metrics.md.
+    --model            folder or hub id; or --predictions, a folder of maps on disk
+    --dataset          folder, nyud_v2, pascal_context, hub, or synthetic_rooms
+    --data_dir         root of the data
+    --split            split to score; val by default
+    --ids              file with the ids to score
+    --protocol         ours, or that of other code: atrc, invpt, mtl_pytorch
+    --single_task      results.json of single-task models, for delta_m
+    --save_predictions new folder for the predicted maps
+    --plots            folder for figures
+    --output           file to write: a flat results.json; its table gets the same name with .md
+
+Images are scored at their own size on their labelled pixels. What a file it replaces says of the training of the same
+weights is kept. Maps on disk, protocols and definitions: docs/metrics.md. `--help all` lists every key.
 """
 
 import json
@@ -27,10 +37,11 @@ from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
 from kdam_hf.tasks import Task, with_boundaries, with_options
-from kdam_hf.training import SourceArguments, load_model, parse_recipe, run_command, write_results
+from kdam_hf.training import SourceArguments, load_model, parse_recipe, write_results
 from kdam_hf.training.arguments import check_numbers
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
+from kdam_hf.training.recipes import Arguments
 from kdam_hf.training.report import results_table
 from kdam_hf.training.runs import OF_TRAINING, describe_data, describe_run
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
@@ -61,7 +72,7 @@ class EvaluationArguments:
     num_proc: int | None = _option(None, "processes that count; all cores, half of them beside a model on the CPU")
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Arguments = None) -> dict[str, float]:
     data, args, _ = parse_recipe((SourceArguments, EvaluationArguments), argv, __doc__)
     check_arguments(args)
     model = load_model(args.model) if args.model else None
@@ -114,6 +125,7 @@ def main(argv: list[str] | None = None) -> None:
         draw(metrics, results, tasks, args.plots, Path(args.model or args.predictions).name)
     written = (args.output, table_file, args.save_predictions, args.plots)
     print(f"Written: {', '.join(str(path) for path in written if path)}")
+    return results
 
 
 def check_arguments(args: EvaluationArguments) -> None:
@@ -170,7 +182,3 @@ def draw(
         figure = task.figure(metrics[task.name], model) if labelled else None
         if figure is not None:
             save_png(figure, Path(folder) / f"{task.name}.png")
-
-
-if __name__ == "__main__":
-    run_command(main)

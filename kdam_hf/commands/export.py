@@ -1,11 +1,18 @@
 """Write a model as an ONNX file that runs without this package, and check that it computes the same.
 
-    python scripts/export.py --model outputs/student --output outputs/onnx
-    python scripts/export.py --model outputs/student --int8 --dataset folder --data_dir DIR --output outputs/onnx
-    python scripts/export.py --model outputs/teacher --height 448 --width 576 --output outputs/onnx
+    kdam export --model outputs/student --output outputs/onnx
+    kdam export --model outputs/student --int8 --dataset folder --data_dir DIR --output outputs/onnx
+    kdam export --model outputs/teacher --height 448 --width 576 --output outputs/onnx
+
+    --model            folder or hub id
+    --output           new or empty folder to write to
+    --height, --width  fix the size of images, pixels; open by default
+    --int8             write model_int8.onnx too, calibrated and scored on the data
+    --dataset, --data_dir, --train_split, --eval_split, --calibration_images   for --int8
 
 The folder gets model.onnx, model_int8.onnx if asked for, and kdam.json, which says how to feed them. Nothing is left there
-unless every check passes. `scripts/run_onnx.py` runs the result on a photo; docs/export.md has the details.
+unless every check passes. `kdam onnx` runs the result on a photo; docs/export.md has the details. `--help all` lists every
+key.
 """
 
 import shutil
@@ -33,7 +40,7 @@ from kdam_hf.hub.redact import redact
 from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
-from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe, run_command
+from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe
 from kdam_hf.training.report import versions
 from kdam_hf.training.runs import describe_data
 from kdam_hf.training.sources import open_split
@@ -140,7 +147,3 @@ def summary(facts: dict[str, Any]) -> str:
             before, after = (int8["scores"][form][key] for form in ("fp32", "int8"))
             lines.append(f"  {key} {arrow}: fp32 {before:.3f}, int8 {after:.3f}, change {after - before:+.3f}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run_command(main)

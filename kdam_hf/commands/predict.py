@@ -1,6 +1,11 @@
 """Run a model on photos.
 
-    python scripts/predict.py --model outputs/demo/cs --images a.jpg b.png --output_dir outputs/predictions
+    kdam predict --model outputs/demo/cs --images a.jpg b.png --output_dir outputs/predictions
+    kdam predict --model org/kdam-student --images photos/
+
+    --model            folder or hub id
+    --images           photos, or folders of them
+    --output_dir       folder to write to
 
 Writes, per photo and task, a picture (PNG) and the raw array (.npy: class ids, metres, unit vectors, probabilities), and
 one contact_sheet.png with a legend. Maps have the photo's own size.
@@ -17,7 +22,7 @@ from dataset_loaders import read_image
 from kdam_hf import KdamImageProcessor, MultiTaskDensePredictionPipeline
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.readout_kdam import readout_of
-from kdam_hf.training import load_model, parse_recipe, run_command
+from kdam_hf.training import load_model, parse_recipe
 from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
 
 
@@ -55,7 +60,3 @@ def main(argv: list[str] | None = None) -> None:
     sheet = contact_sheet([*rows, [None, *legends]], [*names, "legend"], ["photo", *model.config.task_names])
     sheet.save(output / "contact_sheet.png")
     print(f"{len(names)} photos, {len(legends)} tasks; written to {output}")
-
-
-if __name__ == "__main__":
-    run_command(main)

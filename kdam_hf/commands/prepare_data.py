@@ -1,12 +1,21 @@
 """Check a dataset on disk, report what it holds, and write it decoded, so that training reads it fast.
 
-    python scripts/prepare_data.py --dataset nyud_v2 --data_dir DIR --output_dir outputs/nyud_v2
-    python scripts/prepare_data.py --dataset pascal_context --data_dir PASCAL_MT.tgz --output_dir outputs/pascal --num_proc 8
-    python scripts/prepare_data.py --dataset folder --data_dir DIR --check_only
-    python scripts/prepare_data.py --dataset hub --data_dir org/name --output_dir outputs/name --task_options depth.scale=5000
+    kdam prepare --dataset nyud_v2 --data_dir DIR --output_dir outputs/nyud_v2
+    kdam prepare --dataset pascal_context --data_dir PASCAL_MT.tgz --output_dir outputs/pascal --num_proc 8
+    kdam prepare --dataset folder --data_dir DIR --check_only
+    kdam prepare --dataset hub --data_dir org/name --output_dir outputs/name --task_options depth.scale=5000
+
+    --dataset          folder (your own data), nyud_v2, pascal_context, hub
+    --data_dir         where it is: a folder, an archive, or a hub id; never written to
+    --output_dir       where prepared data and report.json go
+    --check_only       check and report, prepare nothing
+    --splits, --tasks  some of them
+    --layout, --data_options, --task_options   form of the tree, further options of the dataset and its tasks (docs/data.md)
+    --num_proc         processes that read
+    --sha256           of an archive, as its publisher states it
 
 Every sample is read once. The report names each file at fault, and is kept as report.json in output_dir; with a fault the
-exit code is 1 and the split is not there. Run again, it goes on with what is left. data_dir is never written to.
+exit code is 1 and the split is not there. Run again, it goes on with what is left. `--help all` lists every key.
 """
 
 import os
@@ -20,7 +29,7 @@ from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import with_options
-from kdam_hf.training import SourceArguments, parse_recipe, run_command
+from kdam_hf.training import SourceArguments, parse_recipe
 from kdam_hf.training.report import versions, write_json
 from kdam_hf.training.sources import open_split, prepare_split
 
@@ -95,7 +104,3 @@ def check_split(data: SourceArguments, args: PreparationArguments, split: str) -
             print(error)
     print(report.text(), flush=True)
     return report.as_json()
-
-
-if __name__ == "__main__":
-    run_command(main)

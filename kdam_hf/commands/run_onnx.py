@@ -1,8 +1,14 @@
 """Run an exported model on a photo with numpy, onnxruntime and Pillow alone; neither torch nor kdam_hf is needed.
 
-    python scripts/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
+    kdam onnx --model outputs/onnx --image photo.jpg --output_dir outputs/maps
+    python kdam_hf/commands/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
 
-An example to copy from: the folder of `scripts/export.py` holds all that is needed. Writes, per task, the map at the photo's
+    --model            folder that `kdam export` wrote
+    --image            photo
+    --output_dir       folder to write to
+    --int8             run the quantised form
+
+An example to copy from: the folder of `kdam export` holds all that is needed. Writes, per task, the map at the photo's
 own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
 """
 
@@ -30,7 +36,7 @@ READ = {
 
 def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", required=True, help="folder that scripts/export.py wrote")
+    parser.add_argument("--model", required=True, help="folder that kdam export wrote")
     parser.add_argument("--image", required=True, help="photo")
     parser.add_argument("--output_dir", required=True, help="folder to write to")
     parser.add_argument("--int8", action="store_true", help="run the quantised form")
@@ -60,7 +66,7 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
         file = folder / (facts["int8"]["file"] if int8 else facts["file"])
         return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except (OSError, ValueError) as error:
-        sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that scripts/export.py wrote.")
+        sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that kdam export wrote.")
     except KeyError:
         sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
 

@@ -1,6 +1,12 @@
 """See what a teacher says of a photo, before anything is trained.
 
-    python scripts/teach.py depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf photo.jpg
+    kdam teacher depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf photo.jpg
+
+    --teacher          folder, hub id or FILE.py:NAME, as of `kdam distill`; or the first word
+    --images           photos; or the words after it
+    --class_map        YAML file for semseg, as of `kdam distill`
+    --normal_axes      where the channels of normals point, e.g. right,down,front
+    --output           the contact sheet
 
 Prints its tasks, classes, units, axes, the size it works at, its licence and the milliseconds it takes, and writes a contact
 sheet. Normals are put to the test on synthetic rooms, whose walls and floors have known directions.
@@ -18,11 +24,11 @@ import torch
 from kdam_hf import KdamStudentConfig
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.readout_kdam import Numbers, as_map
-from kdam_hf.tasks import Task
+from kdam_hf.tasks import Normals, Task
 from kdam_hf.teachers.base import ForeignTeacher
 from kdam_hf.teachers.normals import check_axes
 from kdam_hf.teachers.teaching import plan_teaching
-from kdam_hf.training import FrozenTeacher, load_teacher, parse_recipe, run_command
+from kdam_hf.training import FrozenTeacher, load_teacher, parse_recipe
 from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
 
 SHOWN = 12
@@ -32,10 +38,10 @@ SHOWN = 12
 class TeachArguments:
     """Which teacher, and what it looks at."""
 
-    teacher: str = field(metadata={"help": "folder, hub id or FILE.py:NAME, as of distill.py"})
+    teacher: str = field(metadata={"help": "folder, hub id or FILE.py:NAME, as of kdam distill"})
     images: list[str] = field(metadata={"help": "photos"})
-    class_map: str | None = field(default=None, metadata={"help": "as of distill.py"})
-    normal_axes: str | None = field(default=None, metadata={"help": "as of distill.py"})
+    class_map: str | None = field(default=None, metadata={"help": "as of kdam distill"})
+    normal_axes: str | None = field(default=None, metadata={"help": "as of kdam distill"})
     output: str = field(default="outputs/teacher.png", metadata={"help": "the contact sheet"})
 
 
@@ -52,9 +58,10 @@ def main(argv: list[str] | None = None) -> None:
     print(source.name, *(f"  {key}: {value}" for key, value in source.facts.items()), sep="\n")
     print(*(f"  {in_words(task)}" for task in tasks), *(f"  {note}" for note in teaching.notes), sep="\n")
     model = teacher.models[0]
-    if isinstance(model, ForeignTeacher) and "normals" in teacher.task_names:
+    normals = next((task.name for task in tasks if isinstance(task, Normals)), None)
+    if isinstance(model, ForeignTeacher) and normals is not None:
         with torch.inference_mode():
-            print(f"  {check_axes(lambda images: model(images)['normals'])}")
+            print(f"  {check_axes(lambda images: model(images)[normals])}")
     rows = [row(path, tasks, teacher) for path in args.images]
     legends = [legend_picture(task.legend(), *rows[0][0].shape[:2]) for task in tasks]
     titles = [*(Path(path).name for path in args.images), "legend"]
@@ -84,7 +91,3 @@ def row(path: str, tasks: tuple[Task, ...], teacher: FrozenTeacher) -> list[np.n
     print(f"{path}: {photo.shape[0]}x{photo.shape[1]} pixels, seen at {size[0]}x{size[1]}; {milliseconds:.0f} ms")
     pictures = [task.render(as_map(task.decode(maps[task.name], photo.shape[:2])[0])) for task in tasks]
     return [shrunk(picture) for picture in (photo, *pictures)]
-
-
-if __name__ == "__main__":
-    run_command(main)

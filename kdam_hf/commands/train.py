@@ -1,10 +1,21 @@
-"""Train a multi-task teacher, a baseline or a single-task model.
+"""Train a multi-task teacher, a baseline or a single-task model on data with labels.
 
-    accelerate launch scripts/train.py --config scripts/recipes/rooms_teacher.yaml --output_dir outputs/teacher
-    accelerate launch scripts/train.py --config scripts/recipes/rooms_teacher.yaml --tasks depth --output_dir outputs/depth
-    accelerate launch scripts/train.py --config scripts/recipes/own_data_teacher.yaml --data_dir DIR --output_dir outputs/own
+    kdam train --config rooms_teacher --output_dir outputs/teacher
+    kdam train --config own_data_teacher --data_dir DIR --output_dir outputs/own
+    kdam train --config own_data_teacher --data_dir DIR --tasks depth --num_processes 2 --output_dir outputs/depth
 
-Writes the model, its image processor, recipe.json and results.json to output_dir. `--help` lists every key.
+    --config           recipe: a YAML file, or a name that `kdam recipes` prints
+    --output_dir       where model, image processor, checkpoints, recipe.json and results.json go
+    --dataset          folder (your own data), nyud_v2, pascal_context, hub, or synthetic_rooms
+    --data_dir         root of the data, or what `kdam prepare` wrote
+    --tasks            subset of its tasks
+    --preset           backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME
+    --backbone_weights hub id or folder of its pretrained weights; preset for the preset's own; none
+    --max_steps        optimizer steps
+    --per_device_train_batch_size, --learning_rate, --crop_height, --crop_width
+    --resume_from_checkpoint last   goes on where an earlier run was interrupted
+
+With --num_processes N it runs under `accelerate launch`, one process for each GPU. `--help all` lists every key.
 """
 
 from kdam_hf.training import (
@@ -15,16 +26,12 @@ from kdam_hf.training import (
     build_run,
     execute,
     parse_recipe,
-    run_command,
 )
+from kdam_hf.training.recipes import Arguments
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Arguments = None) -> dict[str, float]:
     data, model, args, settings = parse_recipe((DataArguments, ModelArguments, KdamTrainingArguments), argv, __doc__)
     run = build_run(data, model, args, settings)
     trainer = MultiTaskTrainer(run.model, args, run.tasks, run.train_dataset, run.eval_dataset)
-    execute(trainer, run, data)
-
-
-if __name__ == "__main__":
-    run_command(main)
+    return execute(trainer, run, data)

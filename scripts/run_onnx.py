@@ -1,0 +1,1 @@
+../kdam_hf/commands/run_onnx.py

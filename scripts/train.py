@@ -1,0 +1,7 @@
+"""`kdam train` of a clone."""
+
+from kdam_hf.commands.train import main
+from kdam_hf.training import run_command
+
+if __name__ == "__main__":
+    run_command(main)
