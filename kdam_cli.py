@@ -1,4 +1,4 @@
-"""Starts kdam_hf/__main__.py as a file: importing the package, as `python -m kdam_hf` does, loads torch, which takes seconds."""
+"""Starts kdam_hf/__main__.py as a file: importing the package, as `python -m kdam_hf` does, loads torch."""
 
 import runpy
 from importlib.util import find_spec

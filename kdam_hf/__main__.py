@@ -29,17 +29,7 @@ COMMANDS = {
 }
 LAUNCHED = ("train", "distill", "cache-teacher")  # may run in several processes
 ALONE = ("onnx", "recipes", "doctor")  # their files import nothing of this package
-LAUNCH = [
-    "-m",
-    "accelerate.commands.launch",
-    "--num_machines",
-    "1",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-    "--multi_gpu",
-]
+LAUNCH = "-m accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no"
 USAGE = """kdam COMMAND ...: multi-task dense prediction and its distillation.
 
 {commands}
@@ -68,7 +58,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name in ALONE:
         runpy.run_path(str(file))["main"](words)
     elif name in LAUNCHED and (count := _processes(words)) > 1:
-        command = [sys.executable, *LAUNCH, "--num_processes", str(count), "-m", "kdam_hf", name, *words]
+        command = [
+            sys.executable,
+            *LAUNCH.split(),
+            "--multi_gpu",
+            "--num_processes",
+            str(count),
+            "-m",
+            "kdam_hf",
+            name,
+            *words,
+        ]
         os.execv(sys.executable, command)
     else:
         from kdam_hf.training import run_command

@@ -18,10 +18,10 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.commands.predict import photos_in
+from kdam_hf.errors import KdamValueError
 from kdam_hf.training import parse_recipe
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ROOMS = (0, 3, 6, 9)
 
 
@@ -44,14 +44,6 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         examples = photos_in(Path(args.examples)) if args.examples else rendered_rooms(Path(folder))
         serve(build_page(DemoModels(args.model, args.teacher), examples), args.port)
-
-
-def photos_in(folder: Path) -> list[Path]:
-    """The photos of a folder, by name."""
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise DataIntegrityError(f"--examples {folder}: no photo there; expected {', '.join(SUFFIXES)} files.")
-    return found
 
 
 def rendered_rooms(folder: Path) -> list[Path]:

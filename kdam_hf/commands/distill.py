@@ -25,6 +25,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
+from kdam_hf.api import Trained
 from kdam_hf.distillation import METHODS, Method, make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError
@@ -68,7 +69,7 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
     return Features(run.tasks, distillation.beta if alone else distillation.features, *channels, beside=beside)
 
 
-def main(argv: Arguments = None) -> dict[str, float]:
+def main(argv: Arguments = None) -> Trained:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     photos = dict.fromkeys(("images", "unlabeled"), "photos_student")
     data, model, distillation, args, settings = parse_recipe(groups, argv, __doc__, photos)
@@ -118,4 +119,4 @@ def main(argv: Arguments = None) -> dict[str, float]:
     if probe is not None and args.process_index == 0:
         write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())
         print("\n" + probe.report())
-    return metrics
+    return Trained(Path(args.output_dir), metrics)

@@ -18,6 +18,9 @@
 With --num_processes N it runs under `accelerate launch`, one process for each GPU. `--help all` lists every key.
 """
 
+from pathlib import Path
+
+from kdam_hf.api import Trained
 from kdam_hf.training import (
     DataArguments,
     KdamTrainingArguments,
@@ -30,8 +33,8 @@ from kdam_hf.training import (
 from kdam_hf.training.recipes import Arguments
 
 
-def main(argv: Arguments = None) -> dict[str, float]:
+def main(argv: Arguments = None) -> Trained:
     data, model, args, settings = parse_recipe((DataArguments, ModelArguments, KdamTrainingArguments), argv, __doc__)
     run = build_run(data, model, args, settings)
     trainer = MultiTaskTrainer(run.model, args, run.tasks, run.train_dataset, run.eval_dataset)
-    return execute(trainer, run, data)
+    return Trained(Path(args.output_dir), execute(trainer, run, data))

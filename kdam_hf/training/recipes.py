@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +114,7 @@ def parse_recipe(
         recipe.pop(ALTERNATIVES[key], None)
     for key in keys:
         _refuse_unknown(key, known, "keyword")
+    keys = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in keys.items()}
     recipe = {known[key]: value for key, value in (recipe | keys).items()}
     # a switch that is on by default also has a --no_ form, after its own
     actions = {action.dest: action for action in reversed(parser._actions)}

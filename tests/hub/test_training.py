@@ -1,18 +1,14 @@
 """push_to_hub during the training: the same repository that publish.py makes, at the end or with every checkpoint."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
-from hub_kit import ROOT
 
+from kdam_hf.commands import train as script
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.training import KdamTrainingArguments, load_model
 from kdam_hf.training.hub_trainer import PublishingTrainer
-
-sys.path.append(str(ROOT / "scripts"))
-import train as script
 
 ID = "org/pushed"
 TINY = "--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 2 --save_steps 1 --logging_steps 1"

@@ -1,4 +1,4 @@
-"""The scripts as commands: in a process of their own, or in this one, which has imported everything already."""
+"""The commands, by their scripts: in a process of their own, or in this one, which has imported everything already."""
 
 import importlib.util
 import shlex
@@ -21,7 +21,9 @@ sys.path.append(str(SCRIPTS))  # not first: scripts/evaluate.py would hide the l
 
 
 def load(script):
-    """The module of a script."""
+    """The module of a command, or of a script that is none."""
+    if importlib.util.find_spec(f"kdam_hf.commands.{Path(script).stem}"):
+        return importlib.import_module(f"kdam_hf.commands.{Path(script).stem}")
     specification = importlib.util.spec_from_file_location(f"{Path(script).stem}_command", SCRIPTS / script)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
