@@ -53,7 +53,6 @@ from kdam_hf.training.runs import start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
 
-
 def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:
     """The method, and beside it the term of features if it has a weight."""
     settings = asdict(distillation)
