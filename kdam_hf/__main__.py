@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = COMMANDS[name][0]
     file = FOLDER / f"{module}.py"
     if {"--help", "-h"} & {*words} and "all" not in words:
-        print(ast.get_docstring(ast.parse(file.read_text("utf-8"))))
+        print(ast.get_docstring(ast.parse(file.read_text("utf-8")), clean=False))
     elif name in ALONE:
         runpy.run_path(str(file))["main"](words)
     elif name in LAUNCHED and (count := _processes(words)) > 1:

@@ -195,7 +195,7 @@ def _refuse_unknown(key: str, known: Mapping[str, str], source: str) -> None:
         raise KdamValueError(f"{source}: {key!r} is no longer offered: {DROPPED[key]}.")
     if key in OF_DISTILLATION:
         raise KdamValueError(
-            f"{source}: {key!r} is a key of scripts/distill.py; run that with --teacher, or with --method none to train the "
+            f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "
             "same student without a teacher."
         )
     close = difflib.get_close_matches(key, known, n=1)

@@ -54,7 +54,7 @@ def test_a_push_that_fails_on_the_way_does_not_end_the_training(hub, tmp_path):
 
 def test_a_push_that_fails_at_the_end_says_how_to_publish_what_is_complete(hub, tmp_path):
     hub.faults["commit"] = 1
-    with pytest.raises(HubError, match=r"publish it with scripts/publish\.py --model"):
+    with pytest.raises(HubError, match="publish it with kdam publish --model"):
         train(tmp_path / "run")
     assert (tmp_path / "run" / "results.json").exists()
 
