@@ -166,7 +166,7 @@ def test_an_unknown_key_a_wrong_value_and_a_broken_recipe_are_errors_that_name_t
 
 
 def test_a_recipe_of_a_student_sends_to_the_script_that_knows_its_keys(tmp_path):
-    with pytest.raises(KdamValueError, match="'beta'.*kdam distill"):
+    with pytest.raises(KdamValueError, match=r"'beta'.*kdam distill"):
         parse(tmp_path, text="beta: 0.02\n", groups=(DataArguments, ModelArguments, KdamTrainingArguments))
 
 
