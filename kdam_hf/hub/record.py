@@ -107,8 +107,8 @@ def _config(folder: Path) -> KdamConfig:
     content = _object(folder / "config.json") or {}
     if content.get("model_type") not in MODELS or not (folder / WEIGHTS).is_file():
         raise CheckpointError(
-            f"{folder}: expected {WEIGHTS} beside the config.json of a {' or '.join(MODELS)}, as kdam train and kdam distill write "
-            f"them; found one of {content.get('model_type')}."
+            f"{folder}: expected {WEIGHTS} beside the config.json of a {' or '.join(MODELS)}, as kdam train and kdam distill "
+            f"write them; found one of {content.get('model_type')}."
         )
     config: KdamConfig = MODELS[content["model_type"]].config_class.from_pretrained(folder)
     return config
