@@ -1,10 +1,14 @@
-"""Starts kdam_hf/__main__.py as a file: importing the package, as `python -m kdam_hf` does, loads torch."""
+"""Runs kdam_hf/__main__.py as a file: importing the package, as `python -m kdam_hf` does, loads torch."""
 
-import runpy
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
     """The command `kdam`."""
-    runpy.run_path(str(Path(find_spec("kdam_hf").origin).with_name("__main__.py")))["main"]()  # type: ignore
+    package: Any = find_spec("kdam_hf")
+    specification: Any = spec_from_file_location("kdam_hf_command", Path(package.origin).with_name("__main__.py"))
+    command = module_from_spec(specification)
+    specification.loader.exec_module(command)
+    command.main()

@@ -3,11 +3,12 @@
 import ast
 import difflib
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent / "commands"
 # command -> its module, and what it does
@@ -54,9 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = COMMANDS[name][0]
     file = FOLDER / f"{module}.py"
     if {"--help", "-h"} & {*words} and "all" not in words:
-        print(ast.get_docstring(ast.parse(file.read_text("utf-8")), clean=False))
+        print(ast.get_docstring(ast.parse(file.read_text("utf-8"))))
     elif name in ALONE:
-        runpy.run_path(str(file))["main"](words)
+        specification: Any = spec_from_file_location(module, file)
+        alone = module_from_spec(specification)
+        specification.loader.exec_module(alone)
+        alone.main(words)
     elif name in LAUNCHED and (count := _processes(words)) > 1:
         command = [
             sys.executable,

@@ -196,7 +196,9 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
         size = sample["image"].shape[:2]
         predictions = {}
         for name, model in models.items():
-            inputs = EvalTransform(dataset.tasks, model.config.image_mean, model.config.image_std)(sample, 0, index)
+            inputs = EvalTransform(dataset.tasks, model.config.image_mean or [], model.config.image_std or [])(
+                sample, 0, index
+            )
             predictions[name] = model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions
         for task in dataset.tasks:
             truth = sample["labels"].get(task.name)

@@ -25,6 +25,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
+from dataset_loaders import TransformedDataset
 from kdam_hf.api import Trained
 from kdam_hf.distillation import METHODS, Method, make_method
 from kdam_hf.distillation.methods import Features
@@ -64,8 +65,8 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
             "features are not stored; leave teacher_cache out, so that the teacher runs beside the student."
         )
     beside = None if alone else make_method(distillation.method, run.tasks, **settings)
-    channels = [coarsest_channels(model) for model in (run.model, loaded().models[0])]
-    return Features(run.tasks, distillation.beta if alone else distillation.features, *channels, beside=beside)
+    student, teacher = (coarsest_channels(model) for model in (run.model, loaded().models[0]))
+    return Features(run.tasks, distillation.beta if alone else distillation.features, student, teacher, beside)
 
 
 def main(argv: Arguments = None) -> Trained:
@@ -87,7 +88,8 @@ def main(argv: Arguments = None) -> Trained:
             normal_axes=distillation.normal_axes,
         )
     run = build_run(data, model, args, settings, plan)
-    teacher, train_dataset, facts = None, run.train_dataset, {"method": distillation.method}
+    train_dataset: TransformedDataset | CachedTeacherDataset = run.train_dataset
+    teacher, facts = None, {"method": distillation.method}
     bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
     loaded = cache(lambda: load_teacher(run.teaching, run.model.config, bf16, distillation.teacher_batch_size))
     method = method_of(distillation, run, loaded)

@@ -96,8 +96,10 @@ def main(argv: Arguments = None) -> dict[str, float]:
     num_proc = share_cores(args.num_proc, on_cpu=model is not None and device.type == "cpu")
     maps: Iterable[ImageMaps]
     if model is not None:
-        check_tasks_agree(model.config.tasks, [task.spec() for task in tasks], "the model", "the data")
-        dataset = TransformedDataset(source, EvalTransform(tasks, model.config.image_mean, model.config.image_std))
+        check_tasks_agree(model.config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
+        dataset = TransformedDataset(
+            source, EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
+        )
         batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(tasks))
         maps = predict_maps(model.to(device), batches, tasks, device)
         if args.save_predictions:
@@ -167,7 +169,7 @@ def share_cores(num_proc: int | None, on_cpu: bool) -> int:
     return num_proc
 
 
-def as_it_is(one: ImageMaps) -> ImageMaps:
+def as_it_is(one: Any) -> Any:
     return one
 
 

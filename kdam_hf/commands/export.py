@@ -113,21 +113,21 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
     data.tasks = data.tasks or model.config.task_names
     train, held_out = (open_split(data, split) for split in (args.train_split, args.eval_split))
     tasks = with_options(train.tasks, data.task_options or ())
-    check_tasks_agree(model.config.tasks, [task.spec() for task in tasks], "the model", "the data")
-    transform = EvalTransform(tasks, model.config.image_mean, model.config.image_std)
+    check_tasks_agree(model.config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
+    transform = EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
     seen = TransformedDataset(train, transform)
     count = min(args.calibration_images, len(seen))
     print(f"Calibrating on {count} of {len(seen)} images of {train.name} {args.train_split}.", flush=True)
     target = file.with_name("model_int8.onnx")
     quantize(file, target, (seen[k * len(seen) // count]["pixel_values"] for k in range(count)))
     batches = DataLoader(TransformedDataset(held_out, transform), 1, collate_fn=Collator(tasks))
-    forms = {"fp32": file, "int8": target}
+    forms: dict[str, Any] = {"fp32": OnnxModel(file), "int8": OnnxModel(target)}
     return {
         "file": target.name,
         "bytes": target.stat().st_size,
         "calibration_images": count,
         "calibration_split": args.train_split,
-        "scores": {form: evaluate_model(OnnxModel(path), batches, tasks) for form, path in forms.items()},
+        "scores": {form: evaluate_model(model, batches, tasks) for form, model in forms.items()},
         "primary_metrics": {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks},
         "scored_on": describe_data(held_out, data, tasks),
     }

@@ -21,6 +21,7 @@ published.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import make_publication, publish, write_repository
@@ -59,7 +60,7 @@ def main(argv: Arguments = None) -> str:
         raise KdamValueError(f"--model {args.model}: no such folder; give one that kdam train or kdam distill wrote.")
     load_model(args.model)  # refuses what is not a complete model
     names = ("teacher_results", "baseline_results", "picture")
-    given = {name: Path(path) for name in names if (path := getattr(args, name)) is not None}
+    given: dict[str, Any] = {name: Path(path) for name in names if (path := getattr(args, name)) is not None}
     accepted = args.accept_teacher_license
     ready = make_publication(
         args.model, args.repo_id, args.license, args.allow_no_results, accept_teacher_license=accepted, **given

@@ -1,7 +1,9 @@
 """List the recipes that `--config` knows by name, one line each.
 
-kdam recipes
-kdam distill --config photos_student ...
+    kdam recipes
+    kdam distill --config photos_student ...
+
+A recipe is a flat YAML file of keys; the command line overrides it.
 """
 
 from collections.abc import Sequence

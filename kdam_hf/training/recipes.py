@@ -126,9 +126,9 @@ def parse_recipe(
         _refuse_unknown(key, typed, "command line")
     instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]
     settings = dict(recipe)
-    keys = {typed[key] for key in given}
+    recorded = {typed[key] for key in given}
     for instance in instances:
-        settings |= {key: getattr(instance, key) for key in keys if key in instance.__dataclass_fields__}
+        settings |= {key: getattr(instance, key) for key in recorded if key in instance.__dataclass_fields__}
     return (*instances, settings)
 
 
