@@ -30,13 +30,13 @@ def load(script):
     return module
 
 
-def launch(script, *arguments, processes=0, check=True):
-    """As typed into a shell; with `accelerate launch` for one process or more."""
-    start = [*LAUNCH, "--num_processes", str(processes)] if processes else []
-    multi = ["--multi_gpu"] if processes > 1 else []
-    command = [sys.executable, *start, *multi, str(SCRIPTS / script), *map(str, arguments)]
+def launch(script, *arguments, processes=1):
+    """As typed into a shell: the script under `accelerate launch`, or `kdam` for more processes than one."""
+    one = [*LAUNCH, "--num_processes", "1", str(SCRIPTS / script)]
+    start = one if processes == 1 else ["-m", "kdam_hf", Path(script).stem, "--num_processes", str(processes)]
+    command = [sys.executable, *start, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
 
 
