@@ -38,7 +38,7 @@ class Trained:
     @cached_property
     def model(self) -> KdamPreTrainedModel:
         """In float32 on the CPU, ready to predict."""
-        from kdam_hf.training import load_model
+        from kdam_hf.pretrained import load_model
 
         return load_model(str(self.folder))
 
@@ -127,7 +127,7 @@ def predict(model: "Trained | KdamPreTrainedModel | str | Path", images: "Photos
         ValueError: no readable photo.
     """
     from kdam_hf.commands.predict import photo_pipeline, photos_in
-    from kdam_hf.training import load_model
+    from kdam_hf.pretrained import load_model
 
     if isinstance(model, Trained):
         model = model.model

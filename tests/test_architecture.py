@@ -111,12 +111,18 @@ ALLOWED = {
             "kdam_hf.export",
             "kdam_hf.demo",
         ),
-        *("kdam_hf.plots", "kdam_hf.visualization", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
+        *(
+            "kdam_hf.plots",
+            "kdam_hf.visualization",
+            "kdam_hf.photos_kdam",
+            "kdam_hf.readout_kdam",
+            "kdam_hf.pretrained",
+        ),
         *("kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.pipeline_kdam"),
     },
     "kdam_hf.api": {
         "kdam_hf.modeling_kdam",
-        *("kdam_hf.image_processing_kdam", "kdam_hf.commands", "kdam_hf.training"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
     },
     "kdam_hf.__main__": {"kdam_hf.training"},
     "kdam_hf": {

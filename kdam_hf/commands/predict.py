@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from dataset_loaders import read_image
-from dataset_loaders.photos import SUFFIXES
+from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import KdamImageProcessor, MultiTaskDensePredictionPipeline
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -66,9 +66,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def photos_in(folder: Path) -> list[Path]:
     """The photos of a folder, by name."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
     if not found:
-        raise DataIntegrityError(f"{folder}: no photo there; expected {', '.join(SUFFIXES)} files.")
+        raise DataIntegrityError(f"{folder}: no photo there; expected {', '.join(PHOTO_SUFFIXES)} files.")
     return found
 
 
