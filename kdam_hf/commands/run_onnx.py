@@ -15,6 +15,7 @@ own size (.npy: class ids, probabilities, metres, unit vectors or other numbers)
 import json
 import sys
 from argparse import ArgumentParser
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", required=True, help="folder to write to")
     parser.add_argument("--int8", action="store_true", help="run the quantised form")
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files in a terminal without UTF-8
     facts, session = load(Path(args.model), args.int8)
     photo = read_photo(args.image)
     pixels, mask = prepare(photo, facts)
@@ -144,5 +147,4 @@ def draw(values: np.ndarray, task: dict) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files in a terminal without UTF-8
     main()
