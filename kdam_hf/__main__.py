@@ -62,18 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         specification.loader.exec_module(alone)
         alone.main(words)
     elif name in LAUNCHED and (count := _processes(words)) > 1:
-        command = [
-            sys.executable,
-            *LAUNCH.split(),
-            "--multi_gpu",
-            "--num_processes",
-            str(count),
-            "-m",
-            "kdam_hf",
-            name,
-            *words,
-        ]
-        os.execv(sys.executable, command)
+        launcher = f"{LAUNCH} --multi_gpu --num_processes {count} -m kdam_hf {name}".split()
+        os.execv(sys.executable, [sys.executable, *launcher, *words])
     else:
         from kdam_hf.training import run_command
 
