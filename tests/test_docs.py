@@ -6,6 +6,7 @@ import re
 import runpy
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -55,6 +56,13 @@ def test_the_reference_lists_every_key(name):
     group = getattr(arguments, name)
     own = [field.name for field in fields(group) if field.name in group.__annotations__]
     assert sorted(re.findall(r"^\| `(\w+)` ", table, re.MULTILINE)) == sorted(own)
+
+
+def test_a_link_that_leaves_the_documents_keeps_its_words_unless_it_is_broken():
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="benchmarks/README.md"))
+    text = "[method](../../kdam_hf/objective.py) [data](../data.md) [gone](../../kdam_hf/gone.py)"
+    kept = runpy.run_path(str(DOCS / "hooks.py"))["on_page_markdown"](text, page)
+    assert kept == text.replace("[method](../../kdam_hf/objective.py)", "method")
 
 
 def test_the_notebook_runs_from_photos_to_maps(tmp_path, monkeypatch):
