@@ -9,7 +9,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-oldest test-browser lint compare clean distclean help
+.PHONY: demo test test-oldest test-browser docs lint compare clean distclean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +42,10 @@ test-browser: $(READY)  ## the demo page in a headless Chromium (apt-get install
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 SCREENSHOT='$(SCREENSHOT)' MODEL='$(MODEL)' TEACHER='$(TEACHER)' \
 		$(BIN)/python -m pytest tests/browser
+
+docs: $(READY)  ## the documents as a site, in outputs/site
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ from kdam_hf.tasks import LabelStatistics, select_tasks
 
 FORMAT = 4
 DATA_FILE, INDEX_FILE = "samples.bin", "index.jsonl"
-AGAIN = "Remove that folder and prepare the data again with scripts/prepare_data.py"
+AGAIN = "Remove that folder and prepare the data again with kdam prepare"
 
 
 class PreparedDataset(DenseDataset):

@@ -37,7 +37,7 @@ def open_dataset(
     Args:
         name: as registered.
         split: `train` or `val`, or another list of ids where the data has one.
-        data_dir: where the files are, for datasets on disk: their root, or what `scripts/prepare_data.py` wrote.
+        data_dir: where the files are, for datasets on disk: their root, or what `kdam prepare` wrote.
         tasks: names of the tasks to read; all of them for None.
         options: of the dataset: the other arguments of what is registered.
 
@@ -62,13 +62,13 @@ def open_dataset(
             "your own data), or leave data_dir out."
         )
     if where and data_dir is None:
-        raise KdamValueError(f"dataset {name!r} needs data_dir: the root of its files, or what prepare_data.py wrote.")
+        raise KdamValueError(f"dataset {name!r} needs data_dir: the root of its files, or what kdam prepare wrote.")
     if data_dir is not None:
         if prepared := find_prepared(Path(data_dir), name, split):
             return _reopen(prepared, name, tasks, options)
         if is_archive(data_dir):
             raise KdamValueError(
-                f"{name}: {data_dir} is an archive; prepare it once with scripts/prepare_data.py --dataset {name} --data_dir "
+                f"{name}: {data_dir} is an archive; prepare it once with kdam prepare --dataset {name} --data_dir "
                 f"{data_dir} --output_dir OUT, then give OUT as data_dir."
             )
     dataset = DATASETS[name](split=split, tasks=tasks, **where, **options)

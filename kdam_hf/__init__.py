@@ -34,6 +34,7 @@ from transformers.loss.loss_utils import LOSS_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from kdam_hf.api import Trained, distill, evaluate, predict, train
 from kdam_hf.configuration_kdam import KdamStudentConfig, KdamTeacherConfig
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamOutput, KdamStudent, KdamTeacher
@@ -48,6 +49,11 @@ __all__ = [
     "KdamTeacher",
     "KdamTeacherConfig",
     "MultiTaskDensePredictionPipeline",
+    "Trained",
+    "distill",
+    "evaluate",
+    "predict",
+    "train",
 ]
 
 

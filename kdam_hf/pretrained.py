@@ -31,7 +31,7 @@ FRESH = ("hidden_states_norms.",)
 TIMM_NAMES = ("efficientnet_lite", "timm_backbone")
 # What EfficientNet-Lite has beyond its stages.
 CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
-_REMEDY = "Give a folder that train.py or distill.py wrote, or a hub id."
+_REMEDY = "Give a folder that kdam train or kdam distill wrote, or a hub id."
 
 
 def find_backbone(preset: str) -> Backbone:

@@ -32,6 +32,7 @@ SECTIONS = {
     "heads": "a student of four tasks beside one of a single task",
     "inference": "models in several forms: parameters, GFLOPs, latency, error",
     "loss": "the dense objective beside upsampling and eager losses: time and peak memory",
+    "sizes": "teacher and student on every preset: parameters, GFLOPs",
     "step": "a training step with a teacher online, replayed and without, beside a plain one",
 }
 COMMON = {"rounds": 5, "device": "cpu", "threads": 1, "seed": 0}

@@ -1,62 +1,7 @@
-"""Show a model on a web page of this machine: drop a photo, see all tasks, the student beside its teacher.
+"""`kdam demo` of a clone."""
 
-    python scripts/demo.py --model outputs/demo/cs --teacher outputs/demo/teacher
-
-Needs the extra `demo`. Works offline on local models. Without --examples, rendered rooms are offered.
-"""
-
-import tempfile
-from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
-
-from PIL import Image
-
-from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.training import parse_recipe, run_command
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-ROOMS = (0, 3, 6, 9)
-
-
-@dataclass
-class DemoArguments:
-    """Which models the page shows, and where."""
-
-    model: str = field(metadata={"help": "folder or hub id of the model to show"})
-    teacher: str | None = field(default=None, metadata={"help": "folder or hub id of a model to show beside it"})
-    examples: str | None = field(default=None, metadata={"help": "folder of photos to offer (JPEG, PNG, WebP)"})
-    port: int | None = field(default=None, metadata={"help": "default: the first free one from 7860 on"})
-
-
-def main(argv: list[str] | None = None) -> None:
-    args, _ = parse_recipe((DemoArguments,), argv, __doc__)
-    if find_spec("gradio") is None:
-        raise KdamValueError("the demo page needs gradio, which is not installed: pip install 'kdam-hf[demo]'.")
-    from kdam_hf.demo import DemoModels, build_page, serve
-
-    with tempfile.TemporaryDirectory() as folder:
-        examples = photos_in(Path(args.examples)) if args.examples else rendered_rooms(Path(folder))
-        serve(build_page(DemoModels(args.model, args.teacher), examples), args.port)
-
-
-def photos_in(folder: Path) -> list[Path]:
-    """The photos of a folder, by name."""
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise DataIntegrityError(f"--examples {folder}: no photo there; expected {', '.join(SUFFIXES)} files.")
-    return found
-
-
-def rendered_rooms(folder: Path) -> list[Path]:
-    """A few rooms of the validation split, as PNG files."""
-    rooms = SyntheticRooms("val", height=384, width=512)
-    paths = [folder / f"room_{index}.png" for index in ROOMS]
-    for index, path in zip(ROOMS, paths, strict=True):
-        Image.fromarray(rooms[index]["image"]).save(path)
-    return paths
-
+from kdam_hf.commands.demo import main
+from kdam_hf.training import run_command
 
 if __name__ == "__main__":
     run_command(main)

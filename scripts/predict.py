@@ -1,61 +1,7 @@
-"""Run a model on photos.
+"""`kdam predict` of a clone."""
 
-    python scripts/predict.py --model outputs/demo/cs --images a.jpg b.png --output_dir outputs/predictions
-
-Writes, per photo and task, a picture (PNG) and the raw array (.npy: class ids, metres, unit vectors, probabilities), and
-one contact_sheet.png with a legend. Maps have the photo's own size.
-"""
-
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from dataset_loaders import read_image
-from kdam_hf import KdamImageProcessor, MultiTaskDensePredictionPipeline
-from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.readout_kdam import readout_of
-from kdam_hf.training import load_model, parse_recipe, run_command
-from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
-
-
-@dataclass
-class PredictionArguments:
-    """Which model and photos, and where the maps go."""
-
-    model: str = field(metadata={"help": "folder or hub id"})
-    images: list[str] = field(metadata={"help": "photos (JPEG or PNG)"})
-    output_dir: str = field(default="outputs/predictions", metadata={"help": "folder to write to"})
-
-
-def main(argv: list[str] | None = None) -> None:
-    args, _ = parse_recipe((PredictionArguments,), argv, __doc__)
-    names = [Path(path).stem for path in args.images]
-    if len(set(names)) != len(names):
-        raise KdamValueError("two photos have the same file name, which names the outputs; predict them apart.")
-    if missing := [path for path in args.images if not Path(path).is_file()]:
-        raise DataIntegrityError(f"{', '.join(missing)}: no such photo; give existing JPEG or PNG files.")
-    model = load_model(args.model)
-    processor = KdamImageProcessor.from_model_config(model.config)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = MultiTaskDensePredictionPipeline(model, image_processor=processor, device=device, return_pictures=True)
-    output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for name, path in zip(names, tqdm(args.images, desc="Predicting", unit="photo"), strict=True):
-        photo = read_image(Path(path))
-        rows.append([shrunk(photo)])
-        for task_name, result in pipe(photo).items():
-            np.save(output / f"{name}_{task_name}.npy", result["values"])
-            result["picture"].save(output / f"{name}_{task_name}.png")
-            rows[-1].append(shrunk(np.array(result["picture"])))
-    legends = [legend_picture(readout_of(task).legend(), *rows[0][0].shape[:2]) for task in processor.tasks]
-    sheet = contact_sheet([*rows, [None, *legends]], [*names, "legend"], ["photo", *model.config.task_names])
-    sheet.save(output / "contact_sheet.png")
-    print(f"{len(names)} photos, {len(legends)} tasks; written to {output}")
-
+from kdam_hf.commands.predict import main
+from kdam_hf.training import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,64 +1,7 @@
-"""Publish a trained model on the Hub: card, weights, processor, code, results and picture in one commit.
+"""`kdam publish` of a clone."""
 
-    python scripts/publish.py --model outputs/demo/cs --repo_id org/kdam-student --private --revision v1
-    python scripts/publish.py --model outputs/demo/cs --repo_id org/kdam-student --dry_run outputs/to_publish \
-        --teacher_results outputs/demo/teacher/results.json --baseline_results outputs/demo/none/results.json \
-        --picture outputs/demo/contact_sheet.png
-
-Log in first (`hf auth login`), or set HF_TOKEN. `--dry_run` writes the repository to a folder and uploads nothing. Only
-what is named goes on the card; local paths and pickles are never published.
-"""
-
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from kdam_hf.errors import KdamValueError
-from kdam_hf.hub import make_publication, publish, write_repository
-from kdam_hf.training import load_model, parse_recipe, run_command
-
-
-@dataclass
-class PublishingArguments:
-    """What is published, where, and what stands beside it on the card."""
-
-    model: str = field(metadata={"help": "folder that train.py or distill.py wrote"})
-    repo_id: str = field(metadata={"help": "org/name or user/name on the Hub; created if need be"})
-    private: bool = field(default=False, metadata={"help": "only owners may see the repository"})
-    revision: str | None = field(default=None, metadata={"help": "also name this state by a new tag, e.g. v1"})
-    license: str = field(
-        default="unknown",
-        metadata={"help": "of the weights, as the Hub names it, e.g. cc-by-nc-4.0; it depends on the training data"},
-    )
-    accept_teacher_license: bool = field(
-        default=False,
-        metadata={"help": "a teacher's licence forbids commercial use, and you have checked what that means"},
-    )
-    allow_no_results: bool = field(default=False, metadata={"help": "publish without results.json"})
-    teacher_results: str | None = field(default=None, metadata={"help": "results.json of the teacher"})
-    baseline_results: str | None = field(
-        default=None, metadata={"help": "results.json of the same student trained without a teacher"}
-    )
-    picture: str | None = field(default=None, metadata={"help": "photo or contact sheet for the card"})
-    dry_run: str | None = field(default=None, metadata={"help": "write the repository to this folder instead"})
-
-
-def main(argv: list[str] | None = None) -> None:
-    args, _ = parse_recipe((PublishingArguments,), argv, __doc__)
-    if not Path(args.model).is_dir():
-        raise KdamValueError(f"--model {args.model}: no such folder; give one that train.py or distill.py wrote.")
-    load_model(args.model)  # refuses what is not a complete model
-    names = ("teacher_results", "baseline_results", "picture")
-    given = {name: Path(path) for name in names if (path := getattr(args, name)) is not None}
-    accepted = args.accept_teacher_license
-    ready = make_publication(
-        args.model, args.repo_id, args.license, args.allow_no_results, accept_teacher_license=accepted, **given
-    )
-    if args.dry_run is not None:
-        write_repository(ready.files, args.dry_run)
-        print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")
-    else:
-        print(f"Published: {publish(ready, args.private, args.revision)}")
-
+from kdam_hf.commands.publish import main
+from kdam_hf.training import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -93,7 +93,40 @@ ALLOWED = {
         *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.modeling_kdam"),
         *("kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
     },
+    "kdam_hf.commands": {
+        *(
+            "kdam_hf",
+            "kdam_hf.api",
+            "dataset_loaders",
+            "kdam_hf.io",
+            "kdam_hf.errors",
+            "kdam_hf.metrics",
+            "kdam_hf.tasks",
+        ),
+        *(
+            "kdam_hf.distillation",
+            "kdam_hf.teachers",
+            "kdam_hf.training",
+            "kdam_hf.hub",
+            "kdam_hf.export",
+            "kdam_hf.demo",
+        ),
+        *(
+            "kdam_hf.plots",
+            "kdam_hf.visualization",
+            "kdam_hf.photos_kdam",
+            "kdam_hf.readout_kdam",
+            "kdam_hf.pretrained",
+        ),
+        *("kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.pipeline_kdam"),
+    },
+    "kdam_hf.api": {
+        "kdam_hf.modeling_kdam",
+        *("kdam_hf.image_processing_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
+    },
+    "kdam_hf.__main__": {"kdam_hf.training"},
     "kdam_hf": {
+        "kdam_hf.api",
         *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
         *("kdam_hf.pipeline_kdam", "kdam_hf.objective"),  # the latter when a loss is asked for
     },

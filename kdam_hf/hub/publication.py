@@ -48,7 +48,7 @@ def make_publication(
     """Card, model, processor, code, results, settings, log and picture of a model.
 
     Args:
-        folder: that train.py or distill.py wrote; the caller has made sure that the weights are complete.
+        folder: that kdam train or kdam distill wrote; the caller has made sure that the weights are complete.
         repo_id: `org/name`.
         license: identifier of the weights' licence that the Hub knows.
         allow_no_results: make it without scores, too.
@@ -64,7 +64,7 @@ def make_publication(
     record = read_record(folder, **beside)
     if record.results is None and not allow_no_results:
         raise CheckpointError(
-            f"{folder} holds no {RESULTS}, so its card could not say how good it is. Score it with scripts/evaluate.py --model "
+            f"{folder} holds no {RESULTS}, so its card could not say how good it is. Score it with kdam evaluate --model "
             f"{folder} --output {Path(folder) / RESULTS}, or give --allow_no_results."
         )
     stated = (str(one.get("license")) for one in record.meta.get("teachers") or ())

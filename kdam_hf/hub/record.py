@@ -62,7 +62,7 @@ class Record:
 def read_record(
     folder: str | Path, teacher_results: Path | None = None, baseline_results: Path | None = None
 ) -> Record:
-    """Read a folder that train.py or distill.py wrote, or a checkpoint of theirs.
+    """Read a folder that kdam train or kdam distill wrote, or a checkpoint of theirs.
 
     Args:
         folder: of the model.
@@ -107,8 +107,8 @@ def _config(folder: Path) -> KdamConfig:
     content = _object(folder / "config.json") or {}
     if content.get("model_type") not in MODELS or not (folder / WEIGHTS).is_file():
         raise CheckpointError(
-            f"{folder}: expected {WEIGHTS} beside the config.json of a {' or '.join(MODELS)}, as train.py and distill.py write "
-            f"them; found one of {content.get('model_type')}."
+            f"{folder}: expected {WEIGHTS} beside the config.json of a {' or '.join(MODELS)}, as kdam train and kdam distill "
+            f"write them; found one of {content.get('model_type')}."
         )
     config: KdamConfig = MODELS[content["model_type"]].config_class.from_pretrained(folder)
     return config
@@ -122,7 +122,7 @@ def _check_own(record: Record) -> None:
     if scored != record.weights_sha256 or not tasks <= set(record.config.task_names):
         raise CheckpointError(
             f"{where} is without 'meta', or the score of other weights or tasks than those in {record.folder}; score this "
-            f"model with scripts/evaluate.py --model {record.folder} --output {where}."
+            f"model with kdam evaluate --model {record.folder} --output {where}."
         )
 
 
@@ -139,7 +139,9 @@ def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights
         return None
     other = _object(path, KdamValueError)
     if other is None or not isinstance(other.get("meta"), dict):
-        raise KdamValueError(f"{path}: no results there; give the results.json of train.py, distill.py or evaluate.py.")
+        raise KdamValueError(
+            f"{path}: no results there; give the results.json of kdam train, kdam distill or kdam evaluate."
+        )
     there = {key: other["meta"].get(key) for key in (*SAME_SCORE, *same)}
     here = {key: record.meta.get(key) for key in there}
     scored = other["meta"].get("weights_sha256")
@@ -148,6 +150,6 @@ def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights
     if different := differences(there, here):
         raise KdamValueError(
             f"{path} does not fit {record.folder / RESULTS} (there -> here): {'; '.join(different)}. Scores stand side by side "
-            "only on the same images under the same protocol; score both with scripts/evaluate.py."
+            "only on the same images under the same protocol; score both with kdam evaluate."
         )
     return other

@@ -43,7 +43,7 @@ class SourceArguments:
         "",
         "nyud_v2, pascal_context, folder for your own data, hub, or synthetic_rooms; folder where only data_dir is given",
     )
-    data_dir: str | None = _field(None, "root of the dataset on disk, or what prepare_data.py wrote")
+    data_dir: str | None = _field(None, "root of the dataset on disk, or what kdam prepare wrote")
     layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
     data_options: list[str] | None = _field(
@@ -78,9 +78,9 @@ class DataArguments(SourceArguments):
     photometric: bool = _field(True, "random brightness, contrast, saturation and hue")
     images: str | None = _field(
         None,
-        "photos without labels, in place of dataset and data_dir: a folder, an archive, or a hub id; for distill.py",
+        "photos without labels, in place of dataset and data_dir: a folder, an archive, or a hub id; for kdam distill",
     )
-    unlabeled: str | None = _field(None, "photos without labels beside the data set, as of images; for distill.py")
+    unlabeled: str | None = _field(None, "photos without labels beside the data set, as of images; for kdam distill")
     unlabeled_share: float = _field(0.5, "share of the unlabelled photos in every batch")
 
     def __post_init__(self) -> None:
@@ -234,7 +234,7 @@ class KdamTrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
     dataloader_num_workers: int = _field(0, "worker processes that load data, and count in evaluation on a GPU")
     dataloader_timeout: float = _field(600.0, "seconds to wait for a batch of the workers before it is an error")
-    push_to_hub: bool = _field(False, "publish the model in hub_model_id as scripts/publish.py does")
+    push_to_hub: bool = _field(False, "publish the model in hub_model_id as kdam publish does")
     hub_model_id: str | None = _field(None, "org/name of the repository on the Hub; created if need be")
     hub_strategy: str = _field("end", "publish at the end, or at every_save: with every checkpoint, too")
 
@@ -342,7 +342,7 @@ def _check_hub(args: Any) -> None:
     if args.hub_revision is not None:
         raise KdamValueError(
             f"hub_revision is {args.hub_revision!r}: pushing to another branch is not supported; leave it out, and name a "
-            "state by a tag with scripts/publish.py --revision."
+            "state by a tag with kdam publish --revision."
         )
 
 

@@ -1,4 +1,4 @@
-"""`push_to_hub`: what `scripts/publish.py` uploads, during the training and at its end.
+"""`push_to_hub`: what `kdam publish` uploads, during the training and at its end.
 
 Unusual here: a push is one commit of model, card, code and log, never of optimizer state or pickles, so the strategies
 `checkpoint` and `all_checkpoints` do not exist. Training waits for the upload, since the checkpoint that is sent may be
@@ -67,7 +67,7 @@ class PublishingTrainer(ResumableTrainer):
         if revision is not None or kwargs:
             raise KdamValueError(
                 f"push_to_hub was given {dict(revision=revision, **kwargs)}; it pushes to the main branch. Name a state by a "
-                "tag with scripts/publish.py --revision."
+                "tag with kdam publish --revision."
             )
         if not self.is_world_process_zero():
             return None
@@ -78,7 +78,7 @@ class PublishingTrainer(ResumableTrainer):
             return self._publish(folder, commit_message or "End of training", "", token or self.args.hub_token)
         except HubError as error:
             raise HubError(
-                f"{error} The model is complete in {folder}; publish it with scripts/publish.py --model {folder} "
+                f"{error} The model is complete in {folder}; publish it with kdam publish --model {folder} "
                 f"--repo_id {self.args.hub_model_id}."
             ) from error
 

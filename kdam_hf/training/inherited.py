@@ -51,7 +51,7 @@ ARGUMENTS = {
         prediction_loss_only include_for_metrics batch_eval_metrics""",
     "a resumed training goes on in the data where it stopped": "ignore_data_skip",
     "SIGTERM and SIGINT save a checkpoint already": "enable_jit_checkpoint",
-    "use scripts/predict.py": "do_predict",
+    "use kdam predict": "do_predict",
 }  # fmt: skip
 PARAMETERS = {
     USED: "model args train_dataset eval_dataset processing_class callbacks",
@@ -72,10 +72,10 @@ METHODS = {
         push_to_hub is_local_process_zero is_world_process_zero create_accelerator_and_postprocess
         compute_loss_context_manager autocast_smart_context_manager end""",
     INCIDENTAL: "floating_point_ops store_flos get_cp_size get_sp_size get_tp_size",
-    "maps of a split do not fit into memory: evaluate(dataset, metric_key_prefix='test') scores it, scripts/predict.py writes "
-    "maps of photos, scripts/evaluate.py --save_predictions those of a split": "predict prediction_step",
+    "maps of a split do not fit into memory: evaluate(dataset, metric_key_prefix='test') scores it, kdam predict writes "
+    "maps of photos, kdam evaluate --save_predictions those of a split": "predict prediction_step",
     "start one training per setting, in an output_dir of its own": "hyperparameter_search call_model_init",
-    "push_to_hub and scripts/publish.py write a card with scores": "create_model_card",
+    "push_to_hub and kdam publish write a card with scores": "create_model_card",
 }
 # what a launcher leaves -> what it may be, and what to do instead
 ENVIRONMENT = {

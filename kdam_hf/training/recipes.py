@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ OF_DISTILLATION = {field.name for field in fields(DistillationArguments)}
 ALTERNATIVES = {"max_steps": "num_train_epochs", "total_train_batch_size": "per_device_train_batch_size"}
 ALTERNATIVES |= {other: key for key, other in ALTERNATIVES.items()}
 SWITCHES = {"on": "true", "off": "false"}
+RECIPES = Path(__file__).parents[1] / "recipes"
+Arguments = Sequence[str] | Mapping[str, Any] | None
 DROPPED = {"kd_resolution": "the match is computed at stride 4, as the models predict; leave the key out"}
 
 
@@ -38,17 +41,20 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|Tru
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a recipe.
+    """The keys and values of a recipe: a file, or the name of one that comes with the package.
 
     Raises:
         KdamValueError: no such file, not a flat mapping, or a nested value.
     """
+    own = RECIPES / f"{path}.yaml"
     try:
-        recipe = _Loader(Path(path).read_text("utf-8")).get_single_data()
+        recipe = _Loader((own if own.is_file() else Path(path)).read_text("utf-8")).get_single_data()
     except OSError as error:
-        raise KdamValueError(
-            f"recipe {path} cannot be read ({error.strerror}); give a file such as scripts/recipes/rooms_student.yaml."
-        ) from error
+        close = difflib.get_close_matches(str(path), [file.stem for file in RECIPES.glob("*.yaml")], n=1)
+        remedy = (
+            f"did you mean {close[0]}?" if close else "give a file, or one of the names that `kdam recipes` prints."
+        )
+        raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); {remedy}") from error
     except yaml.YAMLError as error:
         raise KdamValueError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
@@ -59,18 +65,22 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return recipe
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the description as it is."""
+
+
 def parse_recipe(
     groups: Sequence[type],
-    argv: Sequence[str] | None = None,
+    argv: Arguments = None,
     description: str | None = None,
-    usual: Mapping[str, Path] | None = None,
+    usual: Mapping[str, str] | None = None,
 ) -> tuple[Any, ...]:
     """Dataclasses from `--config recipe.yaml` and command-line overrides.
 
     Args:
         groups: dataclasses whose fields are the permitted keys.
-        argv: command line without the program; `sys.argv` by default.
-        description: text of `--help`.
+        argv: command line without the program; `sys.argv` by default. Or keys with their values, as of a recipe.
+        description: text of `--help`; `--help all` adds every key.
         usual: key -> the recipe that is taken without `--config` where the command line has this key.
 
     Returns:
@@ -79,31 +89,46 @@ def parse_recipe(
     Raises:
         KdamValueError: an unknown key, naming the closest known one.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(groups, description=description, allow_abbrev=False)
-    parser.add_argument("--config", help="YAML recipe; every key below may stand in it")
-    known = {action.dest: action.dest for action in parser._actions}
+    keys = dict(argv) if isinstance(argv, Mapping) else {}
+    arguments = [] if isinstance(argv, Mapping) else list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & {*arguments} and "all" not in arguments:
+        print(description)
+        raise SystemExit(0)
+    for group in groups:
+        group._argument_group_name = (group.__doc__ or "").split("\n")[0]  # type: ignore[attr-defined]
+    parser = HfArgumentParser(groups, description=description, formatter_class=_Formatter, allow_abbrev=False)
+    parser.add_argument(
+        "--config", help="recipe: a YAML file, or a name that `kdam recipes` prints; any key may stand in it"
+    )
     typed = {s.lstrip("-").replace("-", "_"): action.dest for action in parser._actions for s in action.option_strings}
-    given = {a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
-    config = _config_path(arguments) or next((str(path) for key, path in (usual or {}).items() if key in given), None)
+    known = {name: key for name, key in typed.items() if name == key or not name.startswith("no_")}
+    given = {
+        a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")
+    } | keys.keys()
+    config = keys.pop("config", None) or _config_path(arguments)
+    config = config or next((name for key, name in (usual or {}).items() if key in given), None)
     recipe = read_recipe(config) if config else {}
     for key in recipe:
         _refuse_unknown(key, known, f"recipe {config}")
     for key in given & ALTERNATIVES.keys() - recipe.keys():
         recipe.pop(ALTERNATIVES[key], None)
+    for key in keys:
+        _refuse_unknown(key, known, "keyword")
+    keys = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in keys.items()}
+    recipe = {known[key]: value for key, value in (recipe | keys).items()}
     # a switch that is on by default also has a --no_ form, after its own
     actions = {action.dest: action for action in reversed(parser._actions)}
     for key in recipe:
-        recipe[key] = _typed(recipe[key], actions[key], f"recipe {config}: {key}")
+        recipe[key] = _typed(recipe[key], actions[key], key if key in keys else f"recipe {config}: {key}")
         actions[key].required = False
     parser.set_defaults(**recipe)
     for key in given:
         _refuse_unknown(key, typed, "command line")
     instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]
     settings = dict(recipe)
-    keys = {typed[key] for key in given}
+    recorded = {typed[key] for key in given}
     for instance in instances:
-        settings |= {key: getattr(instance, key) for key in keys if key in instance.__dataclass_fields__}
+        settings |= {key: getattr(instance, key) for key in recorded if key in instance.__dataclass_fields__}
     return (*instances, settings)
 
 
@@ -136,7 +161,7 @@ def _typed(value: Any, action: argparse.Action, where: str) -> Any:
     if value is None:
         return None
     if action.nargs in ("+", "*"):
-        return [_scalar(item, action, where) for item in (value if isinstance(value, list) else [value])]
+        return [_scalar(item, action, where) for item in (value if isinstance(value, (list, tuple)) else [value])]
     return _scalar(value, action, where)
 
 
@@ -170,7 +195,7 @@ def _refuse_unknown(key: str, known: Mapping[str, str], source: str) -> None:
         raise KdamValueError(f"{source}: {key!r} is no longer offered: {DROPPED[key]}.")
     if key in OF_DISTILLATION:
         raise KdamValueError(
-            f"{source}: {key!r} is a key of scripts/distill.py; run that with --teacher, or with --method none to train the "
+            f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "
             "same student without a teacher."
         )
     close = difflib.get_close_matches(key, known, n=1)

@@ -268,9 +268,7 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
             meta["settings"] = {key: x for key, x in found if key not in meta and not key.startswith("model.")}
             write_results(output / "results.json", metrics, meta)
             print("\n" + results_table(metrics, meta, run.tasks))
-            print(
-                f"Model and results.json written to {output}. See it: scripts/predict.py --model {output} --images PHOTO"
-            )
+            print(f"Model and results.json written to {output}. See it: kdam predict --model {output} --images PHOTO")
             if args.push_to_hub:
                 print(f"Published: {trainer.push_to_hub()}")
     return metrics

@@ -123,7 +123,7 @@ def single_task_references(
         if len(holders) != 1:
             raise KdamValueError(
                 f"single_task: {key} is in {len(holders)} of {', '.join(found)}; expected one. Give one results.json per task, "
-                "of a model that evaluate.py scored on it, or choose --tasks."
+                "of a model that kdam evaluate scored on it, or choose --tasks."
             )
         path, content = holders[0], found[holders[0]]
         theirs = content.get("meta", {})
@@ -132,7 +132,7 @@ def single_task_references(
         if other:
             raise KdamValueError(
                 f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "
-                "with evaluate.py and the same options."
+                "with kdam evaluate and the same options."
             )
         references[task.name] = (path, float(content[key]))
     return references
@@ -154,7 +154,7 @@ def _read_results(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise KdamValueError(f"{path}: not readable as results.json ({error}).") from error
     if not isinstance(content, dict):
-        raise KdamValueError(f"{path}: holds no object; expected the results.json that evaluate.py writes.")
+        raise KdamValueError(f"{path}: holds no object; expected the results.json that kdam evaluate writes.")
     return content
 
 

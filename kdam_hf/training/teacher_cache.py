@@ -90,7 +90,7 @@ class TeacherCache:
         if record["_checksum"][0] != _checksum(record):
             raise CheckpointError(
                 f"{self.folder / RECORDS}: the record of sample {index} in view {view} is damaged or missing; run "
-                "scripts/cache_teacher.py with the same options: it checks every record and makes these again."
+                "kdam cache-teacher with the same options: it checks every record and makes these again."
             )
         predictions = {name: torch.from_numpy(record[name][0]).float() for name in self.manifest["tasks"]}
         return int(record["_crop"][0]), predictions
@@ -187,9 +187,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder}: no teacher cache ({error}). Make it with scripts/cache_teacher.py."
-        ) from error
+        raise CheckpointError(f"{folder}: no teacher cache ({error}). Make it with kdam cache-teacher.") from error
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {manifest.get('format')}, expected {FORMAT}. Build it again elsewhere.")
     return manifest

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from io import BytesIO
 
 import pytest
@@ -11,11 +10,9 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 
+from kdam_hf.commands import publish as script
 from kdam_hf.errors import CheckpointError, HubError, KdamError, KdamValueError
 from kdam_hf.hub import make_publication, publish
-
-sys.path.append(str(ROOT / "scripts"))
-import publish as script
 
 CODE = {path.name for path in (ROOT / "kdam_hf").glob("*_kdam.py")}
 FIRST, WITH_SCORES = "initial commit", "Publish the model with its scores"

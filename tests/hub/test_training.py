@@ -1,18 +1,14 @@
 """push_to_hub during the training: the same repository that publish.py makes, at the end or with every checkpoint."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
-from hub_kit import ROOT
 
+from kdam_hf.commands import train as script
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.training import KdamTrainingArguments, load_model
 from kdam_hf.training.hub_trainer import PublishingTrainer
-
-sys.path.append(str(ROOT / "scripts"))
-import train as script
 
 ID = "org/pushed"
 TINY = "--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 2 --save_steps 1 --logging_steps 1"
@@ -58,7 +54,7 @@ def test_a_push_that_fails_on_the_way_does_not_end_the_training(hub, tmp_path):
 
 def test_a_push_that_fails_at_the_end_says_how_to_publish_what_is_complete(hub, tmp_path):
     hub.faults["commit"] = 1
-    with pytest.raises(HubError, match=r"publish it with scripts/publish\.py --model"):
+    with pytest.raises(HubError, match="publish it with kdam publish --model"):
         train(tmp_path / "run")
     assert (tmp_path / "run" / "results.json").exists()
 

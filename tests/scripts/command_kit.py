@@ -1,4 +1,4 @@
-"""The scripts as commands: in a process of their own, or in this one, which has imported everything already."""
+"""The commands, by their scripts: in a process of their own, or in this one, which has imported everything already."""
 
 import importlib.util
 import shlex
@@ -21,20 +21,22 @@ sys.path.append(str(SCRIPTS))  # not first: scripts/evaluate.py would hide the l
 
 
 def load(script):
-    """The module of a script."""
+    """The module of a command, or of a script that is none."""
+    if importlib.util.find_spec(f"kdam_hf.commands.{Path(script).stem}"):
+        return importlib.import_module(f"kdam_hf.commands.{Path(script).stem}")
     specification = importlib.util.spec_from_file_location(f"{Path(script).stem}_command", SCRIPTS / script)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
 
 
-def launch(script, *arguments, processes=0, check=True):
-    """As typed into a shell; with `accelerate launch` for one process or more."""
-    start = [*LAUNCH, "--num_processes", str(processes)] if processes else []
-    multi = ["--multi_gpu"] if processes > 1 else []
-    command = [sys.executable, *start, *multi, str(SCRIPTS / script), *map(str, arguments)]
+def launch(script, *arguments, processes=1):
+    """As typed into a shell: the script under `accelerate launch`, or `kdam` for more processes than one."""
+    one = [*LAUNCH, "--num_processes", "1", str(SCRIPTS / script)]
+    start = one if processes == 1 else ["-m", "kdam_hf", Path(script).stem, "--num_processes", str(processes)]
+    command = [sys.executable, *start, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
 
 

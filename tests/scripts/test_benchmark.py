@@ -11,8 +11,12 @@ from command_kit import load
 # isort: split
 from benchmarks import boundaries, data, harness, loss, usual_chain
 
+from kdam_hf import KdamStudent
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import BoundaryCounts
+from kdam_hf.presets import make_config
+from kdam_hf.tasks import NYUD_V2
+from kdam_hf.training import describe_model
 
 MODELS = ["--teacher", "tiny-convnext", "--height", "64", "--width", "96"]
 TINY = {
@@ -32,6 +36,7 @@ TINY = {
     "heads": ["--presets", "tiny-efficientnet-lite"],
     "inference": [*MODELS, "--students", "tiny-resnet"],
     "loss": ["--height", "32", "--width", "40"],
+    "sizes": ["--presets", "tiny-resnet"],
     "step": [*MODELS, "--student", "tiny-resnet"],
 }
 
@@ -88,6 +93,11 @@ def test_an_error_stands_beside_every_form_of_a_model(written):
     assert errors.pop("eager fp32") == 0
     assert all(0 < error < 0.5 for error in errors.values())
     assert ("ONNX int8" in errors) == (found["left_out"] == [])
+
+
+def test_sizes_are_those_of_the_models_themselves(written):
+    model = KdamStudent(make_config("student", "tiny-resnet", NYUD_V2, image_size=[64, 64]))
+    assert written("sizes")["models"]["tiny-resnet, student"] == describe_model(model, 64, 64)
 
 
 def test_peak_memory_is_what_a_call_adds():

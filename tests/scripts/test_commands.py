@@ -1,12 +1,18 @@
 """The commands of the README, typed as a user types them."""
 
 import json
+import re
+import runpy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import trees
-from command_kit import ROOMS, SCRIPTS, SMALL, launch, run
+from command_kit import ROOMS, ROOT, SCRIPTS, SMALL, launch, load, run
 from PIL import Image
+
+from kdam_hf import __main__ as kdam
 
 COMMANDS = sorted(path.name for path in SCRIPTS.glob("*.py"))
 
@@ -35,6 +41,74 @@ def scores(path):
 def test_a_command_explains_itself_and_refuses_an_unknown_option(script):
     assert "--" in run(script, "--help").stdout
     assert script in ("compare.py", "benchmark.py") or run(script, "--no_such_option", "3", check=False).returncode == 2
+
+
+@pytest.mark.parametrize("name", kdam.COMMANDS)
+def test_the_first_screen_of_a_command_is_short_and_names_keys_that_exist(name, capsys):
+    kdam.main([name, "--help"])
+    screen, script = capsys.readouterr().out, f"{kdam.COMMANDS[name][0]}.py"
+    assert len(screen.splitlines()) <= 40
+    assert f"    kdam {name}" in screen
+    if name not in ("recipes", "doctor"):
+        every = run(script, "--help", "all").stdout.split("\noptions:")[1]
+        named = set(re.findall(r"--\w+", screen)) - {"--help", "--num_processes"}
+        assert named <= set(re.findall(r"--\w+", every))
+        assert len(named) >= 3
+    if name not in kdam.ALONE:
+        assert runpy.run_path(str(SCRIPTS / script))["main"] is load(script).main
+
+
+def test_help_imports_nothing_that_takes_seconds():
+    source = "import kdam_cli, sys\nfor sys.argv in (['kdam'], ['kdam', 'distill', '--help']): kdam_cli.main()\n"
+    source += "print(sorted({'torch', 'transformers', 'numpy', 'kdam_hf'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.endswith("\n[]\n"), done.stderr
+    assert len(done.stdout.split("Distil frozen")[0].splitlines()) <= 40
+
+
+def test_every_command_and_recipe_has_its_line(capsys):
+    kdam.main([])
+    assert set(kdam.COMMANDS) <= set(capsys.readouterr().out.split())
+    kdam.main(["recipes"])
+    lines = capsys.readouterr().out.splitlines()
+    for path in (ROOT / "scripts" / "recipes").glob("*.yaml"):
+        assert any(line.split()[:1] == [path.stem] and len(line.split()) > 4 for line in lines), path.stem
+
+
+def test_a_count_of_processes_starts_a_launcher_of_the_same_command(monkeypatch):
+    started = []
+    monkeypatch.setattr("os.execv", lambda program, words: started.append(words))
+    kdam.main(["distill", "--num_processes", "2", "--method", "none"])
+    kdam.main(["cache-teacher", "--teacher", "x", "--num_processes=3"])
+    for words, count, rest in zip(
+        started, "23", (["distill", "--method", "none"], ["cache-teacher", "--teacher", "x"]), strict=True
+    ):
+        assert words[words.index("--num_processes") + 1] == count
+        assert words[words.index("-m", 3) :] == ["-m", "kdam_hf", *rest]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["distil"], "distill"),
+        (["train", "--num_processes", "0"], "'0'"),
+        (["train", "--num_processes"], "''"),
+        (["predict", "--num_processes", "2"], "'num_processes'"),
+        (["train", "--config", "rooms_teachr"], "rooms_teacher"),
+    ],
+)
+def test_what_kdam_does_not_know_is_named(words, named, capsys):
+    with pytest.raises(SystemExit) as ended:
+        kdam.main(words)
+    assert ended.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_the_doctor_says_what_there_is(capsys):
+    kdam.main(["doctor"])
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^{name} +\S", out, re.MULTILINE) for name in ("torch", "transformers", "Hub", "a training"))
+    assert "precision" in out
 
 
 def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(own, teacher, tmp_path):

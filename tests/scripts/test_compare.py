@@ -17,8 +17,8 @@ def compare():
 
 def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compare, monkeypatch, tmp_path):
     def train_here(command, **_):
-        script = next(word for word in command if word.endswith(".py"))
-        return run(script.rpartition("/")[2], *command[command.index(script) + 1 :])
+        name, *words = command[command.index("kdam_hf") + 1 :]
+        return run(f"{name}.py", *words)
 
     monkeypatch.setattr("subprocess.run", train_here)
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
@@ -68,10 +68,10 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
     path.parent.mkdir()
     path.write_text(json.dumps({"meta": meta}))
     if named is None:
-        assert compare.train("distill.py", str(recipe), path.parent, [])["meta"] == meta
+        assert compare.train("distill", str(recipe), path.parent, [])["meta"] == meta
     else:
         with pytest.raises(CheckpointError, match=named):
-            compare.train("distill.py", str(recipe), path.parent, [])
+            compare.train("distill", str(recipe), path.parent, [])
 
 
 def test_an_interval_covers_the_mean_of_paired_differences(compare):

@@ -38,6 +38,33 @@ def test_the_command_line_overrides_the_recipe_and_both_are_recorded(tmp_path):
     assert "temperature" not in settings
 
 
+def test_a_recipe_of_the_package_is_known_by_its_name_and_keywords_are_keys(tmp_path):
+    named = parse(
+        tmp_path, "--config", "rooms_student", "--no_hflip", "--teacher", "a", "b", "--student", "tiny-resnet"
+    )
+    keys = {"hflip": False, "teacher": ("a", "b"), "student": "tiny-resnet", "output_dir": tmp_path, "use_cpu": True}
+    keywords = parse_recipe(GROUPS, {"config": "scripts/recipes/rooms_student.yaml", **keys})
+    assert keywords[-1] == named[-1]
+    assert [str(group) for group in keywords[:3]] == [str(group) for group in named[:3]]
+    linear = parse_recipe(GROUPS, {"output_dir": tmp_path, "use_cpu": True, "lr_scheduler_kwargs": {"power": 1}})
+    assert linear[3].lr_scheduler_kwargs == {"power": 1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"max_step": 3}, ("'max_step'", "'max_steps'")),
+        ({"no_hflip": True}, ("'no_hflip'",)),
+        ({"max_steps": True}, ("max_steps", "True")),
+        ({"config": "rooms_studnt"}, ("rooms_studnt", "rooms_student")),
+    ],
+)
+def test_a_wrong_keyword_is_named_like_a_wrong_key(keys, words):
+    with pytest.raises(KdamValueError) as raised:
+        parse_recipe(GROUPS, keys)
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
 def test_a_switch_is_taken_off_by_its_no_form_and_recorded_under_its_own_key(tmp_path):
     data, *_, settings = parse(tmp_path, "--no_hflip", "--no-photometric")
     assert (data.hflip, data.photometric) == (False, False)
@@ -129,7 +156,7 @@ def test_defaults_are_the_protocol_of_the_field(tmp_path):
         ("hflip: perhaps\n", [], ("hflip", "'perhaps'")),
         ("precision: bf61\n", [], ("'bf61'",)),
         ("bf16: true\n", [], ("bf16=True",)),
-        (None, ["--config", "nowhere.yaml"], ("nowhere.yaml",)),
+        (None, ["--config", "nowhere.yaml"], ("nowhere.yaml", "kdam recipes")),
     ],
 )
 def test_an_unknown_key_a_wrong_value_and_a_broken_recipe_are_errors_that_name_them(tmp_path, text, argv, words):
@@ -139,7 +166,7 @@ def test_an_unknown_key_a_wrong_value_and_a_broken_recipe_are_errors_that_name_t
 
 
 def test_a_recipe_of_a_student_sends_to_the_script_that_knows_its_keys(tmp_path):
-    with pytest.raises(KdamValueError, match=r"'beta'.*scripts/distill\.py"):
+    with pytest.raises(KdamValueError, match=r"'beta'.*kdam distill"):
         parse(tmp_path, text="beta: 0.02\n", groups=(DataArguments, ModelArguments, KdamTrainingArguments))
 
 

@@ -1,0 +1,92 @@
+"""The command `kdam`. A `--help` is read from the source: nothing is imported, and torch loads, before a command runs."""
+
+import ast
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "commands"
+# command -> its module, and what it does
+COMMANDS = {
+    "distill": ("distill", "teachers into a student, on photos or on data with labels"),
+    "teacher": ("teach", "see what a teacher says of a photo"),
+    "predict": ("predict", "maps of photos"),
+    "demo": ("demo", "a web page: drop a photo, see the student beside its teacher"),
+    "evaluate": ("evaluate", "score a model, or maps on disk"),
+    "prepare": ("prepare_data", "check a data set, report on it, decode it for fast training"),
+    "train": ("train", "a multi-task teacher, or a baseline, on data with labels"),
+    "cache-teacher": ("cache_teacher", "run the teacher once, for trainings to replay"),
+    "compare": ("compare", "a teacher, and students by several methods and seeds"),
+    "export": ("export", "an ONNX file, checked against PyTorch"),
+    "onnx": ("run_onnx", "maps of a photo from an ONNX file, without torch"),
+    "publish": ("publish", "model, card and scores on the Hub"),
+    "recipes": ("recipes", "the recipes that --config knows by name"),
+    "doctor": ("doctor", "versions, devices and extras: what is there and would be used"),
+}
+LAUNCHED = ("train", "distill", "cache-teacher")  # may run in several processes
+ALONE = ("onnx", "recipes", "doctor")  # their files import nothing of this package
+LAUNCH = "-m accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no"
+USAGE = """kdam COMMAND ...: multi-task dense prediction and its distillation.
+
+{commands}
+
+    kdam distill --images photos/ --teacher DEPTH_MODEL SEGMENTATION_MODEL --output_dir outputs/student
+    kdam predict --model outputs/student --images photo.jpg
+    kdam evaluate --model outputs/student --dataset folder --data_dir DIR
+
+kdam COMMAND --help: its main keys and examples; --help all: every key. train, distill and cache-teacher take
+--num_processes N. `python -m kdam_hf` is the same, so `accelerate launch -m kdam_hf distill ...` works."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; exit code 2 for one that does not exist."""
+    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(USAGE.format(commands="\n".join(f"    {key:15}{line}" for key, (_, line) in COMMANDS.items())))
+        return
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        _refuse(f"unknown command {name!r}; " + (f"did you mean {close[0]}?" if close else "see kdam --help."))
+    module = COMMANDS[name][0]
+    file = FOLDER / f"{module}.py"
+    if {"--help", "-h"} & {*words} and "all" not in words:
+        print(ast.get_docstring(ast.parse(file.read_text("utf-8"))))
+    elif name in ALONE:
+        specification: Any = spec_from_file_location(module, file)
+        alone = module_from_spec(specification)
+        specification.loader.exec_module(alone)
+        alone.main(words)
+    elif name in LAUNCHED and (count := _processes(words)) > 1:
+        launcher = f"{LAUNCH} --multi_gpu --num_processes {count} -m kdam_hf {name}".split()
+        os.execv(sys.executable, [sys.executable, *launcher, *words])
+    else:
+        from kdam_hf.training import run_command
+
+        run_command(lambda: import_module(f"kdam_hf.commands.{module}").main(words))
+
+
+def _processes(words: list[str]) -> int:
+    """Take `--num_processes N` out of the command line."""
+    for place, word in enumerate(words):
+        key, given, value = word.partition("=")
+        if key == "--num_processes":
+            value = value if given else "".join(words[place + 1 : place + 2])
+            if not value.isdecimal() or int(value) < 1:
+                _refuse(f"--num_processes is {value!r}; expected a number of processes, at least 1.")
+            del words[place : place + (1 if given else 2)]
+            return int(value)
+    return 1
+
+
+def _refuse(message: str) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The commands as functions: keyword arguments are the keys of the command, checked as they are on the command line.
+
+student = distill(images="photos/", teacher=["DEPTH_MODEL", "SEGMENTATION_MODEL"], output_dir="outputs/student")
+maps = predict(student, "photo.jpg")
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdam_hf.image_processing_kdam import KdamImageProcessor
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Photos = str | Path | Image.Image | Sequence[str | Path | Image.Image]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left in a folder; as the value of a key, such as `teacher` or `model`, it stands for that folder.
+
+    Args:
+        folder: with model, image processor, recipe.json and results.json.
+        metrics: the flat scores on the evaluation split, or of the agreement with the teacher.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @cached_property
+    def model(self) -> KdamPreTrainedModel:
+        """In float32 on the CPU, ready to predict."""
+        from kdam_hf.pretrained import load_model
+
+        return load_model(str(self.folder))
+
+    @cached_property
+    def processor(self) -> KdamImageProcessor:
+        """Prepares photos, and reads the model's predictions."""
+        return KdamImageProcessor.from_pretrained(self.folder)
+
+    def save(self, folder: str | Path) -> None:
+        """Copy everything but the checkpoints to a folder."""
+        kept = shutil.ignore_patterns("checkpoint-*", "runs", ".*")
+        shutil.copytree(self.folder, folder, ignore=kept, dirs_exist_ok=True)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish as `kdam publish` does, with its options.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            HubError: it could not be published.
+        """
+        from kdam_hf.commands import publish
+
+        return publish.main({"model": self.folder, "repo_id": repo_id, **options})
+
+
+def train(**keys: Any) -> Trained:
+    """Train on data with labels: `kdam train`.
+
+    Args:
+        keys: of the command, such as `config`, `data_dir`, `output_dir`, `max_steps`.
+
+    Raises:
+        KdamError: as the command has it.
+    """
+    from kdam_hf.commands import train as command
+
+    return command.main(keys)
+
+
+def distill(**keys: Any) -> Trained:
+    """Distil teachers into a student: `kdam distill`.
+
+    Args:
+        keys: of the command, such as `images` or `data_dir`, `teacher`, `output_dir`, `max_steps`.
+
+    Raises:
+        KdamError: as the command has it.
+    """
+    from kdam_hf.commands import distill as command
+
+    return command.main(keys)
+
+
+def evaluate(**keys: Any) -> Mapping[str, float]:
+    """Score a model, or maps on disk: `kdam evaluate`.
+
+    Args:
+        keys: of the command, such as `model`, `dataset`, `data_dir`, `output`.
+
+    Returns:
+        The flat scores.
+
+    Raises:
+        KdamError: as the command has it.
+    """
+    from kdam_hf.commands import evaluate as command
+
+    return command.main(keys)
+
+
+def predict(model: "Trained | KdamPreTrainedModel | str | Path", images: "Photos") -> Any:
+    """Maps of photos, at their own size.
+
+    Args:
+        model: what a training returned, a model, or a folder or hub id of one.
+        images: a PIL image, a path, a URL, a folder of photos, or a list of them.
+
+    Returns:
+        For one photo, task name -> values: class ids int64 (H, W), probabilities float32 (H, W), metres float32 (H, W), or
+        unit vectors float32 (H, W, 3), x right, y up, z towards the camera. For a folder or a list, one dict per photo.
+
+    Raises:
+        CheckpointError: no usable model there.
+        ValueError: no readable photo.
+    """
+    from kdam_hf.commands.predict import photo_pipeline, photos_in
+    from kdam_hf.pretrained import load_model
+
+    if isinstance(model, Trained):
+        model = model.model
+    pipe = photo_pipeline(model if isinstance(model, KdamPreTrainedModel) else load_model(str(model)))
+    one = not isinstance(images, (list, tuple)) and not (isinstance(images, (str, Path)) and Path(images).is_dir())
+    photos: list[Any] = []
+    for photo in images if isinstance(images, (list, tuple)) else [images]:
+        photos += photos_in(Path(photo)) if isinstance(photo, (str, Path)) and Path(photo).is_dir() else [photo]
+    maps = [{task: found["values"] for task, found in pipe(photo).items()} for photo in photos]
+    return maps[0] if one else maps

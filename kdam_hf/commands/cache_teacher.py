@@ -1,0 +1,43 @@
+"""Run the teacher once over the fixed crops that `kdam distill` will replay.
+
+    kdam cache-teacher --config rooms_student --teacher outputs/teacher --teacher_cache outputs/cache --teacher_views 4
+
+    --teacher, --teacher_cache, --teacher_views   which model, where its predictions go, crops per image
+    --teacher_cache_dtype, --teacher_precision, --teacher_batch_size
+    --config, --dataset, --data_dir, --tasks, --crop_height, --crop_width   as of `kdam distill`
+
+Takes the keys of `kdam distill`, which does the same by itself on first use. The disk space it takes is printed before
+anything is written; several processes (--num_processes N) share the work; run again after an interruption, it goes on. On
+a complete cache it checks every record and makes damaged ones again. `--help all` lists every key.
+"""
+
+from functools import partial
+
+from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.training import (
+    DataArguments,
+    DistillationArguments,
+    KdamTrainingArguments,
+    StudentArguments,
+    fill_cache,
+    parse_recipe,
+)
+from kdam_hf.training.runs import open_splits, training_crops
+
+
+def main(argv: list[str] | None = None) -> None:
+    groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+    data, model, distillation, args, _ = parse_recipe(groups, argv, __doc__)
+    plan = partial(
+        plan_teaching,
+        distillation.teacher or (),
+        wanted=data.tasks,
+        class_map=distillation.class_map,
+        normal_axes=distillation.normal_axes,
+    )
+    with args.main_process_first(local=False, desc="opening the data"):
+        splits = open_splits(data, plan)
+    _, config, crops = training_crops(splits.train, data, model, args)
+    cache = fill_cache(distillation, splits.teaching, crops, config, args, verify=True)
+    if args.process_index == 0:
+        print(f"teacher cache {cache.folder}: complete, {cache.views} views of {cache.images} images")

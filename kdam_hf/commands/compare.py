@@ -1,0 +1,252 @@
+"""Train one teacher, distil it into students by several methods and seeds, and compare them.
+
+    kdam compare --teacher_config rooms_teacher --student_config rooms_student --methods none cs --output_dir outputs/demo
+
+    --teacher_config, --student_config   recipes, as of `kdam train` and `kdam distill`
+    --methods          one student each, perhaps with options of its own: cs:beta=0.5,intra=false
+    --seeds            one student per method and seed
+    --output_dir       folder to write to
+
+Runs `kdam train` and `kdam distill`, prints each command, and hands further options to both. Finished runs of the same
+settings are reused, an interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth,
+teacher, students), results.json and results.md; with several seeds these state the 95 % interval of the difference to `none`,
+paired by seed. `--help all` lists every key.
+"""
+
+import argparse
+import json
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import stats
+
+from dataset_loaders import DenseDataset, EvalTransform
+from kdam_hf.distillation import METHODS
+from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
+from kdam_hf.io import differences, write_json, write_text
+from kdam_hf.metrics import delta_m
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.pretrained import weights_sha256
+from kdam_hf.readout_kdam import as_map
+from kdam_hf.tasks import with_options
+from kdam_hf.training import (
+    DataArguments,
+    DistillationArguments,
+    KdamTrainingArguments,
+    StudentArguments,
+    load_model,
+    parse_recipe,
+)
+from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
+from kdam_hf.training.report import hardware
+from kdam_hf.training.signals import end_with_parent
+from kdam_hf.training.sources import open_split
+from kdam_hf.visualization import contact_sheet, legend_picture
+
+LAUNCH = "-m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+Results = dict[str, Any]
+
+
+def main(argv: list[str] | None = None) -> None:
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, allow_abbrev=False)
+    parser.add_argument("--teacher_config", required=True, help="recipe of the teacher")
+    parser.add_argument("--student_config", required=True, help="recipe of the students")
+    parser.add_argument("--methods", nargs="+", default=["none", "cs"], help="one student each")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
+    parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
+    parser.add_argument("--balance", type=int, metavar="STEPS", help="measure the terms' gradients every so many steps")
+    parser.add_argument("--output_dir", required=True, type=Path, help="folder to write to")
+    args, overrides = parser.parse_known_args(argv)
+    root: Path = args.output_dir
+    parsed = [(text, *split_method(text)) for text in args.methods]
+    names = [method for _, method, _ in parsed]
+
+    runs = {"teacher": [train("train", args.teacher_config, root / "teacher", overrides)]}
+    for text, method, own in parsed:
+        label = method if names.count(method) == 1 else text
+        taught = [] if method == "none" else ["--teacher", str(root / "teacher")]
+        runs[label] = []
+        for seed in args.seeds:
+            folder = root / (re.sub(r"[^\w.]+", "-", label) + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
+            options = [*overrides, "--method", method, "--seed", str(seed), *own, *taught]
+            options += ["--balance_steps", str(args.balance)] if args.balance else []
+            runs[label].append(train("distill", args.student_config, folder, options))
+
+    data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
+    held_out = open_split(data, data.eval_split)
+    models = {label: load_model(of[0]["meta"]["model"]).eval() for label, of in runs.items()}
+    student = next(model for label, model in models.items() if label != "teacher")
+    draw(held_out, models, args.show).save(root / "contact_sheet.png")
+    tasks = with_options(held_out.tasks, data.task_options or ())
+    keys = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
+    summary = {label: summarise(of, runs.get("none", []), keys) for label, of in runs.items()}
+    ratio = latency_ratio(student, models["teacher"], held_out)
+    for label in set(summary) - {"teacher"}:  # all students have the architecture that was timed
+        for run in (summary[label], *runs[label]):
+            run["meta"]["latency_over_teacher"] = round(ratio, 3)
+        for run in runs[label]:
+            write_json(Path(run["meta"]["model"]) / "results.json", run)
+    write_json(root / "results.json", summary)
+    rooms = "SYNTHETIC rooms, ray-cast by this project, no photos"
+    source = rooms if data.dataset == "synthetic_rooms" else str(data.data_dir)
+    text = report(summary, keys, source)
+    write_text(root / "results.md", text)
+    print("\n" + text + f"\nWritten to {root}: contact_sheet.png, results.json, results.md")
+
+
+def split_method(text: str) -> tuple[str, list[str]]:
+    """`kl:beta=0.02,temperature=4` -> ("kl", ["--beta", "0.02", "--temperature", "4"])."""
+    method, _, rest = text.partition(":")
+    if method not in ("none", *METHODS):
+        raise KdamValueError(f"unknown method {method!r}; expected none, {', '.join(METHODS)}.")
+    pairs = [pair.split("=") for pair in rest.split(",")] if rest else []
+    if any(len(pair) != 2 for pair in pairs):
+        raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
+    return method, [word for key, value in pairs for word in (f"--{key}", value)]
+
+
+def train(command: str, config: str, folder: Path, options: list[str]) -> Results:
+    """Run a training command unless its results are there already; returns results.json."""
+    arguments = ["--config", config, *options, "--output_dir", str(folder)]
+    results = folder / "results.json"
+    if results.exists():
+        data, *_, settings = parse_recipe(GROUPS, arguments)
+        found = reuse(results, settings, data.eval_split)
+        print(f"{folder}: reused")
+        return found
+    arguments += ["--resume_from_checkpoint", "last"]
+    print(f"\n{folder.name}: kdam {command} {' '.join(arguments)}", flush=True)
+    words = [sys.executable, *LAUNCH.split(), "-m", "kdam_hf", command, *arguments]
+    # killed, this process leaves no training behind
+    finished = subprocess.run(words, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
+    if finished.returncode:
+        raise KdamError(
+            f"kdam {command} ended with code {finished.returncode}, see above. Run the same command to continue."
+        )
+    return json.loads(results.read_text("utf-8"))
+
+
+def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
+    """The results of a finished run, refused if it had other settings, another teacher or another score."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        teachers = [weights_sha256(name) for name in found["meta"].get("teacher", [])]
+        now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
+        before = {key: found["meta"].get(key) for key in now}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} does not describe a run ({error!r}); remove it to score the run again."
+        ) from error
+    ignore = {f"recipe.{key}" for key in INCIDENTAL}
+    different = differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS})
+    if different:
+        remedy = f"Run make clean, remove {path.parent}, or choose another --output_dir."
+        raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(different)}. {remedy}")
+    return found
+
+
+def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -> Results:
+    """One run as it is, several as mean and standard deviation; with the gain over `none`, paired by seed."""
+    summary = {**runs[0]}
+    if len(runs) > 1:
+        columns = {key: [run[key] for run in runs] for key in runs[0] if key != "meta"}
+        summary |= {key: statistics.mean(values) for key, values in columns.items()}
+        summary |= {f"{key}_std": statistics.stdev(values) for key, values in columns.items()}
+        summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
+    if none:
+        average = {key: statistics.mean(run[key] for run in none) for key in keys}
+        summary["gain_over_none"] = gain(summary, average, keys)
+    if len(runs) == len(none) > 1:
+        pairs = list(zip(runs, none, strict=True))
+        by_key = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
+        summary["difference_to_none"] = by_key | {"gain": interval([gain(a, b, keys) for a, b in pairs])}
+    return summary
+
+
+def gain(result: Results, none: Results, keys: dict[str, bool]) -> float:
+    """Mean relative gain in percent over the tasks that `none` has learned at all."""
+    values = [(result[key], none[key], up) for key, up in keys.items() if none[key] > 0]
+    return delta_m(values) if values else 0.0
+
+
+def interval(values: list[float]) -> list[float]:
+    """Mean, and the ends of its 95 % interval (Student's t)."""
+    mean = statistics.mean(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return [mean, mean - half, mean + half]
+
+
+@torch.inference_mode()
+def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices: list[int]) -> Image.Image:
+    """Contact sheet: photo, truth, every model and a legend; one row per image and task."""
+    rows, titles = [], []
+    for index in indices:
+        sample = dataset[index]
+        size = sample["image"].shape[:2]
+        predictions = {}
+        for name, model in models.items():
+            inputs = EvalTransform(dataset.tasks, model.config.image_mean or [], model.config.image_std or [])(
+                sample, 0, index
+            )
+            predictions[name] = model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions
+        for task in dataset.tasks:
+            truth = sample["labels"].get(task.name)
+            maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions.values()]
+            cells = [None if x is None else task.render(x) for x in (truth, *maps)]
+            rows.append([sample["image"], *cells, legend_picture(task.legend(), *size)])
+            titles.append(f"{task.name} ({sample['id']})")
+    return contact_sheet(rows, titles, ["photo", "truth", *models, "legend"])
+
+
+@torch.inference_mode()
+def latency_ratio(student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, dataset: DenseDataset) -> float:
+    """Median over interleaved rounds of student time / teacher time for one image on the CPU."""
+    pixel_values, ratios = torch.zeros(1, 3, *dataset[0]["image"].shape[:2]), []
+    for _ in range(10):
+        start = time.perf_counter()
+        student(pixel_values)
+        between = time.perf_counter()
+        teacher(pixel_values)
+        ratios.append((between - start) / (time.perf_counter() - between))
+    return float(np.median(ratios[1:]))
+
+
+def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> str:
+    """Markdown: the main metric of every task, and with several seeds the difference to `none`."""
+    header = ["model", *(f"{key} {'↑' if up else '↓'}" for key, up in keys.items()), "gain over none, %"]
+    rows, paired = [], []
+    for label, result in summary.items():
+        meta = result["meta"]
+        scores = [f"{result[k]:.3f}" + (f" ± {result[f'{k}_std']:.3f}" if f"{k}_std" in result else "") for k in keys]
+        gained = f"{result['gain_over_none']:+.2f}" if "gain_over_none" in result else ""
+        size = f"{meta['parameters'] / 1e6:.2f}", f"{meta['gflops']:.2f}", f"{meta.get('latency_over_teacher', 1):.2f}"
+        rows.append([label, *scores, gained, *size])
+        if label != "none" and "difference_to_none" in result:
+            by_key = result["difference_to_none"].values()
+            paired.append([label, *(f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in by_key)])
+    meta, seeds = summary["teacher"]["meta"], max(len(result.get("runs", [0])) for result in summary.values())
+    deviation = ", mean ± standard deviation" if seeds > 1 else ""
+    text = f"""{table([*header, "parameters, M", "GFLOPs", "latency / teacher"], rows)}
+Data: {source}; {meta["train_images"]} training and {meta["images"]} evaluation images. {seeds} seed(s) per \
+student{deviation}. {hardware()}, {meta["date"]}.
+Gain: mean over tasks of the signed relative difference to `none` (as many steps, no teacher).
+Latency: median ratio of interleaved single-image forward passes, CPU.
+"""
+    if paired:
+        text += f"\nDifference to `none`, mean [95 % interval], paired over {seeds} seeds:\n\n{table(header, paired)}\n"
+    return text
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    return "".join("| " + " | ".join(row) + " |\n" for row in (header, ["---"] * len(header), *rows))

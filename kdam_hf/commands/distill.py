@@ -1,0 +1,123 @@
+"""Distil frozen teachers into a student: on photos without labels, on data with labels, or on both.
+
+    kdam distill --images photos/ --teacher DEPTH_MODEL SEGMENTATION_MODEL --output_dir outputs/student
+    kdam distill --config rooms_student --teacher outputs/teacher --method cs --output_dir outputs/student
+    kdam distill --config own_data_student --data_dir DIR --teacher outputs/teacher --output_dir outputs/student \\
+        --teacher_views 4 --teacher_cache outputs/cache --num_processes 2
+
+    --teacher          folders or hub ids of models that predict dense tasks, one for all or several (docs/teachers.md)
+    --images           photos without labels: a folder, an archive, or a hub id; without --config by photos_student
+    --data_dir         data with labels, of the --dataset folder, nyud_v2, pascal_context or hub; --unlabeled adds photos
+    --output_dir       where the student and results.json go
+    --config           recipe: a YAML file, or a name that `kdam recipes` prints
+    --method           cs (KDAM), kl, dist, cwd, or none for the same student without a teacher
+    --preset           backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME
+    --max_steps        optimizer steps
+    --teacher_views, --teacher_cache   run the teacher once over so many fixed crops of each image, and replay them
+    --temperature, --beta, --kd_weight, --inter, --intra   of the match (docs/method.md)
+    --resume_from_checkpoint last      goes on where an earlier run was interrupted
+
+With --num_processes N it runs under `accelerate launch`, one process for each GPU. `--help all` lists every key.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+
+from dataset_loaders import TransformedDataset
+from kdam_hf.api import Trained
+from kdam_hf.distillation import METHODS, Method, make_method
+from kdam_hf.distillation.methods import Features
+from kdam_hf.errors import KdamValueError
+from kdam_hf.io import write_json
+from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.training import (
+    CachedTeacherDataset,
+    DataArguments,
+    DistillationArguments,
+    DistillationTrainer,
+    FrozenTeacher,
+    KdamTrainingArguments,
+    Run,
+    StudentArguments,
+    build_run,
+    execute,
+    fill_cache,
+    load_teacher,
+    parse_recipe,
+)
+from kdam_hf.training.arguments import use_bf16
+from kdam_hf.training.balance import BalanceProbe
+from kdam_hf.training.recipes import Arguments
+from kdam_hf.training.runs import start_unlabelled
+from kdam_hf.training.teacher import coarsest_channels
+
+
+def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:
+    """The method, and beside it the term of features if it has a weight."""
+    settings = asdict(distillation)
+    alone = distillation.method != "none" and METHODS[distillation.method].needs_features
+    if distillation.method == "none" or not (alone or distillation.features):
+        return make_method(distillation.method, run.tasks, **settings)
+    if distillation.teacher_cache:
+        raise KdamValueError(
+            "features are not stored; leave teacher_cache out, so that the teacher runs beside the student."
+        )
+    beside = None if alone else make_method(distillation.method, run.tasks, **settings)
+    student, teacher = (coarsest_channels(model) for model in (run.model, loaded().models[0]))
+    return Features(run.tasks, distillation.beta if alone else distillation.features, student, teacher, beside)
+
+
+def main(argv: Arguments = None) -> Trained:
+    groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+    photos = dict.fromkeys(("images", "unlabeled"), "photos_student")
+    data, model, distillation, args, settings = parse_recipe(groups, argv, __doc__, photos)
+    if distillation.method != "none" and not distillation.teacher:
+        raise KdamValueError(
+            f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
+        )
+    data.task_options = [*(data.task_options or ()), *distillation.weight_options]
+    plan = None
+    if distillation.method != "none":
+        plan = partial(
+            plan_teaching,
+            distillation.teacher or (),
+            wanted=data.tasks,
+            class_map=distillation.class_map,
+            normal_axes=distillation.normal_axes,
+        )
+    run = build_run(data, model, args, settings, plan)
+    train_dataset: TransformedDataset | CachedTeacherDataset = run.train_dataset
+    teacher, facts = None, {"method": distillation.method}
+    bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
+    loaded = cache(lambda: load_teacher(run.teaching, run.model.config, bf16, distillation.teacher_batch_size))
+    method = method_of(distillation, run, loaded)
+    if method is not None:
+        start_unlabelled(run, loaded, args)
+        if distillation.teacher_cache:
+            stored = fill_cache(distillation, run.teaching, run.train_dataset, run.model.config, args)
+            train_dataset = CachedTeacherDataset(run.train_dataset, stored)
+        else:
+            teacher = loaded()
+        settings_of_match = method.settings() | {"teacher_views": distillation.teacher_views}
+        facts |= {**run.teaching.facts(), "distillation": settings_of_match}
+    steps = distillation.balance_steps
+    probe = None if steps is None else BalanceProbe(run.model.encoder, steps)
+    trainer = DistillationTrainer(
+        run.model,
+        args,
+        run.tasks,
+        train_dataset,
+        run.eval_dataset,
+        teacher=teacher,
+        method=method,
+        weighting=probe,
+        views=distillation.teacher_views,
+        examiner=loaded,
+    )
+    metrics = execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
+    if probe is not None and args.process_index == 0:
+        write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())
+        print("\n" + probe.report())
+    return Trained(Path(args.output_dir), metrics)

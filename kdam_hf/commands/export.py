@@ -1,0 +1,149 @@
+"""Write a model as an ONNX file that runs without this package, and check that it computes the same.
+
+    kdam export --model outputs/student --output outputs/onnx
+    kdam export --model outputs/student --int8 --dataset folder --data_dir DIR --output outputs/onnx
+    kdam export --model outputs/teacher --height 448 --width 576 --output outputs/onnx
+
+    --model            folder or hub id
+    --output           new or empty folder to write to
+    --height, --width  fix the size of images, pixels; open by default
+    --int8             write model_int8.onnx too, calibrated and scored on the data
+    --dataset, --data_dir, --train_split, --eval_split, --calibration_images   for --int8
+
+The folder gets model.onnx, model_int8.onnx if asked for, and kdam.json, which says how to feed them. Nothing is left there
+unless every check passes. `kdam onnx` runs the result on a photo; docs/export.md has the details. `--help all` lists every
+key.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from dataset_loaders import Collator, EvalTransform, TransformedDataset
+from kdam_hf.errors import KdamValueError
+from kdam_hf.export import (
+    TOLERANCE,
+    OnnxModel,
+    checked_shapes,
+    choose_size,
+    describe,
+    largest_differences,
+    missing_packages,
+    quantize,
+    save_onnx,
+)
+from kdam_hf.hub.redact import redact
+from kdam_hf.io import write_json
+from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.tasks import with_options
+from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe
+from kdam_hf.training.report import versions
+from kdam_hf.training.runs import describe_data
+from kdam_hf.training.sources import open_split
+from kdam_hf.training.teacher import check_tasks_agree
+
+
+@dataclass
+class ExportArguments:
+    """Which model, in which form, and where it goes."""
+
+    model: str = field(metadata={"help": "folder or hub id"})
+    output: str = field(metadata={"help": "new or empty folder to write to"})
+    format: str = field(default="onnx", metadata={"help": "onnx"})
+    height: int | None = field(default=None, metadata={"help": "fix the height of images, pixels; open by default"})
+    width: int | None = field(default=None, metadata={"help": "fix the width of images, pixels; open by default"})
+    int8: bool = field(default=False, metadata={"help": "write model_int8.onnx too, calibrated and scored on the data"})
+    calibration_images: int = field(default=32, metadata={"help": "images of the training split for --int8"})
+    train_split: str = field(default="train", metadata={"help": "split to calibrate on"})
+    eval_split: str = field(default="val", metadata={"help": "split to score on"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    data, args, settings = parse_recipe((SourceArguments, ExportArguments), argv, __doc__)
+    check_arguments(args, has_data=bool({"dataset", "data_dir"} & set(settings)))
+    output = Path(args.output)
+    model = load_model(args.model).float().eval()
+    size = choose_size(model, (args.height, args.width) if args.height else None)
+    print(f"Exporting {args.model} for images of {f'{size[0]}x{size[1]} pixels' if size else 'any size'}.", flush=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+        file = Path(folder) / "model.onnx"
+        save_onnx(model, size, file)
+        shapes = checked_shapes(size, model.config.image_size)
+        differences = largest_differences(model, OnnxModel(file), shapes)
+        facts = {"format": "onnx", "file": file.name, "bytes": file.stat().st_size, "model": args.model}
+        facts |= describe(model, size)
+        facts["check"] = {"tolerance": TOLERANCE, "shapes": shapes, "largest_difference": differences}
+        if args.int8:
+            facts["int8"] = make_int8(model, data, args, file)
+        # without the places of this machine; in tasks nothing is one, though names of classes may look like it
+        portable = redact(facts) | {"tasks": facts["tasks"], "versions": versions()}
+        write_json(Path(folder) / "kdam.json", portable)
+        output.mkdir(exist_ok=True)
+        for path in Path(folder).iterdir():
+            shutil.move(path, output / path.name)
+    print(summary(facts))
+    print(f"Written to {output}")
+
+
+def check_arguments(args: ExportArguments, has_data: bool) -> None:
+    """Refuse what cannot be meant or done, before the model is loaded."""
+    if args.format != "onnx":
+        raise KdamValueError(f"format is {args.format!r}; expected onnx.")
+    sides = args.height, args.width
+    if sides != (None, None) and not (args.height or 0) > 0 < (args.width or 0):
+        raise KdamValueError(f"height and width are {sides}; expected both, in pixels, for one size, or neither.")
+    if args.int8 and not has_data:
+        raise KdamValueError("int8 is calibrated and scored on images: give --dataset folder --data_dir DIR.")
+    if args.calibration_images < 1:
+        raise KdamValueError(f"calibration_images is {args.calibration_images}; expected at least 1.")
+    if missing_packages():
+        raise KdamValueError(f"ONNX needs {', '.join(missing_packages())}: pip install 'kdam-hf[export]'")
+    output = Path(args.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise KdamValueError(f"{output} is not an empty folder; remove it, or choose another output.")
+
+
+def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArguments, file: Path) -> dict[str, Any]:
+    """Quantise the file, score both forms on the evaluation split, and return the facts."""
+    data.tasks = data.tasks or model.config.task_names
+    train, held_out = (open_split(data, split) for split in (args.train_split, args.eval_split))
+    tasks = with_options(train.tasks, data.task_options or ())
+    check_tasks_agree(model.config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
+    transform = EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
+    seen = TransformedDataset(train, transform)
+    count = min(args.calibration_images, len(seen))
+    print(f"Calibrating on {count} of {len(seen)} images of {train.name} {args.train_split}.", flush=True)
+    target = file.with_name("model_int8.onnx")
+    quantize(file, target, (seen[k * len(seen) // count]["pixel_values"] for k in range(count)))
+    batches = DataLoader(TransformedDataset(held_out, transform), 1, collate_fn=Collator(tasks))
+    forms: dict[str, Any] = {"fp32": OnnxModel(file), "int8": OnnxModel(target)}
+    return {
+        "file": target.name,
+        "bytes": target.stat().st_size,
+        "calibration_images": count,
+        "calibration_split": args.train_split,
+        "scores": {form: evaluate_model(model, batches, tasks) for form, model in forms.items()},
+        "primary_metrics": {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks},
+        "scored_on": describe_data(held_out, data, tasks),
+    }
+
+
+def summary(facts: dict[str, Any]) -> str:
+    """What was written and found, for the terminal."""
+    shares = ", ".join(f"{name} {share:.1e}" for name, share in facts["check"]["largest_difference"].items())
+    lines = [
+        f"{facts['file']}: {facts['bytes'] / 1e6:.2f} MB, input {facts['input']['shape']}",
+        f"Largest differences to PyTorch, as shares of the largest value, at most {TOLERANCE:g}: {shares}",
+    ]
+    if int8 := facts.get("int8"):
+        where = "{images} images of {data} {split}".format(**int8["scored_on"])
+        lines.append(f"{int8['file']}: {int8['bytes'] / 1e6:.2f} MB. On {where}:")
+        for key, arrow in int8["primary_metrics"].items():
+            before, after = (int8["scores"][form][key] for form in ("fp32", "int8"))
+            lines.append(f"  {key} {arrow}: fp32 {before:.3f}, int8 {after:.3f}, change {after - before:+.3f}")
+    return "\n".join(lines)

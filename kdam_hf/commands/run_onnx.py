@@ -1,0 +1,150 @@
+"""Run an exported model on a photo with numpy, onnxruntime and Pillow alone; neither torch nor kdam_hf is needed.
+
+    kdam onnx --model outputs/onnx --image photo.jpg --output_dir outputs/maps
+    python kdam_hf/commands/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
+
+    --model            folder that `kdam export` wrote
+    --image            photo
+    --output_dir       folder to write to
+    --int8             run the quantised form
+
+An example to copy from: the folder of `kdam export` holds all that is needed. Writes, per task, the map at the photo's
+own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from io import TextIOWrapper
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
+MAX_PIXELS, MAX_SIDE = 50_000_000, 10_000
+# what becomes of the numbers (C, H, W) of a task; "foreground" is the softmax probability of the last class
+READ = {
+    "argmax": lambda x: x.argmax(0),
+    "foreground": lambda x: 1 / np.exp(x - x[-1]).sum(0),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "unit": lambda x: x / np.maximum(np.linalg.norm(x, axis=0), 1e-6),
+    "none": lambda x: x,
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--model", required=True, help="folder that kdam export wrote")
+    parser.add_argument("--image", required=True, help="photo")
+    parser.add_argument("--output_dir", required=True, help="folder to write to")
+    parser.add_argument("--int8", action="store_true", help="run the quantised form")
+    args = parser.parse_args(argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files in a terminal without UTF-8
+    facts, session = load(Path(args.model), args.int8)
+    photo = read_photo(args.image)
+    pixels, mask = prepare(photo, facts)
+    feed = {facts["input"]["name"]: pixels, facts["mask"]["name"]: mask}
+    predictions = session.run([task["name"] for task in facts["tasks"]], feed)
+    inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    for task, prediction in zip(facts["tasks"], predictions, strict=True):
+        full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
+        values = read(full, task)
+        path = output / f"{Path(args.image).stem}_{task['name']}"
+        np.save(f"{path}.npy", values)
+        if values.ndim == 2 or values.shape[2] == 3:
+            Image.fromarray(draw(values, task)).save(f"{path}.png")
+        print(f"{path}: {task['values']}, {values.shape} {values.dtype}")
+
+
+def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
+    """The description and the session of an exported model."""
+    try:
+        facts = json.loads((folder / "kdam.json").read_text("utf-8"))
+        file = folder / (facts["int8"]["file"] if int8 else facts["file"])
+        return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except (OSError, ValueError) as error:
+        sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that kdam export wrote.")
+    except KeyError:
+        sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
+
+
+def read_photo(path: str) -> Image.Image:
+    """An upright RGB photo; what is taken and refused is as in `kdam_hf/photos_kdam.py`."""
+    try:
+        photo = Image.open(path, formats=FORMATS)
+        if photo.mode not in MODES or photo.width * photo.height > MAX_PIXELS or max(photo.size) > MAX_SIDE:
+            raise ValueError(f"{photo.width}x{photo.height} pixels of mode {photo.mode}")
+        return ImageOps.exif_transpose(photo).convert("RGB")
+    except Exception as error:  # crafted bytes make Pillow raise nearly anything
+        sys.exit(f"{path}: not a usable photo ({error}); give one of {', '.join(FORMATS)} with 8 bits a channel.")
+
+
+def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels float32 (1, 3, H, W) of a photo, reduced to what the model takes, never enlarged, and normalised.
+
+    And a mask bool (1, H, W), False on the right and at the bottom of a graph of one size where the photo does not reach.
+    """
+    size = photo.height, photo.width
+    fixed = facts["input"]["shape"][2:] if "height" not in facts["dynamic"] else None
+    scales = [1.0, *([facts["resize"]["shortest_edge"] / min(size)] if facts["resize"] else [])]
+    scale = min(scales + [most / side for most, side in zip(fixed or (), size, strict=bool(fixed))])
+    height, width = (max(1, round(side * scale)) for side in size)
+    if (height, width) != size:
+        photo = photo.resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(photo, np.float32).transpose(2, 0, 1) / 255
+    mean, std = (np.array(facts[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
+    below, right = (most - side for most, side in zip(fixed or (height, width), (height, width), strict=True))
+    pixels = np.pad((values - mean) / std, ((0, 0), (0, below), (0, right)))
+    return pixels[None], np.pad(np.ones((1, height, width), bool), ((0, 0), (0, below), (0, right)))
+
+
+def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], stride: int) -> np.ndarray:
+    """Prediction (C, h, w) -> (C, H, W) of the photo: enlarged by the stride, cut to the photo, brought to its size."""
+    rows, columns = (-(-side // stride) for side in inside)
+    full = bilinear(prediction[:, :rows, :columns], (stride * rows, stride * columns))[:, : inside[0], : inside[1]]
+    return full if inside == target else bilinear(full, target)
+
+
+def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(C, h, w) -> (C, *size); pixel centres kept, as in torch's `interpolate` with align_corners=False."""
+    for axis, side in zip((-2, -1), size, strict=True):
+        length = values.shape[axis]
+        centres = np.clip((np.arange(side) + 0.5) * (length / side) - 0.5, 0, length - 1)
+        before = centres.astype(int)
+        share = (centres - before).astype(np.float32).reshape((-1, 1) if axis == -2 else -1)
+        after = np.minimum(before + 1, length - 1)
+        values = values.take(before, axis) * (1 - share) + values.take(after, axis) * share
+    return values
+
+
+def read(numbers: np.ndarray, task: dict) -> np.ndarray:
+    """(C, H, W) -> values (H, W), or (H, W, C) of several channels."""
+    values = READ[task["readout"]](numbers)
+    return values if values.ndim == 2 else values[0] if len(values) == 1 else values.transpose(1, 2, 0)
+
+
+def draw(values: np.ndarray, task: dict) -> np.ndarray:
+    """Colours (H, W, 3) uint8: one per class, the axes of vectors as RGB, otherwise those of the legend, low to high."""
+    if values.ndim == 3:
+        return np.rint(np.clip((values + 1) * 127.5, 0, 255)).astype(np.uint8)
+    colors = np.array([rgb for _, rgb in task["legend"]], np.float32)
+    if values.dtype.kind == "i":
+        return colors[values].astype(np.uint8)
+    if "nearest" in task["settings"]:  # metres, on a log scale
+        low, high = np.log(task["settings"]["nearest"]), np.log(task["settings"]["farthest"])
+        values = np.log(np.maximum(values, 1e-3))
+    else:
+        low, high = min(0, values.min()), max(1, values.max())
+    place = (values - low) / (high - low) * (len(colors) - 1)
+    channels = [np.interp(place, range(len(colors)), channel) for channel in colors.T]
+    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""See what a teacher says of a photo, before anything is trained.
+
+    kdam teacher depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf photo.jpg
+
+    --teacher          folder, hub id or FILE.py:NAME, as of `kdam distill`; or the first word
+    --images           photos; or the words after it
+    --class_map        YAML file for semseg, as of `kdam distill`
+    --normal_axes      where the channels of normals point, e.g. right,down,front
+    --output           the contact sheet
+
+Prints its tasks, classes, units, axes, the size it works at, its licence and the milliseconds it takes, and writes a contact
+sheet. Normals are put to the test on synthetic rooms, whose walls and floors have known directions.
+"""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdam_hf import KdamStudentConfig
+from kdam_hf.photos_kdam import open_photo
+from kdam_hf.readout_kdam import Numbers, as_map
+from kdam_hf.tasks import Normals, Task
+from kdam_hf.teachers.base import ForeignTeacher
+from kdam_hf.teachers.normals import check_axes
+from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.training import FrozenTeacher, load_teacher, parse_recipe
+from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
+
+SHOWN = 12
+
+
+@dataclass
+class TeachArguments:
+    """Which teacher, and what it looks at."""
+
+    teacher: str = field(metadata={"help": "folder, hub id or FILE.py:NAME, as of kdam distill"})
+    images: list[str] = field(metadata={"help": "photos"})
+    class_map: str | None = field(default=None, metadata={"help": "as of kdam distill"})
+    normal_axes: str | None = field(default=None, metadata={"help": "as of kdam distill"})
+    output: str = field(default="outputs/teacher.png", metadata={"help": "the contact sheet"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    names = list(takewhile(lambda text: not text.startswith("-"), arguments))
+    if names:
+        arguments[: len(names)] = ["--teacher", names[0], *(["--images", *names[1:]] if names[1:] else [])]
+    args, _ = parse_recipe((TeachArguments,), arguments, __doc__)
+    teaching = plan_teaching([args.teacher], (), class_map=args.class_map, normal_axes=args.normal_axes)
+    (source,), tasks = teaching.sources, teaching.tasks
+    as_it_is = KdamStudentConfig(tasks=[task.spec() for task in tasks], image_mean=[0.0] * 3, image_std=[1.0] * 3)
+    teacher = load_teacher(teaching, as_it_is)
+    print(source.name, *(f"  {key}: {value}" for key, value in source.facts.items()), sep="\n")
+    print(*(f"  {in_words(task)}" for task in tasks), *(f"  {note}" for note in teaching.notes), sep="\n")
+    model = teacher.models[0]
+    normals = next((task.name for task in tasks if isinstance(task, Normals)), None)
+    if isinstance(model, ForeignTeacher) and normals is not None:
+        with torch.inference_mode():
+            print(f"  {check_axes(lambda images: model(images)[normals])}")
+    rows = [row(path, tasks, teacher) for path in args.images]
+    legends = [legend_picture(task.legend(), *rows[0][0].shape[:2]) for task in tasks]
+    titles = [*(Path(path).name for path in args.images), "legend"]
+    sheet = contact_sheet([*rows, [None, *legends]], titles, ["photo", *(task.name for task in tasks)])
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(args.output)
+    print(f"written to {args.output}")
+
+
+def in_words(task: Task) -> str:
+    """A task, the unit of its values, and its first classes."""
+    if not task.class_names:
+        return f"{task.name}: {task.reader.words}{f', {task.unit}' if task.reader.words == Numbers.words else ''}"
+    more = " ..." if task.class_names[SHOWN:] else ""
+    return f"{task.name}: {len(task.class_names)} classes: {', '.join(task.class_names[:SHOWN])}{more}"
+
+
+def row(path: str, tasks: tuple[Task, ...], teacher: FrozenTeacher) -> list[np.ndarray]:
+    """The photo and a picture of each task; prints sizes and time."""
+    photo = np.array(open_photo(path))
+    pixels = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
+    begin = time.perf_counter()
+    maps = teacher(pixels, torch.ones(1, *photo.shape[:2], dtype=torch.bool)).predictions
+    milliseconds = 1000 * (time.perf_counter() - begin)
+    model = teacher.models[0]
+    size = model.rule.measured(photo.shape[:2])[0] if isinstance(model, ForeignTeacher) else photo.shape[:2]
+    print(f"{path}: {photo.shape[0]}x{photo.shape[1]} pixels, seen at {size[0]}x{size[1]}; {milliseconds:.0f} ms")
+    pictures = [task.render(as_map(task.decode(maps[task.name], photo.shape[:2])[0])) for task in tasks]
+    return [shrunk(picture) for picture in (photo, *pictures)]

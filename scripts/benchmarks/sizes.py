@@ -1,0 +1,38 @@
+"""Sizes: parameters and GFLOPs of teacher and student on every preset, with the four tasks of NYUD-v2, as a table of Markdown.
+
+GFLOPs count 2 x multiply-adds. Models stand on torch's meta device, so nothing is computed and nothing is timed.
+"""
+
+from argparse import Namespace
+from typing import Any
+
+import torch
+
+from benchmarks.models import make_model
+from kdam_hf.presets import PRESETS
+from kdam_hf.training import describe_model
+
+OPTIONS = {"presets": [name for name, backbone in PRESETS.items() if backbone.weights], "height": 480, "width": 640}
+QUICK = {"height": 64, "width": 64}
+
+
+def run(args: Namespace) -> dict[str, Any]:
+    """Count and print."""
+    on_meta = Namespace(**{**vars(args), "device": "meta"})
+    print(
+        "\n| preset | public weights | student, M | GFLOPs | teacher, M | GFLOPs |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    found = {}
+    for preset in args.presets:
+        cells = [f"`{preset}`", f"`{PRESETS[preset].weights}`"]
+        for role in ("student", "teacher"):
+            with torch.device("meta"):
+                found[f"{preset}, {role}"] = size = describe_model(
+                    make_model(role, preset, on_meta), args.height, args.width
+                )
+            cells += [
+                f"{size['parameters'] / 1e6:.1f}",
+                f"{size['gflops']:.0f}" if size["gflops"] >= 10 else f"{size['gflops']:.1f}",
+            ]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    return {"models": found}
