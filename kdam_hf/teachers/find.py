@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,12 @@ def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
         KdamValueError: a model that cannot teach, or a task that it does not have.
     """
     task, found, name = given.partition("=")
-    if not found or task not in TASK_NAMES:
+    if not found or Path(given).exists():
         task, name = "", given
+    elif task not in TASK_NAMES:
+        close = get_close_matches(task, TASK_NAMES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(TASK_NAMES)}."
+        raise KdamValueError(f"teacher {given}: there is no task {task!r} to choose; {hint}")
     source = _find(name, None if normal_axes is None else parse_axes(normal_axes))
     if not task:
         return source

@@ -181,6 +181,8 @@ def test_two_teachers_of_one_task_are_an_error_until_tasks_are_chosen(tmp_path):
     assert [task.name for task in teaching.tasks] == ["semseg", "depth"]
     with pytest.raises(KdamValueError, match="normals"):
         find_teacher(f"normals={segformer}")
+    with pytest.raises(KdamValueError, match="did you mean depth"):
+        find_teacher(f"detph={tips}")
 
 
 def test_a_relative_teacher_does_not_teach_metric_labels(tmp_path, all_tasks):
