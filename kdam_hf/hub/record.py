@@ -117,7 +117,8 @@ def _config(folder: Path) -> KdamConfig:
 def _check_own(record: Record) -> None:
     """Refuse scores of other weights, or of these before they changed."""
     results, where = record.results or {}, record.folder / RESULTS
-    tasks, known = {key.split("/")[0] for key in results if "/" in key}, isinstance(results.get("meta"), dict)
+    # `task/metric`, or `agreement/task/metric`
+    tasks, known = {key.split("/")[-2] for key in results if "/" in key}, isinstance(results.get("meta"), dict)
     scored = known and (record.meta.get("weights_sha256") or record.weights_sha256)
     if scored != record.weights_sha256 or not tasks <= set(record.config.task_names):
         raise CheckpointError(

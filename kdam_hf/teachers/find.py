@@ -81,14 +81,23 @@ def find_teachers(given: Sequence[str], normal_axes: str | None = None) -> list[
     Raises:
         KdamValueError: two teach the same task.
     """
-    sources = [find_teacher(name, normal_axes) for name in given]
+    sources: list[TeacherSource] = []
+    for source in (find_teacher(name, normal_axes) for name in given):
+        same = next(
+            (k for k, other in enumerate(sources) if (other.name, other.sha256) == (source.name, source.sha256)), None
+        )
+        if same is None:
+            sources.append(source)
+        else:  # further tasks of a model that is there already
+            more = tuple(task for task in source.tasks if task not in sources[same].tasks)
+            sources[same] = replace(sources[same], tasks=(*sources[same].tasks, *more))
     taught: dict[str, str] = {}
     for source in sources:
         for task in source.tasks:
             if task.name in taught:
                 raise KdamValueError(
-                    f"task {task.name} is taught by two teachers, {taught[task.name]} and {source.name}; choose with --teacher "
-                    f"{task.name}={source.name}, and name the tasks of the other one likewise."
+                    f"task {task.name} is taught by two teachers, {taught[task.name]} and {source.name}; choose one for each "
+                    f"task, as in --teacher {task.name}={source.name} ..., as often as needed."
                 )
             taught[task.name] = source.name
     return sources
@@ -101,6 +110,8 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
     repo, _, revision = name.partition("@")
     if Path(name).exists():
         repo, revision = str(Path(name).resolve()), ""
+    elif Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise CheckpointError(f"no teacher at {name!r}: no such folder; expected one with config.json, or a hub id.")
     try:
         facts, _ = PreTrainedConfig.get_config_dict(repo, revision=revision or None)
     except (OSError, ValueError, HFValidationError) as error:

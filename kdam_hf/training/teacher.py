@@ -4,7 +4,7 @@ It lives outside the student's model, so it is neither saved nor optimised. The 
 to each teacher's own normalisation. It is run in its own precision, whatever the student's is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class FrozenTeacher(nn.Module):
         batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
         sha256: of each model's file of weights; of its tensors where it was not loaded from a file.
         class_maps: by task, where the teacher's classes are not the student's.
+        chosen: of each model the names of the tasks that it teaches; all that it predicts for None.
 
     Raises:
         KdamValueError: no task is taught, one is taught twice, or is of another kind or number of channels.
@@ -47,6 +48,7 @@ class FrozenTeacher(nn.Module):
         batch_size: int | None = None,
         sha256: Sequence[str] | None = None,
         class_maps: Mapping[str, ClassMap] | None = None,
+        chosen: Sequence[Collection[str]] | None = None,
     ) -> None:
         super().__init__()
         self.sha256 = sorted(sha256 or map(tensors_sha256, models))
@@ -54,7 +56,8 @@ class FrozenTeacher(nn.Module):
         self.bf16, self.batch_size, self.class_maps = bf16, batch_size, class_maps or {}
         if bf16:
             self.models.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        taught = _taught(models, student, self.class_maps)
+        self.chosen = chosen or [[task.name for task in _facts(model)["tasks"]] for model in models]
+        taught = _taught(models, self.chosen, student, self.class_maps)
         self.task_names = [name for name in student.task_names if name in taught]
         for k, model in enumerate(models):
             scale, shift = _renormalisation(student, _facts(model))
@@ -113,13 +116,14 @@ class FrozenTeacher(nn.Module):
                 if self.bf16:
                     own = own.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
                 output = model(own, pixel_mask, output_hidden_states=features)
-                predictions |= output.predictions
+                found = output.predictions
                 hidden = output.hidden_states
             else:
-                predictions |= {name: x for name, x in model(own).items() if name in self.task_names}
+                found = model(own)
+            predictions |= {name: x for name, x in found.items() if name in self.task_names and name in self.chosen[k]}
         grid = [-(-side // STRIDE) for side in pixel_values.shape[-2:]]
-        for name, found in self.class_maps.items():
-            predictions[name] = found(predictions[name])
+        for name, class_map in self.class_maps.items():
+            predictions[name] = class_map(predictions[name])
         return {name: _resized(predictions[name], grid) for name in self.task_names}, hidden
 
 
@@ -143,7 +147,8 @@ def load_teacher(
             with torch.inference_mode():
                 check_axes(lambda images, teacher=model: teacher(images)["normals"])  # type: ignore[misc]
     sha256 = [source.sha256 for source in teaching.sources]
-    return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps)
+    chosen = [{task.name for task in source.tasks} for source in teaching.sources]
+    return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps, chosen)
 
 
 def coarsest_channels(model: Any) -> int:
@@ -178,10 +183,15 @@ def _resized(values: Tensor, grid: list[int]) -> Tensor:
     return F.interpolate(values, grid, mode="bilinear", antialias=values.shape[-1] > grid[1])
 
 
-def _taught(models: Sequence[nn.Module], student: KdamConfig, class_maps: Mapping[str, ClassMap]) -> dict[str, Task]:
+def _taught(
+    models: Sequence[nn.Module],
+    chosen: Sequence[Collection[str]],
+    student: KdamConfig,
+    class_maps: Mapping[str, ClassMap],
+) -> dict[str, Task]:
     taught: dict[str, Task] = {}
-    for model in models:
-        for task in _facts(model)["tasks"]:
+    for model, names in zip(models, chosen, strict=True):
+        for task in (task for task in _facts(model)["tasks"] if task.name in names):
             if task.name in taught:
                 raise KdamValueError(
                     f"task {task.name} is taught by two teachers; give one teacher per task, or one for all."

@@ -179,6 +179,8 @@ def test_two_teachers_of_one_task_are_an_error_until_tasks_are_chosen(tmp_path):
         plan_teaching([segformer, tips], ())
     teaching = plan_teaching([f"semseg={segformer}", f"depth={tips}"], ())
     assert [task.name for task in teaching.tasks] == ["semseg", "depth"]
+    teaching = plan_teaching([f"semseg={segformer}", f"depth={tips}", f"normals={tips}"], ())
+    assert [[task.name for task in source.tasks] for source in teaching.sources] == [["semseg"], ["depth", "normals"]]
     with pytest.raises(KdamValueError, match="normals"):
         find_teacher(f"normals={segformer}")
     with pytest.raises(KdamValueError, match="did you mean depth"):

@@ -65,6 +65,18 @@ def test_tasks_channels_and_classes_must_agree(kit):
             FrozenTeacher([kit.model("teacher", tasks=one) for one in tasks], kit.model().config)
 
 
+def test_of_two_models_that_predict_everything_each_teaches_what_it_was_chosen_for(kit):
+    for seed in (1, 2):
+        kit.model("teacher", seed=seed).save_pretrained(kit.root / f"{seed}")
+    first, *rest = (task.name for task in kit.tasks)
+    given = [f"{first}={kit.root / '2'}", *(f"{name}={kit.root / '1'}" for name in rest)]
+    taught = load_teacher(plan_teaching(given, kit.tasks), kit.model().config)(*ones()).predictions
+    for seed, names in ((2, [first]), (1, rest)):
+        alone = FrozenTeacher([kit.model("teacher", seed=seed)], kit.model().config)(*ones()).predictions
+        for name in names:
+            torch.testing.assert_close(taught[name], alone[name], rtol=1e-5, atol=1e-5)
+
+
 def test_a_task_that_no_teacher_predicts_is_not_matched(kit):
     partial = FrozenTeacher([kit.model("teacher", tasks=kit.tasks[:1])], kit.model().config)
     assert partial.task_names == [kit.tasks[0].name]

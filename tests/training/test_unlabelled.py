@@ -1,5 +1,6 @@
 """Photos without labels, and photos beside labels, train with the guarantees of any other data."""
 
+import importlib
 import json
 import os
 import runpy
@@ -81,6 +82,14 @@ def test_photos_and_teachers_are_enough_and_what_is_scored_is_agreement(plain):
     assert meta["teachers"][0]["head"] == "SegformerForSemanticSegmentation"
     assert len(meta["teacher_sha256"]) == 2
     assert meta["train_images"] + meta["images"] == 9
+
+
+def test_what_was_learnt_from_photos_can_be_published(root, plain):
+    publish = importlib.import_module("kdam_hf.commands.publish").main
+    publish(["--model", str(root / "plain"), "--repo_id", "org/student", "--dry_run", str(root / "published")])
+    card = (root / "published" / "README.md").read_text()
+    assert "agreement, not accuracy" in card
+    assert "agreement/semseg/miou" in card
 
 
 def test_heads_without_labels_start_where_the_teacher_is(root, plain):
