@@ -6,6 +6,7 @@ the layout of a raw label, (H, W) or (H, W, c). This file travels with published
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ NEAREST, FARTHEST = 0.7, 10.0  # metres
 Legend = list[tuple[str, RGB]]
 
 
-class Readout:
+class Readout(ABC):
     """What readers share. `quantity`, `decide` and `unmirrored` see the channels last: (B, rows, W, C)."""
 
     words = "number"  # what a value is, e.g. for a table; behind `number` the unit of the task may follow
@@ -86,13 +87,13 @@ class Readout:
         whole = int(size[0]), int(size[1])
         return self.read([prediction], whole, whole)[0].contiguous()
 
+    @abstractmethod
     def colours(self, values: Values) -> Picture:
         """RGB of decoded values or of a raw label, (H, W, 3); what is invalid has a colour of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def legend(self) -> Legend:
         """What the colours mean: (text, RGB)."""
-        raise NotImplementedError
 
     def to_file(self, values: Values) -> Values:
         """Values -> the array that is stored."""

@@ -11,9 +11,6 @@ anything is written; several processes (--num_processes N) share the work; run a
 a complete cache it checks every record and makes damaged ones again. `--help all` lists every key.
 """
 
-from functools import partial
-
-from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import (
     DataArguments,
     DistillationArguments,
@@ -22,19 +19,13 @@ from kdam_hf.training import (
     fill_cache,
     parse_recipe,
 )
-from kdam_hf.training.runs import open_splits, training_crops
+from kdam_hf.training.runs import make_plan, open_splits, training_crops
 
 
 def main(argv: list[str] | None = None) -> None:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     data, model, distillation, args, _ = parse_recipe(groups, argv, __doc__)
-    plan = partial(
-        plan_teaching,
-        distillation.teacher or (),
-        wanted=data.tasks,
-        class_map=distillation.class_map,
-        normal_axes=distillation.normal_axes,
-    )
+    plan = make_plan(distillation, data)
     with args.main_process_first(local=False, desc="opening the data"):
         splits = open_splits(data, plan)
     _, config, crops = training_crops(splits.train, data, model, args)

@@ -22,7 +22,7 @@ With --num_processes N it runs under `accelerate launch`, one process for each G
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from dataset_loaders import TransformedDataset
@@ -31,7 +31,6 @@ from kdam_hf.distillation import METHODS, Method, make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import write_json
-from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import (
     CachedTeacherDataset,
     DataArguments,
@@ -50,7 +49,7 @@ from kdam_hf.training import (
 from kdam_hf.training.arguments import use_bf16
 from kdam_hf.training.balance import BalanceProbe
 from kdam_hf.training.recipes import Arguments
-from kdam_hf.training.runs import start_unlabelled
+from kdam_hf.training.runs import make_plan, start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
 
@@ -78,15 +77,7 @@ def main(argv: Arguments = None) -> Trained:
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
         )
     data.task_options = [*(data.task_options or ()), *distillation.weight_options]
-    plan = None
-    if distillation.method != "none":
-        plan = partial(
-            plan_teaching,
-            distillation.teacher or (),
-            wanted=data.tasks,
-            class_map=distillation.class_map,
-            normal_axes=distillation.normal_axes,
-        )
+    plan = None if distillation.method == "none" else make_plan(distillation, data)
     run = build_run(data, model, args, settings, plan)
     train_dataset: TransformedDataset | CachedTeacherDataset = run.train_dataset
     teacher, facts = None, {"method": distillation.method}

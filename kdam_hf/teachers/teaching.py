@@ -43,10 +43,25 @@ class Teaching:
             "class_map": named,
         }
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What predictions depend on beyond the set of weights; as `FrozenTeacher.identity`."""
+        taught = {task.name: source for source in self.sources for task in source.tasks if task.name in self.taught}
+        axes = [source.facts["normal_axes"] for source in taught.values() if "normal_axes" in source.facts]
+        return teaching_identity({name: source.sha256 for name, source in taught.items()}, self.class_maps, axes)
+
     def channels(self, name: str) -> int:
         """Channels of the teacher's map of a task, see `Task.known_pixels`."""
         task = next(task for task in self.tasks if task.name == name)
         return task.channels + bool(name in self.class_maps and self.class_maps[name].unclaimed)
+
+
+def teaching_identity(
+    taught_by: Mapping[str, str], class_maps: Mapping[str, ClassMap], axes: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """Who teaches each task, by the SHA-256 of its weights; class maps by indices; axes of normals, where they are stated."""
+    maps = {name: {c: list(members) for c, members in found.sources.items()} for name, found in class_maps.items()}
+    return {"taught_by": dict(taught_by), "class_map": maps, "normal_axes": list(axes[0]) if axes else None}
 
 
 def plan_teaching(

@@ -172,6 +172,8 @@ class DistillationArguments:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        if not 0 <= self.features < float("inf"):
+            raise KdamValueError(f"features is {self.features}; expected a finite weight of at least 0.")
         _check_choice("method", self.method, ("none", *METHODS))
         _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
         _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)

@@ -126,7 +126,7 @@ def _describe(
         "dtype": distillation.teacher_cache_dtype,
         "precision": "bf16" if use_bf16(distillation.teacher_precision, args.use_cpu) else "fp32",
         "teacher": sorted(source.sha256 for source in teaching.sources),
-        "class_map": teaching.facts()["class_map"],
+        "teaching": teaching.identity,
         "data": {
             "name": source.name,
             "split": source.split,

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,15 @@ from kdam_hf.pretrained import (
     weights_sha256,
 )
 from kdam_hf.tasks import Task, with_options
-from kdam_hf.teachers.teaching import Teaching
+from kdam_hf.teachers.teaching import Teaching, plan_teaching
 from kdam_hf.training.agreement import taught_start
-from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments, SourceArguments
+from kdam_hf.training.arguments import (
+    DataArguments,
+    DistillationArguments,
+    KdamTrainingArguments,
+    ModelArguments,
+    SourceArguments,
+)
 from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
@@ -57,6 +64,17 @@ OF_TRAINING = (
 
 Plan = Callable[[Sequence[Task]], Teaching]
 """Finds the teachers of a student whose labelled tasks are known."""
+
+
+def make_plan(distillation: DistillationArguments, data: DataArguments) -> Plan:
+    """Finds the teachers that the arguments name."""
+    return partial(
+        plan_teaching,
+        distillation.teacher or (),
+        wanted=data.tasks,
+        class_map=distillation.class_map,
+        normal_axes=distillation.normal_axes,
+    )
 
 
 @dataclass

@@ -19,7 +19,7 @@ from kdam_hf.tasks import Normals, Task, task_from_spec
 from kdam_hf.teachers.base import ForeignTeacher
 from kdam_hf.teachers.class_map import ClassMap
 from kdam_hf.teachers.normals import check_axes
-from kdam_hf.teachers.teaching import Teaching
+from kdam_hf.teachers.teaching import Teaching, teaching_identity
 
 
 class FrozenTeacher(nn.Module):
@@ -51,7 +51,8 @@ class FrozenTeacher(nn.Module):
         chosen: Sequence[Collection[str]] | None = None,
     ) -> None:
         super().__init__()
-        self.sha256 = sorted(sha256 or map(tensors_sha256, models))
+        hashes = list(sha256 or map(tensors_sha256, models))
+        self.sha256 = sorted(hashes)
         self.models = nn.ModuleList(models)
         self.bf16, self.batch_size, self.class_maps = bf16, batch_size, class_maps or {}
         if bf16:
@@ -59,6 +60,11 @@ class FrozenTeacher(nn.Module):
         self.chosen = chosen or [[task.name for task in _facts(model)["tasks"]] for model in models]
         taught = _taught(models, self.chosen, student, self.class_maps)
         self.task_names = [name for name in student.task_names if name in taught]
+        by = {name: hashes[k] for k, names in enumerate(self.chosen) for name in names if name in self.task_names}
+        axes = [
+            m.axes for m in models if isinstance(m, ForeignTeacher) and any(isinstance(t, Normals) for t in m.tasks)
+        ]
+        self.identity = teaching_identity(by, self.class_maps, axes)
         for k, model in enumerate(models):
             scale, shift = _renormalisation(student, _facts(model))
             self.register_buffer(f"scale_{k}", scale)
@@ -68,7 +74,8 @@ class FrozenTeacher(nn.Module):
     @property
     def facts(self) -> dict[str, Any]:
         """Whose predictions these are and how exact; as `TeacherCache.facts`."""
-        return {"teacher_sha256": self.sha256, "teacher_bf16": self.bf16, "teacher_stored_as": "fp32"}
+        stored = {"teacher_sha256": self.sha256, "teacher_bf16": self.bf16, "teacher_stored_as": "fp32"}
+        return stored | {"teaching": self.identity}
 
     def train(self, mode: bool = True) -> "FrozenTeacher":
         """Stay in evaluation mode whatever is asked."""

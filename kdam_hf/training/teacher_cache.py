@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from dataset_loaders import TransformedDataset
 from kdam_hf.errors import CheckpointError, KdamValueError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, RECORDS = "manifest.json", "records.bin"
 PAGE = 4096  # no two records share one: processes on several machines may write neighbours
 STORED = {"fp16": "<f2", "fp32": "<f4"}
@@ -73,6 +73,7 @@ class TeacherCache:
             "teacher_sha256": self.manifest["teacher"],
             "teacher_bf16": self.manifest["precision"] == "bf16",
             "teacher_stored_as": self.manifest["dtype"],
+            "teaching": self.manifest["teaching"],
         }
 
     def read(self, view: int, index: int) -> tuple[int, dict[str, Tensor]]:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from spawn_kit import spawn
 from trees import write_tree
 
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.teachers.teaching import plan_teaching
 
 ROOT = Path(__file__).parents[2]
 distill = runpy.run_path(str(ROOT / "scripts" / "distill.py"))["main"]
@@ -54,11 +55,20 @@ def root(tmp_path_factory):
     return root
 
 
-def run(root, name, *options, photos=True, teachers=("segformer", "depth-anything-metric")):
+def run(root, name, *options, photos=True, teachers=("segformer", "depth-anything-metric"), named=()):
     output = root / name
     source = ["--images", str(root / "photos")] if photos else []
     distill(
-        [*source, "--teacher", *(str(root / one) for one in teachers), *SMALL, "--output_dir", str(output), *options]
+        [
+            *source,
+            "--teacher",
+            *(str(root / one) for one in teachers),
+            *named,
+            *SMALL,
+            "--output_dir",
+            str(output),
+            *options,
+        ]
     )
     return load_file(output / "model.safetensors"), json.loads((output / "results.json").read_text())
 
@@ -117,6 +127,21 @@ def test_a_stored_teacher_teaches_what_an_online_one_does(root):
     (root / "map.yaml").write_text("flat: [wall, ceiling]\nfloor: [floor]\n")
     with pytest.raises(Exception, match="class_map"):
         run(root, "other", *cached, "--class_map", str(root / "map.yaml"))
+
+
+def test_a_cache_of_the_same_models_in_other_roles_or_with_other_axes_is_refused(root, tmp_path):
+    for seed in (1, 2):
+        Kit(root).model("teacher", seed=seed).save_pretrained(tmp_path / f"{seed}")
+    one, two = tmp_path / "1", tmp_path / "2"
+    cached = ["--images", str(root / "photos"), "--teacher_views", "1", "--teacher_cache", str(tmp_path / "cache")]
+    only = {"photos": False, "teachers": ()}
+    run(tmp_path, "a", *cached, **only, named=[f"depth={one}", f"edge={two}"])
+    with pytest.raises(CheckpointError, match=r"teaching\.taught_by\.depth"):
+        run(tmp_path, "b", *cached, **only, named=[f"depth={two}", f"edge={one}"])
+    tips = str(families_kit.save("normals", tmp_path / "tips"))
+    stated, turned = (plan_teaching([tips], (), normal_axes=axes).identity for axes in (None, "right,down,front"))
+    assert stated["normal_axes"] == ["right", "up", "camera"]
+    assert turned["normal_axes"] == ["right", "down", "front"]
 
 
 def test_a_class_map_makes_the_students_classes(root):
