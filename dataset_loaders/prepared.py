@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from glob import escape
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def find_prepared(folder: Path, name: str, split: str) -> Path | None:
         DataIntegrityError: it cannot be read.
         KdamValueError: what is prepared there was opened by another name, or there are several.
     """
-    paths = sorted(folder.glob(f"*-{check_id(split)}/{DATA_FILE}")) if folder.is_dir() else []
+    paths = sorted(folder.glob(f"*-{escape(check_id(split))}/{DATA_FILE}")) if folder.is_dir() else []
     names = {path.parent: read_index(path.parent)[0]["facts"]["registered"] for path in paths}
     fitting = [path for path, registered in names.items() if registered in ("", name)]
     if names and len(fitting) != 1:

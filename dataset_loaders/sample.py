@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ class Sample(TypedDict):
     labels: dict[str, NDArray[Any]]
 
 
+class Runs(NamedTuple):
+    """Samples that are read at once: how many there are in each run, and how many runs are kept in memory together."""
+
+    lengths: tuple[int, ...]
+    together: int
+
+
 class DenseDataset(ABC):
     """One split of images with dense labels; picklable, so that it can be read in worker processes.
 
@@ -45,6 +52,8 @@ class DenseDataset(ABC):
     """With which `open_dataset` opened it, defaults included."""
     checked: bool = False
     """Whether every sample is known to keep the contract, so that it need not be checked when it is read."""
+    runs: Runs | None = None
+    """The order in which it is read in good time, where not any order is."""
 
     @property
     @abstractmethod
@@ -114,11 +123,17 @@ class SubsetDataset(DenseDataset):
         self.name, self.split, self.tasks, self.ids = dataset.name, dataset.split, dataset.tasks, tuple(ids)
         self.registered, self.options, self.checked = dataset.registered, dataset.options, dataset.checked
         self.origin, self.notes = dataset.origin, dataset.notes
+        self.runs = dataset.runs if self.ids == tuple(dataset.ids) else None
         self._dataset = dataset
         self._indices = [index_of[sample_id] for sample_id in ids]
 
+    def _at(self, index: int) -> tuple[DenseDataset, int]:
+        """Where the sample at `index` comes from."""
+        return self._dataset, self._indices[index]
+
     def __getitem__(self, index: int) -> Sample:
-        return self._dataset[self._indices[index]]
+        dataset, source_index = self._at(index)
+        return dataset[source_index]
 
     @property
     def version(self) -> str | None:
@@ -132,15 +147,18 @@ class SubsetDataset(DenseDataset):
 
     def stamp(self, index: int) -> str:
         """As in the whole split."""
-        return self._dataset.stamp(self._indices[index])
+        dataset, source_index = self._at(index)
+        return dataset.stamp(source_index)
 
     def photo(self, index: int) -> Path | None:
         """As in the whole split."""
-        return self._dataset.photo(self._indices[index])
+        dataset, source_index = self._at(index)
+        return dataset.photo(source_index)
 
     def photo_header(self, index: int) -> PhotoHeader | None:
         """As in the whole split."""
-        return self._dataset.photo_header(self._indices[index])
+        dataset, source_index = self._at(index)
+        return dataset.photo_header(source_index)
 
     def unlisted(self) -> list[str]:
         """Of the whole split."""
