@@ -4,12 +4,13 @@
     from dataset_loaders.builders import as_table
     as_table(open_dataset("nyud_v2", "train", "NYUDv2"), num_proc=4).push_to_hub("org/nyud-v2-mt", split="train")
 
-One row is one image; a label is the PNG that its kind's `to_file` gives, or the bytes of its stored form where it is no
-picture. A task that is unlabelled for an image is None.
+One row is one image; a label is what its kind's `to_file` gives, as a PNG, or as numbers where it is no picture. A task that
+is unlabelled for an image is None.
 """
 
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset_loaders.columns import classes_column
-from dataset_loaders.reading import PHOTO_SUFFIXES
 from dataset_loaders.sample import DenseDataset
 from kdam_hf.io import lines_sha256
 from kdam_hf.tasks import Task
@@ -41,7 +41,7 @@ def as_table(
     features, rows = features_of(dataset.tasks), {"dataset": dataset, "indices": [*range(len(dataset))]}
     if streaming:
         return datasets.IterableDataset.from_generator(_rows, features, gen_kwargs=rows)
-    facts = lines_sha256([repr(features), str(dataset.version), *map(dataset.stamp, rows["indices"])])
+    facts = lines_sha256([repr(features), *map(dataset.stamp, rows["indices"])])
     how = {"cache_dir": cache_dir, "num_proc": num_proc, "fingerprint": facts[:16]}
     return datasets.Dataset.from_generator(_rows, features, gen_kwargs=rows, **how)
 
@@ -54,7 +54,11 @@ def features_of(tasks: Sequence[Task]) -> datasets.Features:
     """`id`, `image`, and a column per task; a task with classes also has `<task>_classes`, those in view, as class labels."""
     features: dict[str, Any] = {"id": datasets.Value("string"), "image": datasets.Image()}
     for task in tasks:
-        features[task.name] = datasets.Image() if _is_picture(task) else datasets.Value("binary")
+        file = task.label.to_file(task.label.unlabelled(1, 1), task.name)
+        column: Any = datasets.Image() if file.dtype.kind == "u" else datasets.Value(str(file.dtype))
+        for _ in range(0 if file.dtype.kind == "u" else file.ndim):
+            column = datasets.List(column)
+        features[task.name] = column
         if task.class_names:
             features[classes_column(task.name)] = datasets.List(datasets.ClassLabel(names=list(task.class_names)))
     return datasets.Features(features)
@@ -67,26 +71,17 @@ def row_of(dataset: DenseDataset, index: int) -> dict[str, Any]:
         DataIntegrityError: a file is not usable, or holds a value that the row cannot.
     """
     sample, photo = dataset[index], dataset.photo(index)
-    is_picture = photo is not None and photo.suffix.lower() in PHOTO_SUFFIXES
     row: dict[str, Any] = {"id": sample["id"]}
-    row["image"] = {"bytes": photo.read_bytes(), "path": None} if photo and is_picture else _png(sample["image"])
+    content = photo.read_bytes() if isinstance(photo, Path) else photo
+    row["image"] = {"bytes": content, "path": None} if content else _png(sample["image"])
     for task in dataset.tasks:
-        kind, label, where = task.label, sample["labels"].get(task.name), f"sample {sample['id']!r}: {task.name}"
-        if label is None:
-            row[task.name] = None
-        elif _is_picture(task):
-            row[task.name] = _png(kind.to_file(label, where))
-        else:
-            row[task.name] = kind.encode(label, where).tobytes()
+        kind, label = task.label, sample["labels"].get(task.name)
+        file = None if label is None else kind.to_file(label, f"sample {sample['id']!r}: {task.name}")
+        row[task.name] = None if file is None else _png(file) if file.dtype.kind == "u" else file.tolist()
         if task.class_names:
             counts = () if label is None else kind.statistics(label).counts
             row[classes_column(task.name)] = [k for k, count in enumerate(counts) if count]
     return row
-
-
-def _is_picture(task: Task) -> bool:
-    """Whether the label files of a task are PNGs."""
-    return task.label.to_file(task.label.unlabelled(1, 1), task.name).dtype.kind == "u"
 
 
 def _png(pixels: NDArray[np.generic]) -> dict[str, Any]:

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dataset_loaders.columns import ID, ID2LABEL, IMAGE, class_names, find_columns, innermost, read_id2label
-from dataset_loaders.reading import composed, picture, read_array, read_image, read_photo_header, reading
+from dataset_loaders.reading import composed, picture, read_array, read_image, reading
 from dataset_loaders.registry import register
 from dataset_loaders.rows import Rows, find_split, load_splits, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import IGNORE_INDEX, TASK_NAMES, LabelKind, Task, make_task, select_tasks, task_class
 
 _COUNTED: dict[tuple[str, ...], int] = {}
@@ -41,7 +40,7 @@ class RowsDataset(DenseDataset):
     name = split = ""
     tasks = ()
     own: frozenset[str] = frozenset()
-    """Tasks whose cells `builders` wrote: bytes are the stored form of the label."""
+    """Tasks whose labels `builders` wrote."""
 
     def __init__(
         self,
@@ -57,9 +56,8 @@ class RowsDataset(DenseDataset):
         self._numbers = range(len(rows)) if numbers is None else numbers
         self.runs = runs_of(rows, self._numbers)
 
-    @property
-    def version(self) -> str:
-        """Of the rows."""
+    def stamp(self, index: int) -> str:
+        """Of all rows."""
         return str(self._rows._fingerprint)
 
     @cached_property
@@ -77,10 +75,10 @@ class RowsDataset(DenseDataset):
             )
         return tuple(found)
 
-    def photo_header(self, index: int) -> PhotoHeader | None:
-        """Of the photo in the row, unless it is an array."""
-        where, cell = self._where(index), self._rows[self._numbers[index]][self._columns[IMAGE]]
-        return read_photo_header(picture(cell, where), where) if isinstance(cell, (dict, bytes)) else None
+    def photo(self, index: int) -> bytes | None:
+        """The photo in the row, unless it is an array."""
+        cell = self._rows[self._numbers[index]][self._columns[IMAGE]]
+        return picture(cell, self._where(index)) if isinstance(cell, (dict, bytes)) else None
 
     def __getitem__(self, index: int) -> Sample:
         row, where = self._rows[self._numbers[index]], self._where(index)
@@ -91,15 +89,9 @@ class RowsDataset(DenseDataset):
             image = as_photo(_array(photo, self._features[IMAGE], where), where)
         labels = {}
         for task in (task for task in self.tasks if cells[task.name] is not None):
-            cell, kind, own = cells[task.name], task.label, task.name in self.own
-            if own and isinstance(cell, bytes):
-                with reading(where, f"{task.name} label of {image.shape[:2]} pixels"):
-                    shape = (*image.shape[:2], *kind.shape_suffix)
-                    labels[task.name] = kind.decode(np.frombuffer(cell, kind.stored_dtype).reshape(shape))
-            else:
-                array = _label(cell, self._features[task.name], kind, where)
-                options = kind.own_options if own else self._options.get(task.name, {})
-                labels[task.name] = kind.from_file(array, options, where)
+            array = _label(cells[task.name], self._features[task.name], task.label, where)
+            options = task.label.own_options if task.name in self.own else self._options.get(task.name, {})
+            labels[task.name] = task.label.from_file(array, options, where)
         return {"id": self.ids[index], "image": image, "labels": labels}
 
     def _where(self, index: int) -> str:
@@ -199,7 +191,7 @@ def _count_classes(splits: Mapping[str, Rows], column: str, kind: LabelKind, sou
         highest = 0
         for split, rows in splits.items():
             cells = undecoded(rows, [column])
-            for number in tqdm(range(len(rows)), f"counting the classes of {split}", unit="label", leave=False):
+            for number in tqdm(range(len(rows)), f"counting the classes of {split}", unit="label", disable=None):
                 if (cell := cells[number][column]) is not None:
                     ids = _label(cell, rows.features[column], kind, f"{source} {split} row {number}")
                     highest = max(highest, int(ids[ids != IGNORE_INDEX].max(initial=0)))

@@ -129,10 +129,13 @@ _COLUMNS_OF_13 = {"image": "image", "semseg": "segmentation", "depth": "depth", 
 _OPTIONS_OF_13: dict[str, Mapping[str, Any]] = {"semseg": {"ignore_index": -1}, "depth": METRIC_DEPTH}
 
 
+_CONVERT_13 = {"image": as_photo, "semseg": class_ids}
+
+
 def _load_13(path: Path, name: str) -> NDArray[Any]:
     array = read_array(path)
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    return as_photo(array, str(path)) if name == "image" else class_ids(array, str(path)) if name == "semseg" else array
+    return _CONVERT_13[name](array, str(path)) if name in _CONVERT_13 else array
 
 
 def _open_mtan(root: Path, split: str, tasks: Sequence[Task], strict: bool, origin: str) -> FileDataset:

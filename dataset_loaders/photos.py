@@ -13,12 +13,12 @@ from PIL import Image
 
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.files import file_facts
-from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image, read_photo_header
+from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image
 from dataset_loaders.registry import register
 from dataset_loaders.rows import load_splits, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, SubsetDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
-from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE, PhotoHeader
+from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE
 from kdam_hf.tasks import Task
 
 SMALLEST_SIDE = 32
@@ -96,32 +96,20 @@ class PhotosDataset(DenseDataset):
     def __getitem__(self, index: int) -> Sample:
         name = self.ids[index]
         where = str(self._files.get(name) or f"{self.name} row {name}")
-        image = read_image(self._content(index), where)
+        image = read_image(self.photo(index), where)
         if min(image.shape[:2]) < SMALLEST_SIDE:
             height, width = image.shape[:2]
             raise DataIntegrityError(f"{where}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side.")
         return {"id": name, "image": image, "labels": {}}
 
-    def _content(self, index: int) -> Path | bytes:
+    def photo(self, index: int) -> Path | bytes:
+        """As of `DenseDataset`."""
         name = self.ids[index]
         return self._files.get(name) or picture(self._rows[int(name)][self._column], f"{self.name} row {name}")
 
-    def photo_header(self, index: int) -> PhotoHeader:
-        """As of `DenseDataset`."""
-        return read_photo_header(self._content(index))
-
-    @property
-    def version(self) -> str | None:
-        """As of `DenseDataset`."""
-        return None if self._rows is None else str(self._rows._fingerprint)
-
     def stamp(self, index: int) -> str:
         """As of `DenseDataset`."""
-        return file_facts(self._files.get(self.ids[index]))
-
-    def photo(self, index: int) -> Path | None:
-        """As of `DenseDataset`."""
-        return self._files.get(self.ids[index])
+        return file_facts(self._files[self.ids[index]]) if self._files else str(self._rows._fingerprint)
 
 
 class TaughtDataset(SubsetDataset):

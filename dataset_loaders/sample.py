@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.reading import check_id
+from dataset_loaders.reading import check_id, read_photo_header
 from kdam_hf.errors import DataIntegrityError, KdamValueError, LabelOrientationError
 from kdam_hf.io import lines_sha256
 from kdam_hf.photos_kdam import PhotoHeader
@@ -72,11 +72,6 @@ class DenseDataset(ABC):
         return len(self.ids)
 
     @property
-    def version(self) -> str | None:
-        """Changes with what the samples depend on, where they have no stamps; None if that is not known."""
-        return None
-
-    @property
     def digest(self) -> str:
         """SHA-256 of the ids, one a line: whether two scores are over the same images."""
         return lines_sha256(self.ids)
@@ -87,16 +82,17 @@ class DenseDataset(ABC):
         return {task.name for task in self.tasks}
 
     def stamp(self, index: int) -> str:
-        """Changes with any edit of the files of a sample; empty if that cannot be told."""
+        """Changes with what a sample depends on, such as its files; empty if that cannot be told."""
         return ""
 
-    def photo(self, index: int) -> Path | None:
-        """The image file of a sample, if it is one."""
+    def photo(self, index: int) -> Path | bytes | None:
+        """The image file of a sample, or its content, if it is one."""
         return None
 
     def photo_header(self, index: int) -> PhotoHeader | None:
         """Upright size and stored orientation of an image; None where only decoding would tell."""
-        return None
+        photo = self.photo(index)
+        return None if photo is None else read_photo_header(photo, f"{self.name} {self.ids[index]}")
 
     def unlisted(self) -> list[str]:
         """Files that belong to no split though they should: one sentence per folder."""
@@ -136,11 +132,6 @@ class SubsetDataset(DenseDataset):
         return dataset[source_index]
 
     @property
-    def version(self) -> str | None:
-        """Of the whole split."""
-        return self._dataset.version
-
-    @property
     def labelled(self) -> set[str]:
         """As in the whole split."""
         return self._dataset.labelled
@@ -150,7 +141,7 @@ class SubsetDataset(DenseDataset):
         dataset, source_index = self._at(index)
         return dataset.stamp(source_index)
 
-    def photo(self, index: int) -> Path | None:
+    def photo(self, index: int) -> Path | bytes | None:
         """As in the whole split."""
         dataset, source_index = self._at(index)
         return dataset.photo(source_index)

@@ -135,7 +135,6 @@ STORED = {  # column, kind, cell, task, label
 }
 
 
-@pytest.mark.fault(21, 22)
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", STORED)
 def test_a_column_is_read_as_it_is_stored_or_refused_and_named(tmp_path, kind, streaming):

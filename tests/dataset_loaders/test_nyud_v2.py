@@ -92,7 +92,7 @@ def test_a_bad_row_of_parquet_is_one_problem(tmp_path, change, says):
 
 def expect_one_problem(data, says):
     """Of the second sample."""
-    report = inspect_split(data, progress=False)
+    report = inspect_split(data)
     assert (len(report.problems), report.sizes.total()) == (1, len(data) - 1)
     assert re.search(says, report.problems[0])
 

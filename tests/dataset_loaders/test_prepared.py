@@ -61,7 +61,7 @@ class Killed(Random):
 
 
 def write(path, dataset=None, **kwargs):
-    return prepare(Random() if dataset is None else dataset, path, progress=False, **kwargs)
+    return prepare(Random() if dataset is None else dataset, path, **kwargs)
 
 
 def content(path):
@@ -169,7 +169,7 @@ def test_every_bad_sample_is_found_the_first_named_and_the_good_ones_are_kept(tm
     assert good.read == [1, 3]
     again = SplitReport.of(good)
     write(tmp_path / "p", good, report=again)  # from the index alone
-    assert again == report == inspect_split(good, progress=False)
+    assert again == report == inspect_split(good)
     assert not report.problems
 
 
