@@ -76,12 +76,13 @@ def _run(name: str, data: "DatasetDict | Dataset | str | Path | None", keys: dic
     command = import_module(f"kdam_hf.commands.{name}")
     if data is None:
         return command.main(keys)
-    if {"dataset", "data_dir"} & keys.keys():
-        raise KdamValueError("data is given, and dataset or data_dir too; leave those out.")
+    if {"data_dir", "images"} & keys.keys():
+        raise KdamValueError("data is given, and data_dir or images too; leave those out.")
     if isinstance(data, (str, Path)):
-        return command.main({**keys, "data_dir": data} | ({} if Path(data).is_dir() else {"dataset": "hub"}))
+        name = "folder" if (Path(data) / "dataset.json").is_file() else "hub"
+        return command.main({"dataset": name, "data_dir": data, **keys})
     with in_memory(data) as held:
-        return command.main({**keys, "dataset": "hub", "data_dir": held})
+        return command.main({"dataset": "hub", "data_dir": held, **keys})
 
 
 def train(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any) -> Trained:
@@ -89,7 +90,7 @@ def train(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any)
 
     Args:
         data: a `datasets.DatasetDict`, or a `Dataset`, whose split is called train and can be shared out (`train_split`,
-            `eval_split`), with columns as of `--dataset hub`; own data in a folder; or a hub id.
+            `eval_split`), with columns as of `--dataset hub`; a folder of own data or of Parquet; or a hub id.
         keys: of the command, such as `config`, `data_dir`, `columns`, `output_dir`, `max_steps`.
 
     Raises:

@@ -79,6 +79,9 @@ def test_a_stopped_stream_goes_on_to_the_same_weights_and_not_as_stored_data(hom
         run("--resume_from_checkpoint", "last")
     resumed = run("--streaming", "true", "--dataloader_num_workers", "1", "--resume_from_checkpoint", "last")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    share = {"model": "out", "data": "user/ds", "split": "train[15:]"}
+    streamed, stored = (kdam_hf.evaluate(**share, output=f"{k}.json", streaming=k) for k in (True, False))
+    assert streamed["semseg/miou"] == stored["semseg/miou"] > 0
 
 
 KEYS = {"preset": "tiny-resnet", "crop_height": 32, "crop_width": 32, "max_steps": 1, "use_cpu": True, "cpu_threads": 1}
