@@ -38,10 +38,11 @@ def as_table(
     Raises:
         DataIntegrityError: a file is not usable, or holds a value that a row cannot.
     """
-    features, rows = features_of(dataset.tasks), {"dataset": dataset, "indices": [*range(len(dataset))]}
+    features, indices = features_of(dataset.tasks), [*range(len(dataset))]
+    rows = {"dataset": dataset, "indices": indices}
     if streaming:
         return datasets.IterableDataset.from_generator(_rows, features, gen_kwargs=rows)
-    facts = lines_sha256([repr(features), *map(dataset.stamp, rows["indices"])])
+    facts = lines_sha256([repr(features), *map(dataset.stamp, indices)])
     how = {"cache_dir": cache_dir, "num_proc": num_proc, "fingerprint": facts[:16]}
     return datasets.Dataset.from_generator(_rows, features, gen_kwargs=rows, **how)
 

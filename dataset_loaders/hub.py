@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dataset_loaders.columns import ID, ID2LABEL, IMAGE, class_names, find_columns, innermost, read_id2label
 from dataset_loaders.reading import composed, picture, read_array, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.rows import Rows, find_split, load_splits, runs_of, undecoded
+from dataset_loaders.rows import ParquetRows, Rows, find_split, load_splits, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import IGNORE_INDEX, TASK_NAMES, LabelKind, Task, make_task, select_tasks, task_class
@@ -37,8 +37,6 @@ class RowsDataset(DenseDataset):
         options: what is known of the labels of a task, as in its entry of dataset.json.
     """
 
-    name = split = ""
-    tasks = ()
     own: frozenset[str] = frozenset()
     """Tasks whose labels `builders` wrote."""
 
@@ -87,7 +85,7 @@ class RowsDataset(DenseDataset):
             image = read_image(picture(photo, where), where)
         else:
             image = as_photo(_array(photo, self._features[IMAGE], where), where)
-        labels = {}
+        labels: dict[str, NDArray[Any]] = {}
         for task in (task for task in self.tasks if cells[task.name] is not None):
             array = _label(cells[task.name], self._features[task.name], task.label, where)
             options = task.label.own_options if task.name in self.own else self._options.get(task.name, {})
@@ -155,7 +153,7 @@ class HubDataset(RowsDataset):
         columns: Sequence[str] = (),
         streaming: bool = False,
     ) -> None:
-        source, notes, known = str(data_dir), [], []
+        source, known = str(data_dir), list[Task]()
         splits = load_splits(source, streaming)
         rows, numbers = find_split(splits, split, source)
         found = find_columns(rows.features, columns, source)
@@ -163,8 +161,10 @@ class HubDataset(RowsDataset):
             stated = {text.partition("=")[0] for text in columns}
             self.own = frozenset(name for name in TASK_NAMES if found.get(name) == name and name not in stated)
             found = ({ID: ID} if self.own else {}) | found
+        notes: list[str] = []
         for name in (name for name in TASK_NAMES if name in found):
-            kind, names = task_class(name).label_kind, ("", "")  # of a task that is not asked for
+            kind = task_class(name).label_kind
+            names: Sequence[str] = ("", "")  # of a task that is not asked for
             if "class_names" in kind.file_options and (tasks is None or name in tasks):
                 names = class_names(rows.features, name, found[name])
                 with suppress(KdamValueError):  # of a task that has no classes unless they are given
@@ -181,7 +181,7 @@ class HubDataset(RowsDataset):
 
 def _count_classes(splits: Mapping[str, Rows], column: str, kind: LabelKind, source: str) -> int:
     """One more than the highest id in the labels of all splits, each of which is read once."""
-    if any(runs_of(rows, ()) for rows in splits.values()):
+    if any(isinstance(rows, ParquetRows) for rows in splits.values()):
         raise KdamValueError(
             f"{source}: the classes of {kind.name} have no names, and a stream is not read to its end to count them. Put "
             f"{ID2LABEL} beside the data, or leave streaming out."

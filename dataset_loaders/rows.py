@@ -62,7 +62,7 @@ class ParquetRows:
     @cached_property
     def runs(self) -> Runs:
         """The row groups, as many together as fit into `TOGETHER_BYTES`."""
-        largest = max(size for *_, size in [*self._groups, (1,)])
+        largest = max((size for _, _, _, size in self._groups), default=1)
         return Runs(tuple(rows for _, _, rows, _ in self._groups), max(1, TOGETHER_BYTES // largest))
 
     @property
@@ -99,10 +99,11 @@ class ParquetRows:
 @contextmanager
 def _opened(file: str) -> Iterator[Any]:
     """Opened anew each time: connections and handles do not survive a fork."""
-    import fsspec
+    from huggingface_hub import HfFileSystem
     from pyarrow.parquet import ParquetFile
 
-    with reading(file, "Parquet file"), fsspec.open(file) as content:
+    opened = HfFileSystem().open if "://" in file else open
+    with reading(file, "Parquet file"), opened(file, "rb") as content:
         yield ParquetFile(content)
 
 

@@ -115,13 +115,3 @@ def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
     spoil(root)
     with pytest.raises(DataIntegrityError, match=says):
         FolderDataset(root, "train")
-
-
-def test_it_says_how_many_images_are_labelled(root):
-    (root / "semseg" / "0000.png").unlink()
-    assert FolderDataset(root, "train").origin.split("\n  ")[1:] == [
-        "semseg: 1 of 2 images labelled",
-        "depth: 1 of 2 images labelled",
-        "normals: 1 of 2 images labelled",
-        "edge: 2 of 2 images labelled",
-    ]

@@ -212,19 +212,6 @@ def sample(semseg=((0, 0, 1, 255),), depth=((0, 1, 2.5, 9),), **more):
     return {"id": "x", "image": image, "labels": labels}
 
 
-def test_the_text_names_classes_units_and_what_never_occurs():
-    data = Stub(sample, lambda: sample(semseg=((1, 1, 1, 1),), depth=((0, 0, 0, 0),)))
-    assert inspect_split(data).text().splitlines() == [
-        "stub val: 2 of 2 images usable",
-        "  height x width: 1x4 (2)",
-        "  semseg       2 of 2 images labelled, 87.5 % of their pixels valid",
-        "      wall 29 %, floor 71 %",
-        "      never: lamp",
-        "  depth        2 of 2 images labelled, 37.5 % of their pixels valid, 1 to 9 m",
-        "  edge         0 of 2 images labelled, no valid pixel",
-    ]
-
-
 @pytest.fixture
 def turned(tmp_path):
     """Own data whose photos are stored 4x6 but for the square one, by id: (orientation, height and width of the label)."""

@@ -220,14 +220,6 @@ def test_a_drawn_edge_map_is_preferred_image_by_image(tmp_path, value):
 # ---- files ----
 
 
-def test_notes_say_which_labels_are_derived_or_distilled(tmp_path):
-    data = open_dataset("pascal_context", "val", write(tmp_path))
-    told = {note.split(":")[0]: note for note in data.notes if ":" in note}
-    assert set(told) == {"saliency", "normals", "edge"}
-    assert "170 of the 459" in told["normals"]
-    assert not [note for note in open_dataset("pascal_context", "val", tmp_path, tasks=["semseg"]).notes if ":" in note]
-
-
 def test_the_stamp_follows_every_file_that_a_label_is_made_from(tmp_path):
     root = write(tmp_path)
     save(root / f"edge/{ID}.png", np.zeros((H, W)))
