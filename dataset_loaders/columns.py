@@ -21,13 +21,16 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 ID2LABEL = "id2label.json"
 
 
-def find_columns(features: Mapping[str, Any], stated: Sequence[str], source: str) -> dict[str, str]:
+def find_columns(
+    features: Mapping[str, Any], stated: Sequence[str], source: str, tasks: Sequence[str] | None = None
+) -> dict[str, str]:
     """`image`, tasks, and `id` where it is stated, each with its column.
 
     Args:
         features: of the columns.
         stated: `NAME=COLUMN` of `--columns`; the others are recognised by their names.
         source: the data set, for messages.
+        tasks: those that are wanted; all for None.
 
     Raises:
         KdamValueError: an unknown name or column, several columns that could be meant, no photo, or no label.
@@ -45,7 +48,8 @@ def find_columns(features: Mapping[str, Any], stated: Sequence[str], source: str
     for name in (IMAGE, *TASK_NAMES):
         free = [c for c in (name, *SYNONYMS.get(name, ())) if c in features and c not in found.values()]
         fitting = [column for column in free if _holds_pixels(features[column])]
-        if len(fitting) > 1 and fitting[0] != name and name not in found:
+        wanted = name not in found and (tasks is None or name in (IMAGE, *tasks))
+        if len(fitting) > 1 and fitting[0] != name and wanted:
             _refuse(features, source, f"several columns could be {name}: {', '.join(fitting)}")
         if fitting:
             found.setdefault(name, fitting[0])

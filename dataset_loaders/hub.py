@@ -156,7 +156,7 @@ class HubDataset(RowsDataset):
         source, known = str(data_dir), list[Task]()
         splits = load_splits(source, streaming)
         rows, numbers = find_split(splits, split, source)
-        found = find_columns(rows.features, columns, source)
+        found = find_columns(rows.features, columns, source, tasks)
         if ID in rows.features:  # as `builders` write it
             stated = {text.partition("=")[0] for text in columns}
             self.own = frozenset(name for name in TASK_NAMES if found.get(name) == name and name not in stated)

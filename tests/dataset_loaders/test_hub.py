@@ -56,6 +56,7 @@ def written(data, folder, split="train", **options):
         (["image", "semseg", "mask"], [], "semseg"),  # the task's own name comes first
         (["left", "mask", "segmentation"], ["image=left", "semseg=mask"], "semseg"),
         (["image", "mask", "silhouette"], ["saliency=mask"], "saliency"),
+        (["image", "mask", "label", "depth"], [], "depth"),  # which is semseg does not matter
     ],
 )
 def test_columns_are_known_by_common_names_or_stated(columns, stated, found):
