@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from datasets import Image as Picture
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset_loaders import EpochSampler, check_sample, open_dataset, rows, shuffled
+from dataset_loaders import EpochSampler, MixedSampler, check_sample, open_dataset, rows, shuffled
 from dataset_loaders.builders import as_table
 from dataset_loaders.rows import in_memory
+from dataset_loaders.sample import Runs
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
 H, W = 8, 10
@@ -238,6 +240,13 @@ def test_the_order_of_a_stream_is_that_of_its_seed_and_epoch_in_any_number_of_wo
     assert seen[0] != seen[1]
     sampler.set_epoch(0)
     assert [index + 1 for _, index in sampler] == seen[0]
+
+
+def test_photos_beside_a_stream_leave_its_runs_together():
+    sampler = MixedSampler((10, 8), 0.5, runs=(Runs((2, 3, 2, 3), 1), None))
+    labelled = [index for _, index in sampler if index < 10]
+    groups = [key for key, _ in groupby(np.searchsorted([2, 5, 7], labelled, "right").tolist())]
+    assert (sorted(labelled), sorted(groups)) == ([*range(10)], [0, 1, 2, 3])
 
 
 class Keyed:
