@@ -27,7 +27,6 @@ ALLOWED = {
     "kdam_hf.errors": set(),
     "kdam_hf.distributed": set(),
     "kdam_hf.io": {"kdam_hf.errors"},
-    "kdam_hf.jit": set(),
     "kdam_hf.configuration_kdam": {"kdam_hf.efficientnet_lite_kdam"},
     "kdam_hf.weights_kdam": set(),
     "kdam_hf.efficientnet_lite_kdam": set(),
@@ -42,9 +41,9 @@ ALLOWED = {
     "kdam_hf.pipeline_kdam": {
         *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
-    "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.jit", "kdam_hf.configuration_kdam"},
+    "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.configuration_kdam"},
     "kdam_hf.tasks": {
-        *("kdam_hf.errors", "kdam_hf.jit", "kdam_hf.metrics", "kdam_hf.plots"),
+        *("kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.plots"),
         *("kdam_hf.configuration_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
@@ -61,7 +60,7 @@ ALLOWED = {
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
     "dataset_loaders": {
-        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
+        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
     },
     "kdam_hf.hub": {
         "kdam_hf.io",
