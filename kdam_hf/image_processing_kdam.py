@@ -20,6 +20,9 @@ from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, STRIDE, KdamConfig
 from .photos_kdam import open_photo
 from .readout_kdam import ClassIds, Metres, Readout, readout_of
 
+# what `preprocess` does, in the words of the library, for programs that read preprocessor_config.json themselves
+STEPS = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "resample": 2}
+
 
 class KdamImageProcessor(BaseImageProcessor):
     """Image processor of `KdamTeacher` and `KdamStudent`.
@@ -41,7 +44,7 @@ class KdamImageProcessor(BaseImageProcessor):
         image_std: list[float] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**(STEPS | {"do_resize": size is not None} | kwargs))
         if size is not None and (set(size) != {"shortest_edge"} or size["shortest_edge"] < 1):
             raise ValueError(f"size={size}; expected {{'shortest_edge': pixels}} or None.")
         self.tasks = tasks or []

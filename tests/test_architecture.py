@@ -70,6 +70,7 @@ ALLOWED = {
     },
     "kdam_hf.export": {
         *("kdam_hf.errors", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
+        "kdam_hf.upsampling_kdam",
     },
     "kdam_hf.pretrained": {
         *("kdam_hf", "kdam_hf.io", "kdam_hf.errors", "kdam_hf.presets"),
