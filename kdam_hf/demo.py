@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import MultiTaskDensePredictionPipeline
 from kdam_hf.readout_kdam import readout_of
@@ -69,7 +68,8 @@ class DemoModels:
     def __init__(self, student: str, teacher: str | None = None) -> None:
         places = {"Student": student, "Teacher": teacher} if teacher else {"Model": student}
         self.names = {role: Path(place).name if Path(place).is_dir() else place for role, place in places.items()}
-        self.pipes = {role: _pipe(place) for role, place in places.items()}
+        of_model = MultiTaskDensePredictionPipeline.of_model
+        self.pipes = {role: of_model(load_model(place)) for role, place in places.items()}
         own, *others = (pipe.model.config.tasks for pipe in self.pipes.values())
         theirs = [entry for entries in others for entry in entries]
         shared = [entry for entry in own if entry["name"] in {other["name"] for other in theirs}]
@@ -88,12 +88,6 @@ class DemoModels:
         values = {role: {name: result["values"] for name, result in maps.items()} for role, maps in found.items()}
         rounds = [{role: _seconds(pipe, image) for role, pipe in self.pipes.items()} for _ in range(ROUNDS)]
         return PhotoResult(values, {role: [each[role] for each in rounds] for role in self.pipes})
-
-
-def _pipe(place: str) -> MultiTaskDensePredictionPipeline:
-    model, device = load_model(place), "cuda" if torch.cuda.is_available() else "cpu"
-    processor = KdamImageProcessor.from_model_config(model.config)
-    return MultiTaskDensePredictionPipeline(model, image_processor=processor, device=device)
 
 
 @torch.inference_mode()

@@ -189,7 +189,9 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         if kind not in classes:
             raise CheckpointError(f"{name_or_path} is a {kind}; expected {' or '.join(classes)}.")
         if (Path(name_or_path) / "kdam.json").is_file():
-            raise CheckpointError(f"{name_or_path} holds an ONNX file; run it with: kdam onnx --model {name_or_path} ...")
+            raise CheckpointError(
+                f"{name_or_path} holds an ONNX file; run it with: kdam onnx --model {name_or_path} ..."
+            )
         return classes[kind].from_pretrained(name_or_path, config=classes[kind].config_class.from_dict(facts))
 
 

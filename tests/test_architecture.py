@@ -53,6 +53,7 @@ ALLOWED = {
     },
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
+    "kdam_hf.video": {"kdam_hf.errors"},
     "kdam_hf.plots": {"kdam_hf.errors"},
     "kdam_hf.demo": {
         *("kdam_hf.tasks", "kdam_hf.training", "kdam_hf.modeling_kdam", "kdam_hf.pipeline_kdam"),
@@ -114,6 +115,7 @@ ALLOWED = {
         *(
             "kdam_hf.plots",
             "kdam_hf.visualization",
+            "kdam_hf.video",
             "kdam_hf.photos_kdam",
             "kdam_hf.readout_kdam",
             "kdam_hf.pretrained",
@@ -122,7 +124,8 @@ ALLOWED = {
     },
     "kdam_hf.api": {
         "kdam_hf.modeling_kdam",
-        *("kdam_hf.image_processing_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.pipeline_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
+        "kdam_hf.video",
     },
     "kdam_hf.__main__": {"kdam_hf.training"},
     "kdam_hf": {
