@@ -163,7 +163,7 @@ class DistillationArguments:
     )
     features: float = _field(
         0.0,
-        "weight of a second term: the coarsest backbone map against the teacher's, which must be a KDAM model and online",
+        "weight of a second term: the coarsest backbone map against the teacher's, one model that runs beside the student",
     )
     balance_steps: int | None = _field(
         None, "every so many steps, measure how strongly each term pulls at the backbone's maps; for balance.json"

@@ -42,7 +42,7 @@ def test_beside_a_method_its_terms_are_added_and_both_are_recorded(kit):
     method = Features(kit.tasks, 0.5, 48, 48, beside=beside)
     assert method.settings().items() >= (beside.settings() | {"features": 0.5, "method": "cs"}).items()
     assert method.couples_batch
-    with pytest.raises(KdamValueError, match="backbone"):
+    with pytest.raises(KdamValueError, match="48 and 0"):
         Features(kit.tasks, 0.5, 48, 0)
 
 

@@ -2,7 +2,6 @@
 
 import sys
 from importlib.machinery import ModuleSpec
-from io import BytesIO
 from types import ModuleType
 
 import numpy as np
@@ -44,7 +43,7 @@ def photos(tmp_path):
 def test_whatever_is_named_is_predicted_once_and_what_is_broken_is_named_at_the_end(
     student, photos, monkeypatch, batch_size
 ):
-    monkeypatch.setattr(photos_kdam, "_fetched", lambda url, _: BytesIO((photos / "e.png").read_bytes()))
+    monkeypatch.setattr(photos_kdam, "_fetched", lambda url, _: (photos / "e.png").read_bytes())
     given = [photos / "folder", photos / "d[1].png", f"{photos}/folder/*.p?g", "https://example.org/photo%201.png?x=2"]
     out = photos / "out"
     options = ["--output_dir", out, "--batch_size", batch_size, "--overlay"]
