@@ -35,6 +35,7 @@ TITLE = "One photo, every map"
 TASK_TITLES = {"semseg": "Semantic segmentation", "normals": "Surface normals", "edge": "Boundaries"}
 HINT = "Upload a photo or choose an example. Then click any map to read all of them at that place."
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+PICTURE: dict[str, Any] = {"format": "png", "interactive": False, "min_width": 120, "buttons": ["fullscreen"]}
 BAR = '<i style="flex: 1; height: 0.6em; background: linear-gradient(90deg, {})"></i>'
 SQUARE = '<span><i style="display: inline-block; width: 0.8em; height: 0.8em; background: {}"></i> {}</span>'
 ROW = '<div style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 0.9em">{}</div>'
@@ -141,7 +142,18 @@ def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
                 notice = gr.Markdown(HINT, elem_id="notice")
             with gr.Column(scale=4, min_width=320, elem_id="maps"):
                 table = gr.Markdown(elem_id="facts")
-                pictures, legends = _task_panels(models.tasks, views)
+                pictures, legends, names = [], [], list(models.tasks)
+                for pair in (names[k : k + 2] for k in range(0, len(names), 2)):  # two tasks side by side
+                    with gr.Row():
+                        for name in pair:
+                            with gr.Column(min_width=380), gr.Group():
+                                title = TASK_TITLES.get(name, name.replace("_", " ").capitalize())
+                                gr.Markdown(f"### {title}", padding=True)
+                                with gr.Row():
+                                    pictures += [
+                                        gr.Image(label=role, **PICTURE) for role, task in views if task == name
+                                    ]
+                                legends.append(gr.HTML(padding=True))
         outputs = [notice, kept, table, *pictures, *legends]
         photo.change(look, photo, outputs, api_name="predict", show_progress="minimal", trigger_mode="always_last")
         for picture in pictures:
@@ -161,24 +173,6 @@ def serve(page: gr.Blocks, port: int | None = None, **launch: Any) -> Any:
     theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=mono)
     settings: dict[str, Any] = {"max_file_size": LARGEST_FILE, "state_session_capacity": SESSIONS, "theme": theme}
     return page.launch(server_port=port, share=False, footer_links=[], **(settings | launch))
-
-
-def _task_panels(
-    tasks: Mapping[str, Mapping[str, Any]], views: Sequence[tuple[str, str]]
-) -> tuple[list[gr.Image], list[gr.HTML]]:
-    """Two tasks side by side, each with a picture per model and a legend."""
-    pictures, legends, names = [], [], list(tasks)
-    options: dict[str, Any] = {"format": "png", "interactive": False, "min_width": 120, "buttons": ["fullscreen"]}
-    for pair in (names[k : k + 2] for k in range(0, len(names), 2)):
-        with gr.Row():
-            for name in pair:
-                with gr.Column(min_width=380), gr.Group():
-                    title = TASK_TITLES.get(name, name.replace("_", " ").capitalize())
-                    gr.Markdown(f"### {title}", padding=True)
-                    with gr.Row():
-                        pictures += [gr.Image(label=role, **options) for role, task in views if task == name]
-                    legends.append(gr.HTML(padding=True))
-    return pictures, legends
 
 
 def facts(models: DemoModels, result: PhotoResult) -> str:

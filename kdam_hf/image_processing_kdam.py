@@ -117,12 +117,7 @@ class KdamImageProcessor(BaseImageProcessor):
     def post_process_semantic_segmentation(self, outputs: Any, target_sizes: Any) -> list[Tensor]:
         """Class ids int64 (H, W) per photo, as `pipeline("image-segmentation")` asks: of the first task that has classes.
 
-        Args:
-            outputs: as of `post_process`.
-            target_sizes: as of `post_process`.
-
-        Raises:
-            ValueError: no task has classes.
+        Arguments are those of `post_process`. Raises ValueError where no task has classes.
         """
         found = [ClassIds(task) for task in self.tasks if task["class_names"]]
         return self._read_first(outputs, target_sizes, found, "classes")
@@ -130,12 +125,7 @@ class KdamImageProcessor(BaseImageProcessor):
     def post_process_depth_estimation(self, outputs: Any, target_sizes: Any) -> list[dict[str, Tensor]]:
         """`predicted_depth` per photo, metres float32 (H, W), as `pipeline("depth-estimation")` asks.
 
-        Args:
-            outputs: as of `post_process`.
-            target_sizes: as of `post_process`.
-
-        Raises:
-            ValueError: no task is in metres.
+        Arguments are those of `post_process`. Raises ValueError where no task is in metres.
         """
         found = [reader for reader in map(readout_of, self.tasks) if isinstance(reader, Metres)]
         return [{"predicted_depth": metres} for metres in self._read_first(outputs, target_sizes, found, "metres")]

@@ -48,9 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     facts, session = load(Path(args.model), args.int8)
     photo = read_photo(args.image)
     pixels, mask = prepare(photo, facts)
-    feed = {facts["input"]["name"]: pixels}
-    if "mask" in facts:
-        feed[facts["mask"]["name"]] = mask
+    feed = {facts["input"]["name"]: pixels} | ({facts["mask"]["name"]: mask} if "mask" in facts else {})
     predictions = session.run([task["name"] for task in facts["tasks"]], feed)
     inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
     output = Path(args.output_dir)
@@ -108,26 +106,17 @@ def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], stride: int) -> np.ndarray:
-    """Prediction (C, h, w) or (h, w) -> (C, H, W) of the photo: enlarged by the stride, cut to it, brought to its size."""
+    """Prediction (C, h, w) or (h, w) -> (C, H, W) of the photo: enlarged by the stride, cut to it, brought to its size.
+
+    Bilinear as torch's `interpolate`, since nothing is reduced; of decoded class ids the nearest.
+    """
     rows, columns = (-(-side // stride) for side in inside)
-    prediction = prediction.reshape(-1, *prediction.shape[-2:])
-    full = bilinear(prediction[:, :rows, :columns], (stride * rows, stride * columns))[:, : inside[0], : inside[1]]
-    return full if inside == target else bilinear(full, target)
-
-
-def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(C, h, w) -> (C, *size); pixel centres kept, as in torch's `interpolate`; of class ids the nearest."""
-    for axis, side in zip((-2, -1), size, strict=True):
-        length = values.shape[axis]
-        centres = np.clip((np.arange(side) + 0.5) * (length / side) - 0.5, 0, length - 1)
-        before = centres.astype(int)
-        if values.dtype.kind == "u":
-            values = values.take(np.rint(centres).astype(int), axis)
-            continue
-        share = (centres - before).astype(np.float32).reshape((-1, 1) if axis == -2 else -1)
-        after = np.minimum(before + 1, length - 1)
-        values = values.take(before, axis) * (1 - share) + values.take(after, axis) * share
-    return values
+    how = Image.Resampling.NEAREST if prediction.dtype.kind == "u" else Image.Resampling.BILINEAR
+    maps = []
+    for channel in prediction.reshape(-1, *prediction.shape[-2:])[:, :rows, :columns]:
+        whole = Image.fromarray(channel).resize((stride * columns, stride * rows), how)
+        maps.append(np.asarray(whole.crop((0, 0, *inside[::-1])).resize(target[::-1], how)))
+    return np.stack(maps)
 
 
 def read(numbers: np.ndarray, task: dict, table: dict = READ) -> np.ndarray:

@@ -79,7 +79,15 @@ def boundary_counts(
         Martin, Fowlkes, Malik, PAMI 26(5), 2004; Arbeláez et al., PAMI 33(5), 2011, section 2.
     """
     values = threshold_values(thresholds)
-    strength = _checked_strength(prediction, ignore)
+    if prediction.ndim != 2 or prediction.dtype.kind != "f":
+        raise KdamValueError(
+            f"prediction is {prediction.dtype} {prediction.shape}: expected floating probabilities (H, W) of one image"
+        )
+    strength = prediction
+    if ignore is not None:
+        _check_mask("ignore", ignore, prediction.shape)
+        strength = np.where(ignore, prediction.dtype.type(0), prediction)
+    check_probabilities(strength.min(initial=0), strength.max(initial=0))
     if not len(annotations):
         raise KdamValueError("annotations are empty: give one mask per annotator, if only an empty one")
     for number, mask in enumerate(annotations):
@@ -145,18 +153,6 @@ def average_precision(precision: Floats, recall: Floats) -> float:
     # of equal recalls the lowest threshold counts
     recall, first = np.unique(recall, return_index=True)
     return float(np.interp(np.arange(101) / 100, recall, precision[first], left=0, right=0).sum() / 100)
-
-
-def _checked_strength(prediction: NDArray[np.floating], ignore: Mask | None) -> NDArray[np.floating]:
-    if prediction.ndim != 2 or prediction.dtype.kind != "f":
-        raise KdamValueError(
-            f"prediction is {prediction.dtype} {prediction.shape}: expected floating probabilities (H, W) of one image"
-        )
-    if ignore is not None:
-        _check_mask("ignore", ignore, prediction.shape)
-        prediction = np.where(ignore, prediction.dtype.type(0), prediction)
-    check_probabilities(prediction.min(initial=0), prediction.max(initial=0))
-    return prediction
 
 
 def _check_mask(what: str, mask: Mask, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
-from kdam_hf.metrics.boundary_scores import EdgeScores
+from kdam_hf.metrics.boundary_scores import BoundaryScores
 from kdam_hf.metrics.thresholds import EdgeF
 from kdam_hf.tasks.base import Task, at_least_float32
 from kdam_hf.tasks.labels import Label, LabelKind, Mask
@@ -75,7 +75,7 @@ class Edge(Task):
         """odsF, oisF and AP under the task's protocol, and the best pixel-exact F."""
         if self.boundaries == "none":
             return EdgeF()
-        return EdgeScores(**BOUNDARY_PROTOCOLS[self.boundaries])
+        return BoundaryScores(**BOUNDARY_PROTOCOLS[self.boundaries])
 
     def scoring(self) -> dict[str, str]:
         return {"boundaries": self.boundaries}
