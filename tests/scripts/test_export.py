@@ -1,21 +1,20 @@
 """The command export.py, and run_onnx.py beside predict.py on the same photo."""
 
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from absent import without
-from command_kit import SCRIPTS, load
+from command_kit import ROOT, SCRIPTS, load
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
-from kdam_hf import KdamStudent
+from kdam_hf import KdamImageProcessor, KdamStudent
 from kdam_hf.errors import CheckpointError, ExportError, KdamValueError
 from kdam_hf.presets import make_config
 from kdam_hf.readout_kdam import READOUTS, readout_of
@@ -39,6 +38,7 @@ def student(tmp_path_factory):
         model(torch.randn(2, 3, 64, 64))
     folder = tmp_path_factory.mktemp("models") / "student"
     model.save_pretrained(folder)
+    KdamImageProcessor.from_model_config(model.config).save_pretrained(folder)
     return folder
 
 
@@ -86,21 +86,20 @@ def test_the_folder_describes_itself_and_names_no_place_of_this_machine(exported
     assert not [name for name in top if name != "onnx" and str(student.parent) in (exported / name).read_text()]
 
 
-def test_the_library_knows_the_folder_and_its_processor_reads_the_outputs(exported, student, photo):
-    assert isinstance(AutoConfig.from_pretrained(exported), KdamStudent.config_class)
-    processor = AutoImageProcessor.from_pretrained(exported)
-    steps = json.loads((exported / "preprocessor_config.json").read_text())
+def test_the_program_of_the_documents_gives_one_map_three_times(decoded, student, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "export.md").read_text("utf-8")
+    program = next(block for block in re.findall("```python\n(.*?)```", text, re.DOTALL) if "InferenceSession" in block)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "student").symlink_to(student)
+    (tmp_path / "outputs" / "onnx_decoded").symlink_to(decoded)
+    Image.fromarray(SyntheticRooms("val", 1, height=41, width=58)[0]["image"]).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(program, found)
+    np.testing.assert_array_equal(found["metres"], found["tensor"])
+    np.testing.assert_allclose(found["depth"][0], found["metres"], atol=1e-4)
+    steps = json.loads((decoded / "preprocessor_config.json").read_text())
     assert (steps["do_resize"], steps["do_rescale"], steps["do_normalize"]) == (True, True, True)
-    inputs = processor(photo)
-    session = onnxruntime.InferenceSession(exported / "onnx" / "model.onnx")
-    found = session.run(NAMES, {"pixel_values": inputs["pixel_values"].numpy()})
-    outputs = {"predictions": dict(zip(NAMES, map(torch.from_numpy, found), strict=True))}
-    (maps,) = processor.post_process(outputs, inputs["original_sizes"])
-    with torch.no_grad():
-        predicted = KdamStudent.from_pretrained(student)(**inputs)
-    (expected,) = processor.post_process(predicted, inputs["original_sizes"])
-    for name in NAMES[1:]:
-        torch.testing.assert_close(maps[name], expected[name], atol=1e-4, rtol=0)
 
 
 def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(exported, student):
