@@ -23,7 +23,7 @@ What cannot be read is named at the end, with exit code 1; the rest is written.
 import glob
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -65,8 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     if any(number is not None and number < 1 for number in (args.batch_size, args.max_frames)):
         raise KdamValueError(f"batch_size {args.batch_size}, max_frames {args.max_frames}; expected at least 1.")
     places = list(dict.fromkeys(find_photos(args.images)))
-    names = [name for name, _ in places]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    names = Counter(name for name, _ in places)
+    if twice := next((name for name in names if names[name] > 1), None):
         both = " and ".join(str(place) for name, place in places if name == twice)
         raise KdamValueError(f"{both} have one file name, {twice}, which names the outputs; predict them apart.")
     videos = [name for name, place in places if is_video(place)]

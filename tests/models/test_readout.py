@@ -1,6 +1,5 @@
 """Each readout of the table, held against its definition in float64 on whole predictions."""
 
-import colorsys
 import re
 
 import numpy as np
@@ -184,13 +183,6 @@ def test_every_map_has_a_picture_and_every_picture_a_legend(entry):
 )
 def test_colours_mark_the_ends_of_a_scale_and_what_is_invalid(name, values, expected):
     np.testing.assert_array_equal(readout_of(BY_NAME[name]).colours(np.array(values)), [expected])
-
-
-def test_directions_have_the_hue_of_their_angle():
-    angles = np.linspace(0, 2 * np.pi, 50, endpoint=False)
-    picture = readout_of(ENTRIES[7]).colours(np.stack([np.cos(angles), np.sin(angles)], -1)[None])
-    expected = [colorsys.hsv_to_rgb(angle / (2 * np.pi), 1, 1) for angle in angles]
-    np.testing.assert_allclose(picture[0], 255 * np.array(expected), atol=1)
 
 
 def test_depth_is_coloured_over_the_range_its_config_states():

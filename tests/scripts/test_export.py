@@ -208,7 +208,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(student, options
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "save_onnx", lambda model, size, file: file.write_bytes(b"wrong"))
+    monkeypatch.setattr(command, "save_onnx", lambda model, size, file, decode: file.write_bytes(b"wrong"))
     other = KdamStudent(KdamStudent.config_class.from_pretrained(student)).eval()
     monkeypatch.setattr(command, "OnnxModel", lambda file: other)
     with pytest.raises(ExportError):
