@@ -150,9 +150,7 @@ def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
                                 title = TASK_TITLES.get(name, name.replace("_", " ").capitalize())
                                 gr.Markdown(f"### {title}", padding=True)
                                 with gr.Row():
-                                    pictures += [
-                                        gr.Image(label=role, **PICTURE) for role, task in views if task == name
-                                    ]
+                                    pictures += [gr.Image(label=r, **PICTURE) for r, task in views if task == name]
                                 legends.append(gr.HTML(padding=True))
         outputs = [notice, kept, table, *pictures, *legends]
         photo.change(look, photo, outputs, api_name="predict", show_progress="minimal", trigger_mode="always_last")

@@ -115,11 +115,9 @@ def save_onnx(model: KdamPreTrainedModel, size: tuple[int, int] | None, path: Pa
             program.graph.inputs.pop(1)
         reduced = [-(-side // STRIDE) for side in size] if size else [f"ceil({side} / {STRIDE})" for side in sides]
         for task, output in zip(model.config.tasks or [], program.graph.outputs, strict=True):
-            between = list(output.shape or ())[1:-2] if decode else [task["channels"]]
-            output.name, output.shape = (
-                task["name"],
-                onnx_ir.Shape(["batch", *between, *(sides if decode else reduced)]),
-            )
+            decoded = [*list(output.shape or ())[1:-2], *sides]
+            output.name = task["name"]
+            output.shape = onnx_ir.Shape(["batch", *(decoded if decode else [task["channels"], *reduced])])
         onnx_ir.save(program, path)
 
 

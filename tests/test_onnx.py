@@ -172,28 +172,17 @@ def test_the_largest_difference_over_all_shapes_is_kept_as_a_share_of_the_larges
         largest_differences(*pair, SHAPES)
 
 
-def set_first(value):
-    def change(predictions):
-        predictions["a"][0, 0, 0, 0] = value
-
-    return change
-
-
-def cut(predictions):
-    predictions["b"] = predictions["b"][..., :-1]
-
-
-REFUSED = {
-    f"{value} of the {side}": (set_first(value), side) for value in (math.nan, math.inf) for side in ("model", "file")
-}
-REFUSED["another shape"] = cut, "file"
-
-
-@pytest.mark.parametrize(("change", "side"), REFUSED.values(), ids=REFUSED)
-def test_what_is_not_finite_or_of_another_shape_is_refused(change, side):
-    pair = (Model(change), Model()) if side == "model" else (Model(), Model(change))
-    with pytest.raises(ExportError, match=r"b: .*\(1, 1, 8, 7\)" if change is cut else "a: "):
-        largest_differences(*pair, SHAPES)
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_what_is_not_finite_or_of_another_shape_is_refused(number):
+    spoilt = Model(lambda predictions: predictions["a"][0, 0, 0].fill_(number))
+    cut = Model(lambda predictions: predictions.update(b=predictions["b"][..., :-1]))
+    for pair, words in (
+        ((spoilt, Model()), "a: "),
+        ((Model(), spoilt), "a: "),
+        ((Model(), cut), r"b: .*\(1, 1, 8, 7\)"),
+    ):
+        with pytest.raises(ExportError, match=words):
+            largest_differences(*pair, SHAPES)
 
 
 def test_shapes_of_an_open_graph_lie_on_both_sides_of_what_tracing_saw():
@@ -208,13 +197,6 @@ def relative_errors(path, model, pixels):
     with torch.no_grad():
         truth, got = model(pixels).predictions, OnnxModel(path)(pixels).predictions
     return {name: float((got[name] - truth[name]).norm() / truth[name].norm()) for name in truth}
-
-
-def test_eight_bits_predict_nearly_the_same_at_any_size_and_batch(graphs, quantized):
-    for shape in ((1, 3, 48, 64), (2, 3, 41, 75)):
-        pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        errors = relative_errors(quantized, graphs(OPEN)[0], pixels)
-        assert all(1e-5 < error < 0.2 for error in errors.values()), errors
 
 
 def test_convolutions_take_eight_bits_with_a_scale_per_channel_of_the_weights(quantized):

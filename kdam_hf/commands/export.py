@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         file = Path(folder) / "onnx" / "model.onnx"
         file.parent.mkdir()
         save_onnx(model, size, file, decode=args.decode and not args.int8)  # decisions cannot be scored
-        int8 = {"int8": make_int8(model, size, data, args, file)} if args.int8 else {}
+        int8 = {"int8": make_int8(model, data, args, file)} if args.int8 else {}
         exported, shapes = OnnxModel(file), checked_shapes(size, model.config.image_size)
         decoding = KdamImageProcessor(tasks=model.config.tasks) if args.decode else None
         differences = largest_differences(model, exported, shapes, processor=decoding)
@@ -115,13 +115,7 @@ def check_arguments(args: ExportArguments, has_data: bool) -> None:
         raise KdamValueError(f"{output} is not an empty folder; remove it, or choose another output.")
 
 
-def make_int8(
-    model: KdamPreTrainedModel,
-    size: tuple[int, int] | None,
-    data: SourceArguments,
-    args: ExportArguments,
-    file: Path,
-) -> dict[str, Any]:
+def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArguments, file: Path) -> dict[str, Any]:
     """Quantise the file, score both forms on the evaluation split, decode both if asked for, and return the facts."""
     data.tasks = data.tasks or model.config.task_names
     train, held_out = (open_split(data, split) for split in (args.train_split, args.eval_split))
@@ -138,7 +132,7 @@ def make_int8(
     forms: dict[str, Any] = {"fp32": OnnxModel(file), "int8": OnnxModel(target)}
     scores = {form: evaluate_model(exported, batches, tasks) for form, exported in forms.items()}
     if args.decode:
-        save_onnx(model, size, file, decode=True)
+        save_onnx(model, forms["fp32"].size, file, decode=True)
         quantize(file, target, images)
     return {
         "file": f"onnx/{target.name}",

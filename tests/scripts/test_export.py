@@ -17,7 +17,6 @@ from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
 from kdam_hf import KdamImageProcessor, KdamStudent
 from kdam_hf.errors import CheckpointError, ExportError, KdamValueError
 from kdam_hf.presets import make_config
-from kdam_hf.readout_kdam import READOUTS, readout_of
 from kdam_hf.tasks import make_task
 from kdam_hf.training import evaluate_model
 
@@ -155,16 +154,6 @@ runpy.run_path({str(SCRIPTS / "run_onnx.py")!r}, run_name="__main__")
             assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "b" / f"photo_{name}.png")))
         else:
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
-
-
-@pytest.mark.parametrize("readout", READOUTS)
-def test_numpy_reads_out_as_the_processor_does(readout):
-    channels = 1 if readout in ("sigmoid", "none") else 3
-    values = 4 * np.random.default_rng(0).normal(size=(channels, 5, 6)).astype(np.float32)
-    task = {"name": "a", "readout": readout, "channels": channels, "class_names": [], "settings": {}}
-    read = readout_of(task).values(torch.from_numpy(values).movedim(0, -1)[None])[0].numpy()
-    expected = read[..., 0] if read.shape[2:] == (1,) else read
-    np.testing.assert_allclose(runner.read(values, task), expected, atol=1e-5)
 
 
 def test_a_graph_of_one_size_gets_the_whole_photo_in_its_proportions(photo):
