@@ -210,11 +210,7 @@ def checked_shapes(size: tuple[int, int] | None, trained_at: Iterable[int] | Non
 
 
 def largest_differences(
-    model: nn.Module,
-    exported: nn.Module,
-    shapes: Iterable[tuple[int, int, int]],
-    tolerance: float = TOLERANCE,
-    processor: KdamImageProcessor | None = None,
+    model: nn.Module, exported: nn.Module, shapes: Iterable[tuple[int, int, int]], processor: Any = None
 ) -> dict[str, float]:
     """Run a model and what was exported of it on the same normal noise; where there are several images, one is padded.
 
@@ -222,14 +218,13 @@ def largest_differences(
         model: in evaluation mode.
         exported: an `OnnxModel`.
         shapes: (batch, height, width) to try.
-        tolerance: largest share that is let through.
-        processor: whose `post_process` gives what decoded outputs are held against.
+        processor: a `KdamImageProcessor` whose `post_process` gives what decoded outputs are held against.
 
     Returns:
         Per task the largest difference, as a share of the largest value of a prediction; of class ids the share of pixels.
 
     Raises:
-        ExportError: a larger difference, something that is not finite, or another shape than the model's.
+        ExportError: a difference above `TOLERANCE`, something that is not finite, or another shape than the model's.
     """
     generator = torch.Generator().manual_seed(0)
     found: dict[str, float] = {}
@@ -248,11 +243,11 @@ def largest_differences(
                 share = float((own - truth).abs().max() / truth.abs().max().clamp_min(1e-30))
             elif own.shape == truth.shape:
                 share = float((own != truth).double().mean())
-            if not share <= tolerance:
+            if not share <= TOLERANCE:
                 raise ExportError(
                     f"{name}: for {tuple(pixels.shape)} the exported graph yields {tuple(got[name].shape)}, the model "
                     f"{tuple(truth.shape)}, {share:.2g} of the largest value apart; expected one shape, and at most "
-                    f"{tolerance:g}. Nothing was written. If its size is open, try --height and --width."
+                    f"{TOLERANCE:g}. Nothing was written. If its size is open, try --height and --width."
                 )
             found[name] = max(found.get(name, 0.0), share)
     return found

@@ -42,26 +42,21 @@ def match_pixels(first: Ints, second: Ints, width: int, radius: float, shortest:
     # the solver takes a cost of zero for no pair; one more for each pair changes nothing
     graph = csr_array((np.rint(100 * near.data) + 1, (near.row, near.col)), shape=near.shape)
     mates = maximum_bipartite_matching(graph, perm_type="column")
+    matched, exposed = np.flatnonzero(mates >= 0), np.flatnonzero(mates < 0)
     if not shortest or not graph.nnz:
-        matched = np.flatnonzero(mates >= 0)
         return np.stack([matched, mates[matched]], axis=1)
+    # a graph of steps: rows, then columns, then where all paths begin, at exposed rows
+    count, source, along = len(mates), sum(graph.shape), graph.tocoo()
+    starts = np.concatenate([along.row, count + mates[matched], np.full(len(exposed), source)])
+    ends = np.concatenate([count + along.col, matched, exposed])
+    steps = csr_array((np.ones(len(starts), np.int8), (starts, ends)), shape=(source + 1, source + 1))
+    reached = np.zeros(source + 1, np.bool_)
+    reached[breadth_first_order(steps, source, return_predecessors=False)] = True
     pairs = []
-    for rows, columns in _halves(graph, mates):
+    for side in (reached, ~reached):
+        rows, columns = np.flatnonzero(side[:count]), np.flatnonzero(side[count:source])
         half = graph[rows][:, columns]
         if half.nnz:
             row, column = min_weight_full_bipartite_matching(half)
             pairs.append(np.stack([rows[row], columns[column]], axis=1))
     return np.concatenate(pairs)
-
-
-def _halves(graph: csr_array, mates: Ints) -> list[tuple[Ints, Ints]]:
-    """Rows and columns of what exposed rows reach by alternating paths, and of the rest."""
-    rows, columns = graph.shape
-    matched, exposed, source = np.flatnonzero(mates >= 0), np.flatnonzero(mates < 0), rows + columns
-    along = graph.tocoo()
-    starts = np.concatenate([along.row, rows + mates[matched], np.full(len(exposed), source)])
-    ends = np.concatenate([rows + along.col, matched, exposed])
-    steps = csr_array((np.ones(len(starts), np.int8), (starts, ends)), shape=(source + 1, source + 1))
-    reached = np.zeros(source + 1, np.bool_)
-    reached[breadth_first_order(steps, source, return_predecessors=False)] = True
-    return [(np.flatnonzero(s[:rows]), np.flatnonzero(s[rows:source])) for s in (reached, ~reached)]
