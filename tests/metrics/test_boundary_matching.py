@@ -80,12 +80,3 @@ def test_a_line_is_matched_up_to_the_radius_and_not_beyond():
         moved = np.roll(line, shift, axis=0)
         assert result(line, moved, 5.0) == ((30, 30 * 100 * shift) if shift <= 5 else (0, 0))
     assert result(line, np.roll(line, 5, axis=0), 4.999) == (0, 0)
-
-
-def test_most_pairs_come_before_short_ones():
-    """The only way to two pairs is for the middle pixel to give up the partner it lies on."""
-    first, second = np.zeros((2, 1, 7), bool)
-    first[0, [1, 3]] = True
-    second[0, [3, 5]] = True
-    assert result(first, second, 2) == (2, 400)
-    assert result(first, second, 1.9) == (1, 0)

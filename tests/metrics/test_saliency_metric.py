@@ -15,7 +15,7 @@ SETTINGS = {
     "f1": {"beta_squared": 1.0},
     "strict": {"strict": True},
     "images": {"pooling": "image"},
-    "images_strict_f1": {"pooling": "image", "strict": True, "beta_squared": 1.0, "thresholds": (0.2, 0.5, 0.8)},
+    "mtl_pytorch": PROTOCOLS["mtl_pytorch"].settings[Saliency],
 }
 every_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 
@@ -103,10 +103,3 @@ def test_invpt_equals_a_second_sigmoid():
     metric = under_protocol(Saliency(), "invpt")
     assert computed(metric, p, label)["maxf"] == pytest.approx(reference(p.sigmoid(), label)["maxf"], rel=1e-12)
     assert len(metric.thresholds) == 5
-
-
-def test_mtl_pytorch_averages_images_before_the_maximum():
-    expected = reference(
-        *case(1), thresholds=[k / 100 for k in range(20, 95, 5)], beta_squared=1, strict=True, pooling="image"
-    )
-    assert computed(under_protocol(Saliency(), "mtl_pytorch"), *case(1)) == pytest.approx(expected, rel=1e-12)
