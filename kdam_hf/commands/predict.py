@@ -69,20 +69,20 @@ def main(argv: list[str] | None = None) -> None:
     if twice := next((name for name in names if names[name] > 1), None):
         both = " and ".join(str(place) for name, place in places if name == twice)
         raise KdamValueError(f"{both} have one file name, {twice}, which names the outputs; predict them apart.")
-    videos = [name for name, place in places if is_video(place)]
+    total = None if any(is_video(place) for _, place in places) else len(places)
     pipe = MultiTaskDensePredictionPipeline.of_model(load_model(args.model), return_pictures=True)
     output = Path(args.output_dir)
-    for folder in [output, *(output / name for name in videos)]:
-        folder.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     if found := sum(path.is_file() for path in output.rglob("*")):
         print(f"{output} holds {found} files; those of the same name are replaced.", flush=True)
     rows: dict[str, list[np.ndarray]] = {}
     broken: list[ValueError] = []
     opened = open_photos(places, args.max_frames, broken)
     start, count = time.perf_counter(), 0
-    total = None if videos else len(places)
-    for name, photo, maps in tqdm(predict(pipe, opened, args.batch_size), "Predicting", total, unit="photo"):
+    predicted = predict(pipe, opened, args.batch_size)
+    for name, photo, maps in tqdm(predicted, "Predicting", total, unit="photo", disable=None):
         count += 1
+        (output / name).parent.mkdir(exist_ok=True)
         shown = [shrunk(np.array(photo))]
         for task in pipe.image_processor.tasks:
             values, picture = maps[task["name"]]["values"], maps[task["name"]]["picture"]
