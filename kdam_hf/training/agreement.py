@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset_loaders import DenseDataset, TransformedDataset
+from dataset_loaders import DenseDataset, TransformedDataset, shuffled
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
 from kdam_hf.training.evaluation import equal_sizes
@@ -59,7 +59,7 @@ def taught_start(
         device: where it runs.
         most: number of crops.
     """
-    some = np.random.default_rng(0).permutation(len(dataset))[:most].tolist()
+    some = shuffled(np.random.default_rng(0), len(dataset), dataset.dataset.runs)[:most].tolist()
     crops = (dataset[index] for index in some)
     inputs = ([crop[key][None].to(device) for key in ("pixel_values", "pixel_mask")] for crop in crops)
     said = [teacher(*pair).predictions for pair in inputs]

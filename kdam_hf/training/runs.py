@@ -124,7 +124,11 @@ def open_splits(data: DataArguments, plan: Plan | None = None) -> Splits:
         if data.unlabeled:
             raise KdamValueError(f"unlabeled {data.unlabeled}: nobody says what is in these photos; give --teacher.")
         return Splits(train, val, None, teaching)
-    photos = [PhotosDataset(data.unlabeled, split) for split in ("train", "val")] if data.unlabeled else []
+    photos = (
+        [PhotosDataset(data.unlabeled, split, streaming=data.streaming) for split in ("train", "val")]
+        if data.unlabeled
+        else []
+    )
     if photos:
         mixed = MixedDataset(train, photos[0], teaching.tasks, data.unlabeled_share)
         return Splits(mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(photos[1], teaching.tasks), teaching)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_loaders import DenseDataset, PreparedDataset, check_id, open_dataset
+from dataset_loaders import DenseDataset, PreparedDataset, check_id, open_dataset, shuffled
 from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
 from kdam_hf.errors import KdamValueError
@@ -76,10 +76,11 @@ def source_options(data: SourceArguments) -> dict[str, Any]:
     Raises:
         KdamValueError: a data option that is not NAME=VALUE, or one that has a key of its own.
     """
-    options: dict[str, Any] = {} if data.layout is None else {"layout": data.layout}
+    own_keys = {"layout": data.layout, "columns": data.columns, "streaming": data.streaming or None}
+    options: dict[str, Any] = {key: value for key, value in own_keys.items() if value is not None}
     for text in data.data_options or ():
         name, found, value = text.partition("=")
-        if not found or not name or name in ("layout", "strict"):
+        if not found or not name or name in (*own_keys, "strict"):
             raise KdamValueError(f"data_options {text!r}; expected NAME=VALUE, such as crop=none.")
         options[name] = value
     return options
@@ -115,5 +116,5 @@ def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[st
 
 def _some(dataset: DenseDataset, most: int) -> list[int]:
     """Up to `most` indices drawn at random, always the same ones."""
-    found: list[int] = np.random.default_rng(0).permutation(len(dataset))[:most].tolist()
+    found: list[int] = shuffled(np.random.default_rng(0), len(dataset), dataset.runs)[:most].tolist()
     return found
