@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): some minutes and 2.5 GB"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,fast,plots,tracking,export,demo]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,plots,tracking,export,demo,video]'
 	touch $(READY)
 
 demo: $(READY)  ## train a teacher, distil students, compare them (synthetic rooms)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from kdam_hf.errors import KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.pipeline_kdam import MultiTaskDensePredictionPipeline
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from PIL import Image
 
-    Photos = str | Path | Image.Image | Sequence[str | Path | Image.Image]
+    Photos = str | Path | int | Image.Image | Sequence[str | Path | int | Image.Image]
 
 
 @dataclass(frozen=True)
@@ -131,30 +132,40 @@ def evaluate(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: A
     return scores
 
 
-def predict(model: "Trained | KdamPreTrainedModel | str | Path", images: "Photos") -> Any:
+def predict(
+    model: "Trained | KdamPreTrainedModel | str | Path",
+    images: "Photos",
+    batch_size: int = 1,
+    max_frames: int | None = None,
+) -> Any:
     """Maps of photos, at their own size.
 
     Args:
         model: what a training returned, a model, or a folder or hub id of one.
-        images: a PIL image, a path, a URL, a folder of photos, or a list of them.
+        images: a PIL image, a path, a URL, a folder of photos, a pattern, a video, the number of a camera, or a list of them.
+        batch_size: photos per forward pass, as far as they have one size.
+        max_frames: of each video or camera; all by default.
 
     Returns:
         For one photo, task name -> values: class ids int64 (H, W), probabilities float32 (H, W), metres float32 (H, W), or
-        unit vectors float32 (H, W, 3), x right, y up, z towards the camera. For a folder or a list, one dict per photo.
+        unit vectors float32 (H, W, 3), x right, y up, z towards the camera. For all else one dict per photo or frame.
 
     Raises:
         CheckpointError: no usable model there.
         ValueError: no readable photo.
     """
-    from kdam_hf.commands.predict import photo_pipeline, photos_in
+    from kdam_hf.commands import predict as command
     from kdam_hf.pretrained import load_model
+    from kdam_hf.video import is_video
 
+    several = list(images) if isinstance(images, (list, tuple)) else [images]
+    places = list(command.find_photos(several))
     if isinstance(model, Trained):
         model = model.model
-    pipe = photo_pipeline(model if isinstance(model, KdamPreTrainedModel) else load_model(str(model)))
-    one = not isinstance(images, (list, tuple)) and not (isinstance(images, (str, Path)) and Path(images).is_dir())
-    photos: list[Any] = []
-    for photo in images if isinstance(images, (list, tuple)) else [images]:
-        photos += photos_in(Path(photo)) if isinstance(photo, (str, Path)) and Path(photo).is_dir() else [photo]
-    maps = [{task: found["values"] for task, found in pipe(photo).items()} for photo in photos]
+    model = model if isinstance(model, KdamPreTrainedModel) else load_model(str(model))
+    found = command.predict(
+        MultiTaskDensePredictionPipeline.of_model(model), command.open_photos(places, max_frames), batch_size
+    )
+    maps = [{task: result["values"] for task, result in each.items()} for _, _, each in found]
+    one = not isinstance(images, (list, tuple)) and places[0][1] is images and not is_video(images)
     return maps[0] if one else maps

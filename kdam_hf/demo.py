@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import MultiTaskDensePredictionPipeline
 from kdam_hf.readout_kdam import readout_of
@@ -36,6 +35,7 @@ TITLE = "One photo, every map"
 TASK_TITLES = {"semseg": "Semantic segmentation", "normals": "Surface normals", "edge": "Boundaries"}
 HINT = "Upload a photo or choose an example. Then click any map to read all of them at that place."
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+PICTURE: dict[str, Any] = {"format": "png", "interactive": False, "min_width": 120, "buttons": ["fullscreen"]}
 BAR = '<i style="flex: 1; height: 0.6em; background: linear-gradient(90deg, {})"></i>'
 SQUARE = '<span><i style="display: inline-block; width: 0.8em; height: 0.8em; background: {}"></i> {}</span>'
 ROW = '<div style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 0.9em">{}</div>'
@@ -69,7 +69,8 @@ class DemoModels:
     def __init__(self, student: str, teacher: str | None = None) -> None:
         places = {"Student": student, "Teacher": teacher} if teacher else {"Model": student}
         self.names = {role: Path(place).name if Path(place).is_dir() else place for role, place in places.items()}
-        self.pipes = {role: _pipe(place) for role, place in places.items()}
+        of_model = MultiTaskDensePredictionPipeline.of_model
+        self.pipes = {role: of_model(load_model(place)) for role, place in places.items()}
         own, *others = (pipe.model.config.tasks for pipe in self.pipes.values())
         theirs = [entry for entries in others for entry in entries]
         shared = [entry for entry in own if entry["name"] in {other["name"] for other in theirs}]
@@ -88,12 +89,6 @@ class DemoModels:
         values = {role: {name: result["values"] for name, result in maps.items()} for role, maps in found.items()}
         rounds = [{role: _seconds(pipe, image) for role, pipe in self.pipes.items()} for _ in range(ROUNDS)]
         return PhotoResult(values, {role: [each[role] for each in rounds] for role in self.pipes})
-
-
-def _pipe(place: str) -> MultiTaskDensePredictionPipeline:
-    model, device = load_model(place), "cuda" if torch.cuda.is_available() else "cpu"
-    processor = KdamImageProcessor.from_model_config(model.config)
-    return MultiTaskDensePredictionPipeline(model, image_processor=processor, device=device)
 
 
 @torch.inference_mode()
@@ -147,7 +142,16 @@ def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
                 notice = gr.Markdown(HINT, elem_id="notice")
             with gr.Column(scale=4, min_width=320, elem_id="maps"):
                 table = gr.Markdown(elem_id="facts")
-                pictures, legends = _task_panels(models.tasks, views)
+                pictures, legends, names = [], [], list(models.tasks)
+                for pair in (names[k : k + 2] for k in range(0, len(names), 2)):  # two tasks side by side
+                    with gr.Row():
+                        for name in pair:
+                            with gr.Column(min_width=380), gr.Group():
+                                title = TASK_TITLES.get(name, name.replace("_", " ").capitalize())
+                                gr.Markdown(f"### {title}", padding=True)
+                                with gr.Row():
+                                    pictures += [gr.Image(label=r, **PICTURE) for r, task in views if task == name]
+                                legends.append(gr.HTML(padding=True))
         outputs = [notice, kept, table, *pictures, *legends]
         photo.change(look, photo, outputs, api_name="predict", show_progress="minimal", trigger_mode="always_last")
         for picture in pictures:
@@ -167,24 +171,6 @@ def serve(page: gr.Blocks, port: int | None = None, **launch: Any) -> Any:
     theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=mono)
     settings: dict[str, Any] = {"max_file_size": LARGEST_FILE, "state_session_capacity": SESSIONS, "theme": theme}
     return page.launch(server_port=port, share=False, footer_links=[], **(settings | launch))
-
-
-def _task_panels(
-    tasks: Mapping[str, Mapping[str, Any]], views: Sequence[tuple[str, str]]
-) -> tuple[list[gr.Image], list[gr.HTML]]:
-    """Two tasks side by side, each with a picture per model and a legend."""
-    pictures, legends, names = [], [], list(tasks)
-    options: dict[str, Any] = {"format": "png", "interactive": False, "min_width": 120, "buttons": ["fullscreen"]}
-    for pair in (names[k : k + 2] for k in range(0, len(names), 2)):
-        with gr.Row():
-            for name in pair:
-                with gr.Column(min_width=380), gr.Group():
-                    title = TASK_TITLES.get(name, name.replace("_", " ").capitalize())
-                    gr.Markdown(f"### {title}", padding=True)
-                    with gr.Row():
-                        pictures += [gr.Image(label=role, **options) for role, task in views if task == name]
-                    legends.append(gr.HTML(padding=True))
-    return pictures, legends
 
 
 def facts(models: DemoModels, result: PhotoResult) -> str:

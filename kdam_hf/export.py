@@ -23,6 +23,7 @@ from kdam_hf.errors import ExportError, KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import STRIDE, KdamOutput, KdamPreTrainedModel, KdamStudent
 from kdam_hf.readout_kdam import readout_of
+from kdam_hf.upsampling_kdam import upsample
 
 PIXELS, MASK = "pixel_values", "pixel_mask"
 # Backbones whose graph is one for all sizes. Swin chooses windows and shifts by the size of the image, and the position
@@ -59,13 +60,35 @@ def choose_size(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> tup
     return height, width
 
 
-def save_onnx(model: KdamPreTrainedModel, size: tuple[int, int] | None, path: Path) -> None:
-    """Write an ONNX file with the inputs of the model and one output per task, named after it; the batch is open.
+class Decoded(nn.Module):
+    """A model whose predictions are what `KdamImageProcessor.post_process` makes of them, but for class ids in few bits."""
+
+    def __init__(self, model: KdamPreTrainedModel) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+        self.readers = {task["name"]: readout_of(task) for task in model.config.tasks or []}
+
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> KdamOutput:
+        """(B, 3, H, W) -> per task (B, H, W), or (B, c, H, W): ids uint8 (uint16 above 256 classes), all else float32."""
+        maps = {}
+        for name, prediction in self.model(pixel_values, pixel_mask).predictions.items():
+            reader = self.readers[name]
+            values = reader.values(upsample(prediction, pixel_values.shape[-2:]).movedim(1, -1))
+            if values.ndim == 4:
+                values = values.squeeze(-1) if values.shape[-1] == 1 else values.movedim(-1, 1)
+            few = torch.uint8 if reader.entry["channels"] <= 256 else torch.uint16
+            maps[name] = values.to(few) if reader.has_ids else values
+        return KdamOutput(predictions=maps)
+
+
+def save_onnx(model: KdamPreTrainedModel, size: tuple[int, int] | None, path: Path, decode: bool = False) -> None:
+    """Write an ONNX file with the inputs that the model reads and one output per task, named after it; the batch is open.
 
     Args:
         model: in evaluation mode, on the CPU, float32.
         size: (height, width) of its images in pixels; None leaves it open.
         path: where the file goes.
+        decode: the outputs are those of `Decoded`.
 
     Raises:
         ExportError: the model cannot be traced, or holds something that ONNX does not know.
@@ -83,19 +106,23 @@ def save_onnx(model: KdamPreTrainedModel, size: tuple[int, int] | None, path: Pa
     backbone: Any = model.config.backbone_config
     failed = f"a {type(model).__name__} on {backbone.model_type} cannot be exported"
     with torch.inference_mode(False), torch.no_grad(), _quiet(failed, hint):
-        program = OnnxExporter().export(model, inputs, config=config).program
+        program = OnnxExporter().export(Decoded(model) if decode else model, inputs, config=config).program
         ClearMetadataAndDocStringPass()(program)  # stack traces, with the folders of this machine
         sides = size or ("height", "width")
         program.graph.inputs[0].shape = onnx_ir.Shape(["batch", 3, *sides])
         program.graph.inputs[1].shape = onnx_ir.Shape(["batch", *sides])
+        if not program.graph.inputs[1].uses():  # no student looks at the mask
+            program.graph.inputs.pop(1)
         reduced = [-(-side // STRIDE) for side in size] if size else [f"ceil({side} / {STRIDE})" for side in sides]
         for task, output in zip(model.config.tasks or [], program.graph.outputs, strict=True):
-            output.name, output.shape = task["name"], onnx_ir.Shape(["batch", task["channels"], *reduced])
+            decoded = [*list(output.shape or ())[1:-2], *sides]
+            output.name = task["name"]
+            output.shape = onnx_ir.Shape(["batch", *(decoded if decode else [task["channels"], *reduced])])
         onnx_ir.save(program, path)
 
 
 class OnnxModel(nn.Module):
-    """An ONNX file on the CPU behind what evaluation needs of a model.
+    """An ONNX file on the CPU behind what evaluation needs of a model; `stride` is 1 where its outputs are decoded.
 
     A graph of one size takes smaller images too: they are padded on the right and at the bottom, as a batch would be.
 
@@ -117,12 +144,14 @@ class OnnxModel(nn.Module):
             options.intra_op_num_threads = options.inter_op_num_threads = threads
         with _quiet(f"{path}: ONNX Runtime cannot load it", "export again"):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.task_names = [output.name for output in self.session.get_outputs()]
-        height, width = self.session.get_inputs()[0].shape[-2:]
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        self.input_names, self.task_names = ([each.name for each in side] for side in (inputs, outputs))
+        height, width = inputs[0].shape[-2:]
+        self.stride = 1 if outputs[0].shape[-2:] == [height, width] else STRIDE
         self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     def inputs(self, pixels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Pixels (B, 3, H, W) and their mask, all true for None, with zeros up to the size of the graph.
+        """Pixels (B, 3, H, W) and, if the graph reads it, their mask, all true for None, with zeros up to its size.
 
         Raises:
             KdamValueError: an image that is larger.
@@ -135,11 +164,12 @@ class OnnxModel(nn.Module):
                 f"an image of {height}x{width} pixels for a graph of {self.size}; export with --height and --width that cover "
                 "every image, or score smaller images."
             )
-        return {PIXELS: F.pad(pixels, (0, right, 0, below)), MASK: F.pad(mask, (0, right, 0, below))}
+        given = {PIXELS: pixels, MASK: mask}
+        return {name: F.pad(given[name], (0, right, 0, below)) for name in self.input_names}
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> KdamOutput:
-        """Predict all tasks; see `KdamPreTrainedModel.forward`."""
-        height, width = (-(-side // STRIDE) for side in pixel_values.shape[-2:])
+        """Predict all tasks; see `KdamPreTrainedModel.forward`, and `Decoded` for decoded ones."""
+        height, width = (-(-side // self.stride) for side in pixel_values.shape[-2:])
         feed = {name: tensor.numpy() for name, tensor in self.inputs(pixel_values, pixel_mask).items()}
         found = zip(self.task_names, self.session.run(None, feed), strict=True)
         return KdamOutput(predictions={name: torch.from_numpy(y[..., :height, :width]) for name, y in found})
@@ -180,7 +210,7 @@ def checked_shapes(size: tuple[int, int] | None, trained_at: Iterable[int] | Non
 
 
 def largest_differences(
-    model: nn.Module, exported: nn.Module, shapes: Iterable[tuple[int, int, int]], tolerance: float = TOLERANCE
+    model: nn.Module, exported: nn.Module, shapes: Iterable[tuple[int, int, int]], processor: Any = None
 ) -> dict[str, float]:
     """Run a model and what was exported of it on the same normal noise; where there are several images, one is padded.
 
@@ -188,13 +218,13 @@ def largest_differences(
         model: in evaluation mode.
         exported: an `OnnxModel`.
         shapes: (batch, height, width) to try.
-        tolerance: largest share that is let through.
+        processor: a `KdamImageProcessor` whose `post_process` gives what decoded outputs are held against.
 
     Returns:
-        Per task the largest difference, as a share of the largest value of a prediction.
+        Per task the largest difference, as a share of the largest value of a prediction; of class ids the share of pixels.
 
     Raises:
-        ExportError: a larger difference, something that is not finite, or another shape than the model's.
+        ExportError: a difference above `TOLERANCE`, something that is not finite, or another shape than the model's.
     """
     generator = torch.Generator().manual_seed(0)
     found: dict[str, float] = {}
@@ -204,24 +234,30 @@ def largest_differences(
         mask[1:2, :, width - width // 3 :] = False
         with torch.no_grad():
             expected, got = model(pixels, mask).predictions, exported(pixels, mask).predictions
+        if processor is not None:
+            maps = processor.post_process({"predictions": expected}, [(height, width)] * batch)
+            expected = {name: torch.stack([each[name] for each in maps]) for name in expected}
         for name, truth in expected.items():
-            share = math.nan
-            if got[name].shape == truth.shape:
-                share = float((got[name] - truth).abs().max() / truth.abs().max().clamp_min(1e-30))
-            if not share <= tolerance:
+            share, own = math.nan, got[name].to(truth.dtype)
+            if own.shape == truth.shape and truth.is_floating_point():
+                share = float((own - truth).abs().max() / truth.abs().max().clamp_min(1e-30))
+            elif own.shape == truth.shape:
+                share = float((own != truth).double().mean())
+            if not share <= TOLERANCE:
                 raise ExportError(
                     f"{name}: for {tuple(pixels.shape)} the exported graph yields {tuple(got[name].shape)}, the model "
                     f"{tuple(truth.shape)}, {share:.2g} of the largest value apart; expected one shape, and at most "
-                    f"{tolerance:g}. Nothing was written. If its size is open, try --height and --width."
+                    f"{TOLERANCE:g}. Nothing was written. If its size is open, try --height and --width."
                 )
             found[name] = max(found.get(name, 0.0), share)
     return found
 
 
-def describe(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What a program without this package must know to feed a model exported for `size` and to read it, for `kdam.json`."""
+def describe(model: KdamPreTrainedModel, exported: OnnxModel) -> dict[str, Any]:
+    """What a program without this package must know to feed an exported model and to read it, for `kdam.json`."""
     processor = KdamImageProcessor.from_model_config(model.config)
-    sides = list(size or ("height", "width"))
+    sides = list(exported.size or ("height", "width"))
+    mask = {"mask": {"name": MASK, "dtype": "bool", "shape": ["batch", *sides]}}
     tasks = []
     for spec in model.config.tasks or []:
         reader = readout_of(spec)
@@ -230,12 +266,13 @@ def describe(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> dict[s
     return {
         "kind": type(model).__name__,
         "input": {"name": PIXELS, "dtype": "float32", "shape": ["batch", 3, *sides]},
-        "mask": {"name": MASK, "dtype": "bool", "shape": ["batch", *sides]},
-        "dynamic": ["batch"] if size else ["batch", *sides],
+        **(mask if MASK in exported.input_names else {}),
+        "dynamic": ["batch"] if exported.size else ["batch", *sides],
         "image_mean": processor.image_mean,
         "image_std": processor.image_std,
         "resize": processor.size,
-        "output_stride": STRIDE,
+        "output_stride": exported.stride,
+        "decoded": exported.stride == 1,
         "tasks": tasks,
     }
 

@@ -20,6 +20,9 @@ from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, STRIDE, KdamConfig
 from .photos_kdam import open_photo
 from .readout_kdam import ClassIds, Metres, Readout, readout_of
 
+# what `preprocess` does, in the words of the library, for programs that read preprocessor_config.json themselves
+STEPS = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "resample": 2}
+
 
 class KdamImageProcessor(BaseImageProcessor):
     """Image processor of `KdamTeacher` and `KdamStudent`.
@@ -41,7 +44,7 @@ class KdamImageProcessor(BaseImageProcessor):
         image_std: list[float] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**(STEPS | {"do_resize": size is not None} | kwargs))
         if size is not None and (set(size) != {"shortest_edge"} or size["shortest_edge"] < 1):
             raise ValueError(f"size={size}; expected {{'shortest_edge': pixels}} or None.")
         self.tasks = tasks or []
@@ -114,12 +117,7 @@ class KdamImageProcessor(BaseImageProcessor):
     def post_process_semantic_segmentation(self, outputs: Any, target_sizes: Any) -> list[Tensor]:
         """Class ids int64 (H, W) per photo, as `pipeline("image-segmentation")` asks: of the first task that has classes.
 
-        Args:
-            outputs: as of `post_process`.
-            target_sizes: as of `post_process`.
-
-        Raises:
-            ValueError: no task has classes.
+        Arguments are those of `post_process`. Raises ValueError where no task has classes.
         """
         found = [ClassIds(task) for task in self.tasks if task["class_names"]]
         return self._read_first(outputs, target_sizes, found, "classes")
@@ -127,12 +125,7 @@ class KdamImageProcessor(BaseImageProcessor):
     def post_process_depth_estimation(self, outputs: Any, target_sizes: Any) -> list[dict[str, Tensor]]:
         """`predicted_depth` per photo, metres float32 (H, W), as `pipeline("depth-estimation")` asks.
 
-        Args:
-            outputs: as of `post_process`.
-            target_sizes: as of `post_process`.
-
-        Raises:
-            ValueError: no task is in metres.
+        Arguments are those of `post_process`. Raises ValueError where no task is in metres.
         """
         found = [reader for reader in map(readout_of, self.tasks) if isinstance(reader, Metres)]
         return [{"predicted_depth": metres} for metres in self._read_first(outputs, target_sizes, found, "metres")]

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoModel, Pipeline
+from transformers import AutoModel, Pipeline, PreTrainedModel
 
-from .image_processing_kdam import channels_last
+from .image_processing_kdam import KdamImageProcessor, channels_last
 from .photos_kdam import open_photo
 from .readout_kdam import as_map, readout_of
 
@@ -48,6 +48,13 @@ class MultiTaskDensePredictionPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
     _load_video_processor = False
+
+    @classmethod
+    def of_model(cls, model: PreTrainedModel, **settings: Any) -> "MultiTaskDensePredictionPipeline":
+        """The pipeline of a model, on the GPU if there is one; settings as at construction."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        processor = KdamImageProcessor.from_model_config(model.config)
+        return cls(model.eval(), image_processor=processor, device=device, **settings)
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], ...]:
         steps = (("timeout",), ("flip",), ("return_probabilities", "return_pictures"))

@@ -63,7 +63,8 @@ def precision_recall_figure(
         axes.plot(r[best], p[best], "o", color=line["color"], **MARKER)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", aspect="equal")
     # outside: whatever the curves, it hides none of them
-    figure.legend(loc="outside lower center", ncols=1 if len(curves) < 4 else 2, frameon=False, handlelength=3.5)
+    columns = 2 if len(curves) in (4, 6) else 1  # none is left empty
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, handlelength=3.5)
     return figure
 
 

@@ -149,7 +149,7 @@ def _explained(name_or_path: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BackboneWeightsError(
             f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained: {_words(error)} "
-            "Choose the preset these weights belong to."
+            "Choose the preset these weights belong to, or --backbone_weights none."
         ) from error
 
 
@@ -161,7 +161,7 @@ def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise BackboneWeightsError(
             f"no backbone at {name_or_path!r}: {_words(error)} "
-            "Give the hub id or folder of a checkpoint with config.json and model.safetensors."
+            "Give the hub id or folder of a checkpoint with config.json and model.safetensors, or --backbone_weights none."
         ) from error
     if type(config) in MODEL_FOR_BACKBONE_MAPPING:
         last = len(config.stage_names) - 1
@@ -188,6 +188,10 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         kind = facts.get("model_type")
         if kind not in classes:
             raise CheckpointError(f"{name_or_path} is a {kind}; expected {' or '.join(classes)}.")
+        if (Path(name_or_path) / "kdam.json").is_file():
+            raise CheckpointError(
+                f"{name_or_path} holds an ONNX file; run it with: kdam onnx --model {name_or_path} ..."
+            )
         return classes[kind].from_pretrained(name_or_path, config=classes[kind].config_class.from_dict(facts))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.utils import cached_file
+from transformers.utils.hub import is_offline_mode
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
@@ -32,6 +33,8 @@ def find_weights(name: Any, **options: Any) -> list[str]:
     )
     if whole is not None:
         return [whole]
+    if index is None and is_offline_mode() and not Path(name).is_dir():
+        raise OSError(f"{name}: {WEIGHTS} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it.")
     if index is None:
         raise ValueError(
             f"{name}: no {WEIGHTS}; expected all weights in this file or its shards, never in a pickle (.bin, .pt). If you "

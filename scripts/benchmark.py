@@ -37,7 +37,7 @@ SECTIONS = {
 }
 COMMON = {"rounds": 5, "device": "cpu", "threads": 1, "seed": 0}
 PLACES = ("output", "section", "data_dir")
-OPTIONAL_PACKAGES = ("scipy", "numba", "pyedgeeval", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime")
+OPTIONAL_PACKAGES = ("scipy", "pyedgeeval", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime")
 ENVIRONMENT = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 

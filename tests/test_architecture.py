@@ -27,7 +27,6 @@ ALLOWED = {
     "kdam_hf.errors": set(),
     "kdam_hf.distributed": set(),
     "kdam_hf.io": {"kdam_hf.errors"},
-    "kdam_hf.jit": set(),
     "kdam_hf.configuration_kdam": {"kdam_hf.efficientnet_lite_kdam"},
     "kdam_hf.weights_kdam": set(),
     "kdam_hf.efficientnet_lite_kdam": set(),
@@ -42,9 +41,9 @@ ALLOWED = {
     "kdam_hf.pipeline_kdam": {
         *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
     },
-    "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.jit", "kdam_hf.configuration_kdam"},
+    "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.configuration_kdam"},
     "kdam_hf.tasks": {
-        *("kdam_hf.errors", "kdam_hf.jit", "kdam_hf.metrics", "kdam_hf.plots"),
+        *("kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.plots"),
         *("kdam_hf.configuration_kdam", "kdam_hf.readout_kdam"),
     },
     "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
@@ -54,6 +53,7 @@ ALLOWED = {
     },
     "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
     "kdam_hf.visualization": set(),
+    "kdam_hf.video": {"kdam_hf.errors"},
     "kdam_hf.plots": {"kdam_hf.errors"},
     "kdam_hf.demo": {
         *("kdam_hf.tasks", "kdam_hf.training", "kdam_hf.modeling_kdam", "kdam_hf.pipeline_kdam"),
@@ -61,7 +61,7 @@ ALLOWED = {
     },
     "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
     "dataset_loaders": {
-        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.jit", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
+        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
     },
     "kdam_hf.hub": {
         "kdam_hf.io",
@@ -71,6 +71,7 @@ ALLOWED = {
     },
     "kdam_hf.export": {
         *("kdam_hf.errors", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
+        "kdam_hf.upsampling_kdam",
     },
     "kdam_hf.pretrained": {
         *("kdam_hf", "kdam_hf.io", "kdam_hf.errors", "kdam_hf.presets"),
@@ -114,6 +115,7 @@ ALLOWED = {
         *(
             "kdam_hf.plots",
             "kdam_hf.visualization",
+            "kdam_hf.video",
             "kdam_hf.photos_kdam",
             "kdam_hf.readout_kdam",
             "kdam_hf.pretrained",
@@ -123,7 +125,8 @@ ALLOWED = {
     "kdam_hf.api": {
         *("kdam_hf.errors", "dataset_loaders"),
         "kdam_hf.modeling_kdam",
-        *("kdam_hf.image_processing_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
+        *("kdam_hf.image_processing_kdam", "kdam_hf.pipeline_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
+        "kdam_hf.video",
     },
     "kdam_hf.__main__": {"kdam_hf.training"},
     "kdam_hf": {

@@ -46,7 +46,9 @@ def test_file_is_a_png_that_fits_a_page_is_not_blank_and_leaves_no_global_state(
 
 def test_curves_mark_their_best_point_leave_out_what_finds_nothing_and_differ_in_colour_and_style():
     curves = {f"model {k}": (PRECISION, RECALL) for k in range(len(COLORS) - 1)} | {"none": ([0, 0], [0, 0])}
-    (axes,) = precision_recall_figure(curves, f_name="odsF").axes
+    figure = precision_recall_figure(curves, f_name="odsF")
+    (axes,) = figure.axes
+    assert len(curves) % figure.legends[0]._ncols == 0, "no cell of the legend is empty"
     curve = line_of(axes, "model 0")
     assert curve.get_xydata().tolist() == [[0.9, 0.3], [0.6, 0.6], [0.2, 0.9]]
     assert curve.get_label() == "model 0  odsF 60.0"

@@ -42,14 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     from kdam_hf.demo import DemoModels, build_page, serve
 
     with tempfile.TemporaryDirectory() as folder:
-        examples = photos_in(Path(args.examples)) if args.examples else rendered_rooms(Path(folder))
+        examples = photos_in(Path(args.examples)) if args.examples else []
+        rooms = SyntheticRooms("val", height=384, width=512)
+        for index in () if examples else ROOMS:
+            examples.append(Path(folder) / f"room_{index}.png")
+            Image.fromarray(rooms[index]["image"]).save(examples[-1])
         serve(build_page(DemoModels(args.model, args.teacher), examples), args.port)
-
-
-def rendered_rooms(folder: Path) -> list[Path]:
-    """A few rooms of the validation split, as PNG files."""
-    rooms = SyntheticRooms("val", height=384, width=512)
-    paths = [folder / f"room_{index}.png" for index in ROOMS]
-    for index, path in zip(ROOMS, paths, strict=True):
-        Image.fromarray(rooms[index]["image"]).save(path)
-    return paths

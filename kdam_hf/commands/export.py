@@ -1,18 +1,20 @@
 """Write a model as an ONNX file that runs without this package, and check that it computes the same.
 
     kdam export --model outputs/student --output outputs/onnx
+    kdam export --model outputs/student --decode --output outputs/onnx
     kdam export --model outputs/student --int8 --dataset folder --data_dir DIR --output outputs/onnx
     kdam export --model outputs/teacher --height 448 --width 576 --output outputs/onnx
 
     --model            folder or hub id
     --output           new or empty folder to write to
     --height, --width  fix the size of images, pixels; open by default
-    --int8             write model_int8.onnx too, calibrated and scored on the data
+    --decode           class ids, metres, unit vectors and probabilities as outputs, at the size of the input
+    --int8             write a form in eight bits too, calibrated and scored on the data
     --dataset, --data_dir, --train_split, --eval_split, --calibration_images   for --int8
 
-The folder gets model.onnx, model_int8.onnx if asked for, and kdam.json, which says how to feed them. Nothing is left there
-unless every check passes. `kdam onnx` runs the result on a photo; docs/export.md has the details. `--help all` lists every
-key.
+The folder gets onnx/model.onnx, onnx/model_quantized.onnx in eight bits, config.json and preprocessor_config.json, as
+optimum and transformers.js lay them out, and kdam.json, which says how to feed and read them. Nothing is left there unless
+every check passes. `kdam onnx` runs the result on a photo; docs/export.md has the details. `--help all` lists every key.
 """
 
 import shutil
@@ -37,6 +39,7 @@ from kdam_hf.export import (
     save_onnx,
 )
 from kdam_hf.hub.redact import redact
+from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
@@ -46,6 +49,8 @@ from kdam_hf.training.runs import describe_data
 from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
 
+CODE = ("auto_map", "custom_pipelines")  # keys of a config that name files of a repository
+
 
 @dataclass
 class ExportArguments:
@@ -53,10 +58,10 @@ class ExportArguments:
 
     model: str = field(metadata={"help": "folder or hub id"})
     output: str = field(metadata={"help": "new or empty folder to write to"})
-    format: str = field(default="onnx", metadata={"help": "onnx"})
     height: int | None = field(default=None, metadata={"help": "fix the height of images, pixels; open by default"})
     width: int | None = field(default=None, metadata={"help": "fix the width of images, pixels; open by default"})
-    int8: bool = field(default=False, metadata={"help": "write model_int8.onnx too, calibrated and scored on the data"})
+    decode: bool = field(default=False, metadata={"help": "ids, metres, vectors and probabilities as outputs"})
+    int8: bool = field(default=False, metadata={"help": "a form in eight bits too, calibrated and scored on the data"})
     calibration_images: int = field(default=32, metadata={"help": "images of the training split for --int8"})
     train_split: str = field(default="train", metadata={"help": "split to calibrate on"})
     eval_split: str = field(default="val", metadata={"help": "split to score on"})
@@ -71,15 +76,19 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Exporting {args.model} for images of {f'{size[0]}x{size[1]} pixels' if size else 'any size'}.", flush=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
-        file = Path(folder) / "model.onnx"
-        save_onnx(model, size, file)
-        shapes = checked_shapes(size, model.config.image_size)
-        differences = largest_differences(model, OnnxModel(file), shapes)
-        facts = {"format": "onnx", "file": file.name, "bytes": file.stat().st_size, "model": args.model}
-        facts |= describe(model, size)
+        file = Path(folder) / "onnx" / "model.onnx"
+        file.parent.mkdir()
+        save_onnx(model, size, file, decode=args.decode and not args.int8)  # decisions cannot be scored
+        int8 = {"int8": make_int8(model, data, args, file)} if args.int8 else {}
+        exported, shapes = OnnxModel(file), checked_shapes(size, model.config.image_size)
+        decoding = KdamImageProcessor(tasks=model.config.tasks) if args.decode else None
+        differences = largest_differences(model, exported, shapes, processor=decoding)
+        facts = {"format": "onnx", "file": f"onnx/{file.name}", "bytes": file.stat().st_size, "model": args.model}
+        facts |= describe(model, exported) | int8
         facts["check"] = {"tolerance": TOLERANCE, "shapes": shapes, "largest_difference": differences}
-        if args.int8:
-            facts["int8"] = make_int8(model, data, args, file)
+        KdamImageProcessor.from_model_config(model.config).save_pretrained(folder)
+        config = {key: value for key, value in model.config.to_diff_dict().items() if key not in CODE}
+        write_json(Path(folder) / "config.json", config)
         # without the places of this machine; in tasks nothing is one, though names of classes may look like it
         portable = redact(facts) | {"tasks": facts["tasks"], "versions": versions()}
         write_json(Path(folder) / "kdam.json", portable)
@@ -92,8 +101,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def check_arguments(args: ExportArguments, has_data: bool) -> None:
     """Refuse what cannot be meant or done, before the model is loaded."""
-    if args.format != "onnx":
-        raise KdamValueError(f"format is {args.format!r}; expected onnx.")
     sides = args.height, args.width
     if sides != (None, None) and not (args.height or 0) > 0 < (args.width or 0):
         raise KdamValueError(f"height and width are {sides}; expected both, in pixels, for one size, or neither.")
@@ -109,7 +116,7 @@ def check_arguments(args: ExportArguments, has_data: bool) -> None:
 
 
 def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArguments, file: Path) -> dict[str, Any]:
-    """Quantise the file, score both forms on the evaluation split, and return the facts."""
+    """Quantise the file, score both forms on the evaluation split, decode both if asked for, and return the facts."""
     data.tasks = data.tasks or model.config.task_names
     train, held_out = (open_split(data, split) for split in (args.train_split, args.eval_split))
     tasks = with_options(train.tasks, data.task_options or ())
@@ -118,16 +125,21 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
     seen = TransformedDataset(train, transform)
     count = min(args.calibration_images, len(seen))
     print(f"Calibrating on {count} of {len(seen)} images of {train.name} {args.train_split}.", flush=True)
-    target = file.with_name("model_int8.onnx")
-    quantize(file, target, (seen[k * len(seen) // count]["pixel_values"] for k in range(count)))
+    target = file.with_name("model_quantized.onnx")
+    images = [seen[k * len(seen) // count]["pixel_values"] for k in range(count)]
+    quantize(file, target, images)
     batches = DataLoader(TransformedDataset(held_out, transform), 1, collate_fn=Collator(tasks))
     forms: dict[str, Any] = {"fp32": OnnxModel(file), "int8": OnnxModel(target)}
+    scores = {form: evaluate_model(exported, batches, tasks) for form, exported in forms.items()}
+    if args.decode:
+        save_onnx(model, forms["fp32"].size, file, decode=True)
+        quantize(file, target, images)
     return {
-        "file": target.name,
+        "file": f"onnx/{target.name}",
         "bytes": target.stat().st_size,
         "calibration_images": count,
         "calibration_split": args.train_split,
-        "scores": {form: evaluate_model(model, batches, tasks) for form, model in forms.items()},
+        "scores": scores,
         "primary_metrics": {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks},
         "scored_on": describe_data(held_out, data, tasks),
     }

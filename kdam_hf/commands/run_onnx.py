@@ -27,12 +27,13 @@ MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
 MAX_PIXELS, MAX_SIDE = 50_000_000, 10_000
 # what becomes of the numbers (C, H, W) of a task; "foreground" is the softmax probability of the last class
 READ = {
-    "argmax": lambda x: x.argmax(0),
+    "argmax": lambda x: x.argmax(0).astype(np.uint8 if len(x) <= 256 else np.uint16),
     "foreground": lambda x: 1 / np.exp(x - x[-1]).sum(0),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "unit": lambda x: x / np.maximum(np.linalg.norm(x, axis=0), 1e-6),
     "none": lambda x: x,
 }
+READ_DECODED = {"unit": READ["unit"]}  # vectors are shorter where they were interpolated
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,14 +48,14 @@ def main(argv: list[str] | None = None) -> None:
     facts, session = load(Path(args.model), args.int8)
     photo = read_photo(args.image)
     pixels, mask = prepare(photo, facts)
-    feed = {facts["input"]["name"]: pixels, facts["mask"]["name"]: mask}
+    feed = {facts["input"]["name"]: pixels} | ({facts["mask"]["name"]: mask} if "mask" in facts else {})
     predictions = session.run([task["name"] for task in facts["tasks"]], feed)
     inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     for task, prediction in zip(facts["tasks"], predictions, strict=True):
         full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
-        values = read(full, task)
+        values = read(full, task, READ_DECODED if facts.get("decoded") else READ)
         path = output / f"{Path(args.image).stem}_{task['name']}"
         np.save(f"{path}.npy", values)
         if values.ndim == 2 or values.shape[2] == 3:
@@ -105,27 +106,22 @@ def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], stride: int) -> np.ndarray:
-    """Prediction (C, h, w) -> (C, H, W) of the photo: enlarged by the stride, cut to the photo, brought to its size."""
+    """Prediction (C, h, w) or (h, w) -> (C, H, W) of the photo: enlarged by the stride, cut to it, brought to its size.
+
+    Bilinear as torch's `interpolate`, since nothing is reduced; of decoded class ids the nearest.
+    """
     rows, columns = (-(-side // stride) for side in inside)
-    full = bilinear(prediction[:, :rows, :columns], (stride * rows, stride * columns))[:, : inside[0], : inside[1]]
-    return full if inside == target else bilinear(full, target)
+    how = Image.Resampling.NEAREST if prediction.dtype.kind == "u" else Image.Resampling.BILINEAR
+    maps = []
+    for channel in prediction.reshape(-1, *prediction.shape[-2:])[:, :rows, :columns]:
+        whole = Image.fromarray(channel).resize((stride * columns, stride * rows), how)
+        maps.append(np.asarray(whole.crop((0, 0, *inside[::-1])).resize(target[::-1], how)))
+    return np.stack(maps)
 
 
-def bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(C, h, w) -> (C, *size); pixel centres kept, as in torch's `interpolate` with align_corners=False."""
-    for axis, side in zip((-2, -1), size, strict=True):
-        length = values.shape[axis]
-        centres = np.clip((np.arange(side) + 0.5) * (length / side) - 0.5, 0, length - 1)
-        before = centres.astype(int)
-        share = (centres - before).astype(np.float32).reshape((-1, 1) if axis == -2 else -1)
-        after = np.minimum(before + 1, length - 1)
-        values = values.take(before, axis) * (1 - share) + values.take(after, axis) * share
-    return values
-
-
-def read(numbers: np.ndarray, task: dict) -> np.ndarray:
+def read(numbers: np.ndarray, task: dict, table: dict = READ) -> np.ndarray:
     """(C, H, W) -> values (H, W), or (H, W, C) of several channels."""
-    values = READ[task["readout"]](numbers)
+    values = table.get(task["readout"], READ["none"])(numbers)
     return values if values.ndim == 2 else values[0] if len(values) == 1 else values.transpose(1, 2, 0)
 
 
@@ -134,7 +130,7 @@ def draw(values: np.ndarray, task: dict) -> np.ndarray:
     if values.ndim == 3:
         return np.rint(np.clip((values + 1) * 127.5, 0, 255)).astype(np.uint8)
     colors = np.array([rgb for _, rgb in task["legend"]], np.float32)
-    if values.dtype.kind == "i":
+    if values.dtype.kind == "u":
         return colors[values].astype(np.uint8)
     if "nearest" in task["settings"]:  # metres, on a log scale
         low, high = np.log(task["settings"]["nearest"]), np.log(task["settings"]["farthest"])

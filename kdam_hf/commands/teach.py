@@ -67,8 +67,9 @@ def main(argv: list[str] | None = None) -> None:
     titles = [*(Path(path).name for path in args.images), "legend"]
     sheet = contact_sheet([*rows, [None, *legends]], titles, ["photo", *(task.name for task in tasks)])
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    where = f"{args.output}, in place of what was there" if Path(args.output).exists() else args.output
     sheet.save(args.output)
-    print(f"written to {args.output}")
+    print(f"written to {where}")
 
 
 def in_words(task: Task) -> str:

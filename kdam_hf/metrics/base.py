@@ -27,14 +27,6 @@ class Metric(ABC):
     def compute(self) -> dict[str, float]:
         """Values by name over everything added so far; NaN for a value that no valid pixel defines."""
 
-    def merge(self, other: "Metric") -> None:
-        """Add the state of another metric; KdamValueError unless it is of the same kind and settings."""
-        if type(self) is not type(other) or self.settings() != other.settings():
-            raise KdamValueError(
-                f"cannot merge {type(other).__name__} {other.settings()} into {type(self).__name__} {self.settings()}"
-            )
-        self.add_state(other.state)
-
     def add_state(self, state: Mapping[str, Tensor]) -> None:
         """Add sums of the names and shapes of `state`, such as the state of a metric in another process."""
         for name, value in state.items():
@@ -47,11 +39,6 @@ class Metric(ABC):
     def with_settings(self, **changes: Any) -> Self:
         """An empty metric of the same kind, with the same settings except for `changes` (constructor arguments)."""
         return type(self)(**{**self.settings(), **changes})
-
-    def reset(self) -> None:
-        """Forget everything added so far."""
-        for value in self.state.values():
-            value.zero_()
 
 
 def check_same_shape(prediction: Tensor, label: Tensor, layout: str, channels: int | None = None) -> None:

@@ -32,19 +32,6 @@ def suppress_non_maxima(prediction: Map) -> Map:
     if min(prediction.shape) < 2:
         raise KdamValueError(f"prediction is {prediction.shape}: a direction needs two rows and columns; leave nms out")
     strength = prediction.astype(np.float64)
-    down, right = normal_direction(strength)
-    row, column = np.indices(prediction.shape)
-    keep = np.ones(prediction.shape, np.bool_)
-    for side in (-1, 1):
-        beside = row + side * down, column + side * right
-        keep &= strength * TOLERANCE >= ndimage.map_coordinates(strength, beside, order=1, mode="nearest")
-    for index, side in zip((row, column), prediction.shape, strict=True):
-        strength = strength * np.minimum(np.minimum(index, side - 1 - index) / min(BORDER, side // 2), 1)
-    return np.where(keep, strength, 0).astype(prediction.dtype)
-
-
-def normal_direction(strength: Map) -> tuple[Map, Map]:
-    """Unit vector across the boundary at each pixel, up to its sign: rows down (H, W) and columns right (H, W)."""
     triangle = np.bartlett(2 * SMOOTHING + 3)[1:-1]
     triangle /= triangle.sum()
     smooth = ndimage.convolve1d(ndimage.convolve1d(strength, triangle, axis=0), triangle, axis=1)
@@ -52,7 +39,13 @@ def normal_direction(strength: Map) -> tuple[Map, Map]:
     down_down, down_right = np.gradient(down)
     # curvature along each axis gives the size, the mixed derivative the quadrant; a flat region gets a normal to the right;
     # the published formula takes sign(0) = 0, by which a map of perfectly horizontal lines gets its normals along the lines
-    across_rows = np.where(down_right > 0, -down_down, down_down)
-    across_columns = np.gradient(right, axis=1) + 1e-5
-    length = np.maximum(np.hypot(across_rows, across_columns), np.finfo(np.float64).tiny)
-    return across_rows / length, across_columns / length
+    across = np.stack([np.where(down_right > 0, -down_down, down_down), np.gradient(right, axis=1) + 1e-5])
+    normal = across / np.maximum(np.hypot(*across), np.finfo(np.float64).tiny)
+    places = np.indices(prediction.shape)
+    keep = np.ones(prediction.shape, np.bool_)
+    for side in (-1, 1):
+        beside = ndimage.map_coordinates(strength, places + side * normal, order=1, mode="nearest")
+        keep &= strength * TOLERANCE >= beside
+    for index, side in zip(places, prediction.shape, strict=True):
+        strength = strength * np.minimum(np.minimum(index, side - 1 - index) / min(BORDER, side // 2), 1)
+    return np.where(keep, strength, 0).astype(prediction.dtype)

@@ -4,14 +4,13 @@ Unusual here: every sum is a whole number, so a score does not depend on the ord
 """
 
 import math
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
@@ -33,7 +32,8 @@ class BoundaryScores(Metric):
     """Boundaries matched within a tolerance; all in percent but `ods_threshold`, NaN without a valid pixel.
 
     `odsf`: best F with one threshold for the whole split, reached at `ods_threshold` with `ods_precision` and
-    `ods_recall`. `oisf`: F of the sums over images, each at its own best threshold. `ap`: see `average_precision`.
+    `ods_recall`. `oisf`: F of the sums over images, each at its own best threshold. `ap`: see `average_precision`. `maxf`: that
+    of `EdgeF`, of images that came by `update`.
 
     Args:
         thresholds, max_dist, nms, thin, thin_annotations: see `boundary_counts`; `BOUNDARY_PROTOCOLS` holds those of papers.
@@ -56,11 +56,14 @@ class BoundaryScores(Metric):
             "counts": torch.zeros(4, len(self.thresholds), dtype=torch.int64),
             "best": torch.zeros(4, dtype=torch.int64),
             "images": torch.zeros((), dtype=torch.int64),
+            **EdgeF().state,
         }
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add images (..., H, W) with one annotation each; see `binary_pixels` for what is raised."""
-        for image in images_of(binary_pixels(prediction, label)):
+        pixels = binary_pixels(prediction, label)
+        self.add_state({"pixels": counts_above(pixels, EDGE_THRESHOLDS)})
+        for image in images_of(pixels):
             strength, annotation, valid = (part.detach().cpu().numpy() for part in image)
             if valid.any():
                 self.add(boundary_counts(strength, [annotation], ~valid, **self.settings()))
@@ -76,9 +79,9 @@ class BoundaryScores(Metric):
         return precision_recall_f(BoundaryCounts(*self.state["counts"].numpy()))
 
     def compute(self) -> dict[str, float]:
-        """The values named in `VALUES`."""
+        """The values named in `VALUES`, and `maxf`."""
         if not self.state["images"]:
-            return dict.fromkeys(VALUES, math.nan)
+            return dict.fromkeys((*VALUES, "maxf"), math.nan)
         precision, recall, f = self.curve()
         best = int(f.argmax())
         at_own_best = precision_recall_f(BoundaryCounts(*self.state["best"].numpy()[:, None]))[2]
@@ -89,41 +92,20 @@ class BoundaryScores(Metric):
             "ods_threshold": self.thresholds[best],
             "ods_precision": 100 * float(precision[best]),
             "ods_recall": 100 * float(recall[best]),
+            "maxf": best_f1(self.state["pixels"]),
         }
 
 
-class EdgeScores(BoundaryScores):
-    """The values of `BoundaryScores` and the `maxf` of `EdgeF`, NaN without a valid pixel; settings of `BoundaryScores`."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.state |= EdgeF().state
-
-    def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Add probabilities (..., H, W); see `binary_pixels` for what is raised."""
-        super().update(prediction, label)
-        self.add_state({"pixels": counts_above(binary_pixels(prediction, label), EDGE_THRESHOLDS)})
-
-    def compute(self) -> dict[str, float]:
-        """The values of both."""
-        return {**super().compute(), "maxf": best_f1(self.state["pixels"])}
-
-
-def score_boundaries(
-    images: Iterable[tuple[Any, ...]], num_proc: int = 1, progress: bool = True, **settings: Any
-) -> BoundaryScores:
+def score_boundaries(images: Iterable[tuple[Any, ...]], num_proc: int = 1, **settings: Any) -> BoundaryScores:
     """Score images, several at a time.
 
     Args:
         images: (prediction, annotations) or (prediction, annotations, ignore) per image, as `boundary_counts` takes them.
         num_proc: processes that count; see `in_processes` for what is raised. An image that is refused is named.
-        progress: show a bar.
         settings: of `BoundaryScores`.
     """
     scores = BoundaryScores(**settings)
-    counted = in_processes(partial(_count, scores.settings()), enumerate(images), num_proc)
-    total = len(images) if isinstance(images, Sized) else None
-    for counts in tqdm(counted, desc="boundaries", unit="image", total=total, disable=not progress):
+    for counts in in_processes(partial(_count, scores.settings()), enumerate(images), num_proc):
         scores.add(counts)
     return scores
 

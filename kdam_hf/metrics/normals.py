@@ -64,16 +64,6 @@ def normal_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
     }
 
 
-def histogram_median(histogram: Tensor) -> float:
-    """Median as numpy's, in degrees, of the angles in a (18000,) histogram, each the middle of its bin; NaN if it is empty."""
-    cumulated = histogram.cumsum(0)
-    count = int(cumulated[-1])
-    if count == 0:
-        return math.nan
-    middle = torch.tensor([(count - 1) // 2, count // 2])
-    return float(torch.searchsorted(cumulated, middle, right=True).double().add(0.5).mean() / BINS_PER_DEGREE)
-
-
 class NormalErrors(Metric):
     """Angular errors of surface normals; all NaN without any valid pixel.
 
@@ -95,9 +85,11 @@ class NormalErrors(Metric):
     def compute(self) -> dict[str, float]:
         """Errors in degrees, shares in percent."""
         count, shares = self.state["count"], zip(THRESHOLDS, self.state["within"], strict=True)
+        middle = torch.stack([count - 1, count]) // 2  # of an even number numpy's median is the mean of two
+        bins = torch.searchsorted(self.state["histogram"].cumsum(0), middle, right=True).double() + 0.5
         return {
             "mean_angle": ratio(self.state["angle"], count),
-            "median_angle": histogram_median(self.state["histogram"]),
+            "median_angle": float(bins.mean()) / BINS_PER_DEGREE if count else math.nan,
             "rmse_angle": ratio(self.state["squared"], count) ** 0.5,
             **{f"within_{threshold:g}": 100 * ratio(within, count) for threshold, within in shares},
         }

@@ -72,20 +72,15 @@ class Saliency(Metric):
             curves = labelled * precision_recall_iou(counts, both_empty=1)
             self.add_state({"counts": counts, "curves": curves, "images": labelled})
 
-    def curves(self) -> Tensor:
-        """Precision, recall and IoU of the salient class per threshold, (3, K) float64 in [0, 1]; NaN without pixels."""
-        if self.pooling == "image":
-            return self.state["curves"] / self.state["images"]
-        counts = self.state["counts"]
-        curves = precision_recall_iou(counts)
-        return curves if counts.any() else curves * math.nan
-
     def compute(self) -> dict[str, float]:
         """`maxf` and `max_miou` in percent, `mae` in [0, 1]."""
-        pixels = self.state["counts"][:, 0].sum()
+        counts = self.state["counts"]
+        pixels = counts[:, 0].sum()
         if pixels == 0:
             return dict.fromkeys(("maxf", "max_miou", "mae"), math.nan)
-        precision_K, recall_K, iou_K = self.curves()
+        of_images = self.pooling == "image"
+        curves = self.state["curves"] / self.state["images"] if of_images else precision_recall_iou(counts)
+        precision_K, recall_K, iou_K = curves
         return {
             "maxf": 100 * float(f_measure(precision_K, recall_K, self.beta_squared).max()),
             "max_miou": 100 * float(iou_K.max()),

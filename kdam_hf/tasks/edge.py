@@ -1,6 +1,5 @@
 """Boundaries: one logit per pixel, class-weighted binary cross-entropy, matched as the pair edge / not edge."""
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.jit import HAS_NUMBA
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
-from kdam_hf.metrics.boundary_scores import EdgeScores
+from kdam_hf.metrics.boundary_scores import BoundaryScores
 from kdam_hf.metrics.thresholds import EdgeF
 from kdam_hf.tasks.base import Task, at_least_float32
 from kdam_hf.tasks.labels import Label, LabelKind, Mask
@@ -77,13 +75,7 @@ class Edge(Task):
         """odsF, oisF and AP under the task's protocol, and the best pixel-exact F."""
         if self.boundaries == "none":
             return EdgeF()
-        if not HAS_NUMBA:
-            warnings.warn(
-                "odsF is counted without numba, some hundred times slower: pip install 'kdam-hf[fast]', or leave odsF out "
-                f"with the task option {self.name}.boundaries=none.",
-                stacklevel=2,
-            )
-        return EdgeScores(**BOUNDARY_PROTOCOLS[self.boundaries])
+        return BoundaryScores(**BOUNDARY_PROTOCOLS[self.boundaries])
 
     def scoring(self) -> dict[str, str]:
         return {"boundaries": self.boundaries}

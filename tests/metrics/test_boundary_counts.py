@@ -5,8 +5,8 @@ from scipy.optimize import linear_sum_assignment
 from skimage import morphology
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import BOUNDARY_PROTOCOLS, boundary_counts
-from kdam_hf.metrics.boundaries import HED_THRESHOLDS, average_precision, threshold_values
+from kdam_hf.metrics import boundary_counts
+from kdam_hf.metrics.boundaries import HED_THRESHOLDS, average_precision
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
 
 SHAPE = (30, 40)  # the diagonal is 50 pixels
@@ -89,16 +89,6 @@ def test_thinning_makes_a_thick_response_or_annotation_count_once():
     assert boundary_counts(line, [thick == 1], thin_annotations=True, **settings).recall_total == thinned
 
 
-def test_empty_maps_and_maps_of_ones():
-    maps = np.zeros(SHAPE), np.ones(SHAPE)
-    for predicted, labelled, expected in (
-        *((0, 0, [0, 0, 0, 0]), (1, 0, [0, 0, 0, 1200])),
-        *((0, 1, [0, 1200, 0, 0]), (1, 1, [1200, 1200, 1200, 1200])),
-    ):
-        counts = boundary_counts(maps[predicted], [maps[labelled] == 1], thresholds=2, thin=False)
-        assert np.array_equal(np.transpose(counts), [expected] * 2)
-
-
 def test_each_threshold_is_counted_on_its_own_after_nms_and_inputs_stay_as_they_were():
     prediction, annotations = soft_map(4), masks(4, 2)
     before = prediction.copy(), annotations[0].copy()
@@ -128,16 +118,6 @@ def test_ignored_pixels_count_nowhere_and_may_hold_anything():
         counts = boundary_counts(np.where(ignore, rubbish, prediction), annotations, ignore, thresholds=9)
         assert np.array_equal(counts, expected)
     assert not np.any(boundary_counts(prediction, annotations, np.ones(SHAPE, bool), thresholds=9))
-
-
-def test_thresholds_of_the_field():
-    assert len(threshold_values(101)) == 101
-    assert threshold_values(101)[:3] + threshold_values(101)[-2:] == (0.001, 0.01, 0.02, 0.99, 0.999)
-    assert threshold_values(99) == pytest.approx([k / 100 for k in range(1, 100)])
-    assert threshold_values(np.array([0.5])) == (0.5,)
-    for settings in BOUNDARY_PROTOCOLS.values():
-        counts = boundary_counts(soft_map(7), masks(7, 1), **settings)
-        assert len(counts.recall_total) == settings["thresholds"]
 
 
 def test_average_precision_is_the_area_under_the_curve():

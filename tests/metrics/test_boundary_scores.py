@@ -4,7 +4,7 @@ import torch
 from scipy import ndimage
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import BoundaryScores, EdgeF, EdgeScores, boundary_counts, score_boundaries
+from kdam_hf.metrics import BoundaryScores, EdgeF, boundary_counts, score_boundaries
 
 SETTINGS = {"thresholds": 9, "max_dist": 0.05}
 
@@ -21,8 +21,8 @@ def batch():
     return torch.from_numpy(soft_maps(50)), torch.from_numpy(label)
 
 
-def scored(prediction, label, kind=BoundaryScores):
-    metric = kind(**SETTINGS)
+def scored(prediction, label):
+    metric = BoundaryScores(**SETTINGS)
     metric.update(prediction, label)
     return metric
 
@@ -56,12 +56,9 @@ def test_values_agree_with_loops_over_images_and_thresholds():
     p, r = values["ods_precision"], values["ods_recall"]
     assert values["odsf"] == pytest.approx(2 * p * r / (p + r))
     assert 0 < values["ap"] <= 100
-
-
-def test_edge_scores_are_those_of_boundaries_and_of_exact_pixels():
     exact = EdgeF()
     exact.update(*batch())
-    assert scored(*batch(), kind=EdgeScores).compute() == scored(*batch()).compute() | exact.compute()
+    assert values["maxf"] == exact.compute()["maxf"]
 
 
 def several_annotators(number=6):
@@ -71,8 +68,10 @@ def several_annotators(number=6):
 
 def test_processes_count_as_one_does():
     images = several_annotators()
-    alone = score_boundaries(images, progress=False, **SETTINGS)
-    assert score_boundaries(iter(images), num_proc=2, progress=False, **SETTINGS).compute() == alone.compute()
+    alone = score_boundaries(images, **SETTINGS)
+    assert score_boundaries(iter(images), num_proc=2, **SETTINGS).compute() == pytest.approx(
+        alone.compute(), nan_ok=True
+    )
     assert alone.compute()["odsf"] == pytest.approx(reference_scores(images)["odsf"])
     assert int(alone.state["images"]) == len(images)
 
@@ -82,7 +81,7 @@ def test_a_refused_image_is_named(num_proc):
     images = several_annotators(3)
     images[1] = (5 * images[1][0], images[1][1])
     with pytest.raises(KdamValueError, match=r"image 1 .*between"):
-        score_boundaries(images, num_proc, progress=False, **SETTINGS)
+        score_boundaries(images, num_proc, **SETTINGS)
     with pytest.raises(KdamValueError, match="num_proc is 0"):
         score_boundaries(images, num_proc=0)
 
@@ -91,5 +90,5 @@ def test_a_refused_image_is_named(num_proc):
 def test_images_are_taken_as_they_are_needed(num_proc):
     images = iter([(5 * image, annotations) for image, annotations in several_annotators(20)])
     with pytest.raises(KdamValueError, match="image 0"):
-        score_boundaries(images, num_proc, progress=False, **SETTINGS)
+        score_boundaries(images, num_proc, **SETTINGS)
     assert len(list(images)) >= 20 - 2 * num_proc

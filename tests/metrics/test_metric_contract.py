@@ -12,7 +12,6 @@ from kdam_hf.metrics import (
     BoundaryScores,
     DepthErrors,
     EdgeF,
-    EdgeScores,
     MeanIoU,
     NormalErrors,
     Saliency,
@@ -35,7 +34,6 @@ CASES = {
     },
     "edge": (EdgeF, binary, 255),
     "boundaries": (lambda: BoundaryScores(**BOUNDARIES), binary, 255),
-    "edge_and_boundaries": (lambda: EdgeScores(**BOUNDARIES), binary, 255),
 }
 every_metric = pytest.mark.parametrize(("make", "data", "invalid"), CASES.values(), ids=CASES.keys())
 
@@ -67,30 +65,17 @@ def test_value_depends_neither_on_batches_nor_on_the_order_of_images(make, data,
 
 @every_metric
 def test_state_is_a_sum_of_constant_size_that_shares_of_processes_add_up_to(make, data, invalid):
-    """By `merge`, and by the sum of bare states; one of the processes had no image."""
+    """Also where one of the processes had no image."""
     prediction, label = data()
     shares = [filled(make(), (prediction[k::2], label[k::2])) for k in range(2)] + [make()]
-    merged, summed = make(), make()
-    for share in shares:
-        merged.merge(share)
+    summed = shares[0].with_settings()
+    assert not any(value.any() for value in summed.state.values())
     for name, value in summed.state.items():
         assert value.dtype in (torch.int64, torch.float64)
         summed.state[name] = torch.stack([share.state[name] for share in shares]).sum(0)
         assert (summed.state[name].shape, summed.state[name].dtype) == (value.shape, value.dtype)
     expected = filled(make(), (prediction, label)).compute()
-    assert merged.compute() == pytest.approx(expected, rel=1e-12)
     assert summed.compute() == pytest.approx(expected, rel=1e-12)
-
-
-@every_metric
-def test_reset_and_a_copy_of_the_settings_start_empty(make, data, invalid):
-    metric = filled(make(), data())
-    copy = metric.with_settings()
-    metric.reset()
-    for empty in (metric, copy):
-        assert not any(value.any() for value in empty.state.values())
-        assert all(math.isnan(value) for value in empty.compute().values())
-        make().merge(empty)
 
 
 @pytest.mark.fault(17)
@@ -127,22 +112,3 @@ def test_shapes_that_would_broadcast_are_refused_with_both(make, data, invalid):
             make().update(given, label)
         assert str(tuple(given.shape)) in str(caught.value)
         assert str(tuple(label.shape)) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (Saliency(), EdgeF()),
-        (EdgeScores(), BoundaryScores()),
-        (MeanIoU(2), MeanIoU(3)),
-        (MeanIoU(2), MeanIoU(2, absent="literature")),
-        (Saliency(), under_protocol(Saliency(), "invpt")),
-        (BoundaryScores(), BoundaryScores(max_dist=0.01)),
-    ],
-    ids=lambda metric: type(metric).__name__,
-)
-def test_other_kinds_and_other_settings_do_not_merge(one, other):
-    with pytest.raises(KdamValueError) as caught:
-        one.merge(other)
-    for metric in (one, other):
-        assert f"{type(metric).__name__} {metric.settings()}" in str(caught.value)

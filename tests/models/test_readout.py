@@ -1,6 +1,5 @@
 """Each readout of the table, held against its definition in float64 on whole predictions."""
 
-import colorsys
 import re
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 
 from kdam_hf import upsampling_kdam
 from kdam_hf.colours_kdam import class_palette
-from kdam_hf.readout_kdam import READOUTS, ClassIds, as_map, readout_of
+from kdam_hf.readout_kdam import READOUTS, as_map, readout_of
 from kdam_hf.tasks import Depth, Normals
 from kdam_hf.upsampling_kdam import bands_of_rows, upsample
 
@@ -157,18 +156,6 @@ def test_an_array_of_another_kind_is_refused_with_its_type_and_shape(name, array
         readout_of(BY_NAME[name]).from_file(array)
 
 
-@each_entry
-def test_every_map_has_a_picture_and_every_picture_a_legend(entry):
-    reader = readout_of(entry)
-    values = as_map(reader.decode(whole_numbers(entry["channels"], 22, 30), (22, 30))[0])
-    picture = reader.colours(values)
-    assert (picture.shape, picture.dtype) == ((22, 30, 3), np.uint8)
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1
-    assert all(isinstance(text, str) and len(rgb) == 3 for text, rgb in reader.legend())
-    assert reader.words
-    assert reader.has_ids == (values.dtype == np.int64)
-
-
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
@@ -184,13 +171,6 @@ def test_every_map_has_a_picture_and_every_picture_a_legend(entry):
 )
 def test_colours_mark_the_ends_of_a_scale_and_what_is_invalid(name, values, expected):
     np.testing.assert_array_equal(readout_of(BY_NAME[name]).colours(np.array(values)), [expected])
-
-
-def test_directions_have_the_hue_of_their_angle():
-    angles = np.linspace(0, 2 * np.pi, 50, endpoint=False)
-    picture = readout_of(ENTRIES[7]).colours(np.stack([np.cos(angles), np.sin(angles)], -1)[None])
-    expected = [colorsys.hsv_to_rgb(angle / (2 * np.pi), 1, 1) for angle in angles]
-    np.testing.assert_allclose(picture[0], 255 * np.array(expected), atol=1)
 
 
 def test_depth_is_coloured_over_the_range_its_config_states():
@@ -209,16 +189,7 @@ def test_a_config_of_an_older_version_without_settings_reads_metres():
     assert readout_of(older).legend() == Depth().legend()
 
 
-def test_all_readouts_are_tested_here_and_a_new_one_is_one_entry(monkeypatch):
+def test_all_readouts_are_tested_here_and_an_unknown_one_is_named():
     assert {entry["readout"] for entry in ENTRIES} == set(READOUTS)
-
-    class Worst(ClassIds):
-        def values(self, prediction):
-            return prediction.argmin(-1)
-
-    entry = ENTRIES[0] | {"readout": "argmin"}
     with pytest.raises(ValueError, match="'argmin'"):
-        readout_of(entry)
-    monkeypatch.setitem(READOUTS, "argmin", Worst)
-    prediction = torch.randn(1, 7, 4, 4)
-    assert torch.equal(readout_of(entry).decode(prediction, (16, 16)), upsample(prediction, (16, 16)).argmin(1))
+        readout_of(ENTRIES[0] | {"readout": "argmin"})

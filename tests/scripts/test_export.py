@@ -1,6 +1,7 @@
 """The command export.py, and run_onnx.py beside predict.py on the same photo."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 from absent import without
-from command_kit import SCRIPTS, load
+from command_kit import ROOT, SCRIPTS, load
 from PIL import Image
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
-from kdam_hf import KdamStudent
+from kdam_hf import KdamImageProcessor, KdamStudent
 from kdam_hf.errors import CheckpointError, ExportError, KdamValueError
 from kdam_hf.presets import make_config
-from kdam_hf.readout_kdam import READOUTS, readout_of
 from kdam_hf.tasks import make_task
 from kdam_hf.training import evaluate_model
 
@@ -37,6 +37,7 @@ def student(tmp_path_factory):
         model(torch.randn(2, 3, 64, 64))
     folder = tmp_path_factory.mktemp("models") / "student"
     model.save_pretrained(folder)
+    KdamImageProcessor.from_model_config(model.config).save_pretrained(folder)
     return folder
 
 
@@ -52,6 +53,13 @@ def photo(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def decoded(student, tmp_path_factory):
+    output = tmp_path_factory.mktemp("exports") / "decoded"
+    command.main(["--model", str(student), "--output", str(output), "--decode"])
+    return output
+
+
+@pytest.fixture(scope="module")
 def exported(student, tmp_path_factory):
     """An ONNX file with its eight-bit form, calibrated and scored on synthetic rooms."""
     output = tmp_path_factory.mktemp("exports") / "onnx"
@@ -64,7 +72,9 @@ def exported(student, tmp_path_factory):
 def test_the_folder_describes_itself_and_names_no_place_of_this_machine(exported, student):
     text = (exported / "kdam.json").read_text()
     facts = json.loads(text)
-    assert sorted(path.name for path in exported.iterdir()) == ["kdam.json", "model.onnx", "model_int8.onnx"]
+    top = ["config.json", "kdam.json", "onnx", "preprocessor_config.json"]
+    assert sorted(path.name for path in exported.iterdir()) == top
+    assert sorted(path.name for path in (exported / "onnx").iterdir()) == ["model.onnx", "model_quantized.onnx"]
     assert not list(exported.parent.glob(".export-*"))
     assert facts["dynamic"] == ["batch", "height", "width"]
     assert facts["resize"] == {"shortest_edge": 48}
@@ -72,7 +82,23 @@ def test_the_folder_describes_itself_and_names_no_place_of_this_machine(exported
     assert facts["int8"]["bytes"] == (exported / facts["int8"]["file"]).stat().st_size
     assert list(facts["check"]["largest_difference"]) == NAMES == [task["name"] for task in facts["tasks"]]
     assert all(share < 1e-4 for share in facts["check"]["largest_difference"].values())
-    assert str(student.parent) not in text
+    assert not [name for name in top if name != "onnx" and str(student.parent) in (exported / name).read_text()]
+
+
+def test_the_program_of_the_documents_gives_one_map_three_times(decoded, student, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "export.md").read_text("utf-8")
+    program = next(block for block in re.findall("```python\n(.*?)```", text, re.DOTALL) if "InferenceSession" in block)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "student").symlink_to(student)
+    (tmp_path / "outputs" / "onnx_decoded").symlink_to(decoded)
+    Image.fromarray(SyntheticRooms("val", 1, height=41, width=58)[0]["image"]).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(program, found)
+    np.testing.assert_array_equal(found["metres"], found["tensor"])
+    np.testing.assert_allclose(found["depth"][0], found["metres"], atol=1e-4)
+    steps = json.loads((decoded / "preprocessor_config.json").read_text())
+    assert (steps["do_resize"], steps["do_rescale"], steps["do_normalize"]) == (True, True, True)
 
 
 def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(exported, student):
@@ -89,6 +115,19 @@ def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(expo
     for key in ("depth/rmse", "normals/mean_angle"):
         assert quantized[key] == pytest.approx(fp32[key], rel=0.2)
     assert (int8["calibration_images"], int8["scored_on"]["images"]) == (2, 2)
+
+
+def test_the_runner_reads_decoded_files(decoded, student, tmp_path):
+    Image.fromarray(SyntheticRooms("val", 1, height=41, width=58)[0]["image"]).save(tmp_path / "photo.png")
+    photo = tmp_path / "photo.png"
+    runner.main(["--model", str(decoded), "--image", str(photo), "--output_dir", str(tmp_path / "a")])
+    load("predict.py").main(["--model", str(student), "--images", str(photo), "--output_dir", str(tmp_path / "b")])
+    for name in NAMES:
+        ours, theirs = (np.load(tmp_path / folder / f"photo_{name}.npy") for folder in "ab")
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        assert np.mean(abs(ours.astype(float) - theirs) > 1e-4) < 1e-3
+    larger = runner.at_photo(np.array([[3, 200]], np.uint8), (1, 2), (2, 6), 1)
+    assert larger.tolist() == [[[3, 3, 3, 200, 200, 200]] * 2], "ids are not averaged"
 
 
 def test_numpy_alone_gives_the_maps_of_predict(exported, student, photo, tmp_path):
@@ -110,21 +149,11 @@ runpy.run_path({str(SCRIPTS / "run_onnx.py")!r}, run_name="__main__")
         picture = np.asarray(Image.open(tmp_path / "a" / f"photo_{name}.png"))
         assert picture.shape == (67, 91, 3)
         assert picture.std() > 0
-        if ours.dtype == np.int64:
+        if ours.dtype == np.uint8:
             assert (ours != theirs).mean() < 1e-3  # where two classes tie
             assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "b" / f"photo_{name}.png")))
         else:
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
-
-
-@pytest.mark.parametrize("readout", READOUTS)
-def test_numpy_reads_out_as_the_processor_does(readout):
-    channels = 1 if readout in ("sigmoid", "none") else 3
-    values = 4 * np.random.default_rng(0).normal(size=(channels, 5, 6)).astype(np.float32)
-    task = {"name": "a", "readout": readout, "channels": channels, "class_names": [], "settings": {}}
-    read = readout_of(task).values(torch.from_numpy(values).movedim(0, -1)[None])[0].numpy()
-    expected = read[..., 0] if read.shape[2:] == (1,) else read
-    np.testing.assert_allclose(runner.read(values, task), expected, atol=1e-5)
 
 
 def test_a_graph_of_one_size_gets_the_whole_photo_in_its_proportions(photo):
@@ -145,7 +174,6 @@ def test_a_graph_of_one_size_gets_the_whole_photo_in_its_proportions(photo):
 @pytest.mark.parametrize(
     ("options", "error", "given"),
     [
-        (["--format", "tflite"], KdamValueError, "'tflite'"),
         (["--height", "64"], KdamValueError, "(64, None)"),
         (["--height", "64", "--width", "0"], KdamValueError, "(64, 0)"),
         (["--int8"], KdamValueError, "int8"),
@@ -169,7 +197,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(student, options
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "save_onnx", lambda model, size, file: file.write_bytes(b"wrong"))
+    monkeypatch.setattr(command, "save_onnx", lambda model, size, file, decode: file.write_bytes(b"wrong"))
     other = KdamStudent(KdamStudent.config_class.from_pretrained(student)).eval()
     monkeypatch.setattr(command, "OnnxModel", lambda file: other)
     with pytest.raises(ExportError):
@@ -183,9 +211,11 @@ def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeyp
 def test_the_example_says_what_is_missing(exported, photo, change, tmp_path):
     facts = json.loads((exported / "kdam.json").read_text())
     del facts["int8"]
-    (tmp_path / "kdam.json").write_text(json.dumps(facts))
-    (tmp_path / "model.onnx").symlink_to(exported / "model.onnx")
-    options = {"--model": tmp_path, "--image": photo, "--output_dir": tmp_path / "out"} | change
+    (tmp_path / "kdam.json").write_text(json.dumps(facts | {"file": "model.onnx"}))  # as it was laid out before
+    (tmp_path / "model.onnx").symlink_to(exported / "onnx" / "model.onnx")
+    usual = {"--model": tmp_path, "--image": photo, "--output_dir": tmp_path / "old"}
+    runner.main([str(word) for pair in usual.items() for word in pair])
+    options = usual | {"--output_dir": tmp_path / "out"} | change
     with pytest.raises(SystemExit) as caught:
         runner.main([str(word) for pair in options.items() for word in pair if word is not None])
     assert change.get("--model", change.get("--image", "int8")) in str(caught.value)

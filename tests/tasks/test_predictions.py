@@ -1,14 +1,12 @@
 """How each task is scored, settings of tasks from the command line, and what becomes of predictions in files."""
 
-import warnings
-
 import pytest
 import torch
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import BoundaryScores, EdgeF
 from kdam_hf.readout_kdam import as_map
-from kdam_hf.tasks import NYUD_V2, PASCAL_CONTEXT, Edge, edge, make_task, with_boundaries, with_options
+from kdam_hf.tasks import NYUD_V2, PASCAL_CONTEXT, make_task, with_boundaries, with_options
 
 SIZE = (22, 30)
 
@@ -41,16 +39,6 @@ def test_boundaries_are_scored_as_papers_do_on_each_dataset_or_otherwise_or_not(
     assert isinstance(with_boundaries(NYUD_V2, "bsds")[3].metric(), BoundaryScores)
     with pytest.raises(KdamValueError, match=r"'nyu'.*bsds, nyud, pascal, none"):
         with_boundaries(NYUD_V2, "nyu")
-
-
-def test_a_slow_installation_says_so_and_how_to_mend_it(monkeypatch):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Edge().metric()
-        monkeypatch.setattr(edge, "HAS_NUMBA", False)
-        Edge(boundaries="none").metric()
-    with pytest.warns(UserWarning, match=r"kdam-hf\[fast\].*edge.boundaries=none"):
-        Edge().metric()
 
 
 def test_figures_show_what_the_metric_has_seen(all_tasks):

@@ -152,6 +152,20 @@ def test_a_mistyped_folder_is_told_from_a_hub_id_without_asking_the_hub(tmp_path
     assert all(word in str(raised.value) for word in ("outputs/studnet", "models student"))
 
 
+@pytest.mark.parametrize("preset", ["efficientnet-lite0", "resnet18"])
+def test_weights_that_cannot_be_fetched_are_told_from_a_repository_without_any(preset, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BackboneWeightsError, match=r"(OFFLINE|connect).*--backbone_weights none"):
+        load_backbone_weights(student(preset), PRESETS[preset].weights)
+
+
+def test_a_folder_with_an_exported_file_says_what_runs_it(tmp_path):
+    student("tiny-resnet").config.save_pretrained(tmp_path)
+    (tmp_path / "kdam.json").touch()
+    with pytest.raises(CheckpointError, match=f"kdam onnx --model {tmp_path}"):
+        load_model(str(tmp_path))
+
+
 def test_a_model_in_shards_loads_and_is_known_by_all_of_them(tmp_path):
     student("tiny-resnet").save_pretrained(tmp_path, max_shard_size="20KB")
     assert type(load_model(str(tmp_path))) is KdamStudent

@@ -96,7 +96,7 @@ class Kdam(evaluate.Metric):
         if not self._maps:
             raise KdamValueError("nothing to compute: add predictions and references first, or pass them")
         values: dict[str, float] = self._metric.compute()
-        self._metric.reset()
+        self._metric = self._metric.with_settings()
         self._maps = 0
         return values
 
