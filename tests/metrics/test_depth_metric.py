@@ -49,3 +49,19 @@ def test_ratio_exactly_at_the_threshold_is_outside():
 def test_another_number_of_channels_is_refused(metric, channels):
     with pytest.raises(KdamValueError, match=rf"\({channels}, 4, 4\).*, H, W"):
         metric.update(torch.ones(channels, 4, 4), torch.ones(channels, 4, 4))
+
+
+def test_histogram_of_the_factor_agrees_with_a_loop_and_with_the_deltas():
+    prediction, label = case(1)
+    metric = filled(prediction, label)
+    edges, counts = metric.error_histogram()
+    expected = np.zeros(len(counts), int)
+    for p, g in zip(prediction.double().ravel().tolist(), label.double().ravel().tolist(), strict=True):
+        if 0 < g < np.inf:
+            factor = max(p / g, g / p) if p > 0 else np.inf
+            expected[min(np.searchsorted(edges.numpy(), factor, side="right"), len(counts)) - 1] += 1
+    assert counts.tolist() == expected.tolist()
+    for k in (1, 2, 3):
+        assert edges[50 * k] == pytest.approx(1.25**k)
+        share = 100 * float(counts[: 50 * k].sum() / counts.sum())
+        assert metric.compute()[f"delta{k}"] == pytest.approx(share)

@@ -50,6 +50,26 @@ def test_agrees_with_cross_products(pixels, noise):
     assert_agrees(prediction.float(), label.float())
 
 
+@pytest.mark.parametrize(
+    "degrees",
+    [
+        [0, 90],
+        [10.0] * 5 + [20.0] * 5 + [11.2, 22.6, 30.1, 179.999],
+        180 * np.random.default_rng(0).random(1501) ** 4,
+    ],
+    ids=["two far angles", "ties", "skewed"],
+)
+def test_median_lies_within_half_a_bin_of_that_of_all_angles(degrees):
+    assert_agrees(*tilted(degrees))
+
+
+def test_histogram_holds_the_angles():
+    metric, degrees = NormalErrors(), 180 * np.random.default_rng(1).random(1010)
+    metric.update(*tilted(degrees))
+    edges, counts = metric.error_histogram()
+    assert counts.tolist() == np.histogram(degrees, edges.numpy())[0].tolist()
+
+
 @pytest.mark.parametrize("degrees", [0, 1e-6, 11.25, 90, 180 - 1e-6, 180])
 def test_angle_is_exact_up_to_both_ends_whatever_the_lengths(degrees):
     prediction, label = tilted([degrees])
