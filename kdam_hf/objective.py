@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from kdam_hf.configuration_kdam import STRIDE
 from kdam_hf.distillation.dense import dense_loss
 from kdam_hf.distillation.methods import Batch, Method
+from kdam_hf.distillation.weighting import Weighting
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task, task_from_spec
@@ -36,10 +37,10 @@ class Part:
         features: the backbones' maps of student and teacher, where `needs_features`.
     """
 
-    student: dict[str, Tensor]
-    teacher: dict[str, Tensor]
+    student: Maps
+    teacher: Maps
     mask: Tensor
-    features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+    features: Any = None
 
 
 class Objective(nn.Module):
@@ -49,7 +50,7 @@ class Objective(nn.Module):
         tasks: in canonical order.
         method: how the student learns from a teacher; None for the supervised losses alone.
         weighting: terms by name -> the loss; their sum by default. It may use the gradient of every term, and may be a
-            module with parameters of its own.
+            module with parameters of its own, such as a `Weighting`.
 
     Raises:
         KdamValueError: the method has a task that is not among `tasks` with the same settings.
@@ -120,9 +121,18 @@ class Objective(nn.Module):
         Raises:
             KdamValueError: a missing task, a missing teacher, or shapes that do not fit.
         """
-        self._check(predictions, labels, mask)
+        small = tuple(-(-side // STRIDE) for side in mask.shape[1:])
+        for task in self.tasks:
+            x, label = (tuple(maps[task.name].shape) if task.name in maps else None for maps in (predictions, labels))
+            if x != (len(mask), task.channels, *small) or not label or (label[0], *label[-2:]) != tuple(mask.shape):
+                raise KdamValueError(
+                    f"{task.name}: the prediction is {x}, the label {label}; expected {(len(mask), task.channels, *small)} and "
+                    f"(B, ..., H, W) for a mask {tuple(mask.shape)}."
+                )
         own = self.counts(labels, mask)
-        mean = _mean_over(processes, (counts or own) | {_OWN_PIXELS: own[_PIXELS]})
+        sums = (counts or own) | {_OWN_PIXELS: own[_PIXELS]}
+        means = processes.mean(torch.cat([*sums.values()])).split([len(x) for x in sums.values()])
+        mean = dict(zip(sums, means, strict=True))
         terms = {}
         for task in self.tasks:
             weights = task.loss_weights(mean[task.name])
@@ -134,53 +144,39 @@ class Objective(nn.Module):
             raise KdamValueError(
                 f"method {self.method.name!r} needs the teacher's predictions; give them, or use no method."
             )
-        before, after = around
-        if before or after:
-            whole = [*before, Part(dict(predictions), dict(teacher_predictions), mask, features), *after]
-            student, teacher = (
-                {name: torch.cat([maps[name] for maps in parts]) for name in parts[0]}
-                for parts in ([part.student for part in whole], [part.teacher for part in whole])
-            )
-            pixels, valid = mean[_PIXELS][0].clamp_min(1), stride_mask(torch.cat([part.mask for part in whole]))
-            found = self.method.terms(
-                Batch(student, teacher, valid, pixels, processes, _joined([x.features for x in whole]))
-            )
-            rest = 1 - 1 / len(whole)
-            return terms | {name: term - term.detach() * rest for name, term in found.items()}
-        pixels = mean[_OWN_PIXELS][0].clamp_min(1)
-        found = self.method.terms(
-            Batch(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
-        )
-        # a mean over this batch, as its share of the mean over all accumulated ones
-        share = pixels / mean[_PIXELS][0].clamp_min(1)
-        return terms | {name: term * share for name, term in found.items()}
+        parts = [*around[0], Part(predictions, teacher_predictions, mask, features), *around[1]]
+        alone, all_pixels = len(parts) == 1, mean[_PIXELS][0].clamp_min(1)
+        pixels = mean[_OWN_PIXELS][0].clamp_min(1) if alone else all_pixels
+        whole = parts[0] if alone else _joined(parts)
+        batch = Batch(whole.student, whole.teacher, stride_mask(whole.mask), pixels, processes, whole.features)
+        found = self.method.terms(batch)
+        if alone:  # a mean over this batch, as its share of the mean over all accumulated ones
+            return terms | {name: term * (pixels / all_pixels) for name, term in found.items()}
+        return terms | {name: term - term.detach() * (1 - 1 / len(parts)) for name, term in found.items()}
 
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The loss: what the weighting makes of the terms, or their sum."""
-        return self.weighting(terms) if self.weighting is not None else torch.stack([*terms.values()]).sum()
+    def total(self, terms: dict[str, Tensor], share: float = 1.0) -> Tensor:
+        """The loss: what the weighting makes of the terms, or their sum.
 
-    def _check(self, predictions: Maps, labels: Maps, mask: Tensor) -> None:
-        small = tuple(-(-side // STRIDE) for side in mask.shape[1:])
-        for task in self.tasks:
-            x, label = (
-                None if maps.get(task.name) is None else tuple(maps[task.name].shape) for maps in (predictions, labels)
-            )
-            expected = (mask.shape[0], task.channels, *small)
-            if x != expected:
-                raise KdamValueError(
-                    f"{task.name}: the prediction is {x}; expected {expected} for a mask {tuple(mask.shape)}."
-                )
-            if label is None or label[-2:] != mask.shape[1:] or label[0] != len(mask):
-                raise KdamValueError(
-                    f"{task.name}: the label is {label}; expected (B, ..., H, W) of a mask {tuple(mask.shape)}."
-                )
+        Args:
+            terms: of `forward`.
+            share: of this batch in what a weighting adds once per step: one over the number of accumulated batches.
+        """
+        if self.weighting is None:
+            return torch.stack([*terms.values()]).sum()
+        loss = self.weighting(terms)
+        return loss + share * self.weighting.penalty() if isinstance(self.weighting, Weighting) else loss
 
 
-def _joined(features: Sequence[Any]) -> Any:
-    """Maps of student and teacher, level by level those of all parts; None without any."""
-    if features[0] is None:
-        return None
-    return tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*features, strict=True))
+def _joined(parts: Sequence[Part]) -> Part:
+    """Several batches as one."""
+    student, teacher = (
+        {name: torch.cat([maps[name] for maps in each]) for name in each[0]}
+        for each in ([part.student for part in parts], [part.teacher for part in parts])
+    )
+    found, features = [part.features for part in parts if part.features is not None], None
+    if found:  # level by level
+        features = tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*found, strict=True))
+    return Part(student, teacher, torch.cat([part.mask for part in parts]), features)
 
 
 def supervised_loss(predictions: Maps, labels: Maps, mask: Tensor | None, specs: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -206,10 +202,3 @@ def stride_mask(pixel_mask: Tensor) -> Tensor:
     """(B, H, W) bool -> (B, ceil(H/4), ceil(W/4)) bool: cells of the prediction grid that hold no padding."""
     padding = (~pixel_mask)[:, None].float()
     return F.max_pool2d(padding, STRIDE, ceil_mode=True)[:, 0] == 0
-
-
-def _mean_over(processes: Processes, counts: Counts) -> dict[str, Tensor]:
-    """The processes' mean counts, in one collective."""
-    flat: Any = torch.cat([*counts.values()])
-    parts = processes.mean(flat).split([len(x) for x in counts.values()])
-    return dict(zip(counts, parts, strict=True))

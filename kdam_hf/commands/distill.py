@@ -93,8 +93,6 @@ def main(argv: Arguments = None) -> Trained:
             teacher = loaded()
         settings_of_match = method.settings() | {"teacher_views": distillation.teacher_views}
         facts |= {**run.teaching.facts(), "distillation": settings_of_match}
-    steps = distillation.balance_steps
-    probe = None if steps is None else BalanceProbe(run.model.encoder, steps)
     trainer = DistillationTrainer(
         run.model,
         args,
@@ -103,10 +101,11 @@ def main(argv: Arguments = None) -> Trained:
         run.eval_dataset,
         teacher=teacher,
         method=method,
-        weighting=probe,
         views=distillation.teacher_views,
         examiner=loaded,
     )
+    steps = distillation.balance_steps
+    probe = None if steps is None else BalanceProbe(run.model.encoder, trainer.objective, steps)
     metrics = execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
     if probe is not None and args.process_index == 0:
         write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())

@@ -11,7 +11,8 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from kdam_hf.distillation import METHODS
-from kdam_hf.errors import KdamValueError
+from kdam_hf.distillation.weighting import FIXED, WEIGHTINGS
+from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.hub import check_repo_id
 from kdam_hf.training.inherited import refuse_arguments
 
@@ -24,7 +25,7 @@ NUMBERS = {
         save_total_limit dataloader_prefetch_factor""",
     "at least 0": """
         learning_rate weight_decay max_grad_norm warmup_steps dataloader_num_workers dataloader_timeout eval_delay seed
-        data_seed adam_beta1 adam_beta2""",
+        data_seed adam_beta1 adam_beta2 freeze_backbone_steps ema_decay""",
     "above 0": "num_train_epochs logging_steps eval_steps save_steps adam_epsilon backbone_lr_factor ddp_timeout",
 }
 # Others would publish optimizer state, which is a pickle.
@@ -209,6 +210,13 @@ class KdamTrainingArguments(TrainingArguments):
     backbone_lr_factor: float = _field(
         1.0, "the backbone's learning rate over that of the rest; below 1 keeps pretrained features longer"
     )
+    freeze_backbone_steps: int = _field(
+        0, "steps at the start in which the backbone does not learn and its batch norms keep their statistics"
+    )
+    weighting: str = _field(FIXED, "of tasks: fixed (the given loss weights), uncertainty or dwa")
+    ema_decay: float = _field(
+        0.0, "decay per step of an average of the weights, e.g. 0.999, which is what is scored and saved; 0 for none"
+    )
     weight_decay: float = _field(5e-4, "weight decay, of the weights of convolutions and linear layers alone")
     optim: str = _field("sgd", "optimizer, as named by transformers")
     optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
@@ -248,6 +256,9 @@ class KdamTrainingArguments(TrainingArguments):
         """
         refuse_arguments(self)
         check_numbers(self, NUMBERS)
+        _check_choice("weighting", self.weighting, (FIXED, *WEIGHTINGS))
+        if self.ema_decay >= 1:
+            raise KdamValueError(f"ema_decay is {self.ema_decay}; expected a number below 1, such as 0.999, or 0 for none.")
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
@@ -350,7 +361,7 @@ def _check_hub(args: Any) -> None:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise KdamValueError(f"{name} is {value!r}; expected {', '.join(choices)}.")
+        raise KdamValueError(f"{name} is {value!r}; {did_you_mean(value, choices)}")
 
 
 def check_numbers(args: Any, bounds: Mapping[str, str]) -> None:

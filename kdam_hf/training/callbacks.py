@@ -9,39 +9,33 @@ from kdam_hf.training.checkpointing import verify
 
 if TYPE_CHECKING:
     from kdam_hf.training.resumable_trainer import ResumableTrainer
-    from kdam_hf.training.trainer import MultiTaskTrainer
 
 
-class EpochAndGradientCallback(TrainerCallback):
-    """Tells the sampler its epoch, however the data loader was wrapped, and stops before a step on broken gradients."""
-
-    def __init__(self, trainer: "MultiTaskTrainer") -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Set the epoch."""
-        if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(int((state.epoch or 0) + 1e-6))
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """`Trainer` forgets the gradients of the model alone."""
-        self.trainer.objective.zero_grad()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Check the losses and the gradient."""
-        self.trainer.end_step()
-
-
-class StopOnSignalCallback(TrainerCallback):
-    """Takes up the sums of a checkpoint, and stops at the end of a step after a signal to any process."""
+class TrainingCallback(TrainerCallback):
+    """Tells a trainer where its loop is, and stops at the end of a step after a signal to any process."""
 
     def __init__(self, trainer: "ResumableTrainer") -> None:
         self.trainer = trainer
         self._best: str | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restore the sums."""
+        """Take up a checkpoint, and say what begins."""
         self.trainer.restore()
+        if args.process_index == 0:
+            images = self.trainer.get_total_train_batch_size(args)
+            print(f"{state.max_steps} steps of {images} images on {args.device}, processes: {args.world_size}, bf16: {args.bf16}")
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.begin_epoch(int((state.epoch or 0) + 1e-6))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.begin_step()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.end_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.after_step()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop, and save."""
@@ -64,4 +58,5 @@ class StopOnSignalCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show it again."""
+        self.trainer.end_training(args.load_best_model_at_end and state.best_model_checkpoint is not None)
         state.best_model_checkpoint = self._best

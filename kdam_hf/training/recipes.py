@@ -1,7 +1,6 @@
 """A recipe is a flat YAML file of plain scalars and lists; the command line overrides it; unknown keys are errors."""
 
 import argparse
-import difflib
 import json
 import re
 import sys
@@ -16,7 +15,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from kdam_hf.distributed import leave_group, tell_others
-from kdam_hf.errors import KdamError, KdamValueError
+from kdam_hf.errors import KdamError, KdamValueError, did_you_mean
 from kdam_hf.training.arguments import DistillationArguments
 
 OF_DISTILLATION = {field.name for field in fields(DistillationArguments)}
@@ -50,11 +49,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     try:
         recipe = _Loader((own if own.is_file() else Path(path)).read_text("utf-8")).get_single_data()
     except OSError as error:
-        close = difflib.get_close_matches(str(path), [file.stem for file in RECIPES.glob("*.yaml")], n=1)
-        remedy = (
-            f"did you mean {close[0]}?" if close else "give a file, or one of the names that `kdam recipes` prints."
-        )
-        raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); {remedy}") from error
+        named = [file.stem for file in RECIPES.glob("*.yaml")]
+        hint = did_you_mean(str(path), named, "give a file, or one of the names that `kdam recipes` prints.")
+        raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); {hint}") from error
     except yaml.YAMLError as error:
         raise KdamValueError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
@@ -198,7 +195,4 @@ def _refuse_unknown(key: str, known: Mapping[str, str], source: str) -> None:
             f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "
             "same student without a teacher."
         )
-    close = difflib.get_close_matches(key, known, n=1)
-    raise KdamValueError(
-        f"{source}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; see --help for all keys.")
-    )
+    raise KdamValueError(f"{source}: unknown key {key!r}; {did_you_mean(key, known, 'see --help all for all keys.')}")

@@ -25,7 +25,7 @@ from kdam_hf import io
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.callbacks import StopOnSignalCallback
+from kdam_hf.training.callbacks import TrainingCallback
 from kdam_hf.training.checkpointing import (
     MODEL,
     SAVING,
@@ -78,7 +78,7 @@ class ResumableTrainer(Trainer, ABC):
         self.processes = Processes(self.args.world_size)
         self.start_afresh()
         self._stop = StopRequest()
-        self.add_callback(StopOnSignalCallback(self))
+        self.add_callback(TrainingCallback(self))
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -100,6 +100,25 @@ class ResumableTrainer(Trainer, ABC):
 
     def publish_checkpoint(self, folder: Path) -> None:
         """Called with every sealed checkpoint."""
+
+    def evaluated_model(self) -> Any:
+        """What is scored and saved."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Before the first step of an epoch, and where training goes on in the middle of one."""
+
+    def begin_step(self) -> None:
+        """Before the first batch of a step."""
+
+    def end_step(self) -> None:
+        """Before the optimizer's step."""
+
+    def after_step(self) -> None:
+        """After the optimizer's step."""
+
+    def end_training(self, loaded: bool) -> None:
+        """After the last step; `loaded` says that the model is that of the best checkpoint."""
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -287,7 +306,7 @@ class ResumableTrainer(Trainer, ABC):
         output = Path(output_dir or self.args.output_dir or "")
         output.mkdir(parents=True, exist_ok=True)
         with explained_disk_errors(output), TemporaryDirectory(prefix=MODEL, dir=output) as partial:
-            self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(partial)
+            self.evaluated_model().save_pretrained(partial)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)
             move_files(Path(partial), output)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdam_hf.distributed import LOCAL, Processes
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.tasks import Task
 from kdam_hf.tasks.base import at_least_float32
 
@@ -170,7 +170,7 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
     if name == "none":
         return None
     if name not in METHODS:
-        raise KdamValueError(f"method {name!r} is not known: choose one of none, {', '.join(METHODS)}.")
+        raise KdamValueError(f"method {name!r} is not known; {did_you_mean(name, ['none', *METHODS])}")
     known = signature(METHODS[name].__init__).parameters
     return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
 
