@@ -49,7 +49,7 @@ from kdam_hf.training import (
 from kdam_hf.training.arguments import use_bf16
 from kdam_hf.training.balance import BalanceProbe
 from kdam_hf.training.recipes import Arguments
-from kdam_hf.training.runs import make_plan, start_unlabelled
+from kdam_hf.training.runs import start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
 
@@ -77,8 +77,7 @@ def main(argv: Arguments = None) -> Trained:
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
         )
     data.task_options = [*(data.task_options or ()), *distillation.weight_options]
-    plan = None if distillation.method == "none" else make_plan(distillation, data)
-    run = build_run(data, model, args, settings, plan)
+    run = build_run(data, model, args, settings, None if distillation.method == "none" else distillation)
     train_dataset: TransformedDataset | CachedTeacherDataset = run.train_dataset
     teacher, facts = None, {"method": distillation.method}
     bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)

@@ -86,7 +86,9 @@ class Categorical(Task):
         if not self.class_weights:
             return super().loss_counts(label, mask)
         if self.class_weights == BALANCED:
-            raise KdamValueError(f"{self.name}: class_weights {BALANCED}; count the training labels: `balanced_weights`.")
+            raise KdamValueError(
+                f"{self.name}: class_weights {BALANCED}; count the training labels: `balanced_weights`."
+            )
         known = label.new_tensor(self.class_weights, dtype=torch.float32)
         of_id = F.pad(known, (0, IGNORE_INDEX + 1 - self.channels))  # 0 for what is ignored
         return of_id[label.masked_fill(~mask, IGNORE_INDEX)].sum().reshape(1)

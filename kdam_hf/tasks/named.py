@@ -135,10 +135,8 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
             raise KdamValueError(f"task option {option!r}: no such setting; {did_you_mean(setting, readers)}")
         try:
             changed[name] = replace(changed[name], **{setting: readers[setting](text)})
-        except KdamValueError:
-            raise
         except ValueError as error:
-            raise KdamValueError(f"task option {option!r}: {error}; expected {name}.{setting}=VALUE.") from error
+            raise KdamValueError(f"task option {option!r}: {error}") from error
     return tuple(changed.values())
 
 
@@ -151,7 +149,7 @@ def _reader(field: Field[Any]) -> Callable[[str], Any] | None:
 def _number(kind: type, text: str) -> Any:
     value = kind(text)
     if not 0 <= value < inf:  # nan is not
-        raise ValueError(f"{text} is no finite number >= 0")
+        raise ValueError(f"{text!r} is no finite number >= 0.")
     return value
 
 

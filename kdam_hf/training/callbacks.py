@@ -8,13 +8,13 @@ from transformers import TrainerCallback
 from kdam_hf.training.checkpointing import verify
 
 if TYPE_CHECKING:
-    from kdam_hf.training.resumable_trainer import ResumableTrainer
+    from kdam_hf.training.trainer import MultiTaskTrainer
 
 
 class TrainingCallback(TrainerCallback):
     """Tells a trainer where its loop is, and stops at the end of a step after a signal to any process."""
 
-    def __init__(self, trainer: "ResumableTrainer") -> None:
+    def __init__(self, trainer: "MultiTaskTrainer") -> None:
         self.trainer = trainer
         self._best: str | None = None
 
@@ -23,7 +23,9 @@ class TrainingCallback(TrainerCallback):
         self.trainer.restore()
         if args.process_index == 0:
             images = self.trainer.get_total_train_batch_size(args)
-            print(f"{state.max_steps} steps of {images} images on {args.device}, processes: {args.world_size}, bf16: {args.bf16}")
+            print(
+                f"{state.max_steps} steps of {images} images on {args.device}, processes: {args.world_size}, bf16: {args.bf16}"
+            )
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.begin_epoch(int((state.epoch or 0) + 1e-6))

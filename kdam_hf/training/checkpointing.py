@@ -38,12 +38,7 @@ def list_checkpoints(output: Path) -> list[Path]:
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Hash every file of a checkpoint into its manifest.
-
-    Args:
-        folder: complete but for the manifest.
-        facts: what the checkpoint is, as plain data.
-    """
+    """Hash every file of a checkpoint that is complete into its manifest, beside plain facts of what it is."""
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.rglob("*"))
@@ -78,9 +73,7 @@ def verify(folder: Path) -> dict[str, Any]:
 def newest_sealed(output: Path, quiet: bool = False) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint with the most steps that verifies, and its manifest; None when there is no checkpoint at all.
 
-    Args:
-        output: the folder of the run.
-        quiet: do not print which ones were skipped, and why.
+    Prints which ones were skipped, and why, unless `quiet`.
 
     Raises:
         CheckpointError: there are checkpoints, but none verifies.
@@ -102,12 +95,7 @@ def newest_sealed(output: Path, quiet: bool = False) -> tuple[Path, dict[str, An
 
 
 def rotate(output: Path, limit: int | None, keep: Collection[Path]) -> None:
-    """Delete the sealed checkpoints that were sealed first, until at most `limit` remain.
-
-    Args:
-        output: the folder of the run.
-        limit: None keeps all.
-        keep: never deleted: the one just sealed, and the best one.
+    """Delete the sealed checkpoints that were sealed first, but none of `keep`, until at most `limit` remain; None keeps all.
 
     Raises:
         CheckpointError: one could not be deleted.

@@ -7,7 +7,7 @@ from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.tasks import Task
-from kdam_hf.training.agreement import PREFIX, is_unlabelled, taught_batches
+from kdam_hf.training.evaluation import PREFIX, is_unlabelled, taught_batches
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 from kdam_hf.training.trainer import Batch, MultiTaskTrainer

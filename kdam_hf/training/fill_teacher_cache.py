@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,8 @@ def fill_cache(
     with lock if main else nullcontext():
         with args.main_process_first(local=False, desc="preparing the teacher cache"):
             if main and (not folder.exists() or not any(folder.iterdir())):
-                _announce(folder, wanted)
-                with io.replacing(folder) as partial:
-                    io.write_json(partial / MANIFEST, wanted)
-                    (partial / RECORDS).touch()
-                    os.truncate(partial / RECORDS, _total(wanted))
-        different = io.differences(read_manifest(folder), wanted, ignored)
-        if different:
+                _make(folder, wanted)
+        if different := io.differences(read_manifest(folder), wanted, ignored):
             raise CheckpointError(
                 f"{folder} was made from another teacher, data or augmentation: {'; '.join(different)}. "
                 "Use its settings, give another teacher_cache, or remove the folder."
@@ -83,8 +79,7 @@ def fill_cache(
         cache = TeacherCache(folder)
         if cache.complete and not verify:
             return cache
-        share = [(k // cache.images, k % cache.images) for k in range(cache.views * cache.images)]
-        share = share[args.process_index :: args.world_size]
+        share = [*product(range(cache.views), range(cache.images))][args.process_index :: args.world_size]
         quiet = not main or args.disable_tqdm
         missing = [key for key in tqdm(share, "checking the teacher cache", disable=quiet) if not cache.holds(*key)]
         if missing:
@@ -143,20 +138,21 @@ def _describe(
     }
 
 
-def _total(wanted: Mapping[str, Any]) -> int:
-    return record_dtype(wanted).itemsize * wanted["images"] * wanted["views"]
-
-
-def _announce(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Print what a new cache will take, and refuse it where the disk is too small."""
-    needed, free = _total(wanted), shutil.disk_usage(existing(folder)).free
+def _make(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Print what a new cache will take, refuse it where the disk is too small, and make it, of records that hold nothing."""
+    size, free = record_dtype(wanted).itemsize, shutil.disk_usage(existing(folder)).free
+    needed = size * wanted["images"] * wanted["views"]
     print(
-        f"teacher cache {folder}: {wanted['views']} views of {wanted['images']} images, "
-        f"{_size(record_dtype(wanted).itemsize)} each ({wanted['dtype']}): {_size(needed)} to write, {_size(free)} free",
+        f"teacher cache {folder}: {wanted['views']} views of {wanted['images']} images, {_size(size)} each "
+        f"({wanted['dtype']}): {_size(needed)} to write, {_size(free)} free",
         flush=True,
     )
     if needed > free:
         raise CheckpointError(_no_space(folder, needed, free))
+    with io.replacing(folder) as partial:
+        io.write_json(partial / MANIFEST, wanted)
+        (partial / RECORDS).touch()
+        os.truncate(partial / RECORDS, needed)
 
 
 def _write(

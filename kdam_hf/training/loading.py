@@ -6,6 +6,7 @@ back can be told apart from the others by what it was doing.
 
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -107,7 +108,7 @@ def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options:
         context = worker_context(args.dataloader_multiprocessing_context)
         options |= {
             "timeout": args.dataloader_timeout + (SPAWN_S if context.get_start_method() == "spawn" else 0),
-            "worker_init_fn": partial(_start_worker, os.getpid()),
+            "worker_init_fn": partial(shield_worker, os.getpid()),
             "prefetch_factor": args.dataloader_prefetch_factor,
             "multiprocessing_context": context,
         }
@@ -142,7 +143,10 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
                 raise DataWorkerError(
                     f"{where()}: {first.rstrip(' .')}. Reading: {busy or 'nothing'}. {WORKER_ADVICE}"
                 ) from error
-            if _is_out_of_memory(error):
+            # CUDA's two wordings, the CPU allocator's, and Python's own
+            if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or re.search(
+                "out of memory|can't allocate memory", str(error)
+            ):
                 raise OutOfMemoryError(f"{where()}: {first} {MEMORY_ADVICE}") from error
             raise
         except ValueError as error:
@@ -163,17 +167,3 @@ def sample_name(dataset: Any, index: int) -> str:
     """The id of a sample, found behind the layers of a dataset, and its index."""
     *_, source = layers(dataset)
     return f"sample {source.ids[index]!r} (index {index})"
-
-
-def _start_worker(parent: int, worker: int) -> None:
-    shield_worker(parent)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's two wordings, the CPU allocator's, and Python's own."""
-    text = str(error)
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )

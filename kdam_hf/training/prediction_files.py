@@ -48,12 +48,11 @@ def save_maps(
 
 def _save(maps: ImageMaps, root: Path, tasks: Sequence[Task], name: str) -> ImageMaps:
     for task in tasks:
-        stored = task.reader.to_file(as_map(maps.predictions[task.name]))
-        path = root / task.name / (name + task.reader.suffix)
-        if path.suffix == ".npy":
-            np.save(path, stored)
-        else:
-            Image.fromarray(stored).save(path)
+        stored, path = (
+            task.reader.to_file(as_map(maps.predictions[task.name])),
+            root / task.name / (name + task.reader.suffix),
+        )
+        np.save(path, stored) if path.suffix == ".npy" else Image.fromarray(stored).save(path)
     return maps
 
 

@@ -7,11 +7,12 @@ written; a finished run takes no further step; SIGTERM and SIGINT end the traini
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -25,7 +26,6 @@ from kdam_hf import io
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.callbacks import TrainingCallback
 from kdam_hf.training.checkpointing import (
     MODEL,
     SAVING,
@@ -41,7 +41,6 @@ from kdam_hf.training.checkpointing import (
 from kdam_hf.training.fingerprint import refuse_other_objective
 from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
 from kdam_hf.training.report import versions
-from kdam_hf.training.running_means import RunningMeans
 from kdam_hf.training.signals import StopRequest
 
 LAST = "last"
@@ -52,6 +51,43 @@ TRAINER_INTERNALS = (
     ("_save_checkpoint", ("self", "model", "trial")),
     ("save_model", ("self", "output_dir", "_internal_call")),
 )
+
+
+class RunningMeans:
+    """Sums since the last log line, kept on the device, so that nothing waits for it; an interruption does not change them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
+        self.steps = 0
+        """Optimizer steps since the last log line."""
+        self.total_loss = 0.0
+        """Sum of `loss` over all steps until the last log line."""
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Detached scalars by name."""
+        for name, value in values.items():
+            self._sums[name] += value
+
+    def take(self, processes: Processes) -> dict[str, float]:
+        """The means over steps and processes, which begin anew."""
+        sums = processes.mean(torch.stack([*self._sums.values()])).tolist()
+        means = {name: total / self.steps for name, total in zip(self._sums, sums, strict=True)}
+        self.total_loss += means["loss"] * self.steps
+        self._sums.clear()
+        self.steps = 0
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """The sums of this process, as plain data."""
+        values = torch.stack([*self._sums.values()]).tolist() if self._sums else []
+        sums = dict(zip(self._sums, values, strict=True))
+        return {"sums": sums, "steps": self.steps, "total_loss": self.total_loss}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self.steps, self.total_loss = state["steps"], state["total_loss"]
+        for name, value in state["sums"].items():
+            self._sums[name] += value
 
 
 class ResumableTrainer(Trainer, ABC):
@@ -78,7 +114,6 @@ class ResumableTrainer(Trainer, ABC):
         self.processes = Processes(self.args.world_size)
         self.start_afresh()
         self._stop = StopRequest()
-        self.add_callback(TrainingCallback(self))
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -104,21 +139,6 @@ class ResumableTrainer(Trainer, ABC):
     def evaluated_model(self) -> Any:
         """What is scored and saved."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Before the first step of an epoch, and where training goes on in the middle of one."""
-
-    def begin_step(self) -> None:
-        """Before the first batch of a step."""
-
-    def end_step(self) -> None:
-        """Before the optimizer's step."""
-
-    def after_step(self) -> None:
-        """After the optimizer's step."""
-
-    def end_training(self, loaded: bool) -> None:
-        """After the last step; `loaded` says that the model is that of the best checkpoint."""
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -191,8 +211,15 @@ class ResumableTrainer(Trainer, ABC):
             return None
         folder, manifest = found
         refuse_other_objective(manifest["objective"], self._facts["objective"], folder)
-        absent = sorted(set(self._required()) - set(manifest["files"]))
-        if absent:
+        required = {
+            WEIGHTS,
+            "optimizer.pt",
+            "scheduler.pt",
+            TRAINER_STATE_NAME,
+            f"rng_state{self._rank}.pth",
+            self._sums_file,
+        }
+        if absent := sorted(required - set(manifest["files"])):
             raise CheckpointError(f"{folder} was saved without {', '.join(absent)}; training cannot go on from it.")
         if self.args.process_index == 0:
             print(f"continuing from {folder}", flush=True)
@@ -208,12 +235,12 @@ class ResumableTrainer(Trainer, ABC):
             verify(folder)
         self.model.load_state_dict(load_file(folder / WEIGHTS))
         state.is_local_process_zero, state.is_world_process_zero = (
-            self.is_local_process_zero(),
-            self.is_world_process_zero(),
+            self.args.local_process_index == 0,
+            self.args.process_index == 0,
         )
         self.state = state
         if not any("train_loss" in line for line in state.log_history):
-            self.restore()
+            self._restore_sums()
             self.log({"total_flos": state.total_flos, "train_loss": 0.0})
         return True
 
@@ -339,8 +366,11 @@ class ResumableTrainer(Trainer, ABC):
     def restore(self) -> None:
         """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from, if any."""
         if self._resumed_from is not None:
-            self.means.load(json.loads((self._resumed_from / self._sums_file).read_text("utf-8")))
+            self._restore_sums()
             self.restore_extra(self._resumed_from)
+
+    def _restore_sums(self) -> None:
+        self.means.load(json.loads((cast(Path, self._resumed_from) / self._sums_file).read_text("utf-8")))
 
     @property
     def _sums_file(self) -> str:
@@ -349,13 +379,6 @@ class ResumableTrainer(Trainer, ABC):
     @property
     def _rank(self) -> str:
         return f"_{self.args.process_index}" if self.args.world_size > 1 else ""
-
-    def _required(self) -> list[str]:
-        """Files without which this process would go on differently."""
-        return [
-            *(WEIGHTS, "optimizer.pt", "scheduler.pt", TRAINER_STATE_NAME),
-            *(f"rng_state{self._rank}.pth", self._sums_file),
-        ]
 
 
 @contextmanager

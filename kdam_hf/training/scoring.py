@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdam_hf.distributed import Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import differences
 from kdam_hf.metrics import Metric, delta_m, in_processes, under_protocol
@@ -77,19 +76,10 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
     packed = (replace(one, predictions=_arrays(one.predictions), labels=_arrays(one.labels)) for one in maps)
     counted = in_processes(partial(_count, kinds), packed, num_proc, _begin, (os.getpid(),), worker_context())
     for states in counted:
+        images += 1
         for name, state in states.items():
             metrics[name].add_state(_tensors(state))
-        images += 1
     return images
-
-
-def sum_over(metrics: Mapping[str, Metric], processes: Processes) -> None:
-    """Make the metrics of every process those of all processes."""
-    for metric in metrics.values():
-        total = metric.with_settings()
-        for state in processes.gather(metric.state):
-            total.add_state(state)
-        metric.state = total.state
 
 
 def flat_values(metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -115,8 +105,12 @@ def single_task_references(
     Raises:
         KdamValueError: a file is not readable or was scored under other conditions, or a task is in none or two of them.
     """
-    found = {str(path): _read_results(path) for path in files}
-    references = {}
+    found, references = {}, {}
+    for path in map(str, files):
+        try:
+            found[path] = dict(json.loads(Path(path).read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise KdamValueError(f"{path}: not readable as the results.json of kdam evaluate ({error}).") from error
     for task in tasks:
         key = f"{task.name}/{task.primary_metric}"
         holders = [path for path, content in found.items() if key in content]
@@ -128,8 +122,7 @@ def single_task_references(
         path, content = holders[0], found[holders[0]]
         theirs = content.get("meta", {})
         both = [name for name in CONDITIONS if name in theirs and name in meta]
-        other = differences({name: theirs[name] for name in both}, {name: meta[name] for name in both})
-        if other:
+        if other := differences({name: theirs[name] for name in both}, {name: meta[name] for name in both}):
             raise KdamValueError(
                 f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "
                 "with kdam evaluate and the same options."
@@ -146,16 +139,6 @@ def gain_over(
         (results[f"{task.name}/{task.primary_metric}"], references[task.name][1], task.higher_is_better)
         for task in tasks
     )
-
-
-def _read_results(path: str | Path) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise KdamValueError(f"{path}: not readable as results.json ({error}).") from error
-    if not isinstance(content, dict):
-        raise KdamValueError(f"{path}: holds no object; expected the results.json that kdam evaluate writes.")
-    return content
 
 
 def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:

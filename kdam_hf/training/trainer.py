@@ -27,9 +27,9 @@ from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.objective import Counts, Objective, Part
 from kdam_hf.tasks import Task
-from kdam_hf.training.agreement import PREFIX, is_unlabelled
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.callbacks import TrainingCallback
+from kdam_hf.training.evaluation import PREFIX, evaluate_model, is_unlabelled
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
 from kdam_hf.training.inherited import refuse_methods, refuse_parameters
@@ -109,7 +109,9 @@ class MultiTaskTrainer(PublishingTrainer):
                 f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order."
             )
         if weighting is not None and args.weighting != FIXED:
-            raise KdamValueError(f"a weighting was given, and args.weighting {args.weighting!r} names another; leave one out.")
+            raise KdamValueError(
+                f"a weighting was given, and args.weighting {args.weighting!r} names another; leave one out."
+            )
         self.tasks = tuple(tasks)
         self.objective = Objective(tasks, method, weighting or make_weighting(args.weighting, tasks)).to(args.device)
         self._sampler: EpochSampler | None = None
@@ -128,6 +130,7 @@ class MultiTaskTrainer(PublishingTrainer):
         self._frozen_at_first = [parameter for parameter in backbone if parameter.requires_grad]
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
+        self.add_callback(TrainingCallback(self))
         average = get_ema_multi_avg_fn(args.ema_decay)
         self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if args.ema_decay else None
 
@@ -186,7 +189,7 @@ class MultiTaskTrainer(PublishingTrainer):
         return optimizer
 
     def save_extra(self, folder: Path) -> None:
-        """The state of the method and of the weighting, and the weights that are trained where a checkpoint has averaged ones."""
+        """The state of method and weighting, and the weights that are trained where a checkpoint has averaged ones."""
         state = self.objective.state_dict()
         if state:
             save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
@@ -360,7 +363,9 @@ class MultiTaskTrainer(PublishingTrainer):
                         "must not learn from it; run the teacher in float32 or bfloat16 and check its weights and these images."
                     )
                 if bad:
-                    raise NonFiniteLossError(f"{self._where(one.index)}: {', '.join(bad)} is not finite; {NON_FINITE_ADVICE}")
+                    raise NonFiniteLossError(
+                        f"{self._where(one.index)}: {', '.join(bad)} is not finite; {NON_FINITE_ADVICE}"
+                    )
             samples = self._where(torch.cat([one.index for one in pending]))
             raise NonFiniteLossError(f"{samples}: the gradient is not finite; {NON_FINITE_ADVICE}")
         if isinstance(self.objective.weighting, Weighting):

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from multiprocessing import context
-from types import FrameType
 from typing import Any
 
 from kdam_hf.training.signals import end_with_parent
@@ -50,18 +49,19 @@ def worker_context(method: str | None = None) -> Any:
     return workers
 
 
-def shield_worker(parent: int) -> None:
+def shield_worker(parent: int, worker: int = 0) -> None:
     """To be called first in a worker: it leaves signals to its parent, and ends when the parent does, however it ends.
 
     Args:
         parent: process id of the training.
+        worker: number, which a `DataLoader` says.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         # For threads that libraries have started before the block. After it and not SIG_IGN, which would discard what is
         # pending: a SIGTERM of the parent must not be lost, or a pool that ends its workers would wait for ever.
-        signal.signal(signal.SIGTERM, _leave_it)
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
         threading.Thread(target=_end_when_told_by, args=(parent,), daemon=True).start()
     end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call above
@@ -74,26 +74,18 @@ def no_worker_left() -> Iterator[None]:
 
     Left to the garbage collector, idle workers end after a timeout of five seconds each.
     """
-    before = _living()
+    before = {*multiprocessing.active_children()}
     try:
         yield
     finally:
         # torch's handler would raise for every worker that dies; Python keeps handlers to the main thread
         main = threading.current_thread() is threading.main_thread()
         handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
-        for worker in _living() - before:
+        for worker in {child for child in multiprocessing.active_children() if isinstance(child, _Worker)} - before:
             worker.kill()
             worker.join()
         if main:
             signal.signal(signal.SIGCHLD, handler)
-
-
-def _living() -> set[Any]:
-    return {child for child in multiprocessing.active_children() if isinstance(child, _Worker)}
-
-
-def _leave_it(number: int, frame: FrameType | None) -> None:
-    pass
 
 
 def _end_when_told_by(parent: int) -> None:
