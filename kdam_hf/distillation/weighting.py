@@ -124,11 +124,7 @@ class DynamicWeightAverage(Weighting):
 
 
 def make_weighting(name: str, tasks: Sequence[Task]) -> Weighting | None:
-    """The weighting called `name`; None for "fixed", the sum of the terms with the given weights.
-
-    Raises:
-        KdamValueError: an unknown name.
-    """
+    """The weighting called `name`, or None for "fixed", the sum of the terms; KdamValueError for an unknown one."""
     if name == FIXED:
         return None
     if name not in WEIGHTINGS:

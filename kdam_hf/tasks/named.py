@@ -35,11 +35,7 @@ _BOUNDARIES = {"nyud_v2": "nyud", "pascal_context": "pascal"}
 
 
 def task_class(name: str) -> type[Task]:
-    """The room of the task called `name`.
-
-    Raises:
-        KdamValueError: unknown name.
-    """
+    """The class of the task called `name`; KdamValueError for an unknown one."""
     if name not in NAMED:
         raise KdamValueError(f"unknown task {name!r}; {did_you_mean(name, TASK_NAMES)}")
     return NAMED[name]
@@ -64,14 +60,8 @@ def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = 
 
 
 def with_boundaries(tasks: Sequence[Task], protocol: str | None) -> tuple[Task, ...]:
-    """Tasks whose boundaries are scored under `protocol`, see `Edge`; unchanged for None.
-
-    Raises:
-        KdamValueError: unknown protocol.
-    """
-    if protocol is None:
-        return tuple(tasks)
-    return tuple(replace(task, boundaries=protocol) if isinstance(task, Edge) else task for task in tasks)
+    """Tasks whose boundaries are scored under `protocol`, see `Edge`; unchanged for None. KdamValueError for an unknown one."""
+    return tuple(replace(task, boundaries=protocol) if protocol and isinstance(task, Edge) else task for task in tasks)
 
 
 def task_from_spec(spec: Mapping[str, Any]) -> Task:

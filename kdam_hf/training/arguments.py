@@ -287,18 +287,15 @@ class KdamTrainingArguments(TrainingArguments):
             torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
 
     def _choose_steps(self) -> None:
-        if self.num_train_epochs is None:
-            if self.max_steps < 1:
-                raise KdamValueError(
-                    f"max_steps is {self.max_steps}; expected at least 1, or num_train_epochs instead."
-                )
-            self.num_train_epochs = 0.0
-        elif self.max_steps not in (MAX_STEPS, -1):
+        if self.num_train_epochs is not None and self.max_steps not in (MAX_STEPS, -1):
             raise KdamValueError(
                 f"max_steps is {self.max_steps} and num_train_epochs {self.num_train_epochs}; give one of them."
             )
-        else:
+        if self.num_train_epochs is not None:
             self.max_steps = -1
+            return
+        check_numbers(self, {"at least 1": "max_steps"})
+        self.num_train_epochs = 0.0
 
     def _choose_bf16(self) -> bool:
         """What precision comes to; a launcher that says "no" may not have been asked, any other word is held against it."""
@@ -314,16 +311,13 @@ class KdamTrainingArguments(TrainingArguments):
 
     def _share_out_batch(self) -> None:
         total, each = self.total_train_batch_size, self.per_device_train_batch_size
-        if total is None:
-            self.per_device_train_batch_size = each or BATCH
-            return
         parts = self.world_size * self.gradient_accumulation_steps
-        if total % parts or each not in (None, total // parts):
+        if total is not None and (total % parts or each not in (None, total // parts)):
             raise KdamValueError(
                 f"total_train_batch_size is {total}, per_device_train_batch_size {each}, for {self.world_size} processes that "
                 f"accumulate {self.gradient_accumulation_steps} batches; give a multiple of {parts}, and only the total."
             )
-        self.per_device_train_batch_size = total // parts
+        self.per_device_train_batch_size = (each or BATCH) if total is None else total // parts
 
     @property
     def counting_processes(self) -> int:

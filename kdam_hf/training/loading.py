@@ -96,13 +96,7 @@ class WatchedDataset(Dataset[Any]):
 
 
 def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options: Any) -> DataLoader:
-    """A DataLoader that gives up after `args.dataloader_timeout` seconds, and `SPAWN_S` more where workers import first.
-
-    Args:
-        watched: the dataset.
-        args: with the number of workers.
-        options: of `DataLoader`.
-    """
+    """A DataLoader that gives up after `args.dataloader_timeout` seconds, and `SPAWN_S` more where workers import first."""
     workers = args.dataloader_num_workers
     if workers:
         context = worker_context(args.dataloader_multiprocessing_context)
@@ -118,14 +112,10 @@ def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options:
 
 @contextmanager
 def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDataset]) -> Iterator[None]:
-    """Turn failures of data workers and of memory into errors that say what to do; leaves no worker behind.
-
-    Args:
-        where: what is going on, in words; asked when something fails.
-        watched: the datasets that are being read by then.
+    """Turn failures of data workers and of memory into errors that say `where()` and what to do; leaves no worker behind.
 
     Raises:
-        DataWorkerError: a worker died or did not deliver in time; names the samples that were read.
+        DataWorkerError: a worker died or did not deliver in time; names the samples of `watched` that were being read.
         KdamValueError: batch norms cannot be trained with so small a batch.
         OutOfMemoryError: the memory did not suffice.
     """

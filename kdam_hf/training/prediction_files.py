@@ -24,13 +24,7 @@ SUFFIXES = (".png", ".npy")
 def save_maps(
     maps: Iterable[ImageMaps], folder: str | Path, tasks: Sequence[Task], ids: Sequence[str]
 ) -> Iterator[ImageMaps]:
-    """Write every prediction to `folder`/TASK/ID and pass it on.
-
-    Args:
-        maps: of any images.
-        folder: new, or empty.
-        tasks: those that are written.
-        ids: of the images, by index.
+    """Write every prediction of `tasks` to `folder`/TASK/ID and pass it on; `ids` are those of the images, by index.
 
     Raises:
         KdamValueError: the folder holds something: labels, or predictions of another model that would be mixed up.

@@ -16,9 +16,9 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
@@ -63,7 +63,7 @@ class RunningMeans:
         self.total_loss = 0.0
         """Sum of `loss` over all steps until the last log line."""
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
+    def add(self, values: Mapping[str, Any]) -> None:
         """Detached scalars by name."""
         for name, value in values.items():
             self._sums[name] += value
@@ -78,20 +78,18 @@ class RunningMeans:
         return means
 
     def state(self) -> dict[str, Any]:
-        """The sums of this process, as plain data."""
-        values = torch.stack([*self._sums.values()]).tolist() if self._sums else []
-        sums = dict(zip(self._sums, values, strict=True))
+        """The sums of this process, as plain data; `load` takes them up."""
+        sums = {name: value.item() for name, value in self._sums.items()}
         return {"sums": sums, "steps": self.steps, "total_loss": self.total_loss}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """As if nothing had happened since `state`."""
         self.steps, self.total_loss = state["steps"], state["total_loss"]
-        for name, value in state["sums"].items():
-            self._sums[name] += value
+        self.add(state["sums"])
 
 
-class ResumableTrainer(Trainer, ABC):
-    """Adds sealed checkpoints, exact resume and orderly stops; see `docs/training.md`."""
+class ResumableTrainer(Trainer, TrainerCallback, ABC):
+    """Adds sealed checkpoints, exact resume and orderly stops; see `docs/training.md`. It is a callback of its own loop."""
 
     args: KdamTrainingArguments
     processes: Processes
@@ -100,6 +98,7 @@ class ResumableTrainer(Trainer, ABC):
     _told: int = 0
     """The signal that all processes stop after; 0 for none."""
     _saved_step: int | None = None
+    _best: str | None = None
 
     def __init__(self, model: Any, args: KdamTrainingArguments, *more: Any, **kwargs: Any) -> None:
         if args.output_dir is None:
@@ -112,8 +111,9 @@ class ResumableTrainer(Trainer, ABC):
         except ValueError as error:
             raise KdamValueError(str(error)) from error
         self.processes = Processes(self.args.world_size)
-        self.start_afresh()
+        self.means = RunningMeans(self.args.device)
         self._stop = StopRequest()
+        self.add_callback(self)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class ResumableTrainer(Trainer, ABC):
             self._facts = {"objective": self.describe(), "versions": versions()}
             self._resumed_from = folder = self._choose(resume_from_checkpoint, output)
             self._told, self._saved_step = 0, None
-            self.start_afresh()
+            self.means = RunningMeans(self.args.device)
             if folder is not None and self._is_finished(folder):
                 return TrainOutput(self.state.global_step, 0.0, {})
             with StopRequest() as self._stop, self.explained_failures():
@@ -191,11 +191,7 @@ class ResumableTrainer(Trainer, ABC):
         return bool(flag)
 
     def explained_failures(self, *names: str) -> AbstractContextManager[None]:
-        """While entered, failures of data workers and of memory say what was going on; afterwards no worker is left.
-
-        Args:
-            names: "train", "eval"; whose workers. By default those of both.
-        """
+        """While entered, failures of memory and of data workers, of "train", "eval" or both, say what was going on."""
         watched = {name: self._watched[name] for name in names if name in self._watched} if names else self._watched
         return explained_failures(lambda: f"step {self.state.global_step}, {self.batch_shape()}", watched)
 
@@ -260,10 +256,9 @@ class ResumableTrainer(Trainer, ABC):
         return self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
-        """This process's strided share of the split; uneven shares are fine, nothing is repeated.
+        """This process's strided share of a dataset, or of one of `self.eval_dataset` by name; that by default.
 
-        Args:
-            eval_dataset: a dataset, or the name of one of `self.eval_dataset`; that by default.
+        Uneven shares are fine, nothing is repeated.
 
         Raises:
             KdamValueError: there is none.
@@ -340,16 +335,6 @@ class ResumableTrainer(Trainer, ABC):
 
     # ---- what is between two log lines ------------------------------------------------------------------------------
 
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """As `Trainer` has it; keeps the loss for the next log line."""
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        self.means.add({"loss": loss})
-        return loss
-
-    def start_afresh(self) -> None:
-        """Drop what an earlier training of this object has left."""
-        self.means = RunningMeans(self.args.device)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with means over processes and steps, however often the training was interrupted in between.
 
@@ -363,11 +348,39 @@ class ResumableTrainer(Trainer, ABC):
             logs["train_loss"] = self.means.total_loss / max(self.state.global_step, 1)
         super().log(logs, start_time)
 
-    def restore(self) -> None:
-        """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from, if any."""
+    # ---- moments of the loop ----------------------------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from; say what begins."""
         if self._resumed_from is not None:
             self._restore_sums()
             self.restore_extra(self._resumed_from)
+        if args.process_index == 0:
+            images = f"{state.max_steps} steps of {self.get_total_train_batch_size(args)} images"
+            print(f"{images} on {args.device}, processes: {args.world_size}, bf16: {args.bf16}", flush=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop after a signal to any process, and save."""
+        if args.world_size == 1:
+            self._told = self._told or self._stop.received
+        if self._told:
+            control.should_training_stop = control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """After a signal, hide the best checkpoint from the clean-up of a finished training: it would delete the last one.
+
+        After the last step, verify it before `Trainer` loads it.
+        """
+        self._best = state.best_model_checkpoint
+        if "train_loss" in logs and self._best is not None:
+            if self._told:
+                state.best_model_checkpoint = None
+            elif args.load_best_model_at_end:
+                verify(Path(self._best))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show it again."""
+        state.best_model_checkpoint = self._best
 
     def _restore_sums(self) -> None:
         self.means.load(json.loads((cast(Path, self._resumed_from) / self._sums_file).read_text("utf-8")))

@@ -81,11 +81,7 @@ class Splits:
 
 
 def open_splits(data: DataArguments, distillation: DistillationArguments | None = None) -> Splits:
-    """Open what is trained and evaluated on, and find the teachers.
-
-    Args:
-        data: which images.
-        distillation: names the teachers; none for None.
+    """Open what is trained and evaluated on, and find the teachers that `distillation` names, if it is given.
 
     Raises:
         KdamValueError: photos without a teacher, or as `open_split` and `plan_teaching` have it.
@@ -201,13 +197,7 @@ def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArgum
 def training_crops(
     train: DenseDataset, data: DataArguments, model: ModelArguments, args: KdamTrainingArguments
 ) -> tuple[tuple[Task, ...], KdamConfig, TransformedDataset]:
-    """The tasks, the configuration of the model, and the training split as the model sees it.
-
-    Args:
-        train: the split.
-        data: how it is augmented.
-        model: which model.
-        args: with the seed of augmentation.
+    """The tasks, the configuration of the model, and the training split as the model sees it, augmented.
 
     Raises:
         KdamValueError: an unknown preset or task option.

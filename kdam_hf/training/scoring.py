@@ -52,15 +52,9 @@ def make_metrics(tasks: Sequence[Task], protocol: str = "ours") -> dict[str, Met
 
 
 def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_proc: int = 1) -> int:
-    """Add images to the metrics.
+    """Add images to the metrics by task name; their number. Maps may hold more tasks, and a few are held at a time.
 
-    Args:
-        maps: a few are held at a time, so a generator needs little memory.
-        metrics: by task name; the maps hold more tasks or the same.
-        num_proc: processes that count while this one goes on taking maps; 1 counts here.
-
-    Returns:
-        Number of images.
+    Above 1, `num_proc` processes count while this one goes on taking maps.
 
     Raises:
         KdamValueError: num_proc < 1, or a metric refuses a map; names where the prediction comes from.
@@ -95,12 +89,7 @@ def conditions(tasks: Sequence[Task], protocol: str = "ours") -> dict[str, str]:
 def single_task_references(
     files: Sequence[str | Path], tasks: Sequence[Task], meta: Mapping[str, Any]
 ) -> dict[str, tuple[str, float]]:
-    """For each task the file that holds its primary metric, and the value there.
-
-    Args:
-        files: results.json of single-task models, which together hold each primary metric once.
-        tasks: those that count.
-        meta: facts of the score that is held against them, as they are written.
+    """For each task the results.json that holds its primary metric, and the value there, to hold a score with `meta` against.
 
     Raises:
         KdamValueError: a file is not readable or was scored under other conditions, or a task is in none or two of them.

@@ -23,10 +23,7 @@ SIZED, READ = 100, 25
 def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseDataset:
     """One split of the dataset, read through the training cache if `cache_dir` is set.
 
-    Args:
-        data: which dataset, where, and which of its tasks.
-        split: its name.
-        strict: refuse a split whose files do not fit together; otherwise they are left to be reported.
+    Files that do not fit together are refused if `strict`; otherwise they are left to be reported.
 
     Raises:
         KdamValueError: an unknown dataset, option or task, no such folder, or prepared with other settings of label files.

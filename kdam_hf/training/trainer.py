@@ -28,7 +28,6 @@ from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.objective import Counts, Objective, Part
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.callbacks import TrainingCallback
 from kdam_hf.training.evaluation import PREFIX, evaluate_model, is_unlabelled
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
@@ -89,7 +88,6 @@ class MultiTaskTrainer(PublishingTrainer):
 
     loss_is_scaled_for_ga = True
     views: int | None = None
-    _pending: list[Pending]
 
     def __init__(
         self,
@@ -112,7 +110,7 @@ class MultiTaskTrainer(PublishingTrainer):
             raise KdamValueError(
                 f"a weighting was given, and args.weighting {args.weighting!r} names another; leave one out."
             )
-        self.tasks = tuple(tasks)
+        self.tasks, self._pending = tuple(tasks), list[Pending]()
         self.objective = Objective(tasks, method, weighting or make_weighting(args.weighting, tasks)).to(args.device)
         self._sampler: EpochSampler | None = None
         self._shape: torch.Size | None = None
@@ -130,7 +128,6 @@ class MultiTaskTrainer(PublishingTrainer):
         self._frozen_at_first = [parameter for parameter in backbone if parameter.requires_grad]
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
-        self.add_callback(TrainingCallback(self))
         average = get_ema_multi_avg_fn(args.ema_decay)
         self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if args.ema_decay else None
 
@@ -213,27 +210,34 @@ class MultiTaskTrainer(PublishingTrainer):
 
     # ---- moments of the loop ----------------------------------------------------------------------------------------
 
-    def begin_epoch(self, epoch: int) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell the sampler, however the data loader was wrapped, and the weighting."""
+        epoch = int((state.epoch or 0) + 1e-6)
         if self._sampler is not None:
             self._sampler.set_epoch(epoch)
         if isinstance(self.objective.weighting, Weighting):
             self.objective.weighting.begin_epoch(epoch)
 
-    def begin_step(self) -> None:
-        """Forget the gradients of the objective, since `Trainer` forgets those of the model alone."""
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forget what an unfinished step left: `Trainer` forgets the gradients of the model alone."""
         self.objective.zero_grad()
+        self._pending = []
         self._let_backbone_learn(not self._backbone_rests)
 
-    def after_step(self) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check the losses and the gradient."""
+        self.end_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Average the weights and buffers."""
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def end_training(self, loaded: bool) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the averaged weights in the model, unless it was loaded from the best checkpoint, which has them too."""
-        if self.average is not None and not loaded:
+        if self.average is not None and not (args.load_best_model_at_end and state.best_model_checkpoint):
             self.model.load_state_dict(self.average.module.state_dict())
+        super().on_train_end(args, state, control, **kwargs)
 
     @property
     def _backbone_rests(self) -> bool:
@@ -244,8 +248,9 @@ class MultiTaskTrainer(PublishingTrainer):
             parameter.requires_grad_(learns)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """With the gradients over all processes of what did not learn when DDP began."""
+        """Keeps the loss for the next log line, and averages the gradients of what did not learn when DDP began."""
         loss = super().training_step(model, inputs, *args, **kwargs)
+        self.means.add({"loss": loss})
         if self.accelerator.sync_gradients:
             for parameter in self._frozen_at_first:
                 if parameter.grad is not None:
@@ -303,11 +308,7 @@ class MultiTaskTrainer(PublishingTrainer):
     ) -> Any:
         """The loss of a batch; keeps the values of its terms for the next log line.
 
-        Args:
-            model: the student.
-            inputs: a batch of the collator.
-            return_outputs: return the model's output too.
-            num_items_in_batch: of all accumulated batches, by `get_batch_samples`.
+        `num_items_in_batch` is what `get_batch_samples` says of all accumulated batches.
         """
         self._shape = inputs["pixel_values"].shape
         outputs = self._predict(model, inputs)
@@ -378,11 +379,6 @@ class MultiTaskTrainer(PublishingTrainer):
         samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
         return f"step {self.state.global_step}, {samples}"
 
-    def start_afresh(self) -> None:
-        """With the batches of an unfinished step."""
-        super().start_afresh()
-        self._pending = []
-
     # ---- data -------------------------------------------------------------------------------------------------------
 
     def make_sampler(self) -> Sampler:
@@ -403,13 +399,7 @@ class MultiTaskTrainer(PublishingTrainer):
         batches: Iterable[dict[str, Any]],
         tasks: Sequence[Task] | None = None,
     ) -> dict[str, float]:
-        """`task/metric` of a model, as of `evaluate_model`, over the shares of all processes.
-
-        Args:
-            model: this trainer's, or one like it.
-            batches: of `get_eval_dataloader`.
-            tasks: to score; all by default.
-        """
+        """`task/metric` of a model like this trainer's, as of `evaluate_model`, over the shares of all processes."""
         return evaluate_model(
             model,
             batches,

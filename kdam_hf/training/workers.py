@@ -37,11 +37,10 @@ class _Spawn(_Worker, context.SpawnProcess):
 
 
 def worker_context(method: str | None = None) -> Any:
-    """A context of `multiprocessing` whose processes are workers.
+    """A context of `multiprocessing` whose processes are workers, forked or spawned; by this Python's default for None.
 
-    Args:
-        method: how they are started: fork or spawn; the default of this Python for None. forkserver, the default of Python
-            3.14, is taken for spawn: behind a fork server, a worker and its training do not hear of each other's end.
+    forkserver, the default of Python 3.14, is taken for spawn: behind a fork server, a worker and its training do not hear of
+    each other's end.
     """
     method = multiprocessing.get_context(method).get_start_method()
     workers: Any = copy(multiprocessing.get_context("fork" if method == "fork" else "spawn"))
@@ -50,12 +49,7 @@ def worker_context(method: str | None = None) -> Any:
 
 
 def shield_worker(parent: int, worker: int = 0) -> None:
-    """To be called first in a worker: it leaves signals to its parent, and ends when the parent does, however it ends.
-
-    Args:
-        parent: process id of the training.
-        worker: number, which a `DataLoader` says.
-    """
+    """To be called first in a worker of the process `parent`: it leaves signals to that, and ends when that does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

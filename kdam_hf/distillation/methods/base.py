@@ -162,11 +162,7 @@ class LogitMethod(Method):
 
 
 def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | None:
-    """The method called `name`, with those of the settings that it has; None for "none".
-
-    Raises:
-        KdamValueError: an unknown name, or a value out of range.
-    """
+    """The method called `name`, with those of the settings that it has; None for "none"; KdamValueError for an unknown one."""
     if name == "none":
         return None
     if name not in METHODS:
@@ -178,16 +174,12 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
 def aligned(
     tasks: Sequence[Task], batch: Batch, same_pixels: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The teacher's predictions of `tasks` at the size of the student's maps, and the pixels on which each is compared.
-
-    Returns:
-        Task name -> (B, C, h, w), and -> (N,) int64, indices among all pixels of the batch.
+    """Task name -> the teacher's predictions at the size of the student's, (B, C, h, w), and the pixels to compare, (N,) int64.
 
     Raises:
         KdamValueError: a task that one of them lacks, another batch or number of channels, or a mask of another kind.
     """
-    found, known = {}, {}
-    valid = batch.valid
+    found, known, valid = {}, {}, batch.valid
     for name in (task.name for task in tasks):
         for who, predictions in (("student", batch.student), ("teacher", batch.teacher)):
             if name not in predictions:
