@@ -6,7 +6,7 @@ Shapes: B batch, C channels of a prediction, h w stride-4 map, H W full resoluti
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,23 +24,6 @@ from kdam_hf.tasks import Task, task_from_spec
 Maps = Mapping[str, Tensor]
 Counts = dict[str, Tensor]
 _PIXELS, _OWN_PIXELS = "", "own"  # keys beside those of tasks: of all accumulated batches, of this one
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several accumulated batches, for a method that compares them as one.
-
-    Args:
-        student: task name -> predictions (B, C, h, w).
-        teacher: likewise.
-        mask: (B, H, W) bool, False on padding.
-        features: the backbones' maps of student and teacher, where `needs_features`.
-    """
-
-    student: Maps
-    teacher: Maps
-    mask: Tensor
-    features: Any = None
 
 
 class Objective(nn.Module):
@@ -70,16 +53,10 @@ class Objective(nn.Module):
                 "other settings; make the method from these tasks."
             )
         self.tasks, self.method, self.weighting = tuple(tasks), method, weighting
-
-    @property
-    def needs_features(self) -> bool:
+        self.needs_features = method is not None and method.needs_features
         """Whether both models must give the maps of their backbones."""
-        return self.method is not None and self.method.needs_features
-
-    @property
-    def couples_batch(self) -> bool:
+        self.couples_batch = method is not None and method.beta > 0 and method.couples_batch
         """Whether a term of an image depends on the other images of the batch."""
-        return self.method is not None and self.method.beta > 0 and self.method.couples_batch
 
     def counts(self, labels: Maps, mask: Tensor) -> Counts:
         """What the losses of a batch are divided by; the counts of accumulated batches add up.
@@ -100,7 +77,7 @@ class Objective(nn.Module):
         processes: Processes = LOCAL,
         counts: Counts | None = None,
         features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
-        around: tuple[Sequence[Part], Sequence[Part]] = ((), ()),
+        around: tuple[Sequence[Batch], Sequence[Batch]] = ((), ()),
     ) -> dict[str, Tensor]:
         """Weighted terms by name: `loss_<task>`, then those of the method.
 
@@ -144,12 +121,11 @@ class Objective(nn.Module):
             raise KdamValueError(
                 f"method {self.method.name!r} needs the teacher's predictions; give them, or use no method."
             )
-        parts = [*around[0], Part(predictions, teacher_predictions, mask, features), *around[1]]
-        alone, all_pixels = len(parts) == 1, mean[_PIXELS][0].clamp_min(1)
-        pixels = mean[_OWN_PIXELS][0].clamp_min(1) if alone else all_pixels
-        whole = parts[0] if alone else _joined(parts)
-        batch = Batch(whole.student, whole.teacher, stride_mask(whole.mask), pixels, processes, whole.features)
-        found = self.method.terms(batch)
+        pixels, all_pixels = (mean[key][0].clamp_min(1) for key in (_OWN_PIXELS, _PIXELS))
+        batch = Batch(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
+        parts = [*around[0], batch, *around[1]]
+        alone = len(parts) == 1
+        found = self.method.terms(batch if alone else replace(_joined(parts), pixels=all_pixels, processes=processes))
         if alone:  # a mean over this batch, as its share of the mean over all accumulated ones
             return terms | {name: term * (pixels / all_pixels) for name, term in found.items()}
         return terms | {name: term - term.detach() * (1 - 1 / len(parts)) for name, term in found.items()}
@@ -167,7 +143,7 @@ class Objective(nn.Module):
         return loss + share * self.weighting.penalty() if isinstance(self.weighting, Weighting) else loss
 
 
-def _joined(parts: Sequence[Part]) -> Part:
+def _joined(parts: Sequence[Batch]) -> Batch:
     """Several batches as one."""
     student, teacher = (
         {name: torch.cat([maps[name] for maps in each]) for name in each[0]}
@@ -176,7 +152,7 @@ def _joined(parts: Sequence[Part]) -> Part:
     found, features = [part.features for part in parts if part.features is not None], None
     if found:  # level by level
         features = tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*found, strict=True))
-    return Part(student, teacher, torch.cat([part.mask for part in parts]), features)
+    return Batch(student, teacher, torch.cat([part.valid for part in parts]), features=features)
 
 
 def supervised_loss(predictions: Maps, labels: Maps, mask: Tensor | None, specs: Sequence[Mapping[str, Any]]) -> Tensor:

@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     data, model, distillation, args, _ = parse_recipe(groups, argv, __doc__)
     with args.main_process_first(local=False, desc="opening the data"):
-        splits = open_splits(data, distillation)
-    _, config, crops = training_crops(splits.train, data, model, args)
-    cache = fill_cache(distillation, splits.teaching, crops, config, args, verify=True)
+        train, _, _, teaching = open_splits(data, distillation)
+    _, config, crops = training_crops(train, data, model, args)
+    cache = fill_cache(distillation, teaching, crops, config, args, verify=True)
     if args.process_index == 0:
         print(f"teacher cache {cache.folder}: complete, {cache.views} views of {cache.images} images")

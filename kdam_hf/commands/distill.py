@@ -76,7 +76,10 @@ def main(argv: Arguments = None) -> Trained:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
         )
-    data.task_options = [*(data.task_options or ()), *distillation.weight_options]
+    data.task_options = [
+        *(data.task_options or ()),
+        *(text.replace("=", ".kd_weight=") for text in distillation.kd_weight or ()),
+    ]
     run = build_run(data, model, args, settings, None if distillation.method == "none" else distillation)
     train_dataset: TransformedDataset | CachedTeacherDataset = run.train_dataset
     teacher, facts = None, {"method": distillation.method}
@@ -105,7 +108,7 @@ def main(argv: Arguments = None) -> Trained:
     )
     steps = distillation.balance_steps
     probe = None if steps is None else BalanceProbe(run.model.encoder, trainer.objective, steps)
-    metrics = execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
+    metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))
     if probe is not None and args.process_index == 0:
         write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())
         print("\n" + probe.report())

@@ -88,7 +88,7 @@ class Uncertainty(Weighting):
 
 
 class DynamicWeightAverage(Weighting):
-    """K softmax(r / 2), r being a task's mean loss in the last epoch over that in the one before; 1 in the first two epochs.
+    """K softmax(r / 2), r being a task's loss in the last epoch over that in the one before; 1 in the first two epochs.
 
     Source:
         Liu, Johns, Davison, CVPR 2019 (arXiv:1803.10704), eq. 7, with temperature 2.
@@ -96,31 +96,26 @@ class DynamicWeightAverage(Weighting):
 
     name = "dwa"
     epoch: Tensor
-    steps: Tensor
     sums: Tensor
-    means: Tensor
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("steps", torch.zeros(()))  # of this epoch
-        self.register_buffer("sums", torch.zeros(len(tasks)))
-        self.register_buffer("means", torch.zeros(2, len(tasks)))  # of the last epoch, and the one before
+        # of this epoch, the last one and the one before, which all have the same number of steps
+        self.register_buffer("sums", torch.zeros(3, len(tasks)))
 
     def weights(self) -> Tensor:
-        last, before = self.means
+        _, last, before = self.sums
         return len(last) * torch.where(before > 0, last / before, 1).div(2).softmax(0)
 
     def begin_epoch(self, epoch: int) -> None:
         if epoch > self.epoch.item():
-            self.means.copy_(torch.stack([self.sums / self.steps, self.means[0]]))
-            self.sums.zero_()
-            self.steps.zero_()
+            self.sums.copy_(self.sums.roll(1, 0))
+            self.sums[0] = 0
             self.epoch.fill_(epoch)
 
     def end_step(self, losses: Tensor, processes: Processes) -> None:
-        self.sums += processes.mean(losses)
-        self.steps += 1
+        self.sums[0] += processes.mean(losses)
 
 
 def make_weighting(name: str, tasks: Sequence[Task]) -> Weighting | None:

@@ -65,10 +65,7 @@ def with_boundaries(tasks: Sequence[Task], protocol: str | None) -> tuple[Task, 
 
 
 def task_from_spec(spec: Mapping[str, Any]) -> Task:
-    """The task that a published model's config describes, for rendering and scoring its predictions.
-
-    Args:
-        spec: an entry of `config.tasks`, as made by `Task.spec`.
+    """The task that an entry of a published `config.tasks` describes, for rendering and scoring its predictions.
 
     Raises:
         KdamValueError: a kind this version does not know.

@@ -169,11 +169,6 @@ class DistillationArguments:
         if self.teacher_cache is not None and self.teacher_views is None:
             raise KdamValueError("teacher_cache needs teacher_views: how many fixed crops of each image it holds.")
 
-    @property
-    def weight_options(self) -> list[str]:
-        """`kd_weight` as options of tasks."""
-        return [text.replace("=", ".kd_weight=") for text in self.kd_weight or ()]
-
 
 @dataclass
 class KdamTrainingArguments(TrainingArguments):

@@ -30,12 +30,11 @@ class BalanceProbe:
 
     def _measure(self, objective: nn.Module, inputs: Any, terms: dict[str, Tensor]) -> None:
         if self.calls % self.every == 0 and self._maps:
-            self.norms.append({name: self._norm(term) for name, term in terms.items()})
+            self.norms.append({})
+            for name, term in terms.items():
+                gradients = torch.autograd.grad(term, self._maps, retain_graph=True, allow_unused=True)
+                self.norms[-1][name] = torch.stack([g.float().norm() for g in gradients if g is not None]).norm().item()
         self.calls += 1
-
-    def _norm(self, term: Tensor) -> float:
-        gradients = torch.autograd.grad(term, self._maps, retain_graph=True, allow_unused=True)
-        return torch.stack([g.float().norm() for g in gradients if g is not None]).norm().item()
 
     def ratios(self) -> dict[str, list[float]]:
         """Term of the method -> per measurement, its norm over that of its task's supervised loss.
@@ -53,11 +52,9 @@ class BalanceProbe:
 
     def report(self) -> str:
         """Markdown: per term, the median ratio over all measurements, and the first and last one."""
-        rows = [
-            f"| {name} | {median(values):.2f} | {values[0]:.2f} | {values[-1]:.2f} |\n"
-            for name, values in self.ratios().items()
-        ]
-        head = "| gradient over that of the supervised loss | median | first | last |\n| --- | --- | --- | --- |\n"
-        return (
-            f"{head}{''.join(rows)}At the backbone's maps; {len(self.norms)} measurements, every {self.every} steps.\n"
+        lines = ["| gradient over that of the supervised loss | median | first | last |", "| --- | --- | --- | --- |"]
+        for name, values in self.ratios().items():
+            lines.append(f"| {name} | {median(values):.2f} | {values[0]:.2f} | {values[-1]:.2f} |")
+        return "\n".join(
+            [*lines, f"At the backbone's maps; {len(self.norms)} measurements, every {self.every} steps.\n"]
         )

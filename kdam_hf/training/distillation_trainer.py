@@ -86,11 +86,6 @@ class DistillationTrainer(MultiTaskTrainer):
         found = super().score(model, taught_batches(batches, teacher, taught, self.args.device), taught)
         return {f"{PREFIX}{name}": value for name, value in found.items()}
 
-    @property
-    def matching_batch(self) -> int:
-        """Images whose pixels the intra-task match compares as one: those of an optimizer step."""
-        return self.get_total_train_batch_size(self.args)
-
     def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
         """Predictions (B, C, h, w) float32, replayed with the batch or made now."""
         method = self.objective.method

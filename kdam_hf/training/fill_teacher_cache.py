@@ -23,7 +23,7 @@ from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.modeling_kdam import STRIDE
 from kdam_hf.teachers.teaching import Teaching
 from kdam_hf.training.arguments import DistillationArguments, KdamTrainingArguments, use_bf16
-from kdam_hf.training.checkpointing import existing
+from kdam_hf.training.checkpointing import existing, explained_disk_errors
 from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
 from kdam_hf.training.teacher import FrozenTeacher, load_teacher
 from kdam_hf.training.teacher_cache import (
@@ -122,12 +122,8 @@ def _describe(
         "precision": "bf16" if use_bf16(distillation.teacher_precision, args.use_cpu) else "fp32",
         "teacher": sorted(source.sha256 for source in teaching.sources),
         "teaching": teaching.identity,
-        "data": {
-            "name": source.name,
-            "split": source.split,
-            "ids_sha256": source.digest,
-            "first_crop": crop_checksum(dataset[0, 0]["pixel_values"]),
-        },
+        "data": {"name": source.name, "split": source.split, "ids_sha256": source.digest}
+        | {"first_crop": crop_checksum(dataset[0, 0]["pixel_values"])},
         "augmentation": transform.settings,
         "tasks": {
             name: {"kind": spec["kind"], "class_names": spec["class_names"], "channels": teaching.channels(name)}
@@ -148,7 +144,10 @@ def _make(folder: Path, wanted: Mapping[str, Any]) -> None:
         flush=True,
     )
     if needed > free:
-        raise CheckpointError(_no_space(folder, needed, free))
+        raise CheckpointError(
+            f"{folder}: the teacher cache needs {_size(needed)}, {_size(free)} are free; nothing was removed. Free the space, "
+            "give another teacher_cache, or lower teacher_views."
+        )
     with io.replacing(folder) as partial:
         io.write_json(partial / MANIFEST, wanted)
         (partial / RECORDS).touch()
@@ -159,29 +158,18 @@ def _write(
     cache: TeacherCache, batches: list[list[Key]], loader: Iterable[Any], teacher: FrozenTeacher, device: torch.device
 ) -> None:
     """Run the teacher on the crops of `loader` and write their records."""
-    size = cache.dtype.itemsize
     with (cache.folder / RECORDS).open("r+b") as file:
         for keys, batch in zip(batches, loader, strict=True):
             inputs = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "pixel_mask"))
             crops = [crop_checksum(crop) for crop in batch["pixel_values"]]
             records = cache.pack(keys, teacher(*inputs).predictions, crops)
-            try:
+            with explained_disk_errors(cache.folder):
                 for (view, index), record in zip(keys, records, strict=True):
                     # not through the map: a full disk would kill the process instead of raising
-                    file.seek((view * cache.images + index) * size)
+                    file.seek((view * cache.images + index) * cache.dtype.itemsize)
                     file.write(record.tobytes())
                 file.flush()
-            except OSError as error:
-                needed, free = size * cache.absent(), shutil.disk_usage(cache.folder).free
-                raise CheckpointError(f"{_no_space(cache.folder, needed, free)} ({error})") from error
         os.fsync(file.fileno())
-
-
-def _no_space(folder: Path, needed: int, free: int) -> str:
-    return (
-        f"{folder}: the teacher cache needs {_size(needed)} more, {_size(free)} are free; nothing was removed. "
-        "Free the space, give another teacher_cache, or lower teacher_views."
-    )
 
 
 def _size(count: int) -> str:

@@ -19,25 +19,24 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from dataset_loaders import TransformedDataset
 from kdam_hf.errors import DataIntegrityError, DataWorkerError, KdamError, KdamValueError, OutOfMemoryError
 from kdam_hf.training.arguments import KdamTrainingArguments
+from kdam_hf.training.signals import no_worker_left, shield_worker, worker_context
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
-from kdam_hf.training.workers import no_worker_left, shield_worker, worker_context
 
 IDLE = -1
 DYING_S = 5
 SPAWN_S = 60
 WORKER_ADVICE = (
-    "A worker that exited has printed why above; one that was killed had too little memory or shared memory (lower "
-    "dataloader_num_workers); one that did not deliver waits for a disk or network (or raise dataloader_timeout). Then run "
-    "the same command with --resume_from_checkpoint last."
+    "A worker that exited has printed why above; one that was killed had too little memory (lower dataloader_num_workers); one "
+    "that did not deliver waits for a disk or network (or raise dataloader_timeout). Then add --resume_from_checkpoint last."
 )
 BATCH_NORM_ADVICE = (
-    "A batch norm needs several values per channel, and here has one: raise per_device_train_batch_size, or crop_height or "
-    "crop_width above 32, or set dataloader_drop_last: true if it was the last, smaller batch of an epoch."
+    "A batch norm needs several values per channel: raise per_device_train_batch_size, or crop_height or crop_width above 32, "
+    "or set dataloader_drop_last: true if it was the last, smaller batch of an epoch."
 )
 MEMORY_ADVICE = (
-    "Free the device and run the same command with --resume_from_checkpoint last: checkpoints are intact. Or lower "
-    "per_device_train_batch_size, crop_height and crop_width, teacher_batch_size or per_device_eval_batch_size, or set "
-    "precision bf16; another batch or crop is another objective and starts in a new output_dir."
+    "Free the device and add --resume_from_checkpoint last: checkpoints are intact. Or lower per_device_train_batch_size, "
+    "crop_height and crop_width, teacher_batch_size or per_device_eval_batch_size, or set precision bf16; another batch or "
+    "crop is another objective and starts in a new output_dir."
 )
 
 
@@ -80,19 +79,16 @@ class WatchedDataset(Dataset[Any]):
 
     def lost(self) -> bool:
         """Whether a worker is dead, or ends within `DYING_S` seconds: its parent may see the broken connection first."""
-        pids = {pid for pid, _, _ in self._workers() if pid}
+        pids = {pid for pid in self._reading[:, 0].tolist() if pid}
         children = [child for child in multiprocessing.active_children() if child.pid in pids]
         return len(children) < len(pids) or bool(wait([child.sentinel for child in children], DYING_S))
 
     def busy(self) -> list[str]:
         """The samples that dead workers were reading; where none is dead, those being read now."""
-        reading = [(index, lives) for _, index, lives in self._workers() if index != IDLE]
-        dead = [index for index, lives in reading if not lives]
-        return [sample_name(self.dataset, index) for index in dead or [index for index, _ in reading]]
-
-    def _workers(self) -> list[tuple[int, int, bool]]:
         alive = {child.pid for child in multiprocessing.active_children()}
-        return [(pid, index, pid in alive) for pid, index in self._reading.tolist()]
+        reading = [(pid, index) for pid, index in self._reading.tolist() if index != IDLE]
+        dead = [index for pid, index in reading if pid not in alive]
+        return [sample_name(self.dataset, index) for index in dead or [index for _, index in reading]]
 
 
 def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options: Any) -> DataLoader:

@@ -91,10 +91,9 @@ class StoredPredictions(Dataset[ImageMaps]):
         predictions, labels, sources = {}, {}, {}
         for task in self._tasks:
             path = self._folders[task.name][self._ids[index]]
+            array = read_array(path)
             try:
-                prediction = task.reader.from_file(read_array(path))
-            except DataIntegrityError:
-                raise
+                prediction = task.reader.from_file(array)
             except ValueError as error:
                 raise DataIntegrityError(f"{path}: {task.name}: {error}") from error
             if prediction.shape[-2:] != (height, width):

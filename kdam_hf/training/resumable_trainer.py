@@ -29,7 +29,6 @@ from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.checkpointing import (
     MODEL,
     SAVING,
-    checkpoint_folder,
     clean,
     explained_disk_errors,
     move_files,
@@ -290,7 +289,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             CheckpointError: it could not be written; earlier checkpoints are intact.
         """
         output, step, main = Path(self.args.output_dir or ""), self.state.global_step, self.args.should_save
-        final = checkpoint_folder(output, step)
+        final = output / f"checkpoint-{step}"
         partial = output / SAVING / final.name
         with explained_disk_errors(partial), io.replacing(final, partial) if main else nullcontext():
             self.accelerator.wait_for_everyone()

@@ -59,7 +59,7 @@ OF_TRAINING = (
 
 @dataclass
 class Run:
-    """What a trainer is built from; `held_out` are photos to score against the teacher, which `eval_dataset` may be itself."""
+    """What a trainer is built from; `held_out` are photos to score against the teacher, perhaps those of `eval_dataset`."""
 
     tasks: tuple[Task, ...]
     model: KdamPreTrainedModel
@@ -70,18 +70,12 @@ class Run:
     held_out: TransformedDataset | None = None
 
 
-@dataclass(frozen=True)
-class Splits:
-    """Training and evaluation split, and held-out photos, all with the tasks of the student."""
+def open_splits(
+    data: DataArguments, distillation: DistillationArguments | None = None
+) -> tuple[DenseDataset, DenseDataset, DenseDataset | None, Teaching]:
+    """Training and evaluation split, held-out photos, and the teachers that `distillation` names, if it is given.
 
-    train: DenseDataset
-    val: DenseDataset
-    held_out: DenseDataset | None
-    teaching: Teaching
-
-
-def open_splits(data: DataArguments, distillation: DistillationArguments | None = None) -> Splits:
-    """Open what is trained and evaluated on, and find the teachers that `distillation` names, if it is given.
+    All with the tasks of the student.
 
     Raises:
         KdamValueError: photos without a teacher, or as `open_split` and `plan_teaching` have it.
@@ -97,13 +91,13 @@ def open_splits(data: DataArguments, distillation: DistillationArguments | None 
             f"{data.unlabeled or train.name}: photos have no labels, and there is no teacher; give --teacher."
         )
     if not teaching.sources:
-        return Splits(train, val, None, teaching)
+        return train, val, None, teaching
     if data.unlabeled:
         photos, held_out = (PhotosDataset(data.unlabeled, split) for split in ("train", "val"))
         mixed = MixedDataset(train, photos, teaching.tasks, data.unlabeled_share)
-        return Splits(mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(held_out, teaching.tasks), teaching)
+        return mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(held_out, teaching.tasks), teaching
     train, val = (TaughtDataset(split, teaching.tasks) for split in (train, val))
-    return Splits(train, val, None if val.labelled else val, teaching)
+    return train, val, None if val.labelled else val, teaching
 
 
 def _labelled_tasks(data: DataArguments) -> DataArguments:
@@ -155,10 +149,9 @@ def build_run(
     end_with_others()
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
-        splits = open_splits(data, distillation)
-    train = splits.train
+        train, val, held_out, teaching = open_splits(data, distillation)
     if args.process_index == 0:
-        print(*[train.origin or train.name, *train.notes, *splits.teaching.notes], sep="\n  ")
+        print(*[train.origin or train.name, *train.notes, *teaching.notes], sep="\n  ")
     tasks, config, crops = training_crops(train, data, model, args)
     tasks = tuple(_with_class_weights(task, train, args) for task in tasks)
     if args.process_index == 0:
@@ -170,8 +163,8 @@ def build_run(
     if weights is not None:
         load_backbone_weights(built, weights)
     keep = EvalTransform(tasks, config.image_mean or [], config.image_std or [])
-    held_out = None if splits.held_out is None else TransformedDataset(splits.held_out, keep)
-    return Run(tasks, built, crops, TransformedDataset(splits.val, keep), settings, splits.teaching, held_out)
+    photos = None if held_out is None else TransformedDataset(held_out, keep)
+    return Run(tasks, built, crops, TransformedDataset(val, keep), settings, teaching, photos)
 
 
 def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArguments) -> Task:
@@ -187,10 +180,7 @@ def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArgum
     counts = count_classes(train, task) if args.process_index == 0 else None
     weights = task.balanced_weights(broadcast_object_list([counts])[0])
     if args.process_index == 0:
-        print(
-            f"{task.name}.class_weights",
-            *(f"{name} {weight:g}" for name, weight in zip(task.classes, weights, strict=True)),
-        )
+        print(f"{task.name}.class_weights:", ", ".join(map("{} {:g}".format, task.classes, weights)))
     return replace(task, class_weights=weights)
 
 
@@ -206,16 +196,9 @@ def training_crops(
     """
     tasks = with_options(train.tasks, data.task_options or ())
     config = _config(model, tasks, typical_size(train))
-    augment = TrainTransform(
-        tasks,
-        (data.crop_height, data.crop_width),
-        config.image_mean or [],
-        config.image_std or [],
-        scale=(data.scale_min, data.scale_max),
-        hflip=data.hflip,
-        photometric=data.photometric,
-        seed=data_seed(args),
-    )
+    size, scale, seed = (data.crop_height, data.crop_width), (data.scale_min, data.scale_max), data_seed(args)
+    mean, std = config.image_mean or [], config.image_std or []
+    augment = TrainTransform(tasks, size, mean, std, scale, data.hflip, data.photometric, seed=seed)
     return tasks, config, TransformedDataset(train, augment)
 
 
@@ -329,11 +312,9 @@ def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) 
 
 
 def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, int]) -> KdamConfig:
-    overrides: dict[str, Any] = {"image_size": list(image_size)}
-    if model.decoder_channels is not None:
-        overrides["decoder_channels"] = model.decoder_channels
-    if model.head is not None and model.role == "student":
-        overrides["head"] = model.head
+    head = model.head if model.role == "student" else None
+    given = {"image_size": list(image_size), "decoder_channels": model.decoder_channels, "head": head}
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     backbone, weights = find_backbone(model.preset), _weights(model)
     if model.preset in PRESETS and weights is not None and backbone.config["model_type"] not in TIMM_NAMES:
         overrides["backbone_config"] = read_backbone_config(weights, backbone.config["out_indices"])
@@ -348,6 +329,6 @@ def _weights(model: ModelArguments) -> str | None:
     name = find_backbone(model.preset).weights
     if name is None:
         raise KdamValueError(
-            f"preset {model.preset} has no public weights; give a hub id or folder, or leave backbone_weights out."
+            f"preset {model.preset} has no public weights; give a hub id or folder, or leave the key out."
         )
     return name

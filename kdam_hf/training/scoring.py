@@ -19,7 +19,7 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.io import differences
 from kdam_hf.metrics import Metric, delta_m, in_processes, under_protocol
 from kdam_hf.tasks import Task
-from kdam_hf.training.workers import shield_worker, worker_context
+from kdam_hf.training.signals import shield_worker, worker_context
 
 # facts of a score that must agree with those of the score it is held against
 CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
@@ -43,11 +43,7 @@ class ImageMaps:
 
 
 def make_metrics(tasks: Sequence[Task], protocol: str = "ours") -> dict[str, Metric]:
-    """An empty metric per task.
-
-    Raises:
-        KdamValueError: unknown protocol.
-    """
+    """An empty metric per task; KdamValueError for an unknown protocol."""
     return {task.name: under_protocol(task.metric(), protocol) for task in tasks}
 
 

@@ -22,10 +22,11 @@ from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStr
 
 from dataset_loaders import Collator, EpochSampler, MixedDataset, MixedSampler
 from kdam_hf.distillation import Method
+from kdam_hf.distillation.methods import Batch as Compared
 from kdam_hf.distillation.weighting import FIXED, Weighting, make_weighting
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
-from kdam_hf.objective import Counts, Objective, Part
+from kdam_hf.objective import Counts, Objective, stride_mask
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.evaluation import PREFIX, evaluate_model, is_unlabelled
@@ -63,7 +64,7 @@ class Accumulated:
 
     batches: int = 1
     counts: Counts | None = None
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Compared] = field(default_factory=list)
     taught: list[KdamOutput] = field(default_factory=list)
 
 
@@ -287,7 +288,8 @@ class MultiTaskTrainer(PublishingTrainer):
             for inputs in batches:
                 student, taught = self._predict(model, inputs), cast(KdamOutput, self._teacher_outputs(inputs))
                 maps = (student.hidden_states, taught.hidden_states) if self.objective.needs_features else None
-                whole.parts.append(Part(student.predictions, taught.predictions or {}, inputs["pixel_mask"], maps))
+                valid = stride_mask(inputs["pixel_mask"])
+                whole.parts.append(Compared(student.predictions, taught.predictions or {}, valid, features=maps))
                 whole.taught.append(taught)
         for buffer, before in buffers:
             buffer.copy_(before)

@@ -12,7 +12,7 @@ import torch
 
 from kdam_hf.errors import DataWorkerError
 from kdam_hf.training.loading import WatchedDataset, explained_failures
-from kdam_hf.training.workers import no_worker_left, worker_context
+from kdam_hf.training.signals import no_worker_left, worker_context
 
 ROOT = Path(__file__).parents[2]
 

@@ -34,15 +34,15 @@ class Batch:
         valid: (B, h, w) bool, False on padding.
         pixels: what sums over pixels are divided by: the mean number of valid pixels of all processes, at least 1.
         processes: those that share the batch; averaged over them, terms are those of the global batch.
-        features: the backbones' maps of student and teacher, for a method with `needs_features`.
+        features: lists of the backbones' maps, of student and teacher, for a method with `needs_features`.
     """
 
     student: Maps
     teacher: Maps
     valid: Tensor
-    pixels: Tensor | float
+    pixels: Tensor | float = 1.0
     processes: Processes = LOCAL
-    features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+    features: Any = None
 
 
 class Method(nn.Module, ABC):
