@@ -172,14 +172,7 @@ class Task(ABC):
 
     @abstractmethod
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """Per-pixel distribution for matching, as unnormalised log-probabilities (method: one distribution per pixel).
-
-        Args:
-            prediction: (..., C) float: pixels, channels last.
-
-        Returns:
-            (..., K) float32, K >= 2.
-        """
+        """Per-pixel distribution for matching, as unnormalised log-probabilities: (..., C) -> (..., K) float32, K >= 2."""
 
     def column_weights(self, mass: Tensor) -> Tensor:
         """Weights of the columns of the intra-task match, (K,) >= 0, of the teacher's probabilities, summed over pixels, (K,).
@@ -214,11 +207,7 @@ class Task(ABC):
         return None
 
     def decode(self, prediction: Tensor, size: Sequence[int]) -> Tensor:
-        """Physical units: class ids, probabilities, metres or unit vectors.
-
-        Args:
-            prediction: (B, C, h, w) at stride 4.
-            size: height H and width W of the image.
+        """A prediction (B, C, h, w) at stride 4 in physical units at `size` H, W: class ids, probabilities, metres or vectors.
 
         Returns:
             (B, H, W) or (B, c, H, W).

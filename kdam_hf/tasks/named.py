@@ -42,15 +42,13 @@ def task_class(name: str) -> type[Task]:
 
 
 def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = None) -> Task:
-    """The task called `name` with the field's default settings.
+    """The task called `name` with the field's default settings, or those that `dataset` has of its own.
 
     Args:
-        name: one of `TASK_NAMES`.
         class_names: names in the order of the ids, for a task with classes of its own.
-        dataset: name of the dataset it belongs to, which may have settings of its own.
 
     Raises:
-        KdamValueError: unknown name.
+        KdamValueError: unknown name, or names for a task without classes.
     """
     cls = task_class(name)
     if class_names and "class_names" not in cls.label_kind.file_options:

@@ -8,12 +8,7 @@ from torch import Tensor, nn
 
 
 class BalanceProbe:
-    """Now and then measures the gradient of each term of an objective for the backbone's maps, where these have any.
-
-    Args:
-        encoder: of the trained model; its forward pass yields the shared maps.
-        objective: whose forward pass yields the terms.
-        every: calls from one measurement to the next.
+    """Every so many calls, measures the gradient of each term of an objective for the maps of an encoder, if these have any.
 
     Attributes:
         norms: per measurement, term -> L2 norm of its gradient over all shared maps.

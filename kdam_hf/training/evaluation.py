@@ -41,13 +41,11 @@ def evaluate_model(
     Predictions are brought to the image's own size, padding is cut off, and each metric adds up sums only.
 
     Args:
-        model: in any mode; it is evaluated in evaluation mode and left as it was, but for its buffers, which become those of
-            the first process: batch norms of each process have seen other batches, and one model is scored.
+        model: on `device`, in any mode; it is left as it was, but for its buffers, which become those of the first process:
+            batch norms of each process have seen other batches, and one model is scored.
         batches: dicts of the collator; every process passes its own, disjoint share.
         tasks: the tasks to score.
-        device: where the model is.
         processes: those that share the split.
-        progress: show a progress bar.
         num_proc: processes that count beside this one while the model runs; 1 counts here.
 
     Returns:

@@ -51,11 +51,8 @@ def fill_cache(
     The teacher is loaded only by a process that has something to make.
 
     Args:
-        distillation: where and how the teachers' predictions are stored.
-        teaching: the teachers.
         dataset: the crops, asked for by (view, index).
         student: its configuration.
-        args: where it runs, with how many loading processes and which batch size.
         verify: check every record of a complete cache too, and make damaged ones again.
 
     Raises:

@@ -8,8 +8,9 @@ written; a finished run takes no further step; SIGTERM and SIGINT end the traini
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -294,8 +295,12 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         with explained_disk_errors(partial), io.replacing(final, partial) if main else nullcontext():
             self.accelerator.wait_for_everyone()
             # what `Trainer` saves, but beside; it neither rotates nor pushes
-            with _changed(self.args, output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False):
+            kept, self.args = self.args, copy(self.args)
+            vars(self.args).update(output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False)
+            try:
                 super()._save_checkpoint(model, trial)
+            finally:
+                self.args = kept
             if self.state.best_global_step == step:
                 self.state.best_model_checkpoint = str(final)
             if not self.args.save_only_model:
@@ -391,14 +396,3 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     @property
     def _rank(self) -> str:
         return f"_{self.args.process_index}" if self.args.world_size > 1 else ""
-
-
-@contextmanager
-def _changed(args: Any, **values: Any) -> Iterator[None]:
-    """While entered, arguments have other values."""
-    before = {name: getattr(args, name) for name in values}
-    args.__dict__.update(values)
-    try:
-        yield
-    finally:
-        args.__dict__.update(before)

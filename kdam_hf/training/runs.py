@@ -130,9 +130,6 @@ def build_run(
     """Open both splits and build the model, seeded by `args.seed`.
 
     Args:
-        data: which images.
-        model: which model.
-        args: training arguments; `output_dir` must be set.
         settings: the keys that recipe and command line set; kept in `recipe.json` for readers.
         distillation: names the teachers; none for None.
 
@@ -208,10 +205,7 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
     Interrupted anywhere, it does what is left when called again: results.json is written last.
 
     Args:
-        trainer: built on `run`.
-        run: as built.
-        data: as given to `build_run`.
-        facts: more entries for `meta`.
+        facts: more entries for `meta` of results.json.
 
     Returns:
         The flat metrics.

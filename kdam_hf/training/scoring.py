@@ -27,13 +27,10 @@ CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
 
 @dataclass(frozen=True)
 class ImageMaps:
-    """What was predicted for one image, and what is true.
+    """Per task what was predicted for the image of this index in the split, and what is true.
 
-    Args:
-        index: of the image in the split.
-        predictions: per task, as `Task.decode` gives it for one image, on the CPU.
-        labels: per task, as `to_tensor` gives it.
-        sources: per task where the prediction comes from, for error messages.
+    Predictions are as `Task.decode` gives them for one image, on the CPU, labels as `to_tensor` does; `sources` say where
+    predictions come from, for error messages.
     """
 
     index: int
@@ -64,7 +61,7 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
         return images
     kinds = {name: (type(metric), metric.settings()) for name, metric in metrics.items()}
     packed = (replace(one, predictions=_arrays(one.predictions), labels=_arrays(one.labels)) for one in maps)
-    counted = in_processes(partial(_count, kinds), packed, num_proc, _begin, (os.getpid(),), worker_context())
+    counted = in_processes(partial(_count, kinds), packed, num_proc, shield_worker, (os.getpid(),), worker_context())
     for states in counted:
         images += 1
         for name, state in states.items():
@@ -134,14 +131,9 @@ def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:
             raise KdamValueError(f"{maps.sources[name]}: {error}") from error
 
 
-def _begin(parent: int) -> None:
-    """First call in a process that counts."""
-    shield_worker(parent)
-    torch.set_num_threads(1)
-
-
 def _count(kinds: Mapping[str, tuple[type[Metric], dict[str, Any]]], maps: Any) -> dict[str, Any]:
     """States per task of metrics that have seen one image, in a process that counts."""
+    torch.set_num_threads(1)
     metrics = {name: kind(**settings) for name, (kind, settings) in kinds.items()}
     _update(metrics, replace(maps, predictions=_tensors(maps.predictions), labels=_tensors(maps.labels)))
     return {name: _arrays(metric.state) for name, metric in metrics.items()}

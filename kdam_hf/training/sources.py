@@ -75,15 +75,11 @@ def typical_size(dataset: DenseDataset) -> tuple[int, int]:
 
     It becomes `image_size` of the model: a user's photo is reduced to its shorter side. Headers are read, not pixels.
     """
-    sizes = np.array([_size(dataset, index) for index in _some(dataset, SIZED)])
+    headers = {index: dataset.photo_header(index) for index in _some(dataset, SIZED)}
+    sizes = np.array([(h.height, h.width) if h else dataset[k]["image"].shape[:2] for k, h in headers.items()])
     shorter, longer = np.median(np.sort(sizes, axis=1), axis=0).astype(int).tolist()
     upright = 2 * (sizes[:, 0] > sizes[:, 1]).sum() > len(sizes)
     return (longer, shorter) if upright else (shorter, longer)
-
-
-def _size(dataset: DenseDataset, index: int) -> tuple[int, int]:
-    header = dataset.photo_header(index)
-    return dataset[index]["image"].shape[:2] if header is None else (header.height, header.width)
 
 
 def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[str, list[float]]:

@@ -159,12 +159,7 @@ class FrozenTeacher(nn.Module):
 def load_teacher(
     teaching: Teaching, student: KdamConfig, bf16: bool = False, batch_size: int | None = None
 ) -> FrozenTeacher:
-    """The teachers of a plan.
-
-    Args:
-        teaching: who teaches what.
-        student: configuration of the student.
-        bf16, batch_size: as for `FrozenTeacher`.
+    """The teachers of a plan for a student; `bf16` and `batch_size` as for `FrozenTeacher`.
 
     Raises:
         CheckpointError: weights or an image processor that are not there or not whole.

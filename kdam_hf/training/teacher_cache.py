@@ -41,10 +41,7 @@ def record_dtype(manifest: Mapping[str, Any]) -> np.dtype[Any]:
 
 
 class TeacherCache:
-    """A folder of records, one per (view, index); picklable, opened by the process that reads.
-
-    Args:
-        folder: as `fill_cache` made it.
+    """A folder of records, one per (view, index), as `fill_cache` made it; picklable, opened by the process that reads.
 
     Raises:
         CheckpointError: no cache there, or one of another version or of another size.
@@ -53,18 +50,13 @@ class TeacherCache:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        self.views, self.images = self.manifest["views"], self.manifest["images"]
+        self.views, self.images, self.complete = (self.manifest[key] for key in ("views", "images", "complete"))
         self.dtype = record_dtype(self.manifest)
         path, expected = self.folder / RECORDS, self.views * self.images * self.dtype.itemsize
         found = path.stat().st_size if path.exists() else 0
         if found != expected:
             raise CheckpointError(f"{path}: {found} bytes; expected {expected}. Remove the folder and build it again.")
         self._map: NDArray[Any] | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every record was written."""
-        return self.manifest["complete"]
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -56,10 +56,8 @@ class Accumulated:
     """What one of several accumulated batches needs to know of all of them.
 
     Args:
-        batches: their number.
         counts: what losses are divided by, of all together; None for those of the batch itself.
-        parts: of each, for a method that couples the images of a batch; else empty.
-        taught: likewise what the teacher says.
+        parts, taught: what student and teacher predict for each, for a method that couples the images of a batch; else empty.
     """
 
     batches: int = 1
