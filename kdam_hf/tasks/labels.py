@@ -51,12 +51,10 @@ class LabelStatistics:
         return exp(self.logarithms / max(self.valid, 1))
 
     def __add__(self, other: "LabelStatistics") -> "LabelStatistics":
-        sums = {
-            name: getattr(self, name) + getattr(other, name) for name in ("images", "pixels", "valid", "logarithms")
-        }
-        counts = tuple(a + b for a, b in zip_longest(self.counts, other.counts, fillvalue=0))
-        extremes = {"lowest": min(self.lowest, other.lowest), "highest": max(self.highest, other.highest)}
-        return LabelStatistics(**sums, **extremes, counts=counts)
+        found: dict[str, Any] = {"lowest": min(self.lowest, other.lowest), "highest": max(self.highest, other.highest)}
+        found["counts"] = tuple(a + b for a, b in zip_longest(self.counts, other.counts, fillvalue=0))
+        summed = ("images", "pixels", "valid", "logarithms")
+        return LabelStatistics(**found, **{name: getattr(self, name) + getattr(other, name) for name in summed})
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it."""

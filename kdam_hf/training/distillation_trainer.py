@@ -71,10 +71,7 @@ class DistillationTrainer(MultiTaskTrainer):
         return facts | {f"distillation.{name}": value for name, value in match.items()}
 
     def score(
-        self,
-        model: KdamPreTrainedModel,
-        batches: Iterable[dict[str, Any]],
-        tasks: Sequence[Task] | None = None,
+        self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]], tasks: Sequence[Task] | None = None
     ) -> dict[str, float]:
         """Of photos without labels `agreement/task/metric` against the teacher."""
         if not is_unlabelled(getattr(batches, "dataset", None)):

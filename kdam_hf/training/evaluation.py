@@ -139,14 +139,10 @@ def taught_batches(
 
 
 def taught_start(
-    dataset: TransformedDataset,
-    teacher: FrozenTeacher,
-    tasks: Sequence[Task],
-    device: torch.device | str,
-    most: int = 16,
+    dataset: TransformedDataset, teacher: FrozenTeacher, tasks: Sequence[Task], device: torch.device | str
 ) -> dict[str, list[float]]:
     """What the heads of tasks that nobody labels should predict at first, from some training crops; see `Task.start`."""
-    some = np.random.default_rng(0).permutation(len(dataset))[:most].tolist()
+    some = np.random.default_rng(0).permutation(len(dataset))[:16].tolist()
     crops = (dataset[index] for index in some)
     inputs = ([crop[key][None].to(device) for key in ("pixel_values", "pixel_mask")] for crop in crops)
     said = [teacher(*pair).predictions for pair in inputs]

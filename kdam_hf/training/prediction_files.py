@@ -51,7 +51,7 @@ def _save(maps: ImageMaps, root: Path, tasks: Sequence[Task], name: str) -> Imag
 
 
 class StoredPredictions(Dataset[ImageMaps]):
-    """The predictions in a folder beside the labels of a split: per task a folder, per image a `.png` or `.npy` named by its id.
+    """Predictions beside the labels of a split: in `folder` one folder per task, and in it a `.png` or `.npy` per image id.
 
     Raises:
         DataIntegrityError: a folder or file is missing, or an id has two files; names it.

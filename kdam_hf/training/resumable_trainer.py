@@ -296,7 +296,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             self.accelerator.wait_for_everyone()
             # what `Trainer` saves, but beside; it neither rotates nor pushes
             kept, self.args = self.args, copy(self.args)
-            vars(self.args).update(output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False)
+            self.args.__dict__.update(output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False)
             try:
                 super()._save_checkpoint(model, trial)
             finally:

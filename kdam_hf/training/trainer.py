@@ -46,7 +46,7 @@ NON_FINITE_ADVICE = "nothing was updated. Check these samples, lower learning_ra
 class Pending(NamedTuple):
     """A batch whose gradient was computed, and not yet used: its samples, detached terms, and what the teacher says."""
 
-    index: Tensor
+    indices: Tensor
     terms: dict[str, Tensor]
     teacher: Mapping[str, Tensor] | None
 
@@ -201,11 +201,9 @@ class MultiTaskTrainer(PublishingTrainer):
             self.average.n_averaged.fill_(self.state.global_step)
             load_model(self.model, folder / TRAINED)
 
-    def evaluated_model(self) -> KdamPreTrainedModel:
+    def evaluated_model(self) -> Any:
         """What is scored and saved: the averaged weights, else those that are trained."""
-        if self.average is not None:
-            return self.average.module
-        return super().evaluated_model()
+        return super().evaluated_model() if self.average is None else self.average.module
 
     # ---- moments of the loop ----------------------------------------------------------------------------------------
 
@@ -284,10 +282,10 @@ class MultiTaskTrainer(PublishingTrainer):
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             for inputs in batches:
-                student, taught = self._predict(model, inputs), cast(KdamOutput, self._teacher_outputs(inputs))
+                student, taught = self._predict(model, inputs), cast(Any, self._teacher_outputs(inputs))
                 maps = (student.hidden_states, taught.hidden_states) if self.objective.needs_features else None
                 valid = stride_mask(inputs["pixel_mask"])
-                whole.parts.append(Compared(student.predictions, taught.predictions or {}, valid, features=maps))
+                whole.parts.append(Compared(cast(dict, student.predictions), taught.predictions, valid, features=maps))
                 whole.taught.append(taught)
         for buffer, before in buffers:
             buffer.copy_(before)
@@ -314,7 +312,9 @@ class MultiTaskTrainer(PublishingTrainer):
         outputs = self._predict(model, inputs)
         whole, k = num_items_in_batch or Accumulated(), len(self._pending)
         taught = whole.taught[k] if whole.taught else self._teacher_outputs(inputs)
-        features = self.objective.needs_features and taught is not None
+        features = None
+        if self.objective.needs_features and taught is not None:
+            features = outputs.hidden_states, taught.hidden_states
         with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
             terms = self.objective(
                 outputs.predictions,
@@ -323,7 +323,7 @@ class MultiTaskTrainer(PublishingTrainer):
                 None if taught is None else taught.predictions,
                 self.processes,
                 whole.counts,
-                (outputs.hidden_states, taught.hidden_states) if features else None,
+                features,
                 (whole.parts[:k], whole.parts[k + 1 :]),
             )
             loss = self.objective.total(terms, 1 / whole.batches)
@@ -360,14 +360,14 @@ class MultiTaskTrainer(PublishingTrainer):
                 taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
                 if bad and taught:
                     raise KdamValueError(
-                        f"{self._where(one.index)}: the teacher's prediction is not finite for {', '.join(taught)}: a student "
-                        "must not learn from it; run the teacher in float32 or bfloat16 and check its weights and these images."
+                        f"{self._where(one.indices)}: the teacher's prediction is not finite for {', '.join(taught)}: a "
+                        "student must not learn that; run the teacher in fp32 or bf16, and check its weights and these images."
                     )
                 if bad:
                     raise NonFiniteLossError(
-                        f"{self._where(one.index)}: {', '.join(bad)} is not finite; {NON_FINITE_ADVICE}"
+                        f"{self._where(one.indices)}: {', '.join(bad)} is not finite; {NON_FINITE_ADVICE}"
                     )
-            samples = self._where(torch.cat([one.index for one in pending]))
+            samples = self._where(torch.cat([one.indices for one in pending]))
             raise NonFiniteLossError(f"{samples}: the gradient is not finite; {NON_FINITE_ADVICE}")
         if isinstance(self.objective.weighting, Weighting):
             losses = [self.objective.weighting.by_task(one.terms)[0] for one in pending]
@@ -394,10 +394,7 @@ class MultiTaskTrainer(PublishingTrainer):
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def score(
-        self,
-        model: KdamPreTrainedModel,
-        batches: Iterable[dict[str, Any]],
-        tasks: Sequence[Task] | None = None,
+        self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]], tasks: Sequence[Task] | None = None
     ) -> dict[str, float]:
         """`task/metric` of a model like this trainer's, as of `evaluate_model`, over the shares of all processes."""
         return evaluate_model(
