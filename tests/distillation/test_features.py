@@ -48,33 +48,17 @@ def test_beside_a_method_its_terms_are_added_and_both_are_recorded(kit):
 
 def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the_checkpoint(kit, teacher):
     output = kit.root / "run"
-    options = [
-        *(
-            "--rooms_train",
-            "6",
-            "--rooms_val",
-            "2",
-            "--rooms_height",
-            "40",
-            "--rooms_width",
-            "56",
-            "--preset",
-            "tiny-resnet",
-        ),
-        *("--crop_height", "32", "--crop_width", "48", "--per_device_train_batch_size", "2", "--cpu_threads", "1"),
-        *(
-            "--use_cpu",
-            "true",
-            "--max_steps",
-            "2",
-            "--logging_steps",
-            "1",
-            "--disable_tqdm",
-            "true",
-            "--save_steps",
-            "1",
-        ),
-    ]
+    rooms = {
+        "rooms_train": 6,
+        "rooms_val": 2,
+        "rooms_height": 40,
+        "rooms_width": 56,
+        "crop_height": 32,
+        "crop_width": 48,
+    }
+    steps = {"per_device_train_batch_size": 2, "max_steps": 2, "logging_steps": 1, "save_steps": 1}
+    plain = {"preset": "tiny-resnet", "cpu_threads": 1, "use_cpu": True, "disable_tqdm": True}
+    options = [f"--{key}={value}" for key, value in (rooms | steps | plain).items()]
     distill(["--teacher", teacher, "--features", "0.5", *options, "--output_dir", str(output)])
     state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
     logged = state["log_history"][0]

@@ -104,11 +104,7 @@ class LogitMethod(Method):
     """
 
     def __init__(
-        self,
-        tasks: Sequence[Task],
-        beta: float = 0.5,
-        temperature: float = 4.0,
-        scale_by_temperature: bool = True,
+        self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 4.0, scale_by_temperature: bool = True
     ) -> None:
         super().__init__(tasks, beta)
         if not 0 < temperature < math.inf:
