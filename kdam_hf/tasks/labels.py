@@ -416,7 +416,7 @@ class Vectors(FloatMap):
         lengths, (tolerance, share) = length[length >= 0.5], (0.1, 0.5) if is_8_bit else (0.05, 0.25)
         off = np.abs(lengths - 1) > tolerance
         if lengths.size and (lengths.max() > 1.8 or off.mean() > share):
-            given = f"of length 1 are {1 - off.mean():.0%}, the longest is {lengths.max():.3g}"
+            given = f"are not of length 1: {off.mean():.0%} are off, the longest is {lengths.max():.3g}"
             self._expect(False, where, given, "unit vectors in [-1, 1], or 8-bit PNGs with n = 2 v / 255 - 1")
         return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
 

@@ -306,13 +306,16 @@ class KdamTrainingArguments(TrainingArguments):
 
     def _share_out_batch(self) -> None:
         total, each = self.total_train_batch_size, self.per_device_train_batch_size
+        if total is None:
+            self.per_device_train_batch_size = each or BATCH
+            return
         parts = self.world_size * self.gradient_accumulation_steps
-        if total is not None and (total % parts or each not in (None, total // parts)):
+        if total % parts or each not in (None, total // parts):
             raise KdamValueError(
                 f"total_train_batch_size is {total}, per_device_train_batch_size {each}, for {self.world_size} processes that "
                 f"accumulate {self.gradient_accumulation_steps} batches; give a multiple of {parts}, and only the total."
             )
-        self.per_device_train_batch_size = (each or BATCH) if total is None else total // parts
+        self.per_device_train_batch_size = total // parts
 
     @property
     def counting_processes(self) -> int:

@@ -26,15 +26,16 @@ IDLE = -1
 DYING_S = 5
 SPAWN_S = 60
 WORKER_ADVICE = (
-    "A worker that exited has printed why above; one that was killed had too little memory (lower dataloader_num_workers); one "
-    "that did not deliver waits for a disk or network (or raise dataloader_timeout). Then add --resume_from_checkpoint last."
+    "A worker that exited has printed why above; one that was killed had too little memory or shared memory (lower "
+    "dataloader_num_workers); one that did not deliver waits for a disk or network (or raise dataloader_timeout). Then run the "
+    "same command with --resume_from_checkpoint last."
 )
 BATCH_NORM_ADVICE = (
     "A batch norm needs several values per channel: raise per_device_train_batch_size, or crop_height or crop_width above 32, "
     "or set dataloader_drop_last: true if it was the last, smaller batch of an epoch."
 )
 MEMORY_ADVICE = (
-    "Free the device and add --resume_from_checkpoint last: checkpoints are intact. Or lower per_device_train_batch_size, "
+    "Free the device and run the same command with --resume_from_checkpoint last. Or lower per_device_train_batch_size, "
     "crop_height and crop_width, teacher_batch_size or per_device_eval_batch_size, or set precision bf16; another batch or "
     "crop is another objective and starts in a new output_dir."
 )

@@ -40,7 +40,7 @@ Batch = Mapping[str, Any]
 OBJECTIVE, TRAINED = "objective.safetensors", "trained.safetensors"
 """Of a checkpoint: the state of method and weighting, where they have any; the model as it is trained, beside its average."""
 
-NON_FINITE_ADVICE = "nothing was updated. Check these samples, lower learning_rate, or set precision: fp32."
+NON_FINITE = "is not finite; nothing was updated. Check these samples, lower learning_rate, or set precision: fp32."
 
 
 class Pending(NamedTuple):
@@ -364,11 +364,9 @@ class MultiTaskTrainer(PublishingTrainer):
                         "student must not learn that; run the teacher in fp32 or bf16, and check its weights and these images."
                     )
                 if bad:
-                    raise NonFiniteLossError(
-                        f"{self._where(one.indices)}: {', '.join(bad)} is not finite; {NON_FINITE_ADVICE}"
-                    )
+                    raise NonFiniteLossError(f"{self._where(one.indices)}: {', '.join(bad)} {NON_FINITE}")
             samples = self._where(torch.cat([one.indices for one in pending]))
-            raise NonFiniteLossError(f"{samples}: the gradient is not finite; {NON_FINITE_ADVICE}")
+            raise NonFiniteLossError(f"{samples}: the gradient {NON_FINITE}")
         if isinstance(self.objective.weighting, Weighting):
             losses = [self.objective.weighting.by_task(one.terms)[0] for one in pending]
             self.objective.weighting.end_step(torch.stack(losses).sum(0), self.processes)

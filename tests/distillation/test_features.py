@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from kdam_hf.distillation import make_method
 from kdam_hf.distillation.methods import Batch, Features
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamStudent
@@ -35,15 +34,6 @@ def test_the_term_agrees_with_its_definition_over_valid_pixels(kit):
     weight, bias = (p.detach().double().numpy() for p in method.projector.parameters())
     expected = 0.7 * reference(*(x.double().numpy() for x in (mine, theirs)), weight[..., 0, 0], bias, small.numpy())
     assert method.terms(batch)["kd_features"].item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_beside_a_method_its_terms_are_added_and_both_are_recorded(kit):
-    beside = make_method("cs", kit.tasks, beta=0.3)
-    method = Features(kit.tasks, 0.5, 48, 48, beside=beside)
-    assert method.settings().items() >= (beside.settings() | {"features": 0.5, "method": "cs"}).items()
-    assert method.couples_batch
-    with pytest.raises(KdamValueError, match="backbone"):
-        Features(kit.tasks, 0.5, 48, 0)
 
 
 def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the_checkpoint(kit, teacher):

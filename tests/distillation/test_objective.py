@@ -8,7 +8,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdam_hf.distillation import DIVERGENCES, METHODS, Batch, dense, make_method
-from kdam_hf.distillation.dense import bands, upsample
 from kdam_hf.errors import KdamValueError
 from kdam_hf.objective import Objective, stride_mask
 
@@ -46,24 +45,13 @@ def assert_equal_runs(found, expected, relative=1e-5):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 @pytest.mark.parametrize(
-    "case", [{}, {"padded": False, "size": (32, 40)}, {"tasks": (SEMSEG,), "size": (7, 5)}], ids=str
+    "case",
+    [{}, {"padded": False, "size": (32, 40)}, *({"tasks": (SEMSEG,), "size": s} for s in ((7, 5), (1, 1), (64, 4)))],
+    ids=str,
 )
 def test_losses_in_bands_are_those_of_whole_maps(case, dtype, tolerance):
     case = Case(**case)
     assert_equal_runs(case.run(objective("none", case.tasks), dtype), whole_maps(case), tolerance)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 9), (29, 38), (64, 4)])
-@pytest.mark.parametrize("pixels", [1, 50, 400, 10**6])
-def test_bands_cover_every_row_once_and_upsample_like_the_whole_map(size, pixels):
-    x = torch.randn(3, 2, *(-(-side // 4) for side in size), dtype=torch.float64)
-    expected = F.interpolate(x, scale_factor=4, mode="bilinear")[..., : size[0], : size[1]]
-    seen = torch.zeros(3, *size)
-    for images, rows, source, skip in bands(3, *size, x.shape[2], pixels):
-        band = upsample(x[images, :, source], rows.stop - rows.start, size[1], skip)
-        torch.testing.assert_close(band, expected[images, :, rows])
-        seen[images, rows] += 1
-    assert (seen == 1).all()
 
 
 def test_no_full_resolution_map_is_ever_allocated():

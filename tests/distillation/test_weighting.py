@@ -7,7 +7,7 @@ import pytest
 import torch
 from cases import TASKS
 
-from kdam_hf.distillation.weighting import WEIGHTINGS, Weighting, make_weighting
+from kdam_hf.distillation.weighting import make_weighting
 from kdam_hf.distributed import LOCAL
 from kdam_hf.errors import KdamValueError
 from kdam_hf.objective import Objective
@@ -52,17 +52,6 @@ def test_dwa_compares_the_last_two_epochs_and_begins_with_equal_weights():
     assert weighting(terms()).item() == pytest.approx(seen[-1] @ LOSSES + 7, rel=1e-6)
 
 
-def test_a_new_weighting_costs_one_class_and_a_mistyped_name_is_told():
-    class Halves(Weighting):
-        name = "halves"
-
-        def weights(self):
-            return torch.full((len(self.task_names),), 0.5)
-
-    try:
-        assert make_weighting("halves", PARTS)(terms()).item() == pytest.approx(0.5 * LOSSES.sum() + 7)
-    finally:
-        del WEIGHTINGS["halves"]
-    assert make_weighting("fixed", PARTS) is None
+def test_a_mistyped_name_is_told():
     with pytest.raises(KdamValueError, match="'uncertainty'"):
         make_weighting("uncertanty", PARTS)

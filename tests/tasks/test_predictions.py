@@ -53,21 +53,6 @@ def test_a_slow_installation_says_so_and_how_to_mend_it(monkeypatch):
         Edge().metric()
 
 
-def test_figures_show_what_the_metric_has_seen(all_tasks):
-    pytest.importorskip("matplotlib")
-    titles = {}
-    for task in all_tasks:
-        metric = task.metric()
-        label = task.label.to_tensor(task.label.unlabelled(*SIZE))
-        label[..., 2:] = predicted(task, seed=1).to(label)[..., 2:] if task.reader.suffix == ".npy" else 1
-        metric.update(predicted(task), label)
-        figure = task.figure(metric, "student")
-        if figure is not None:
-            titles[task.name] = figure.axes[0].get_title("left")
-    classes = {name: f"{name}, student" for name in ("semseg", "human_parts")}
-    assert titles == classes | {name: name for name in ("depth", "normals", "edge")}
-
-
 def test_settings_change_only_what_they_name():
     given = ("edge.positive_weight=0.8", "semseg.loss_weight=2", "depth.max=20", "depth.nearest=1e-1")
     semseg, depth, normals, edge = with_options(NYUD_V2, [*given, "edge.loss_weight=0"])

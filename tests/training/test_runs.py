@@ -52,13 +52,10 @@ def test_a_run_leaves_a_model_that_knows_the_size_of_its_images_and_the_scores_o
 class Photos(DenseDataset):
     """Sizes of images, known without reading them."""
 
-    name, split, tasks, ids = "photos", "train", (), ()
+    name, split, tasks = "photos", "train", ()
 
     def __init__(self, *sizes):
-        self.sizes, self.looks = sizes, 0
-
-    def __len__(self):
-        return 50 * len(self.sizes)
+        self.sizes, self.looks, self.ids = sizes, 0, ("",) * (50 * len(sizes))
 
     def photo_header(self, index):
         self.looks += 1
