@@ -9,7 +9,10 @@ export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-oldest test-browser docs lint compare clean distclean help
+# the newest Python there is, to try the package with
+NEWEST := $(shell for v in 3.14 3.13 3.12; do python$$v -c '' 2>/dev/null && echo python$$v && exit; done; echo $(PYTHON))
+
+.PHONY: demo test test-oldest test-browser stories docs lint compare clean distclean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +45,16 @@ test-browser: $(READY)  ## the demo page in a headless Chromium (apt-get install
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 SCREENSHOT='$(SCREENSHOT)' MODEL='$(MODEL)' TEACHER='$(TEACHER)' \
 		$(BIN)/python -m pytest tests/browser
+
+stories: $(READY)  ## build and check the wheel, install it into an empty environment, do there what a user does
+	$(BIN)/python -m pip install --quiet -c constraints.txt build twine
+	rm -rf outputs/dist outputs/installed
+	$(BIN)/python -m build --outdir outputs/dist >/dev/null
+	$(BIN)/twine check --strict outputs/dist/*
+	$(NEWEST) -m venv outputs/installed
+	outputs/installed/bin/python -m pip install --quiet -c constraints.txt torch
+	outputs/installed/bin/python -m pip install --quiet -c constraints.txt "$$(ls outputs/dist/*.whl)[export]"
+	STORIES_BIN=$(CURDIR)/outputs/installed/bin $(BIN)/python -m pytest tests/stories
 
 docs: $(READY)  ## the documents as a site, in outputs/site
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

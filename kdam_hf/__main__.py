@@ -40,7 +40,17 @@ USAGE = """kdam COMMAND ...: multi-task dense prediction and its distillation.
     kdam evaluate --model outputs/student --dataset folder --data_dir DIR
 
 kdam COMMAND --help: its main keys and examples; --help all: every key. train, distill and cache-teacher take
---num_processes N. `python -m kdam_hf` is the same, so `accelerate launch -m kdam_hf distill ...` works."""
+--num_processes N. `python -m kdam_hf` is the same, so `accelerate launch -m kdam_hf distill ...` works.
+Tab completes commands and main keys after eval "$(kdam completion)", in bash, and in zsh with bashcompinit."""
+COMPLETION = r"""_kdam() {
+    local word="${COMP_WORDS[COMP_CWORD]}"
+    if [ "$COMP_CWORD" = 1 ]; then
+        COMPREPLY=($(compgen -W "@COMMANDS@" -- "$word"))
+    elif [ "${word#-}" != "$word" ]; then
+        COMPREPLY=($(compgen -W "$(kdam "${COMP_WORDS[1]}" --help | grep -oE -e '--[a-z0-9_]+' | sort -u)" -- "$word"))
+    fi
+}
+complete -o default -F _kdam kdam"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("--help", "-h", "help"):
         print(USAGE.format(commands="\n".join(f"    {key:15}{line}" for key, (_, line) in COMMANDS.items())))
+        return
+    if name == "completion":
+        print(COMPLETION.replace("@COMMANDS@", " ".join(COMMANDS)))
         return
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)

@@ -6,11 +6,12 @@ start other programs. This file travels with published models.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
 
-import httpx
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
@@ -68,9 +69,10 @@ def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:
         given = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else repr(photo)[:200]
         expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
         raise ValueError(f"{what} is {given}; expected {expected} per photo.")
+    if str(photo).startswith(("http://", "https://")):
+        photo = _fetched(str(photo), timeout)
     with _reading(what):
-        is_url = str(photo).startswith(("http://", "https://"))
-        source = _fetched(str(photo), timeout) if is_url else BytesIO(photo) if isinstance(photo, bytes) else photo
+        source = BytesIO(photo) if isinstance(photo, bytes) else photo
         image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
     if 0 in image.size or image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         most = f"1 to {MAX_SIDE:,} a side and at most {MAX_PIXELS:,} in all"
@@ -80,15 +82,15 @@ def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:
     return image
 
 
-def _fetched(url: str, timeout: float | None) -> BytesIO:
-    content = BytesIO()
-    with httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as response:
-        response.raise_for_status()
-        for part in response.iter_bytes():
-            content.write(part)
-            if content.tell() > MAX_BYTES:
-                raise httpx.RequestError(f"more than {MAX_BYTES:,} bytes")
-    content.seek(0)
+def _fetched(url: str, timeout: float | None) -> bytes:
+    request = Request(url, headers={"User-Agent": "kdam-hf"})  # some servers refuse Python's own name
+    try:
+        with urlopen(request, timeout=timeout) as response:
+            content = response.read(MAX_BYTES + 1)
+    except (OSError, HTTPException, ValueError) as error:
+        raise ValueError(f"{url[:200]!r} could not be fetched: {error}. Check the address and the network.") from error
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{url[:200]!r} has more than {MAX_BYTES:,} bytes. Download and shrink it.")
     return content
 
 
@@ -101,8 +103,6 @@ def _reading(what: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise ValueError(f"{what}: no such photo; expected an existing path or an http(s) URL.") from error
-    except httpx.HTTPError as error:
-        raise ValueError(f"{what} could not be fetched: {error}. Check the address and the network.") from error
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{what} is not a readable photo ({reason}); expected one of {', '.join(FORMATS)}.") from error

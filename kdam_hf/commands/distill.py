@@ -7,12 +7,15 @@
 
     --teacher          folders or hub ids of models that predict dense tasks, one for all or several (docs/teachers.md)
     --images           photos without labels: a folder, an archive, or a hub id; without --config by photos_student
-    --data_dir         data with labels, of the --dataset folder, nyud_v2, pascal_context or hub; --unlabeled adds photos
+    --data_dir         data with labels, of the --dataset folder, nyud_v2, pascal_context or hub
+    --unlabeled        photos without labels, beside --data_dir
     --output_dir       where the student and results.json go
     --config           recipe: a YAML file, or a name that `kdam recipes` prints
     --method           cs (KDAM), kl, dist, cwd, or none for the same student without a teacher
-    --preset           backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME
-    --max_steps        optimizer steps
+    --student          its backbone: efficientnet-lite0, a hub id or folder, timm/NAME, ... (docs/models.md); also --preset
+    --backbone_weights preset for pretrained ones, a hub id or folder, or none
+    --class_map        which classes of the teacher make which of the student: a YAML file (docs/teachers.md)
+    --crop_height, --crop_width, --max_steps   what a training step sees, and how many there are
     --teacher_views, --teacher_cache   run the teacher once over so many fixed crops of each image, and replay them
     --temperature, --beta, --kd_weight, --inter, --intra   of the match (docs/method.md)
     --resume_from_checkpoint last      goes on where an earlier run was interrupted

@@ -13,7 +13,7 @@
     --accept_teacher_license   a teacher's licence forbids commercial use, and you have checked what that means
     --teacher_results, --baseline_results, --picture   what stands beside the scores on the card
     --allow_no_results publish without results.json
-    --dry_run          write the repository to this folder, and upload nothing
+    --dry_run          write the repository to this folder (to_publish by default), and upload nothing
 
 Log in first (`hf auth login`), or set HF_TOKEN. Only what is named goes on the card; local paths and pickles are never
 published.
@@ -51,7 +51,10 @@ class PublishingArguments:
         default=None, metadata={"help": "results.json of the same student trained without a teacher"}
     )
     picture: str | None = field(default=None, metadata={"help": "photo or contact sheet for the card"})
-    dry_run: str | None = field(default=None, metadata={"help": "write the repository to this folder instead"})
+    dry_run: str | None = field(
+        default=None,
+        metadata={"help": "write the repository to this folder instead", "nargs": "?", "const": "to_publish"},
+    )
 
 
 def main(argv: Arguments = None) -> str:

@@ -9,8 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Categorical, Task
 from kdam_hf.teachers.inputs import InputRule
 
@@ -59,9 +61,31 @@ class ForeignTeacher(nn.Module, ABC):
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """Predictions for RGB images in [0, 1], (B, 3, H, W), at the size the model works at."""
-        dtype = next(self.model.parameters()).dtype
-        inputs = self.rule(pixel_values.float()).to(dtype)
-        output = self.model(pixel_values=inputs, **self.extra_inputs(len(inputs)))
+        return self._read(self._run(pixel_values)[0])
+
+    def with_features(self, pixel_values: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Predictions, and the last map (B, C, h, w) of the model's encoder; of a transformer its patch tokens.
+
+        Raises:
+            KdamValueError: the model hands out none.
+        """
+        output, size = self._run(pixel_values, output_hidden_states=True)
+        last = (output.get("encoder_hidden_states") or output.get("hidden_states") or (None,))[-1]
+        config = getattr(self.model.config, "backbone_config", None) or self.model.config
+        patch = getattr(config, "patch_size", None)
+        if isinstance(last, Tensor) and last.ndim == 3 and isinstance(patch, int):
+            height, width = (side // patch for side in size)
+            last = last[:, -height * width :].mT.unflatten(2, (height, width))  # behind those of class and registers
+        if not isinstance(last, Tensor) or last.ndim != 4:
+            raise KdamValueError(f"{type(self.model).__name__} hands out no map of an encoder; leave features out.")
+        return self._read(output), last
+
+    def _run(self, pixel_values: Tensor, **asked: Any) -> tuple[Any, torch.Size]:
+        """What the model returns, and the size (h, w) of the images it was given."""
+        inputs = self.rule(pixel_values.float()).to(next(self.model.parameters()).dtype)
+        return self.model(pixel_values=inputs, **self.extra_inputs(len(inputs)), **asked), inputs.shape[-2:]
+
+    def _read(self, output: Any) -> dict[str, Tensor]:
         return {name: values.float() for name, values in self.maps(output).items()}
 
 

@@ -146,15 +146,11 @@ class DistillationArguments:
     inter: str = _field("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
     intra: bool = _field(True, "intra-task match")
     divergence: str = _field("cauchy_schwarz", "of both matches of cs; a function of kdam_hf.distillation.divergences")
-    kd_weight: list[str] | None = _field(
-        None, "weights in the match as TASK=NUMBER, e.g. depth=0.5; 0 leaves a task out"
-    )
+    kd_weight: list[str] | None = _field(None, "weights in the match: TASK=NUMBER, e.g. depth=0.5; 0 leaves it out")
     features: float = _field(
-        0.0, "weight of a second term: the coarsest map against that of a KDAM model, which runs online"
+        0.0, "weight of a second term: the coarsest map against that of one teacher, which is online"
     )
-    balance_steps: int | None = _field(
-        None, "steps from one measurement of the terms' gradients to the next, for balance.json"
-    )
+    balance_steps: int | None = _field(None, "steps between measurements of the terms' gradients, for balance.json")
     scale_by_temperature: bool = _field(True, "multiply by T^2 (normals: T), so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:

@@ -144,6 +144,9 @@ class FrozenTeacher(nn.Module):
                 output = model(own, pixel_mask, output_hidden_states=features)
                 found = output.predictions
                 hidden = output.hidden_states
+            elif features and isinstance(model, ForeignTeacher):
+                found, last = model.with_features(own)
+                hidden = (last,)
             else:
                 found = model(own)
             predictions |= {name: x for name, x in found.items() if name in self.task_names and name in self.chosen[k]}
@@ -176,7 +179,10 @@ def load_teacher(
 
 
 def coarsest_channels(model: Any) -> int:
-    """Channels of the coarsest map of a KDAM model's backbone; 0 for any other model."""
+    """Channels of the coarsest map that a model hands out; 0 for a module that is no model of the library."""
+    if isinstance(model, ForeignTeacher):
+        with torch.inference_mode():
+            return model.with_features(torch.zeros(1, 3, 64, 64))[1].shape[1]
     return int(model.encoder.channels[-1]) if isinstance(model, KdamPreTrainedModel) else 0
 
 

@@ -75,6 +75,15 @@ def test_every_command_and_recipe_has_its_line(capsys):
         assert any(line.split()[:1] == [path.stem] and len(line.split()) > 4 for line in lines), path.stem
 
 
+def test_tab_completes_commands_and_their_keys(capsys):
+    kdam.main(["completion"])
+    shell = capsys.readouterr().out + f'\nkdam() {{ {sys.executable} -m kdam_hf "$@"; }}\n'
+    for words, expected in ((["kdam", "eval"], "evaluate"), (["kdam", "distill", "--teacher_v"], "--teacher_views")):
+        asked = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _kdam; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", shell + asked], capture_output=True, text=True, cwd=ROOT)
+        assert done.stdout.split() == [expected]
+
+
 def test_a_count_of_processes_starts_a_launcher_of_the_same_command(monkeypatch):
     started = []
     monkeypatch.setattr("os.execv", lambda program, words: started.append(words))

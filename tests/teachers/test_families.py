@@ -102,6 +102,19 @@ class TestFamily:
             expected = post(output, [tuple(size)])[0]
         assert (decided == expected).float().mean() > 0.97
 
+    def test_its_encoder_hands_out_a_map_that_follows_the_photo(self, found):
+        name, _, _, teacher = found
+        maps, last = teacher.with_features(images())
+        assert maps.keys() == teacher(images()).keys()
+        height, width = teacher.rule(images()).shape[-2:]
+        assert abs(last.shape[2] / height - last.shape[3] / width) < 1 / height, "the map has the photo's form"
+        if name == "mobilevit":  # whose last map mixes the whole photo
+            return
+        changed = images()
+        changed[..., WIDTH // 2 :] = 1 - changed[..., WIDTH // 2 :]
+        moved = (teacher.with_features(changed)[1] - last).abs().mean((0, 1, 2))
+        assert moved[-1] > moved[0]
+
     def test_a_student_is_taught_on_its_own_grid_in_its_own_normalisation(self, found, kit):
         _, folder, source, teacher = found
         teaching = plan_teaching([str(folder)], ())

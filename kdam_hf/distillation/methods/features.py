@@ -38,8 +38,8 @@ class Features(Method):
         super().__init__(tasks, beta)
         if min(student_channels, teacher_channels) < 1:
             raise KdamValueError(
-                f"features of {student_channels} and {teacher_channels} channels: both models must hand out the maps of a "
-                "backbone, as KDAM models do."
+                f"features of {student_channels} and {teacher_channels} channels: both models must hand out a map of "
+                "their encoder, as KDAM models and most models of the Hub do."
             )
         self.student_channels, self.teacher_channels, self.beside = student_channels, teacher_channels, beside
         self.couples_batch = beside is not None and beside.couples_batch
