@@ -45,10 +45,7 @@ class SourceArguments:
     layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
     data_options: list[str] | None = _field(None, "options of the dataset as NAME=VALUE, e.g. crop=none of nyud_v2")
-    task_options: list[str] | None = _field(
-        None,
-        "settings of tasks as TASK.NAME=VALUE, e.g. semseg.loss_weight=2, or semseg.class_weights=balanced or =1,0.5,2",
-    )
+    task_options: list[str] | None = _field(None, "settings as TASK.NAME=VALUE, e.g. semseg.class_weights=balanced")
     cache_dir: str | None = _field(None, "write each split once, decoded, to this folder and read it from there")
     rooms_train: int = _field(2000, "synthetic_rooms: number of training scenes")
     rooms_val: int = _field(200, "synthetic_rooms: number of validation scenes")
@@ -147,9 +144,7 @@ class DistillationArguments:
     intra: bool = _field(True, "intra-task match")
     divergence: str = _field("cauchy_schwarz", "of both matches of cs; a function of kdam_hf.distillation.divergences")
     kd_weight: list[str] | None = _field(None, "weights in the match: TASK=NUMBER, e.g. depth=0.5; 0 leaves it out")
-    features: float = _field(
-        0.0, "weight of a second term: the coarsest map against that of one teacher, which is online"
-    )
+    features: float = _field(0.0, "weight of a second term: the coarsest map against that of one online teacher")
     balance_steps: int | None = _field(None, "steps between measurements of the terms' gradients, for balance.json")
     scale_by_temperature: bool = _field(True, "multiply by T^2 (normals: T), so that gradients do not shrink with T")
 
@@ -190,15 +185,11 @@ class KdamTrainingArguments(TrainingArguments):
     optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
     lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
     lr_scheduler_kwargs: dict[str, Any] | str | None = _field(None, "power 0.9 down to 0 by default for polynomial")
-    max_grad_norm: float = _field(
-        0.0, "larger gradients are scaled down to this norm; 0 leaves them, as the protocol does"
-    )
+    max_grad_norm: float = _field(0.0, "larger gradients are scaled down to this norm; 0, as the protocol, leaves them")
     sync_batch_norm: bool = _field(False, "with several GPUs: batch norms over the crops of all of them")
     cpu_threads: int | None = _field(None, "threads per process on the CPU; a share of the cores by default")
     precision: str = _field("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
-    channels_last: bool = _field(
-        True, "keep images and convolutions channels-last in memory, which most devices prefer"
-    )
+    channels_last: bool = _field(True, "keep images and convolutions channels-last, which most devices prefer")
     logging_steps: float = _field(50, "steps between log lines")
     save_steps: float = _field(1000, "steps between checkpoints")
     save_total_limit: int | None = _field(2, "checkpoints kept")
