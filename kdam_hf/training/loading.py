@@ -82,7 +82,10 @@ class WatchedDataset(Dataset[Any]):
         """Whether a worker is dead, or ends within `DYING_S` seconds: its parent may see the broken connection first."""
         pids = {pid for pid in self._reading[:, 0].tolist() if pid}
         children = [child for child in multiprocessing.active_children() if child.pid in pids]
-        return len(children) < len(pids) or bool(wait([child.sentinel for child in children], DYING_S))
+        try:
+            return len(children) < len(pids) or bool(wait([child.sentinel for child in children], DYING_S))
+        except RuntimeError:  # of torch's handler, at the death of a worker
+            return True
 
     def busy(self) -> list[str]:
         """The samples that dead workers were reading; where none is dead, those being read now."""
