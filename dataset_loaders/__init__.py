@@ -10,7 +10,14 @@ from dataset_loaders.prepared import PreparedDataset, prepare
 from dataset_loaders.reading import check_id, read_array, read_ids, read_image
 from dataset_loaders.registry import DATASETS, open_dataset, register
 from dataset_loaders.sample import DenseDataset, Sample, SubsetDataset, check_sample
-from dataset_loaders.transforms import EpochSampler, EvalTransform, MixedSampler, TrainTransform, TransformedDataset
+from dataset_loaders.transforms import (
+    EpochSampler,
+    EvalTransform,
+    MixedSampler,
+    TrainTransform,
+    TransformedDataset,
+    shuffled,
+)
 
 __all__ = [
     "DATASETS",
@@ -39,5 +46,6 @@ __all__ = [
     "read_ids",
     "read_image",
     "register",
+    "shuffled",
     "synthetic_rooms",
 ]

@@ -43,10 +43,7 @@ def extract(
     path: str | Path,
     into: Path,
     *,
-    max_members: int = MAX_MEMBERS,
-    max_bytes: int = MAX_BYTES,
     sha256: str | None = None,
-    progress: bool = True,
 ) -> Path:
     """Unpack an archive into the folder `into`, or take the folder as it is when it was made from this archive.
 
@@ -56,10 +53,7 @@ def extract(
     Args:
         path: the archive; nothing is written beside it unless `into` lies there.
         into: the folder to make. It is built under another name beside it and renamed when complete.
-        max_members: limit on files and folders.
-        max_bytes: limit on what the archive unpacks to, bytes.
         sha256: of the archive, as its publisher states it, in hexadecimal; compared before anything is parsed.
-        progress: show a bar.
 
     Returns:
         The folder that holds the data: `into`, or the only folder at its top when there is nothing beside it.
@@ -85,10 +79,10 @@ def extract(
     target.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(target.with_name(f".{target.name}.lock"), str(target)):
         if not _holds(target, stamp):
-            limit = min(max_bytes, max(RATIO_FLOOR, MAX_RATIO * facts.st_size))
+            limit = min(MAX_BYTES, max(RATIO_FLOOR, MAX_RATIO * facts.st_size))
             with _reading(source):
-                _check(source, limit, max_members)
-                _write(source, target, stamp, progress)
+                _check(source, limit)
+                _write(source, target, stamp)
     entries = [entry for entry in target.iterdir() if entry.name != _STAMP]
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
 
@@ -187,7 +181,7 @@ def _is_junk(name: str) -> bool:
 # ---- checking and writing -----------------------------------------------------------------------------------------------
 
 
-def _check(path: Path, limit: int, max_members: int) -> None:
+def _check(path: Path, limit: int) -> None:
     """Raise DataIntegrityError that names the first member that must not be unpacked."""
     places = {_STAMP: (_STAMP, False)}  # as compared -> as named, and whether it is a folder
     count = total = files = 0
@@ -200,9 +194,9 @@ def _check(path: Path, limit: int, max_members: int) -> None:
             )
         count, total = count + 1, total + size
         files += kind == "file" and not _is_junk(name)
-        if total > limit or max(count, len(places)) > max_members:
+        if total > limit or max(count, len(places)) > MAX_MEMBERS:
             raise DataIntegrityError(
-                f"{path}: {path.stat().st_size} bytes that unpack to more than {limit}, or to more than {max_members} files "
+                f"{path}: {path.stat().st_size} bytes that unpack to more than {limit}, or to more than {MAX_MEMBERS} files "
                 "and folders, as a bomb does. Nothing was written. If you trust it, unpack it yourself and give the folder."
             )
     if not files:
@@ -237,12 +231,12 @@ def _clash(name: str, kind: str, places: dict[str, tuple[str, bool]]) -> str | N
     return None
 
 
-def _write(path: Path, target: Path, stamp: dict[str, Any], progress: bool) -> None:
+def _write(path: Path, target: Path, stamp: dict[str, Any]) -> None:
     building = target.with_name(f".{target.name}.extracting")
     shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed; a live one holds the lock
     try:
         building.mkdir()
-        for _ in tqdm(_members(path, building), f"unpacking {path.name}", unit="file", disable=not progress):
+        for _ in tqdm(_members(path, building), f"unpacking {path.name}", unit="file", disable=None):
             pass
         (building / _STAMP).write_text(json.dumps(stamp), "utf-8")
         if target.exists():

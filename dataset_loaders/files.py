@@ -11,11 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dataset_loaders.reading import composed, read_array, read_image, read_photo_header
+from dataset_loaders.reading import composed, read_array, read_image
 from dataset_loaders.sample import DenseDataset, Sample, check_sizes
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.io import lines_sha256
-from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import Task
 
 
@@ -146,14 +145,10 @@ class FileDataset(DenseDataset):
                 check_sizes(image, labels[task.name], f"{path}: label")
         return {"id": sample_id, "image": image, "labels": labels}
 
-    def photo(self, index: int) -> Path:
-        """The image file of a sample."""
-        return self._images[self.ids[index]]
-
-    def photo_header(self, index: int) -> PhotoHeader | None:
-        """Of the image file, unless it is an array."""
-        path = self.photo(index)
-        return None if path.suffix == ".npy" else read_photo_header(path)
+    def photo(self, index: int) -> Path | None:
+        """The image file of a sample, unless it is an array."""
+        path = self._images[self.ids[index]]
+        return None if path.suffix == ".npy" else path
 
     @property
     def folders(self) -> list[Folder]:

@@ -38,7 +38,9 @@ class FolderDataset(FileDataset):
     ) -> None:
         root = Path(data_dir)
         if not root.is_dir():
-            raise KdamValueError(f"data_dir {str(data_dir)!r}: no such folder; expected one that holds {DESCRIPTION}.")
+            raise KdamValueError(
+                f"data_dir {str(data_dir)!r}: no such folder; expected one that holds {DESCRIPTION}, or --dataset hub."
+            )
         text = read_text(root / DESCRIPTION, "it names the dataset and its tasks")
         name, all_tasks, options = _parse(text, root / DESCRIPTION)
         ids = read_ids(root / f"{check_id(split)}.txt")

@@ -137,7 +137,6 @@ def iter_reports(
     indices: Sequence[int],
     make: Callable[[Sample, int], Any] | None = None,
     num_proc: int = 1,
-    progress: bool = True,
     verb: str = "checking",
 ) -> Iterator[SampleReport]:
     """Read and check samples in the order of `indices`; a bad one comes back as a report with its problem.
@@ -160,7 +159,7 @@ def iter_reports(
     last = "the first sample"
     done, total = len(dataset) - len(indices), len(dataset)
     try:
-        with tqdm(None, f"{verb} {dataset.split}", total, initial=done, unit="image", disable=not progress) as bar:
+        with tqdm(None, f"{verb} {dataset.split}", total, initial=done, unit="image", disable=None) as bar:
             for bundle in loader:
                 for report in bundle:
                     last = f"sample {report.id!r}"
@@ -200,9 +199,9 @@ class _Reports(Dataset[SampleReport]):
         return SampleReport(index, sample["id"], f"{height}x{width}", orientation, statistics, payload)
 
 
-def inspect_split(dataset: DenseDataset, num_proc: int = 1, progress: bool = True) -> SplitReport:
+def inspect_split(dataset: DenseDataset, num_proc: int = 1) -> SplitReport:
     """Check every sample of a split and report; nothing is written."""
     report = SplitReport.of(dataset)
-    for sample in iter_reports(dataset, range(len(dataset)), num_proc=num_proc, progress=progress):
+    for sample in iter_reports(dataset, range(len(dataset)), num_proc=num_proc):
         report.add(sample)
     return report

@@ -7,20 +7,19 @@ form: semseg ids 0..39 (13 classes in `mtan` and `parquet`), depth in metres, un
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.files import FileDataset, LabelFiles, file_facts, list_folder
+from dataset_loaders.files import FileDataset, LabelFiles, list_folder
+from dataset_loaders.hub import RowsDataset, as_photo
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat_map
 from dataset_loaders.nyud_v2_official import METRIC_DEPTH, OfficialNyud
 from dataset_loaders.reading import check_id, read_array, read_ids, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.sample import DenseDataset, Sample
+from dataset_loaders.sample import DenseDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.io import lines_sha256
 from kdam_hf.tasks import NYUD_V2, Task, make_task, select_tasks
 
 NAME = "nyud_v2"
@@ -74,7 +73,7 @@ def open_nyud_v2(
     if recognised.key == "official":
         return OfficialNyud(NAME, root, split, select_tasks(NYUD_V2, tasks), crop, intrinsics, origin)
     if recognised.key == "parquet":
-        return CoarseParquet(root, split, select_tasks(COARSE, tasks), origin)
+        return _open_parquet(root, split, select_tasks(COARSE, tasks), origin)
     if recognised.key == "mtan":
         return _open_mtan(root, split, select_tasks(COARSE, tasks), strict, origin)
     return _open_tree(root, split, select_tasks(NYUD_V2, tasks), recognised.key, strict, origin)
@@ -125,102 +124,53 @@ def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: 
 # ---- 13 classes: MTAN's arrays, and the same as Parquet ---------------------------------------------------------------
 
 
-def _as_it_is(array: NDArray[Any], where: str) -> NDArray[Any]:
-    return array
+_FOLDERS_OF_13 = {"image": "image", "semseg": "label", "depth": "depth", "normals": "normal"}
+_COLUMNS_OF_13 = {"image": "image", "semseg": "segmentation", "depth": "depth", "normals": "normal"}
+_OPTIONS_OF_13: dict[str, Mapping[str, Any]] = {"semseg": {"ignore_index": -1}, "depth": METRIC_DEPTH}
 
 
-def _flat(array: NDArray[Any], where: str) -> NDArray[Any]:
-    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+_CONVERT_13 = {"image": as_photo, "semseg": class_ids}
 
 
-def unit_photo(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """A float photo (H, W, 3) in [0, 1] as uint8; what was an 8-bit photo before comes back unchanged.
-
-    Raises:
-        DataIntegrityError: another shape or type, or values outside [0, 1].
-    """
-    if array.dtype.kind != "f" or array.ndim != 3 or array.shape[2] != 3:
-        raise DataIntegrityError(f"{where}: photo is {array.dtype} {array.shape}; expected floats (H, W, 3).")
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-        raise DataIntegrityError(f"{where}: photo holds {array.min():.4g} to {array.max():.4g}; expected 0 to 1.")
-    return np.rint(array * 255).astype(np.uint8, order="C")
-
-
-class _Coarse(NamedTuple):
-    """A part of the 13-class data: its folder in `mtan`, its column in `parquet`, what its arrays need, and are."""
-
-    folder: str
-    column: str
-    convert: Callable[[NDArray[Any], str], NDArray[Any]]
-    options: Mapping[str, Any] = {}
-
-    def load(self, path: Path) -> NDArray[Any]:
-        return self.convert(read_array(path), str(path))
-
-
-_PHOTO = _Coarse("image", "image", unit_photo)
-_COARSE = {
-    "semseg": _Coarse("label", "segmentation", class_ids, {"ignore_index": -1}),
-    "depth": _Coarse("depth", "depth", _flat, METRIC_DEPTH),
-    "normals": _Coarse("normal", "normal", _as_it_is),
-}
+def _load_13(path: Path, name: str) -> NDArray[Any]:
+    array = read_array(path)
+    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    return _CONVERT_13[name](array, str(path)) if name in _CONVERT_13 else array
 
 
 def _open_mtan(root: Path, split: str, tasks: Sequence[Task], strict: bool, origin: str) -> FileDataset:
     if check_id(split) not in SPLITS or not (root / split).is_dir():
         raise KdamValueError(f"{NAME}: no split {split!r} in {root}; expected one of {', '.join(SPLITS)}.")
-    photos = list_folder(root / split / _PHOTO.folder, ".npy", "the photos as arrays")
-    labels = {}
-    for task in tasks:
-        form = _COARSE[task.name]
-        folder = list_folder(root / split / form.folder, ".npy", f"the {task.name} labels as arrays")
-        labels[task] = LabelFiles(folder, form.load, form.options)
+    names = ("image", *(task.name for task in tasks))
+    photos, *folders = (
+        list_folder(root / split / _FOLDERS_OF_13[name], ".npy", f"the {name} arrays") for name in names
+    )
+    labels = {
+        task: LabelFiles(folder, partial(_load_13, name=task.name), _OPTIONS_OF_13.get(task.name, {}))
+        for task, folder in zip(tasks, folders, strict=True)
+    }
     ids = sorted(photos.files, key=lambda stem: (int(stem) if stem.isdigit() else -1, stem))
     facts: dict[str, Any] = {"listed": set(ids), "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
-    return FileDataset(NAME, split, ids, photos, labels, strict, read_photo=_PHOTO.load, settings="mtan", **facts)
+    return FileDataset(
+        NAME, split, ids, photos, labels, strict, read_photo=partial(_load_13, name="image"), settings="mtan", **facts
+    )
 
 
-class CoarseParquet(DenseDataset):
-    """Columns `image` f32 (3, H, W), `segmentation` i64 (H, W), `depth` f32 (1, H, W) and `normal` f32 (3, H, W).
+def _open_parquet(root: Path, split: str, tasks: Sequence[Task], origin: str) -> RowsDataset:
+    """Arrays with channels first in `data/SPLIT-*.parquet` or `SPLIT*.parquet`."""
+    from datasets import Dataset  # takes over a second to import
 
-    They lie in `data/SPLIT-*.parquet` or `SPLIT*.parquet`.
-    """
-
-    name = NAME
-    ids: Sequence[str] = ()
-
-    def __init__(self, root: Path, split: str, tasks: Sequence[Task], origin: str) -> None:
-        # `datasets` takes over a second to import.
-        from datasets import Dataset
-        from pyarrow.parquet import read_schema
-
-        files = sorted([*root.glob(f"data/{check_id(split)}-*.parquet"), *root.glob(f"{split}*.parquet")])
-        if not files:
-            present = ", ".join(sorted(path.name for path in root.glob("**/*.parquet"))) or "none"
-            raise KdamValueError(f"{NAME}: no Parquet file for split {split!r} in {root}; found {present}.")
-        columns = [_PHOTO.column, *(_COARSE[task.name].column for task in tasks)]
-        for path in files:
-            with reading(path, "Parquet file"):
-                found = read_schema(path).names
-            if not set(columns) <= set(found):
-                raise DataIntegrityError(f"{path}: columns {', '.join(found)}; expected {', '.join(columns)}.")
-        with reading(files[0].parent, f"set of Parquet files for split {split!r}"):
-            self._rows = Dataset.from_parquet([str(path) for path in files], columns=columns).with_format("numpy")
-        self.split, self.tasks, self.origin, self._files = split, tuple(tasks), origin, files
-        self.ids = tuple(map(str, range(len(self._rows))))
-        self.notes = count_notes(SPLITS, split, len(self.ids))
-
-    def stamp(self, index: int) -> str:
-        """Changes with the names, sizes and times of the files."""
-        return lines_sha256(map(file_facts, self._files))[:16]
-
-    def __getitem__(self, index: int) -> Sample:
-        row, where = self._rows[index], f"{self._files[0].parent}, {self.split} row {index}"
-
-        def cell(form: _Coarse, name: str) -> NDArray[Any]:
-            array = np.asarray(row[form.column])
-            return form.convert(array.transpose(1, 2, 0) if array.ndim == 3 else array, f"{where}: {name}")
-
-        forms = {task: _COARSE[task.name] for task in self.tasks}
-        labels = {t.name: t.label.from_file(cell(form, t.name), form.options, where) for t, form in forms.items()}
-        return {"id": self.ids[index], "image": cell(_PHOTO, "image"), "labels": labels}
+    files = sorted([*root.glob(f"data/{check_id(split)}-*.parquet"), *root.glob(f"{split}*.parquet")])
+    if not files:
+        present = ", ".join(sorted(path.name for path in root.glob("**/*.parquet"))) or "none"
+        raise KdamValueError(f"{NAME}: no Parquet file for split {split!r} in {root}; found {present}.")
+    with reading(files[0], "set of Parquet files"):
+        rows = Dataset.from_parquet([str(path) for path in files])
+    columns = {name: _COLUMNS_OF_13[name] for name in ("image", *(task.name for task in tasks))}
+    if not {*columns.values()} <= {*rows.features}:
+        raise DataIntegrityError(
+            f"{files[0]}: columns {', '.join(rows.features)}; expected {', '.join(columns.values())}."
+        )
+    data = RowsDataset(rows, columns, tasks, options={"depth": METRIC_DEPTH})
+    data.name, data.split, data.origin, data.notes = NAME, split, origin, count_notes(SPLITS, split, len(rows))
+    return data

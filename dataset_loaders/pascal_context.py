@@ -181,38 +181,24 @@ _NOTES = {
 
 
 def _parts(path: Path, index: Mapping[str, Sequence[int]]) -> NDArray[np.uint8] | None:
-    """Six parts of people; None for an image without them. An image that is not in the index is opened to see."""
-    if PERSON not in index.get(path.stem, [PERSON]):
-        return None
-    with reading(path, "annotation of parts (anno)"):
-        return human_parts(read_mat(path, "anno"), str(path))
+    """Background 0, head, torso, upper arm, lower arm, upper leg and lower leg of all people; None for an image without them.
 
-
-def human_parts(anno: NDArray[Any], where: str) -> NDArray[np.uint8] | None:
-    """The parts of all people in a PASCAL-Part annotation.
-
-    Args:
-        anno: struct (1, 1) of (image name, objects); an object is (class, class id, mask, parts), a part (name, mask).
-        where: file for messages.
-
-    Returns:
-        uint8 (H, W): 0 background, 1 head, 2 torso, 3 upper arm, 4 lower arm, 5 upper leg, 6 lower leg; None if no person
-        has parts.
-
-    Raises:
-        DataIntegrityError: a part of a person that is not known.
+    An object of PASCAL-Part is (class, class id, mask, parts), a part (name, mask). What is not in the index is opened to see.
     """
     target: NDArray[np.uint8] | None = None
-    for _, class_id, mask, parts in (tuple(record)[:4] for record in anno[0, 0][1].ravel()):
-        if int(np.asarray(class_id).ravel()[0]) != PERSON or not parts.size:
-            continue
-        if target is None:
-            target = np.zeros(mask.shape, np.uint8)
-        for part in parts.ravel():
-            name = str(np.asarray(part[0]).ravel()[0])
-            if name not in PART_OF:
-                raise DataIntegrityError(f"{where}: part {name!r} of a person; expected {', '.join(PART_OF)}.")
-            target[np.asarray(part[1]).astype(bool)] = PART_OF[name]
+    if PERSON not in index.get(path.stem, [PERSON]):
+        return target
+    with reading(path, "annotation of parts (anno)"):
+        objects = read_mat(path, "anno")[0, 0][1].ravel()
+        for _, class_id, mask, parts in (tuple(record)[:4] for record in objects):
+            if int(np.asarray(class_id).ravel()[0]) != PERSON or not parts.size:
+                continue
+            target = np.zeros(mask.shape, np.uint8) if target is None else target
+            for part in parts.ravel():
+                name = str(np.asarray(part[0]).ravel()[0])
+                if name not in PART_OF:
+                    raise DataIntegrityError(f"{path}: part {name!r} of a person; expected {', '.join(PART_OF)}.")
+                target[np.asarray(part[1]).astype(bool)] = PART_OF[name]
     return target
 
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.files import file_facts
-from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image, read_photo_header
+from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image
 from dataset_loaders.registry import register
+from dataset_loaders.rows import load_splits, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, SubsetDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
-from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE, PhotoHeader
+from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, MAX_SIDE
 from kdam_hf.tasks import Task
 
 SMALLEST_SIDE = 32
@@ -35,6 +36,7 @@ class PhotosDataset(DenseDataset):
         split: `train` or `val`.
         tasks: none; photos have no labels.
         held_out: share of `val`, at most 200 photos.
+        streaming: of a data set on the Hub, read Parquet where it lies, and store nothing.
 
     Raises:
         KdamValueError: nothing there, or fewer than two photos.
@@ -44,7 +46,12 @@ class PhotosDataset(DenseDataset):
     ids: Sequence[str] = ()
 
     def __init__(
-        self, data_dir: str | Path, split: str, tasks: Sequence[str] | None = None, held_out: float = HELD_OUT
+        self,
+        data_dir: str | Path,
+        split: str,
+        tasks: Sequence[str] | None = None,
+        held_out: float = HELD_OUT,
+        streaming: bool = False,
     ) -> None:
         root = Path(data_dir)
         if tasks:
@@ -63,7 +70,16 @@ class PhotosDataset(DenseDataset):
         elif root.exists() or len(root.parts) > 2:
             raise KdamValueError(f"images {str(data_dir)!r}: expected a folder of photos, an archive, or a hub id.")
         else:
-            self._rows, self._column = _image_column(str(data_dir))
+            from datasets import Image as ImageColumn  # takes over a second to import
+
+            splits = load_splits(str(data_dir), streaming)
+            rows = splits["train"] if "train" in splits else next(iter(splits.values()))
+            self._column = next((name for name, column in rows.features.items() if isinstance(column, ImageColumn)), "")
+            if not self._column:
+                raise KdamValueError(
+                    f"images {str(data_dir)!r}: columns {', '.join(rows.features)}; expected one of images."
+                )
+            self._rows = undecoded(rows, [self._column])
             names = [f"{k:06d}" for k in range(len(self._rows))]
         if len(names) < 2:
             raise KdamValueError(
@@ -73,38 +89,27 @@ class PhotosDataset(DenseDataset):
         count = min(max(1, round(float(held_out) * len(names))), MOST_HELD_OUT)
         held = {*order[:count]}
         self.ids = tuple(name for name in names if (name in held) == (split == "val"))
+        self.runs = runs_of(self._rows, [*map(int, self.ids)]) if self._rows is not None else None
         self.name, self.split, self.tasks = root.resolve().name if self._files else root.name, split, ()
         self.origin = f"photos in {data_dir}: {len(names)}, of which {count} are held out"
 
     def __getitem__(self, index: int) -> Sample:
         name = self.ids[index]
         where = str(self._files.get(name) or f"{self.name} row {name}")
-        image = read_image(self._content(index), where)
+        image = read_image(self.photo(index), where)
         if min(image.shape[:2]) < SMALLEST_SIDE:
             height, width = image.shape[:2]
             raise DataIntegrityError(f"{where}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side.")
         return {"id": name, "image": image, "labels": {}}
 
-    def _content(self, index: int) -> Path | bytes:
+    def photo(self, index: int) -> Path | bytes:
+        """As of `DenseDataset`."""
         name = self.ids[index]
         return self._files.get(name) or picture(self._rows[int(name)][self._column], f"{self.name} row {name}")
 
-    def photo_header(self, index: int) -> PhotoHeader:
-        """As of `DenseDataset`."""
-        return read_photo_header(self._content(index))
-
-    @property
-    def version(self) -> str | None:
-        """As of `DenseDataset`."""
-        return None if self._rows is None else str(self._rows._fingerprint)
-
     def stamp(self, index: int) -> str:
         """As of `DenseDataset`."""
-        return file_facts(self._files.get(self.ids[index]))
-
-    def photo(self, index: int) -> Path | None:
-        """As of `DenseDataset`."""
-        return self._files.get(self.ids[index])
+        return file_facts(self._files[self.ids[index]]) if self._files else str(self._rows._fingerprint)
 
 
 class TaughtDataset(SubsetDataset):
@@ -118,10 +123,6 @@ class TaughtDataset(SubsetDataset):
     def labelled(self) -> set[str]:
         """Those of its tasks that `dataset` labels."""
         return super().labelled & {task.name for task in self.tasks}
-
-    def photo_header(self, index: int) -> PhotoHeader | None:
-        """As of `DenseDataset`."""
-        return self._dataset.photo_header(index)
 
 
 class MixedDataset(TaughtDataset):
@@ -144,26 +145,14 @@ class MixedDataset(TaughtDataset):
         self.name = f"{dataset.name} and {unlabelled.name}"
         self.origin = f"{dataset.origin}\n  {unlabelled.origin}; {share:g} of every batch"
         self.checked = dataset.checked and unlabelled.checked
+        self.both_runs = (dataset.runs, unlabelled.runs)
 
     def __getitem__(self, index: int) -> Sample:
-        if index < self.counts[0]:
-            return self._dataset[index]
-        return {**self._photos[index - self.counts[0]], "id": self.ids[index]}
+        return {**super().__getitem__(index), "id": self.ids[index]}
 
-    def stamp(self, index: int) -> str:
-        """As of `DenseDataset`."""
+    def _at(self, index: int) -> tuple[DenseDataset, int]:
         first = self.counts[0]
-        return self._dataset.stamp(index) if index < first else self._photos.stamp(index - first)
-
-    def photo(self, index: int) -> Path | None:
-        """As of `DenseDataset`."""
-        first = self.counts[0]
-        return self._dataset.photo(index) if index < first else self._photos.photo(index - first)
-
-    def photo_header(self, index: int) -> PhotoHeader | None:
-        """As of `DenseDataset`."""
-        first = self.counts[0]
-        return self._dataset.photo_header(index) if index < first else self._photos.photo_header(index - first)
+        return (self._dataset, index) if index < first else (self._photos, index - first)
 
 
 def _listed(root: Path) -> dict[str, Path]:
@@ -194,21 +183,3 @@ def _listed(root: Path) -> dict[str, Path]:
             f"{'; '.join(broken[:5])}{' ...' if broken[5:] else ''}. Mend them or take them out of the folder."
         )
     return files
-
-
-def _image_column(source: str) -> tuple[Any, str]:
-    """The rows of split `train` of a data set, and the name of their first column of images."""
-    from datasets import Image as ImageColumn  # takes over a second to import
-    from datasets import load_dataset
-
-    try:
-        splits = load_dataset(source)
-    except Exception as error:  # of the network, the Hub or Arrow
-        raise KdamValueError(
-            f"images {source!r}: no such folder, and no data set ({type(error).__name__}: {error})."
-        ) from error
-    rows = splits["train"] if "train" in splits else next(iter(splits.values()))
-    columns = [name for name, feature in rows.features.items() if isinstance(feature, ImageColumn)]
-    if not columns:
-        raise KdamValueError(f"images {source!r}: columns {', '.join(rows.features)}; expected one of images.")
-    return rows.cast_column(columns[0], ImageColumn(decode=False)), columns[0]

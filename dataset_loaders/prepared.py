@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from glob import escape
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def find_prepared(folder: Path, name: str, split: str) -> Path | None:
         DataIntegrityError: it cannot be read.
         KdamValueError: what is prepared there was opened by another name, or there are several.
     """
-    paths = sorted(folder.glob(f"*-{check_id(split)}/{DATA_FILE}")) if folder.is_dir() else []
+    paths = sorted(folder.glob(f"*-{escape(check_id(split))}/{DATA_FILE}")) if folder.is_dir() else []
     names = {path.parent: read_index(path.parent)[0]["facts"]["registered"] for path in paths}
     fitting = [path for path, registered in names.items() if registered in ("", name)]
     if names and len(fitting) != 1:
@@ -124,20 +125,18 @@ def prepare(
     dataset: DenseDataset,
     path: str | Path,
     num_proc: int = 1,
-    progress: bool = True,
     report: SplitReport | None = None,
 ) -> PreparedDataset:
     """Write every sample of `dataset` to the folder `path`, or take the folder as it is when it was made from the same.
 
     The same means equal name, split, length, classes and options, and equal stamps, which hold names, sizes and times of
-    files: an edit shows, and so does a copy that lost its times. A dataset without stamps is known by its `version`. An
-    interrupted call is continued by the next one, also after some files were corrected.
+    files: an edit shows, and so does a copy that lost its times. An interrupted call is continued by the next one, also
+    after some files were corrected.
 
     Args:
         dataset: raw samples; they are checked on the way.
         path: the folder to make. It is built under another name beside it and renamed when complete.
         num_proc: processes that read and encode; the content does not depend on it.
-        progress: show a bar.
         report: filled with what the samples hold.
 
     Raises:
@@ -158,12 +157,11 @@ def prepare(
             for task in dataset.tasks
         },
         "options": dict(dataset.options),
-        "version": None if dataset.stamp(0) else dataset.version,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(target.parent / f".{target.name}.lock", str(target)):
         if not _holds(target, dataset, facts):
-            _write(dataset, target, {"facts": facts, "notes": list(dataset.notes)}, num_proc, progress, report)
+            _write(dataset, target, {"facts": facts, "notes": list(dataset.notes)}, num_proc, report)
     prepared = PreparedDataset(target)
     prepared.tasks = tuple(dataset.tasks)  # with their settings
     if not report.sizes:
@@ -183,19 +181,18 @@ def _holds(target: Path, dataset: DenseDataset, facts: dict[str, Any]) -> bool:
         raise KdamValueError(
             f"{target}: prepared from another dataset: {'; '.join(different)}. {AGAIN}, or choose another one."
         )
-    changed = [entry["id"] for entry in entries if entry["stamp"] != dataset.stamp(entry["index"])]
+    changed = [entry for entry in entries if entry["stamp"] != dataset.stamp(entry["index"])]
     if changed:
+        first = changed[0]
         raise KdamValueError(
-            f"{target}: prepared from other files: those of {len(changed)} of {len(dataset)} samples, first {changed[0]!r}, "
-            f"differ in name, size or time. If they were only copied, use what is prepared: --data_dir {target.parent}, "
-            f"without --cache_dir. Otherwise: {AGAIN}."
+            f"{target}: prepared from other files: those of {len(changed)} of {len(dataset)} samples, first {first['id']!r}, "
+            f"differ in name, size or time ({first['stamp']} -> {dataset.stamp(first['index'])}). If they were only copied, "
+            f"use what is prepared: --data_dir {target.parent}, without --cache_dir. Otherwise: {AGAIN}."
         )
     return True
 
 
-def _write(
-    dataset: DenseDataset, target: Path, header: dict[str, Any], num_proc: int, progress: bool, report: SplitReport
-) -> None:
+def _write(dataset: DenseDataset, target: Path, header: dict[str, Any], num_proc: int, report: SplitReport) -> None:
     building = target.parent / f".{target.name}.building"
     kept = _recover(building, header, dataset)
     for entry in kept.values():
@@ -204,7 +201,7 @@ def _write(
     left = [index for index in range(len(dataset)) if index not in kept]
     bad = []
     with (building / DATA_FILE).open("ab") as data, (building / INDEX_FILE).open("ab") as index:
-        for sample in iter_reports(dataset, left, partial(_encode, dataset=dataset), num_proc, progress, "preparing"):
+        for sample in iter_reports(dataset, left, partial(_encode, dataset=dataset), num_proc, "preparing"):
             report.add(sample)
             if sample.problem is not None:
                 bad.append(sample.problem)

@@ -58,13 +58,14 @@ def _data_errors() -> Iterator[None]:
         raise DataIntegrityError(str(error)) from error
 
 
-def picture(cell: Mapping[str, Any] | None, where: str) -> bytes:
+def picture(cell: Mapping[str, Any] | bytes | None, where: str) -> bytes:
     """The bytes of the picture in a cell of a column of `datasets` that is not decoded; a path or URL is not followed."""
-    if not cell or not cell["bytes"]:
+    content = cell["bytes"] if isinstance(cell, Mapping) else cell
+    if not content:
         raise DataIntegrityError(
-            f"{where}: {cell}; expected the bytes of an image in the row, as the builders write it."
+            f"{where}: {cell!s:.100}; expected the bytes of an image in the row. For files on disk use --dataset folder."
         )
-    return bytes(cell["bytes"])
+    return bytes(content)
 
 
 def read_array(source: Path | bytes, where: str | None = None) -> NDArray[Any]:

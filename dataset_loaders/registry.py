@@ -65,7 +65,14 @@ def open_dataset(
         raise KdamValueError(f"dataset {name!r} needs data_dir: the root of its files, or what kdam prepare wrote.")
     if data_dir is not None:
         if prepared := find_prepared(Path(data_dir), name, split):
-            return _reopen(prepared, name, tasks, options)
+            made = PreparedDataset(prepared, tasks)  # which cannot be read with another crop or layout
+            for option, value in options.items():
+                if str(made.options.get(option, value)) != str(value):
+                    raise KdamValueError(
+                        f"{name}: {prepared} was prepared with {option}={made.options[option]}, asked for is {value}. Leave it "
+                        "out, or prepare again."
+                    )
+            return made
         if is_archive(data_dir):
             raise KdamValueError(
                 f"{name}: {data_dir} is an archive; prepare it once with kdam prepare --dataset {name} --data_dir "
@@ -74,16 +81,4 @@ def open_dataset(
     dataset = DATASETS[name](split=split, tasks=tasks, **where, **options)
     dataset.registered = name
     dataset.options = {key: value for key, value in (defaults | options).items() if key != "strict"}
-    return dataset
-
-
-def _reopen(path: Path, name: str, tasks: Sequence[str] | None, options: dict[str, Any]) -> PreparedDataset:
-    """A prepared folder, which cannot be read with another crop or layout than it was made with."""
-    dataset = PreparedDataset(path, tasks)
-    for option, value in options.items():
-        made = dataset.options.get(option, value)
-        if str(made) != str(value):
-            raise KdamValueError(
-                f"{name}: {path} was prepared with {option}={made}, asked for is {value}. Leave it out, or prepare again."
-            )
     return dataset

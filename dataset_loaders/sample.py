@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.reading import check_id
+from dataset_loaders.reading import check_id, read_photo_header
 from kdam_hf.errors import DataIntegrityError, KdamValueError, LabelOrientationError
 from kdam_hf.io import lines_sha256
 from kdam_hf.photos_kdam import PhotoHeader
@@ -24,6 +24,13 @@ class Sample(TypedDict):
     id: str
     image: NDArray[np.uint8]
     labels: dict[str, NDArray[Any]]
+
+
+class Runs(NamedTuple):
+    """Samples that are read at once: how many there are in each run, and how many runs are kept in memory together."""
+
+    lengths: tuple[int, ...]
+    together: int
 
 
 class DenseDataset(ABC):
@@ -45,6 +52,8 @@ class DenseDataset(ABC):
     """With which `open_dataset` opened it, defaults included."""
     checked: bool = False
     """Whether every sample is known to keep the contract, so that it need not be checked when it is read."""
+    runs: Runs | None = None
+    """The order in which it is read in good time, where not any order is."""
 
     @property
     @abstractmethod
@@ -63,11 +72,6 @@ class DenseDataset(ABC):
         return len(self.ids)
 
     @property
-    def version(self) -> str | None:
-        """Changes with what the samples depend on, where they have no stamps; None if that is not known."""
-        return None
-
-    @property
     def digest(self) -> str:
         """SHA-256 of the ids, one a line: whether two scores are over the same images."""
         return lines_sha256(self.ids)
@@ -78,16 +82,17 @@ class DenseDataset(ABC):
         return {task.name for task in self.tasks}
 
     def stamp(self, index: int) -> str:
-        """Changes with any edit of the files of a sample; empty if that cannot be told."""
+        """Changes with what a sample depends on, such as its files; empty if that cannot be told."""
         return ""
 
-    def photo(self, index: int) -> Path | None:
-        """The image file of a sample, if it is one."""
+    def photo(self, index: int) -> Path | bytes | None:
+        """The image file of a sample, or its content, if it is one."""
         return None
 
     def photo_header(self, index: int) -> PhotoHeader | None:
         """Upright size and stored orientation of an image; None where only decoding would tell."""
-        return None
+        photo = self.photo(index)
+        return None if photo is None else read_photo_header(photo, f"{self.name} {self.ids[index]}")
 
     def unlisted(self) -> list[str]:
         """Files that belong to no split though they should: one sentence per folder."""
@@ -114,16 +119,17 @@ class SubsetDataset(DenseDataset):
         self.name, self.split, self.tasks, self.ids = dataset.name, dataset.split, dataset.tasks, tuple(ids)
         self.registered, self.options, self.checked = dataset.registered, dataset.options, dataset.checked
         self.origin, self.notes = dataset.origin, dataset.notes
+        self.runs = dataset.runs if self.ids == tuple(dataset.ids) else None
         self._dataset = dataset
         self._indices = [index_of[sample_id] for sample_id in ids]
 
-    def __getitem__(self, index: int) -> Sample:
-        return self._dataset[self._indices[index]]
+    def _at(self, index: int) -> tuple[DenseDataset, int]:
+        """Where the sample at `index` comes from."""
+        return self._dataset, self._indices[index]
 
-    @property
-    def version(self) -> str | None:
-        """Of the whole split."""
-        return self._dataset.version
+    def __getitem__(self, index: int) -> Sample:
+        dataset, source_index = self._at(index)
+        return dataset[source_index]
 
     @property
     def labelled(self) -> set[str]:
@@ -132,15 +138,18 @@ class SubsetDataset(DenseDataset):
 
     def stamp(self, index: int) -> str:
         """As in the whole split."""
-        return self._dataset.stamp(self._indices[index])
+        dataset, source_index = self._at(index)
+        return dataset.stamp(source_index)
 
-    def photo(self, index: int) -> Path | None:
+    def photo(self, index: int) -> Path | bytes | None:
         """As in the whole split."""
-        return self._dataset.photo(self._indices[index])
+        dataset, source_index = self._at(index)
+        return dataset.photo(source_index)
 
     def photo_header(self, index: int) -> PhotoHeader | None:
         """As in the whole split."""
-        return self._dataset.photo_header(self._indices[index])
+        dataset, source_index = self._at(index)
+        return dataset.photo_header(source_index)
 
     def unlisted(self) -> list[str]:
         """Of the whole split."""

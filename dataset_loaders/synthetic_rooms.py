@@ -86,8 +86,7 @@ class SyntheticRooms(DenseDataset):
         self.split, self.num_images, self.height, self.width, self.seed = split, num_images, height, width, seed
         self.tasks: tuple[Task, ...] = select_tasks([make_task(n, _TASK_CLASSES.get(n, ())) for n in LABELLED], tasks)
 
-    @property
-    def version(self) -> str:
+    def stamp(self, index: int) -> str:
         """All that what `index` shows depends on; a training cache of another one is refused."""
         return f"renderer {RENDERER}, {self.height}x{self.width} pixels, seed {self.seed}"
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
-from dataset_loaders.sample import DenseDataset, Sample, check_sample
+from dataset_loaders.sample import DenseDataset, Runs, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import IGNORE_INDEX, Task
 
@@ -286,6 +286,16 @@ class TransformedDataset(Dataset[dict[str, Any]]):
         return self.transform(sample, epoch, index)
 
 
+def shuffled(rng: np.random.Generator, length: int, runs: Runs | None) -> NDArray[np.int64]:
+    """Indices in random order; of runs, as many as are kept together are mixed with one another."""
+    if runs is None:
+        return rng.permutation(length)
+    ends, order = np.cumsum(runs.lengths), rng.permutation(len(runs.lengths))
+    parts = [np.arange(ends[run] - runs.lengths[run], ends[run]) for run in order]
+    mixed = (np.concatenate(parts[k : k + runs.together]) for k in range(0, len(parts), runs.together))
+    return np.concatenate([rng.permutation(part) for part in mixed])
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, index) for every index, ordered by a key of (seed, epoch); the epoch travels with the index to workers.
 
@@ -293,12 +303,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         length: number of samples.
         seed: first part of the key.
         views: fixed crops per sample: the epoch that travels is taken modulo this number; None for ever new ones.
+        runs: of the samples, if they are read in runs.
     """
 
-    def __init__(self, length: int, seed: int = 0, views: int | None = None) -> None:
+    def __init__(self, length: int, seed: int = 0, views: int | None = None, runs: Runs | None = None) -> None:
         if length < 1 or seed < 0 or (views is not None and views < 1):
             raise KdamValueError(f"length {length}, seed {seed}, views {views}: expected at least 1, 0 and 1.")
-        self.length, self.seed, self.views, self.epoch = length, seed, views, 0
+        self.length, self.seed, self.views, self.runs, self.epoch = length, seed, views, runs, 0
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch of the next iteration."""
@@ -311,7 +322,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         # The spawn key keeps this stream apart from that of sample 0: trailing zeros of an entropy list do not count.
         key = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(0,))
         epoch = self.epoch if self.views is None else self.epoch % self.views
-        return ((epoch, int(index)) for index in np.random.default_rng(key).permutation(self.length))
+        return ((epoch, int(index)) for index in shuffled(np.random.default_rng(key), self.length, self.runs))
 
 
 class MixedSampler(EpochSampler):
@@ -324,10 +335,19 @@ class MixedSampler(EpochSampler):
         counts: number of labelled samples, which come first, and of photos.
         share: of photos, between 0 and 1.
         seed, views: as of `EpochSampler`.
+        runs: of either.
     """
 
-    def __init__(self, counts: tuple[int, int], share: float, seed: int = 0, views: int | None = None) -> None:
+    def __init__(
+        self,
+        counts: tuple[int, int],
+        share: float,
+        seed: int = 0,
+        views: int | None = None,
+        runs: tuple[Runs | None, Runs | None] = (None, None),
+    ) -> None:
         super().__init__(round(counts[0] / (1 - share)), seed, views)
+        self.runs_of = runs
         self.counts, self.share = counts, share
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -343,7 +363,7 @@ class MixedSampler(EpochSampler):
         parts = [np.empty((0, 2), np.int64)]
         for number in range(first // count, -(-last // count)):
             key = np.random.SeedSequence([self.seed, number], spawn_key=(1 + group,))
-            order = np.random.default_rng(key).permutation(count) + group * self.counts[0]
+            order = shuffled(np.random.default_rng(key), count, self.runs_of[group]) + group * self.counts[0]
             order = order[max(0, first - number * count) : last - number * count]
             view = number if self.views is None else number % self.views
             parts.append(np.stack([np.full(len(order), view), order], 1))

@@ -8,13 +8,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdam_hf.errors import KdamValueError
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 
 if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
     from PIL import Image
 
     Photos = str | Path | Image.Image | Sequence[str | Path | Image.Image]
@@ -66,38 +69,56 @@ class Trained:
         return publish.main({"model": self.folder, "repo_id": repo_id, **options})
 
 
-def train(**keys: Any) -> Trained:
+def _run(name: str, data: "DatasetDict | Dataset | str | Path | None", keys: dict[str, Any]) -> Any:
+    """A command with these keys, and with data in memory in place of a folder."""
+    from dataset_loaders.rows import in_memory
+
+    command = import_module(f"kdam_hf.commands.{name}")
+    if data is None:
+        return command.main(keys)
+    if {"data_dir", "images"} & keys.keys():
+        raise KdamValueError("data is given, and data_dir or images too; leave those out.")
+    if isinstance(data, (str, Path)):
+        name = "folder" if (Path(data) / "dataset.json").is_file() else "hub"
+        return command.main({"dataset": name, "data_dir": data, **keys})
+    with in_memory(data) as held:
+        return command.main({"dataset": "hub", "data_dir": held, **keys})
+
+
+def train(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any) -> Trained:
     """Train on data with labels: `kdam train`.
 
     Args:
-        keys: of the command, such as `config`, `data_dir`, `output_dir`, `max_steps`.
+        data: a `datasets.DatasetDict`, or a `Dataset`, whose split is called train and can be shared out (`train_split`,
+            `eval_split`), with columns as of `--dataset hub`; a folder of own data or of Parquet; or a hub id.
+        keys: of the command, such as `config`, `data_dir`, `columns`, `output_dir`, `max_steps`.
 
     Raises:
         KdamError: as the command has it.
     """
-    from kdam_hf.commands import train as command
+    trained: Trained = _run("train", data, keys)
+    return trained
 
-    return command.main(keys)
 
-
-def distill(**keys: Any) -> Trained:
+def distill(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any) -> Trained:
     """Distil teachers into a student: `kdam distill`.
 
     Args:
+        data: with labels, as of `train`.
         keys: of the command, such as `images` or `data_dir`, `teacher`, `output_dir`, `max_steps`.
 
     Raises:
         KdamError: as the command has it.
     """
-    from kdam_hf.commands import distill as command
+    trained: Trained = _run("distill", data, keys)
+    return trained
 
-    return command.main(keys)
 
-
-def evaluate(**keys: Any) -> Mapping[str, float]:
+def evaluate(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any) -> Mapping[str, float]:
     """Score a model, or maps on disk: `kdam evaluate`.
 
     Args:
+        data: as of `train`; `split` is `val` by default.
         keys: of the command, such as `model`, `dataset`, `data_dir`, `output`.
 
     Returns:
@@ -106,9 +127,8 @@ def evaluate(**keys: Any) -> Mapping[str, float]:
     Raises:
         KdamError: as the command has it.
     """
-    from kdam_hf.commands import evaluate as command
-
-    return command.main(keys)
+    scores: Mapping[str, float] = _run("evaluate", data, keys)
+    return scores
 
 
 def predict(model: "Trained | KdamPreTrainedModel | str | Path", images: "Photos") -> Any:

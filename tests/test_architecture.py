@@ -121,6 +121,7 @@ ALLOWED = {
         *("kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.pipeline_kdam"),
     },
     "kdam_hf.api": {
+        *("kdam_hf.errors", "dataset_loaders"),
         "kdam_hf.modeling_kdam",
         *("kdam_hf.image_processing_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
     },

@@ -8,6 +8,7 @@
     --teacher          folders or hub ids of models that predict dense tasks, one for all or several (docs/teachers.md)
     --images           photos without labels: a folder, an archive, or a hub id; without --config by photos_student
     --data_dir         data with labels, of the --dataset folder, nyud_v2, pascal_context or hub
+    --columns, --streaming   of hub: which column is the image, and which holds labels; read Parquet where it lies
     --unlabeled        photos without labels, beside --data_dir
     --output_dir       where the student and results.json go
     --config           recipe: a YAML file, or a name that `kdam recipes` prints

@@ -8,6 +8,7 @@
     --model            folder or hub id; or --predictions, a folder of maps on disk
     --dataset          folder, nyud_v2, pascal_context, hub, or synthetic_rooms
     --data_dir         root of the data
+    --columns, --streaming   of hub: which column is the image, and which holds labels; read Parquet where it lies
     --split            split to score; val by default
     --ids              file with the ids to score
     --protocol         ours, or that of other code: atrc, invpt, mtl_pytorch

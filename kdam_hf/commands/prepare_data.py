@@ -3,13 +3,14 @@
     kdam prepare --dataset nyud_v2 --data_dir DIR --output_dir outputs/nyud_v2
     kdam prepare --dataset pascal_context --data_dir PASCAL_MT.tgz --output_dir outputs/pascal --num_proc 8
     kdam prepare --dataset folder --data_dir DIR --check_only
-    kdam prepare --dataset hub --data_dir org/name --output_dir outputs/name --task_options depth.scale=5000
+    kdam prepare --dataset hub --data_dir org/name --output_dir outputs/name --columns image=photo semseg=mask
 
     --dataset          folder (your own data), nyud_v2, pascal_context, hub
     --data_dir         where it is: a folder, an archive, or a hub id; never written to
     --output_dir       where prepared data and report.json go
     --check_only       check and report, prepare nothing
-    --splits, --tasks  some of them
+    --splits, --tasks  some of them; of hub also shares of a split, such as train[:90%] train[90%:]
+    --columns          of hub: which column is the image, and which holds the labels of a task
     --layout, --data_options, --task_options   form of the tree, further options of the dataset and its tasks (docs/data.md)
     --num_proc         processes that read
     --sha256           of an archive, as its publisher states it
@@ -63,7 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\n{problems} problems" + ("" if output is None else f", all in {output / 'report.json'}"))
         sys.exit(1)
     if not args.check_only:
-        print(f"\nPrepared. Train with: --dataset {data.dataset} --data_dir {output}")
+        splits = zip(("--train_split", "--eval_split"), args.splits, ("train", "val"), strict=False)
+        named = "".join(f" {key} '{split}'" for key, split, usual in splits if split != usual)
+        print(f"\nPrepared. Train with: --dataset {data.dataset} --data_dir {output}{named}")
 
 
 def check_arguments(data: SourceArguments, args: PreparationArguments) -> None:

@@ -8,6 +8,7 @@
     --output_dir       where model, image processor, checkpoints, recipe.json and results.json go
     --dataset          folder (your own data), nyud_v2, pascal_context, hub, or synthetic_rooms
     --data_dir         root of the data, or what `kdam prepare` wrote
+    --columns, --streaming   of hub: which column is the image, and which holds labels; read Parquet where it lies
     --tasks            subset of its tasks
     --preset           backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME
     --backbone_weights hub id or folder of its pretrained weights; preset for the preset's own; none

@@ -4,6 +4,7 @@ The sentences stand in card_template.md; they see redacted facts only.
 """
 
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def card_facts(record: Record) -> dict[str, Any]:
         "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),
         "words": SETTINGS,
         "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
-        "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" else None,
+        "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" and _is_id(settings["data_dir"]) else None,
         "backbone_source": _backbone_source(settings),
     }
 
@@ -125,6 +126,11 @@ def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardDat
         model_name=repo_id.split("/")[-1] if results else None,
         eval_results=results or None,
     )
+
+
+def _is_id(data_dir: str) -> bool:
+    """Whether it is no folder, and no data that were in memory."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", data_dir) is not None and not Path(data_dir).is_dir()
 
 
 def _output(task: Task) -> str:

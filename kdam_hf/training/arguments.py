@@ -43,6 +43,10 @@ class SourceArguments:
     dataset: str = _field("", "nyud_v2, pascal_context, folder (where only data_dir is given), hub, or synthetic_rooms")
     data_dir: str | None = _field(None, "root of the dataset on disk, or what kdam prepare wrote")
     layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
+    columns: list[str] | None = _field(
+        None, "hub: columns as NAME=COLUMN, NAME image, a task or id; common names are recognised by default"
+    )
+    streaming: bool = _field(False, "hub and images: read Parquet where it lies, and store nothing")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
     data_options: list[str] | None = _field(None, "options of the dataset as NAME=VALUE, e.g. crop=none of nyud_v2")
     task_options: list[str] | None = _field(None, "settings as TASK.NAME=VALUE, e.g. semseg.class_weights=balanced")

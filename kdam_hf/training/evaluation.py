@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset_loaders import DenseDataset, TransformedDataset
+from dataset_loaders import DenseDataset, TransformedDataset, shuffled
 from kdam_hf.configuration_kdam import STRIDE
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
@@ -142,7 +142,7 @@ def taught_start(
     dataset: TransformedDataset, teacher: FrozenTeacher, tasks: Sequence[Task], device: torch.device | str
 ) -> dict[str, list[float]]:
     """What the heads of tasks that nobody labels should predict at first, from some training crops; see `Task.start`."""
-    some = np.random.default_rng(0).permutation(len(dataset))[:16].tolist()
+    some = shuffled(np.random.default_rng(0), len(dataset), dataset.dataset.runs)[:16].tolist()
     crops = (dataset[index] for index in some)
     inputs = ([crop[key][None].to(device) for key in ("pixel_values", "pixel_mask")] for crop in crops)
     said = [teacher(*pair).predictions for pair in inputs]

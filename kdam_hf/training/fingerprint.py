@@ -61,8 +61,11 @@ def describe_objective(
                 "images": len(source),
                 "ids_sha256": source.digest,
             }
+            runs = [source.runs]
             if isinstance(source, MixedDataset):
-                facts["data"]["unlabeled_share"] = source.share
+                facts["data"]["unlabeled_share"], runs = source.share, list(source.both_runs)
+            if any(runs):  # they decide over the order
+                facts["data"]["runs_sha256"] = io.lines_sha256(map(str, runs))
     return io.flatten(facts)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dataset_loaders import DenseDataset, MixedDataset, PreparedDataset, check_id, open_dataset
+from dataset_loaders import DenseDataset, MixedDataset, PreparedDataset, check_id, open_dataset, shuffled
 from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
 from kdam_hf.errors import KdamValueError
@@ -29,10 +29,11 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
         KdamValueError: an unknown dataset, option or task, no such folder, or prepared with other settings of label files.
         DataIntegrityError: a file is missing or does not hold what it should; names it.
     """
-    options: dict[str, Any] = {} if data.layout is None else {"layout": data.layout}
+    own_keys = {"layout": data.layout, "columns": data.columns, "streaming": data.streaming or None}
+    options: dict[str, Any] = {key: value for key, value in own_keys.items() if value is not None}
     for text in data.data_options or ():
         name, found, value = text.partition("=")
-        if not found or not name or name in ("layout", "strict"):
+        if not found or not name or name in (*own_keys, "strict"):
             raise KdamValueError(f"data_options {text!r}; expected NAME=VALUE, such as crop=none.")
         options[name] = value
     if data.dataset == "synthetic_rooms":
@@ -108,5 +109,5 @@ def count_classes(dataset: DenseDataset, task: Categorical) -> torch.Tensor:
 
 def _some(dataset: DenseDataset, most: int) -> list[int]:
     """Up to `most` indices drawn at random, always the same ones."""
-    found: list[int] = np.random.default_rng(0).permutation(len(dataset))[:most].tolist()
+    found: list[int] = shuffled(np.random.default_rng(0), len(dataset), dataset.runs)[:most].tolist()
     return found

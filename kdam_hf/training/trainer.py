@@ -384,9 +384,9 @@ class MultiTaskTrainer(PublishingTrainer):
         *_, source = layers(self.train_dataset)
         seed = data_seed(self.args)
         if isinstance(source, MixedDataset):
-            self._sampler = MixedSampler(source.counts, source.share, seed, self.views)
+            self._sampler = MixedSampler(source.counts, source.share, seed, self.views, source.both_runs)
         else:
-            self._sampler = EpochSampler(len(source), seed, self.views)
+            self._sampler = EpochSampler(len(source), seed, self.views, source.runs)
         return self._sampler
 
     # ---- evaluation -------------------------------------------------------------------------------------------------

@@ -30,9 +30,7 @@ def run(args: Namespace) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         tree = Path(args.data_dir) if args.data_dir else write_tree(Path(folder) / "NYUDv2", args)
         whole = open_dataset("nyud_v2", "train", data_dir=tree, layout="atrc")
-        prepared = prepare(
-            SubsetDataset(whole, whole.ids[: args.num_images]), Path(folder) / "prepared", progress=False
-        )
+        prepared = prepare(SubsetDataset(whole, whole.ids[: args.num_images]), Path(folder) / "prepared")
         timings = race(make_chains(tree, prepared, args), args)
     per_sample = {name: [ms / len(prepared) for ms in times] for name, times in timings.items()}
     found = report("per sample", per_sample, USUAL)

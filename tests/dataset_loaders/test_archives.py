@@ -73,7 +73,7 @@ def read_back(folder):
 
 
 def unpacked(path, home):
-    return read_back(extract(path, into(home), progress=False))
+    return read_back(extract(path, into(home)))
 
 
 def assert_nothing_was_written(home):
@@ -83,9 +83,9 @@ def assert_nothing_was_written(home):
     assert left in ([], [into(home).parent])
 
 
-def refused(path, home, words="", **options):
+def refused(path, home, words=""):
     with pytest.raises(DataIntegrityError) as raised:
-        extract(path, into(home), progress=False, **options)
+        extract(path, into(home))
     assert str(path) in str(raised.value)
     assert words in str(raised.value)
     assert_nothing_was_written(home)
@@ -103,7 +103,7 @@ def test_archives_are_known_by_their_name(tmp_path):
 def test_a_sound_archive_comes_out_byte_for_byte_and_a_single_top_folder_holds_the_data(home, kind, top):
     junk = {"__MACOSX/images/._0001.png": b"1", f"{top}images/._0001.png": b"1", f"{top}images/.DS_Store": b"1"}
     path = archive_of(home, kind, {f"{top}{name}": data for name, data in TREE.items()} | junk)
-    assert extract(path, into(home), progress=False) == into(home) / top
+    assert extract(path, into(home)) == into(home) / top
     assert read_back(into(home) / top) == TREE
     assert [p.name for p in home.iterdir()] == [path.name]
     assert {p.name for p in into(home).parent.iterdir()} == {"data", ".data.lock"}
@@ -112,7 +112,7 @@ def test_a_sound_archive_comes_out_byte_for_byte_and_a_single_top_folder_holds_t
 def test_permissions_are_harmless_and_a_folder_may_be_listed_again(home):
     folder = entry("d", tarfile.DIRTYPE, mode=0o7777)
     entries = [folder, entry("d/x", data=b"1", mode=0o7777), folder, entry("y", mode=0)]
-    target = extract(tar_of(home / "data.tgz", entries), into(home), progress=False)
+    target = extract(tar_of(home / "data.tgz", entries), into(home))
     assert read_back(target) == {"d/x": b"1", "y": b""}
     for name in ("d/x", "y"):
         mode = (target / name).stat().st_mode
@@ -211,13 +211,16 @@ def test_a_bomb_is_refused_and_small_files_may_shrink_as_they_like(home, kind):
 
 
 @pytest.mark.fault(24)
-def test_the_limits_can_be_set_and_implied_folders_count(home):
+def test_the_limits_can_be_set_and_implied_folders_count(home, monkeypatch):
     path = archive_of(home, "tgz", TREE)
-    refused(path, home, "more than 1000,", max_bytes=1000)
-    refused(path, home, "more than 2 files", max_members=2)
+    for limit, value, words in (("MAX_BYTES", 1000, "more than 1000,"), ("MAX_MEMBERS", 2, "more than 2 files")):
+        with monkeypatch.context() as patch:
+            patch.setattr(archives, limit, value)
+            refused(path, home, words)
     path.unlink()
     deep = archive_of(home, "zip", {"/".join(f"{k}{i}" for i in range(50)): b"" for k in "abc"})
-    refused(deep, home, "more than 100 files", max_members=100)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 100)
+    refused(deep, home, "more than 100 files")
 
 
 @pytest.mark.fault(24)
@@ -304,7 +307,7 @@ def test_an_extraction_that_fails_leaves_nothing(home, monkeypatch, error, raise
     with monkeypatch.context() as patch:
         patch.setattr(tarfile.TarFile, "extract", fails)
         with pytest.raises(raised if isinstance(raised, type) else type(raised)):
-            extract(path, into(home), progress=False)
+            extract(path, into(home))
     assert_nothing_was_written(home)
     assert unpacked(path, home) == TREE
 
@@ -313,7 +316,7 @@ def _extract_and_die(path, target):
     for cls in (tarfile.TarFile, zipfile.ZipFile):
         true = cls.extract
         cls.extract = lambda self, *args, true=true, **options: (true(self, *args, **options), os._exit(9))
-    extract(path, target, progress=False)
+    extract(path, target)
 
 
 @pytest.mark.fault(24)
@@ -332,14 +335,14 @@ def test_a_killed_extraction_is_not_taken_for_complete_and_the_next_one_succeeds
 
 def test_a_complete_extraction_is_used_again_and_another_archive_is_not_unpacked_over_it(home, monkeypatch):
     path = archive_of(home, "tgz", TREE)
-    extract(path, into(home), progress=False)
+    extract(path, into(home))
     with monkeypatch.context() as patch:
         patch.setattr(archives, "_members", None)  # nothing is read
-        assert extract(path, into(home), progress=False) == into(home)
+        assert extract(path, into(home)) == into(home)
     archive_of(home, "tgz", {"y": b"2"})
     for other in (path, archive_of(home, "zip", TREE)):
         with pytest.raises(KdamValueError, match=r"data\.(tgz|zip).*Remove that folder"):
-            extract(other, into(home), progress=False)
+            extract(other, into(home))
     assert read_back(into(home)) == TREE
 
 
@@ -352,7 +355,7 @@ def test_a_folder_with_other_contents_is_left_alone_and_an_empty_one_is_filled(h
     if stamp:
         (into(home) / ".kdam-archive.json").write_text(stamp)
     with pytest.raises(KdamValueError):
-        extract(path, into(home), progress=False)
+        extract(path, into(home))
     assert mine.read_text() == "mine"
     shutil.rmtree(into(home))
     into(home).mkdir()

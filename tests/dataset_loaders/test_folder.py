@@ -7,7 +7,7 @@ from PIL import Image
 
 from dataset_loaders import check_sample, open_dataset
 from dataset_loaders.folder import FolderDataset
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.errors import DataIntegrityError
 
 H, W = 4, 6
 DESCRIPTION = {
@@ -115,41 +115,3 @@ def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
     spoil(root)
     with pytest.raises(DataIntegrityError, match=says):
         FolderDataset(root, "train")
-
-
-def test_it_says_how_many_images_are_labelled(root):
-    (root / "semseg" / "0000.png").unlink()
-    assert FolderDataset(root, "train").origin.split("\n  ")[1:] == [
-        "semseg: 1 of 2 images labelled",
-        "depth: 1 of 2 images labelled",
-        "normals: 1 of 2 images labelled",
-        "edge: 2 of 2 images labelled",
-    ]
-
-
-def test_a_missing_folder_and_an_unknown_task_are_arguments_at_fault(root):
-    with pytest.raises(KdamValueError, match=r"nowhere'.*dataset\.json"):
-        FolderDataset(root / "nowhere", "train")
-    with pytest.raises(KdamValueError, match=r"saliency.*semseg, depth"):
-        FolderDataset(root, "train", ["saliency"])
-
-
-def put(name, array):
-    return lambda root: write_png(root / name, array)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (put("semseg/0000.png", np.full((H, W), 3, np.uint8)), r"semseg/0000\.png.*\[3\].*0\.\.2.*num_classes"),
-        (put("semseg/0000.png", np.zeros((W, H), np.uint8)), r"semseg/0000\.png.*6x4.*4x6"),
-        (put("edge/0000.png", np.full((H, W), 7, np.uint8)), r"edge/0000\.png.*7"),
-        (change(lambda d: d["tasks"]["depth"].update(unit="cm")), r"depth/0000\.png: depth unit is 'cm'"),
-    ],
-)
-def test_a_broken_file_is_named_when_it_is_read(root, spoil, says):
-    spoil(root)
-    data = FolderDataset(root, "train")
-    data[0]
-    with pytest.raises(DataIntegrityError, match=says):
-        data[1]

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -20,9 +19,11 @@ from dataset_loaders.inspection import inspect_split
 from dataset_loaders.nyud_v2_official import parse_crop, parse_intrinsics
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
-IMAGE = np.array([[[9, 8, 7], [0, 0, 0], [255, 254, 253]], [[1, 2, 3], [40, 50, 60], [128, 127, 126]]], np.uint8)
-DEPTH = np.array([[0, 0.5, 1.25], [9.75, 2, 0]], np.float32)
-NORMALS = np.array([[[0, 0, 1], [1, 0, 0], [0, 0, 0]], [[0, -1, 0], [0.6, 0, 0.8], [-0.6, 0.8, 0]]], np.float32)
+IMAGE = np.arange(1, 256, 11, np.uint8).reshape(2, 4, 3)
+DEPTH = np.array([[0, 0.5, 1.25, 3], [9.75, 2, 0, 4]], np.float32)
+NORMALS = np.float32(
+    [[[0, 0, 1], [1, 0, 0], [0, 0, 0], [0, 0, 1]], [[0, -1, 0], [0.6, 0, 0.8], [-0.6, 0.8, 0], [1, 0, 0]]]
+)
 
 
 def only(root, **options):
@@ -47,7 +48,7 @@ def test_frames_of_mtan_count_as_numbers(tmp_path):
     assert data.tasks[0].class_names[:5] == ("bed", "books", "ceiling", "chair", "floor")
 
 
-def parquet_row(semseg=((-1, 0, 12), (1, 2, 11)), depth=DEPTH, normals=NORMALS):
+def parquet_row(semseg=((-1, 0, 12, 3), (1, 2, 11, 4)), depth=DEPTH, normals=NORMALS):
     return {
         "image": (IMAGE.transpose(2, 0, 1) / 255).astype(np.float32).tolist(),
         "segmentation": np.array(semseg).tolist(),
@@ -66,31 +67,18 @@ def put_rows(path, rows):
 
 @pytest.mark.parametrize("name", ["data/val-00000-of-00001.parquet", "val.parquet", "val-0.parquet"])
 def test_parquet_by_hand_without_the_types_of_the_hub(tmp_path, name):
-    put_rows(tmp_path / name, [parquet_row(), parquet_row([[5, 5, 5], [5, 5, -1]])])
+    put_rows(tmp_path / name, [parquet_row(), parquet_row([[5] * 4, [5, 5, 5, -1]])])
     data = open_dataset("nyud_v2", "val", tmp_path)
     assert (len(data), data[1]["id"]) == (2, "1")
     sample = check_sample(data[0], data.tasks)
     assert sample["image"].tolist() == IMAGE.tolist()
-    expect(sample["labels"], semseg=[[255, 0, 12], [1, 2, 11]], depth=DEPTH, normals=NORMALS)
-    assert data[1]["labels"]["semseg"].tolist() == [[5, 5, 5], [5, 5, 255]]
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"semseg": [[41, 0, 0], [0, 0, 0]]}, r"semseg label holds \[41\]; expected 0\.\.12 or -1"),
-        ({"depth": DEPTH * np.float32(1000)}, r"depth holds 9750 m; expected at most 20 m.*millimetres"),
-        ({"depth": DEPTH[:1]}, "depth label has 1x3 pixels, its image 2x3"),
-    ],
-)
-def test_a_bad_row_of_parquet_is_one_problem(tmp_path, change, says):
-    put_rows(tmp_path / "data/val-0.parquet", [parquet_row(), parquet_row(**change), parquet_row()])
-    expect_one_problem(open_dataset("nyud_v2", "val", tmp_path), says)
+    expect(sample["labels"], semseg=[[255, 0, 12, 3], [1, 2, 11, 4]], depth=DEPTH, normals=NORMALS)
+    assert data[1]["labels"]["semseg"].tolist() == [[5] * 4, [5, 5, 5, 255]]
 
 
 def expect_one_problem(data, says):
     """Of the second sample."""
-    report = inspect_split(data, progress=False)
+    report = inspect_split(data)
     assert (len(report.problems), report.sizes.total()) == (1, len(data) - 1)
     assert re.search(says, report.problems[0])
 
@@ -106,20 +94,8 @@ def test_parquet_that_does_not_fit_is_named_with_its_columns(tmp_path):
         open_dataset("nyud_v2", "val", tmp_path)
     assert len(open_dataset("nyud_v2", "val", tmp_path, tasks=["semseg"])) == 1
     trees.truncate(path)
-    with pytest.raises(DataIntegrityError, match=r"val-0\.parquet: not a readable Parquet file"):
+    with pytest.raises(DataIntegrityError, match=r"val-0\.parquet: not a readable"):
         open_dataset("nyud_v2", "val", tmp_path)
-
-
-# ---- lists and files ----
-
-
-def test_an_id_without_files_is_an_error(tmp_path):
-    trees.write_tree("C", tmp_path, 1, 2)
-    shutil.copy(tmp_path / "images/0001.png", tmp_path / "images/9999.png")
-    trees.add_id(tmp_path / "gt_sets/val.txt")  # now it has a photo and no label
-    with pytest.raises(DataIntegrityError, match=r"segmentation: no file for id '9999'; expected 9999\.png"):
-        open_dataset("nyud_v2", "val", tmp_path)
-    assert len(open_dataset("nyud_v2", "val", tmp_path, strict=False)) == 3
 
 
 # ---- the official files ----

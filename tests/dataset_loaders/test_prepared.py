@@ -1,11 +1,8 @@
 """Prepared data: what comes back, what a change costs, and that a kill anywhere costs nothing but time."""
 
-import multiprocessing
 import os
-import pickle
 import shutil
 import threading
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -33,7 +30,7 @@ class Random(DenseDataset):
     def __getitem__(self, index):
         self.read.append(index)
         if index == self.stop_at:
-            self.stop()
+            raise KeyboardInterrupt
         rng = np.random.default_rng(index)
         size = 20 + index, 31 - index
         normals = rng.normal(size=(*size, 3))
@@ -51,17 +48,9 @@ class Random(DenseDataset):
             del labels["semseg"]
         return {"id": self.ids[index], "image": rng.integers(0, 256, (*size, 3), np.uint8), "labels": labels}
 
-    def stop(self):
-        raise KeyboardInterrupt
-
-
-class Killed(Random):
-    def stop(self):
-        os._exit(9)
-
 
 def write(path, dataset=None, **kwargs):
-    return prepare(Random() if dataset is None else dataset, path, progress=False, **kwargs)
+    return prepare(Random() if dataset is None else dataset, path, **kwargs)
 
 
 def content(path):
@@ -82,25 +71,6 @@ def test_tasks_can_be_some_of_those_prepared_and_no_others(tmp_path):
     assert [task.name for task in PreparedDataset(tmp_path / "p", ["edge", "depth"]).tasks] == ["depth", "edge"]
     with pytest.raises(KdamValueError, match="saliency"):
         PreparedDataset(tmp_path / "p", ["saliency"])
-
-
-def _edge_sum(data, index):
-    return int(data[index]["labels"]["edge"].sum())
-
-
-def test_it_reads_the_same_in_another_process(tmp_path):
-    data = write(tmp_path / "p")
-    data[0]  # opened here
-    assert len(pickle.dumps(data)) < 10_000
-    with ProcessPoolExecutor(1) as pool:
-        assert pool.submit(_edge_sum, data, 1).result() == _edge_sum(data, 1)
-
-
-def test_what_a_user_should_know_of_the_labels_is_kept(tmp_path):
-    trees.write_tree("pascal", tmp_path / "data", 1, 1)
-    source = open_dataset("pascal_context", "val", tmp_path / "data")
-    data = write(tmp_path / "p", source)
-    assert (data.notes, data.registered, data.options) == (source.notes, "pascal_context", {"layout": None})
 
 
 # ---- interruptions ----
@@ -132,17 +102,6 @@ def test_what_the_checksums_of_an_interrupted_call_confirm_is_kept(tmp_path, fil
     assert content(tmp_path / "p") == content(tmp_path / "whole")
 
 
-def test_a_killed_call_is_continued(tmp_path):
-    process = multiprocessing.get_context("fork").Process(target=write, args=(tmp_path / "p", Killed(stop_at=3)))
-    process.start()
-    process.join(30)
-    assert process.exitcode == 9
-    assert not (tmp_path / "p").exists()
-    rest = Random()
-    write(tmp_path / "p", rest)
-    assert rest.read == [3, 4]
-
-
 def test_two_writers_of_one_folder_read_every_sample_once(tmp_path):
     sources = Random(), Random()
     threads = [threading.Thread(target=write, args=(tmp_path / "p", source)) for source in sources]
@@ -169,7 +128,7 @@ def test_every_bad_sample_is_found_the_first_named_and_the_good_ones_are_kept(tm
     assert good.read == [1, 3]
     again = SplitReport.of(good)
     write(tmp_path / "p", good, report=again)  # from the index alone
-    assert again == report == inspect_split(good, progress=False)
+    assert again == report == inspect_split(good)
     assert not report.problems
 
 

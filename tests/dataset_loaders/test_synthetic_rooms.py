@@ -52,7 +52,7 @@ def test_a_sample_depends_on_seed_split_and_index_alone(rooms, samples):
 
 def test_the_version_tells_apart_all_that_a_sample_depends_on():
     def version(**options):
-        return SyntheticRooms(**{"height": 6, "width": 8, **options}).version
+        return SyntheticRooms(**{"height": 6, "width": 8, **options}).stamp(0)
 
     assert len({version(), version(seed=1), version(height=8, width=6), version(width=9)}) == 4
     assert version() == version(num_images=3) == version(split="val")

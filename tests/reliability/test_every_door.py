@@ -77,14 +77,14 @@ def data(tmp_path_factory):
     columns = {"id": Value("string"), "image": ImageColumn(), "semseg": ImageColumn(), "depth": ImageColumn()}
     features = Features(columns | {"semseg_classes": List(ClassLabel(names=CLASSES))})
     Dataset.from_list(table, features).to_parquet(root / "hub/val-00000-of-00001.parquet")
-    unpacked = extract(trees.make_archive(folder, root / "own.zip"), root / "unpacked", progress=False)
+    unpacked = extract(trees.make_archive(folder, root / "own.zip"), root / "unpacked")
     own = open_dataset("folder", "val", folder)
     good = [i for i in own.ids if i == NFC or (expected_of(i) is not None)]
     return {
         "folder": own,
         "archive": open_dataset("folder", "val", unpacked),
         "hub": open_dataset("hub", "val", root / "hub"),
-        "prepared": prepare(SubsetDataset(own, good), root / "prepared" / "own-val", progress=False),
+        "prepared": prepare(SubsetDataset(own, good), root / "prepared" / "own-val"),
     }
 
 
@@ -99,7 +99,7 @@ def expected_of(sample_id):
 def sample_of(data, door, sample_id, tmp_path):
     """The sample behind a door; what is refused cannot be prepared either."""
     if door == "prepared" and sample_id not in data[door].ids:
-        return prepare(SubsetDataset(data["folder"], [sample_id]), tmp_path / "p", progress=False)[0]
+        return prepare(SubsetDataset(data["folder"], [sample_id]), tmp_path / "p")[0]
     return data[door][data[door].ids.index(sample_id)]
 
 

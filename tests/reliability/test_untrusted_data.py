@@ -157,16 +157,16 @@ def test_an_altered_archive_is_refused_before_it_is_parsed(tmp_path):
     trees.write_tree("folder", tmp_path / "data")
     archive = trees.make_archive(tmp_path / "data", tmp_path / "data.tar.gz")
     stated = hashlib.sha256(archive.read_bytes()).hexdigest()
-    assert extract(archive, tmp_path / "good", sha256=stated.upper(), progress=False).is_dir()
+    assert extract(archive, tmp_path / "good", sha256=stated.upper()).is_dir()
     with archive.open("r+b") as file:  # the name of the packed file: no checksum of gzip covers it
         file.seek(9)
         file.write(b"\x07")
-    extract(archive, tmp_path / "unnoticed", progress=False)
+    extract(archive, tmp_path / "unnoticed")
     with pytest.raises(DataIntegrityError, match=rf"data\.tar\.gz: SHA-256 is .*expected {stated}.*nothing was opened"):
-        extract(archive, tmp_path / "bad", sha256=stated, progress=False)
+        extract(archive, tmp_path / "bad", sha256=stated)
     assert not (tmp_path / "bad").exists()
     with pytest.raises(DataIntegrityError, match="SHA-256"):  # what was unpacked before is not taken for it either
-        extract(archive, tmp_path / "unnoticed", sha256=stated, progress=False)
+        extract(archive, tmp_path / "unnoticed", sha256=stated)
 
 
 # ---- too little -----------------------------------------------------------------------------------------------------------

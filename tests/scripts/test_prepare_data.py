@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import trees
-from command_kit import load, run
+from command_kit import load
 from datasets import Dataset
 
 from dataset_loaders import PreparedDataset, open_dataset
@@ -191,18 +191,15 @@ WRONG = [
     (["--dataset", "nyud_v2", "--data_dir", ROOT, "--cache_dir", "x", *OUTPUT], "nyud_v2, pascal_context, folder"),
     (["--dataset", "nyud_v2", "--data_dir", ROOT, "--sha256", "ab" * 32, *OUTPUT], "sha256 is that of an archive"),
     (["--dataset", "nyud_v2", "--data_dir", ROOT, "--layout", "mtam", "--check_only"], "'mtam'; expected one of astmt"),
+    (["--dataset", "folder", "--data_dir", ROOT, "--columns", "semseg=x", "--check_only"], "unknown option columns"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
-def test_an_argument_at_fault_is_one_message_and_exit_code_2(good, tmp_path, monkeypatch, arguments, said):
-    """As from the shell; 0 is good, 1 a fault in the data."""
+def test_an_argument_at_fault_is_named(good, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
-    arguments = [good("C")[0] if word == ROOT else word for word in arguments]
-    done = run("prepare_data.py", *arguments, check=False)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(KdamValueError, match=said):
+        prepare_data.main([str(good("C")[0]) if word == ROOT else word for word in arguments])
 
 
 @pytest.mark.fault(25)
@@ -231,26 +228,36 @@ def test_an_archive_stands_in_for_the_folder(good, tmp_path, layout, suffix, rea
     assert reads == []
 
 
-def test_a_data_set_of_the_hub_is_checked_and_prepared_as_a_folder_is(good, tmp_path, capsys):
-    root, _ = good("folder")
+def test_a_data_set_of_the_hub_is_checked_and_prepared_as_a_folder_is_its_columns_and_shares_included(
+    good, tmp_path, capsys
+):
+    source = open_dataset("folder", "train", good("folder")[0], tasks=["semseg", "depth"])
     (tmp_path / "rows").mkdir()
-    for split in ("train", "val"):
-        source = open_dataset("folder", split, root)
-        rows = [row_of(source, k) for k in range(3)]
-        Dataset.from_list(rows, features_of(source.tasks)).to_parquet(tmp_path / f"rows/{split}-00000-of-00001.parquet")
-    arguments = ["--dataset", "hub", "--data_dir", str(tmp_path / "rows"), "--num_proc", "1", "--output_dir"]
+
+    def put(rows):
+        names = {"image": "photo", "semseg": "gt", "semseg_classes": "gt_classes", "depth": "depth_map"}
+        table = Dataset.from_list(rows, features_of(source.tasks)).rename_columns(names)
+        table.to_parquet(tmp_path / "rows/train-00000-of-00001.parquet")
+
+    rows = [row_of(source, k) for k in range(3)]
+    put(rows)
+    shares, columns = ["train[:2]", "train[2:]"], ["semseg=gt", "id=id"]
+    arguments = ["--dataset", "hub", "--data_dir", str(tmp_path / "rows"), "--num_proc", "1"]
+    arguments += ["--columns", *columns, "--splits", *shares, "--output_dir"]
     for _ in range(2):  # written, and taken as it is
         prepare_data.main([*arguments, str(tmp_path / "out")])
-    assert visible(tmp_path / "out") == ["report.json", "rows-train", "rows-val"]
-    assert "Train with: --dataset hub" in capsys.readouterr().out
-    for split in ("train", "val"):
-        check_prepared(open_dataset("hub", split, tmp_path / "out"), open_dataset("hub", split, tmp_path / "rows"))
+    assert visible(tmp_path / "out") == ["report.json", *(f"rows-{share}" for share in sorted(shares))]
+    assert "--train_split 'train[:2]' --eval_split 'train[2:]'" in capsys.readouterr().out
+    for share in shares:
+        read = open_dataset("hub", share, tmp_path / "rows", columns=columns)
+        check_prepared(open_dataset("hub", share, tmp_path / "out"), read)
     rows[1]["semseg"] = {"bytes": source.photo(0).read_bytes(), "path": None}  # a JPEG
-    Dataset.from_list(rows, features_of(source.tasks)).to_parquet(tmp_path / "rows/val-00000-of-00001.parquet")
+    put(rows)
     with pytest.raises(SystemExit):
         prepare_data.main([*arguments, str(tmp_path / "bad")])
-    assert [source.ids[1] in problem for problem in report_of(tmp_path / "bad")["val"]["problems"]] == [True]
-    assert report_of(tmp_path / "bad")["val"]["usable"] == 2
+    report = report_of(tmp_path / "bad")["train[:2]"]
+    assert [source.ids[1] in problem for problem in report["problems"]] == [True]
+    assert report["usable"] == 1
 
 
 def test_options_of_the_data_are_used_kept_and_not_read_with_others(good, tmp_path):
