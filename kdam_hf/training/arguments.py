@@ -43,9 +43,7 @@ class SourceArguments:
     dataset: str = _field("", "nyud_v2, pascal_context, folder (where only data_dir is given), hub, or synthetic_rooms")
     data_dir: str | None = _field(None, "root of the dataset on disk, or what kdam prepare wrote")
     layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
-    columns: list[str] | None = _field(
-        None, "hub: columns as NAME=COLUMN, NAME image, a task or id; common names are recognised by default"
-    )
+    columns: list[str] | None = _field(None, "hub: NAME=COLUMN, NAME image, a task or id; common names by default")
     streaming: bool = _field(False, "hub and images: read Parquet where it lies, and store nothing")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
     data_options: list[str] | None = _field(None, "options of the dataset as NAME=VALUE, e.g. crop=none of nyud_v2")
@@ -131,9 +129,7 @@ class DistillationArguments:
     class_map: str | None = _field(
         None, "YAML file for semseg: student class: [teacher classes], ignore, or rest; equal names by default"
     )
-    normal_axes: str | None = _field(
-        None, "axes of a teacher's normals, e.g. right,down,front; the family's by default"
-    )
+    normal_axes: str | None = _field(None, "axes of a teacher's normals, e.g. right,down,front; its own by default")
     teacher_precision: str = _field("auto", "of the teacher: auto (bf16 where the device is fast at it), bf16 or fp32")
     teacher_batch_size: int | None = _field(None, "crops per pass of the teacher; the student's batch by default")
     teacher_views: int | None = _field(None, "fixed crops per image, taken in turn; new ones in every epoch by default")
@@ -178,9 +174,7 @@ class KdamTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = _field(None, "crops per process and batch, in place of the total; 8 by default")
     per_device_eval_batch_size: int = _field(4, "images per process and evaluation step")
     learning_rate: float = _field(1e-3, "initial learning rate")
-    backbone_lr_factor: float = _field(
-        1.0, "the backbone's rate over that of the rest; below 1 keeps its features longer"
-    )
+    backbone_lr_factor: float = _field(1.0, "the backbone's rate over that of the rest; below 1 keeps its features")
     freeze_backbone_steps: int = _field(0, "first steps in which the backbone learns nothing, nor its batch norms")
     weighting: str = _field("fixed", "of tasks: fixed (the given loss weights), uncertainty or dwa")
     ema_decay: float = _field(0.0, "decay per step of an average of the weights, which is scored and saved, e.g. 0.999")

@@ -93,8 +93,7 @@ def open_splits(
     if not teaching.sources:
         return train, val, None, teaching
     if data.unlabeled:
-        both = (PhotosDataset(data.unlabeled, split, streaming=data.streaming) for split in ("train", "val"))
-        photos, held_out = both
+        photos, held_out = (PhotosDataset(data.unlabeled, k, streaming=data.streaming) for k in ("train", "val"))
         mixed = MixedDataset(train, photos, teaching.tasks, data.unlabeled_share)
         return mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(held_out, teaching.tasks), teaching
     train, val = (TaughtDataset(split, teaching.tasks) for split in (train, val))
