@@ -1,5 +1,8 @@
 """Every error this project raises on purpose; each says what was given, what was expected and what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class KdamError(Exception):
     """Base of all errors raised on purpose by kdam_hf and dataset_loaders."""
@@ -47,3 +50,10 @@ class HubError(KdamError, RuntimeError):
 
 class ExportError(KdamError, RuntimeError):
     """A model cannot be written in another format, or what was written does not compute what the model does."""
+
+
+def did_you_mean(given: str, known: Iterable[str], otherwise: str = "") -> str:
+    """How a message on an unknown name ends: the closest name, else `otherwise`, else all names."""
+    names = list(known)
+    close = get_close_matches(given, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise or f"expected one of {', '.join(names)}."

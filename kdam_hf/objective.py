@@ -6,7 +6,7 @@ Shapes: B batch, C channels of a prediction, h w stride-4 map, H W full resoluti
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from kdam_hf.configuration_kdam import STRIDE
 from kdam_hf.distillation.dense import dense_loss
 from kdam_hf.distillation.methods import Batch, Method
+from kdam_hf.distillation.weighting import Weighting
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Task, task_from_spec
@@ -25,23 +26,6 @@ Counts = dict[str, Tensor]
 _PIXELS, _OWN_PIXELS = "", "own"  # keys beside those of tasks: of all accumulated batches, of this one
 
 
-@dataclass(frozen=True)
-class Part:
-    """One of several accumulated batches, for a method that compares them as one.
-
-    Args:
-        student: task name -> predictions (B, C, h, w).
-        teacher: likewise.
-        mask: (B, H, W) bool, False on padding.
-        features: the backbones' maps of student and teacher, where `needs_features`.
-    """
-
-    student: dict[str, Tensor]
-    teacher: dict[str, Tensor]
-    mask: Tensor
-    features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
-
-
 class Objective(nn.Module):
     """Supervised losses of all tasks at full resolution, and what a method adds at stride 4.
 
@@ -49,7 +33,7 @@ class Objective(nn.Module):
         tasks: in canonical order.
         method: how the student learns from a teacher; None for the supervised losses alone.
         weighting: terms by name -> the loss; their sum by default. It may use the gradient of every term, and may be a
-            module with parameters of its own.
+            module with parameters of its own, such as a `Weighting`.
 
     Raises:
         KdamValueError: the method has a task that is not among `tasks` with the same settings.
@@ -69,16 +53,10 @@ class Objective(nn.Module):
                 "other settings; make the method from these tasks."
             )
         self.tasks, self.method, self.weighting = tuple(tasks), method, weighting
-
-    @property
-    def needs_features(self) -> bool:
+        self.needs_features = method is not None and method.needs_features
         """Whether both models must give the maps of their backbones."""
-        return self.method is not None and self.method.needs_features
-
-    @property
-    def couples_batch(self) -> bool:
+        self.couples_batch = method is not None and method.beta > 0 and method.couples_batch
         """Whether a term of an image depends on the other images of the batch."""
-        return self.method is not None and self.method.beta > 0 and self.method.couples_batch
 
     def counts(self, labels: Maps, mask: Tensor) -> Counts:
         """What the losses of a batch are divided by; the counts of accumulated batches add up.
@@ -99,7 +77,7 @@ class Objective(nn.Module):
         processes: Processes = LOCAL,
         counts: Counts | None = None,
         features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
-        around: tuple[Sequence[Part], Sequence[Part]] = ((), ()),
+        around: tuple[Sequence[Batch], Sequence[Batch]] = ((), ()),
     ) -> dict[str, Tensor]:
         """Weighted terms by name: `loss_<task>`, then those of the method.
 
@@ -120,9 +98,18 @@ class Objective(nn.Module):
         Raises:
             KdamValueError: a missing task, a missing teacher, or shapes that do not fit.
         """
-        self._check(predictions, labels, mask)
+        small = tuple(-(-side // STRIDE) for side in mask.shape[1:])
+        for task in self.tasks:
+            x, label = (tuple(maps[task.name].shape) if task.name in maps else None for maps in (predictions, labels))
+            if x != (len(mask), task.channels, *small) or not label or (label[0], *label[-2:]) != tuple(mask.shape):
+                raise KdamValueError(
+                    f"{task.name}: the prediction is {x}, the label {label}; expected {(len(mask), task.channels, *small)} and "
+                    f"(B, ..., H, W) for a mask {tuple(mask.shape)}."
+                )
         own = self.counts(labels, mask)
-        mean = _mean_over(processes, (counts or own) | {_OWN_PIXELS: own[_PIXELS]})
+        sums = (counts or own) | {_OWN_PIXELS: own[_PIXELS]}
+        means = processes.mean(torch.cat([*sums.values()])).split([len(x) for x in sums.values()])
+        mean = dict(zip(sums, means, strict=True))
         terms = {}
         for task in self.tasks:
             weights = task.loss_weights(mean[task.name])
@@ -134,53 +121,38 @@ class Objective(nn.Module):
             raise KdamValueError(
                 f"method {self.method.name!r} needs the teacher's predictions; give them, or use no method."
             )
-        before, after = around
-        if before or after:
-            whole = [*before, Part(dict(predictions), dict(teacher_predictions), mask, features), *after]
-            student, teacher = (
-                {name: torch.cat([maps[name] for maps in parts]) for name in parts[0]}
-                for parts in ([part.student for part in whole], [part.teacher for part in whole])
-            )
-            pixels, valid = mean[_PIXELS][0].clamp_min(1), stride_mask(torch.cat([part.mask for part in whole]))
-            found = self.method.terms(
-                Batch(student, teacher, valid, pixels, processes, _joined([x.features for x in whole]))
-            )
-            rest = 1 - 1 / len(whole)
-            return terms | {name: term - term.detach() * rest for name, term in found.items()}
-        pixels = mean[_OWN_PIXELS][0].clamp_min(1)
-        found = self.method.terms(
-            Batch(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
-        )
-        # a mean over this batch, as its share of the mean over all accumulated ones
-        share = pixels / mean[_PIXELS][0].clamp_min(1)
-        return terms | {name: term * share for name, term in found.items()}
+        pixels, all_pixels = (mean[key][0].clamp_min(1) for key in (_OWN_PIXELS, _PIXELS))
+        batch = Batch(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
+        parts = [*around[0], batch, *around[1]]
+        alone = len(parts) == 1
+        found = self.method.terms(batch if alone else replace(_joined(parts), pixels=all_pixels, processes=processes))
+        if alone:  # a mean over this batch, as its share of the mean over all accumulated ones
+            return terms | {name: term * (pixels / all_pixels) for name, term in found.items()}
+        return terms | {name: term - term.detach() * (1 - 1 / len(parts)) for name, term in found.items()}
 
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The loss: what the weighting makes of the terms, or their sum."""
-        return self.weighting(terms) if self.weighting is not None else torch.stack([*terms.values()]).sum()
+    def total(self, terms: dict[str, Tensor], share: float = 1.0) -> Tensor:
+        """The loss: what the weighting makes of the terms, or their sum.
 
-    def _check(self, predictions: Maps, labels: Maps, mask: Tensor) -> None:
-        small = tuple(-(-side // STRIDE) for side in mask.shape[1:])
-        for task in self.tasks:
-            x, label = (
-                None if maps.get(task.name) is None else tuple(maps[task.name].shape) for maps in (predictions, labels)
-            )
-            expected = (mask.shape[0], task.channels, *small)
-            if x != expected:
-                raise KdamValueError(
-                    f"{task.name}: the prediction is {x}; expected {expected} for a mask {tuple(mask.shape)}."
-                )
-            if label is None or label[-2:] != mask.shape[1:] or label[0] != len(mask):
-                raise KdamValueError(
-                    f"{task.name}: the label is {label}; expected (B, ..., H, W) of a mask {tuple(mask.shape)}."
-                )
+        Args:
+            terms: of `forward`.
+            share: of this batch in what a weighting adds once per step: one over the number of accumulated batches.
+        """
+        if self.weighting is None:
+            return torch.stack([*terms.values()]).sum()
+        loss = self.weighting(terms)
+        return loss + share * self.weighting.penalty() if isinstance(self.weighting, Weighting) else loss
 
 
-def _joined(features: Sequence[Any]) -> Any:
-    """Maps of student and teacher, level by level those of all parts; None without any."""
-    if features[0] is None:
-        return None
-    return tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*features, strict=True))
+def _joined(parts: Sequence[Batch]) -> Batch:
+    """Several batches as one."""
+    student, teacher = (
+        {name: torch.cat([maps[name] for maps in each]) for name in each[0]}
+        for each in ([part.student for part in parts], [part.teacher for part in parts])
+    )
+    found, features = [part.features for part in parts if part.features is not None], None
+    if found:  # level by level
+        features = tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*found, strict=True))
+    return Batch(student, teacher, torch.cat([part.valid for part in parts]), features=features)
 
 
 def supervised_loss(predictions: Maps, labels: Maps, mask: Tensor | None, specs: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -206,10 +178,3 @@ def stride_mask(pixel_mask: Tensor) -> Tensor:
     """(B, H, W) bool -> (B, ceil(H/4), ceil(W/4)) bool: cells of the prediction grid that hold no padding."""
     padding = (~pixel_mask)[:, None].float()
     return F.max_pool2d(padding, STRIDE, ceil_mode=True)[:, 0] == 0
-
-
-def _mean_over(processes: Processes, counts: Counts) -> dict[str, Tensor]:
-    """The processes' mean counts, in one collective."""
-    flat: Any = torch.cat([*counts.values()])
-    parts = processes.mean(flat).split([len(x) for x in counts.values()])
-    return dict(zip(counts, parts, strict=True))

@@ -19,16 +19,15 @@ from kdam_hf.training import (
     fill_cache,
     parse_recipe,
 )
-from kdam_hf.training.runs import make_plan, open_splits, training_crops
+from kdam_hf.training.runs import open_splits, training_crops
 
 
 def main(argv: list[str] | None = None) -> None:
     groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     data, model, distillation, args, _ = parse_recipe(groups, argv, __doc__)
-    plan = make_plan(distillation, data)
     with args.main_process_first(local=False, desc="opening the data"):
-        splits = open_splits(data, plan)
-    _, config, crops = training_crops(splits.train, data, model, args)
-    cache = fill_cache(distillation, splits.teaching, crops, config, args, verify=True)
+        train, _, _, teaching = open_splits(data, distillation)
+    _, config, crops = training_crops(train, data, model, args)
+    cache = fill_cache(distillation, teaching, crops, config, args, verify=True)
     if args.process_index == 0:
         print(f"teacher cache {cache.folder}: complete, {cache.views} views of {cache.images} images")

@@ -53,7 +53,7 @@ from kdam_hf.training import (
 from kdam_hf.training.arguments import use_bf16
 from kdam_hf.training.balance import BalanceProbe
 from kdam_hf.training.recipes import Arguments
-from kdam_hf.training.runs import make_plan, start_unlabelled
+from kdam_hf.training.runs import start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
 
@@ -80,9 +80,11 @@ def main(argv: Arguments = None) -> Trained:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
         )
-    data.task_options = [*(data.task_options or ()), *distillation.weight_options]
-    plan = None if distillation.method == "none" else make_plan(distillation, data)
-    run = build_run(data, model, args, settings, plan)
+    data.task_options = [
+        *(data.task_options or ()),
+        *(text.replace("=", ".kd_weight=") for text in distillation.kd_weight or ()),
+    ]
+    run = build_run(data, model, args, settings, None if distillation.method == "none" else distillation)
     train_dataset: TransformedDataset | CachedTeacherDataset = run.train_dataset
     teacher, facts = None, {"method": distillation.method}
     bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
@@ -97,8 +99,6 @@ def main(argv: Arguments = None) -> Trained:
             teacher = loaded()
         settings_of_match = method.settings() | {"teacher_views": distillation.teacher_views}
         facts |= {**run.teaching.facts(), "distillation": settings_of_match}
-    steps = distillation.balance_steps
-    probe = None if steps is None else BalanceProbe(run.model.encoder, steps)
     trainer = DistillationTrainer(
         run.model,
         args,
@@ -107,11 +107,12 @@ def main(argv: Arguments = None) -> Trained:
         run.eval_dataset,
         teacher=teacher,
         method=method,
-        weighting=probe,
         views=distillation.teacher_views,
         examiner=loaded,
     )
-    metrics = execute(trainer, run, data, **facts, matching_batch=trainer.matching_batch)
+    steps = distillation.balance_steps
+    probe = None if steps is None else BalanceProbe(run.model.encoder, trainer.objective, steps)
+    metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))
     if probe is not None and args.process_index == 0:
         write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())
         print("\n" + probe.report())

@@ -27,12 +27,9 @@ def bands(
 ) -> Iterator[tuple[slice, slice, slice, int]]:
     """Bands of about `pixels` pixels that cover a batch of full maps.
 
-    Rows 4k + 2 to 4m + 1 of the full map depend on rows k to m of the small one, so bands that begin and end there share
-    the least.
-
-    Yields:
-        Images of the batch, rows of the full map, rows of the small map that these depend on, and how many rows of the
-        latter's upsampling come before the former.
+    Yields images of the batch, rows of the full map, rows of the small map that these depend on, and how many rows of the
+    latter's upsampling come before the former. Rows 4k + 2 to 4m + 1 of the full map depend on rows k to m of the small one,
+    so bands that begin and end there share the least.
     """
     cells = max(1, min(source_height, pixels // (STRIDE * width)))
     images = max(1, pixels // (width * height)) if cells == source_height else 1
@@ -54,17 +51,14 @@ def upsample(x_BChw: Tensor, rows: int, width: int, skip: int = 0) -> Tensor:
 
 
 def dense_loss(task: Task, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-    """A task's supervised loss at full resolution, with gradient.
+    """A task's supervised loss at full resolution, with gradient; a scalar, float32 (float64 for float64 predictions).
+
+    The prediction (B, C, ceil(H/4), ceil(W/4)) is upsampled bilinearly. It cannot be differentiated twice.
 
     Args:
-        task: whose loss.
-        prediction: (B, C, ceil(H/4), ceil(W/4)), floating; it is upsampled bilinearly.
         label: (B, ..., H, W) as the task's label makes it.
         mask: (B, H, W) bool, False on padding.
         weights: of the task's `loss_weights`, for the whole batch.
-
-    Returns:
-        A scalar, float32 (float64 for float64 predictions). It cannot be differentiated twice.
     """
     return _DenseLoss.apply(prediction, task, label, mask, weights)
 

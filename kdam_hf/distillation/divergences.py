@@ -56,7 +56,11 @@ def cauchy_schwarz(log_p: Tensor, log_q: Tensor, dim: int = -1, processes: Proce
             return _cauchy_schwarz_of(sums.log())
     products = (2 * log_p, 2 * log_q, log_p + log_q)
     logs = torch.stack([torch.logsumexp(product, dim) for product in products])
-    return _cauchy_schwarz_of(_log_sum_over(logs, processes))
+    peak = processes.max(logs.detach())
+    empty = (peak == -torch.inf).all(0)  # an axis without any element
+    peak = torch.where(peak == -torch.inf, 0, peak)
+    total = processes.sum(torch.exp(logs - peak))
+    return _cauchy_schwarz_of(torch.where(empty, 0, torch.log(torch.where(empty, 1, total)) + peak))
 
 
 def _cauchy_schwarz_of(logs: Tensor) -> Tensor:
@@ -67,15 +71,6 @@ def _cauchy_schwarz_of(logs: Tensor) -> Tensor:
     log_pp, log_qq, log_pq = logs.unbind()
     value = log_pp + log_qq - 2 * log_pq
     return value - value.detach().clamp_max(0)
-
-
-def _log_sum_over(logs: Tensor, processes: Processes) -> Tensor:
-    """Log of the sum over processes of exp(`logs`), differentiable; zero for an axis without any element."""
-    peak = processes.max(logs.detach())
-    empty = (peak == -torch.inf).all(0)
-    peak = torch.where(peak == -torch.inf, 0, peak)
-    total = processes.sum(torch.exp(logs - peak)) if processes.size > 1 else torch.exp(logs - peak)
-    return torch.where(empty, 0, torch.log(torch.where(empty, 1, total)) + peak)
 
 
 @divergence

@@ -19,16 +19,13 @@ from kdam_hf.distributed import LOCAL, Processes
 
 
 def inter_task(log_p: Tensor, log_q: Tensor, divergence: Divergence, pixels: Tensor | float) -> Tensor:
-    """Mean over pixels of the divergence between the student's and the teacher's row.
+    """Mean over pixels of the divergence between the student's and the teacher's row; zero with a gradient path if N = 0.
 
     Args:
         log_p: the student's log-probabilities, (N, K) of one task, or (N, sum of K) of all tasks side by side.
         log_q: the teacher's, the same shape.
         divergence: as in `divergences`.
         pixels: what the sum over pixels is divided by: the mean number of valid pixels of all processes, at least 1.
-
-    Returns:
-        A scalar, zero with a gradient path if N = 0.
     """
     return divergence(log_p, log_q, 1, LOCAL).sum() / pixels
 
@@ -46,12 +43,9 @@ def intra_task(
     nearest to it. Columns are therefore weighted by what the teacher has in them.
 
     Args:
-        log_p, log_q, divergence: of one task, as of `inter_task`.
+        log_p, log_q, divergence: of one task, as of `inter_task`; zero with a gradient path if no process has a pixel.
         weigh: the teacher's mass of each column, (K,) in pixels, -> weights (K,) >= 0; see `Task.column_weights`.
         processes: those that share the batch.
-
-    Returns:
-        A scalar, zero with a gradient path if no process has a pixel.
     """
     mass = processes.mean(log_q.detach().exp().sum(0)) * processes.size
     weights = weigh(mass)

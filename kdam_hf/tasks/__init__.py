@@ -8,7 +8,7 @@ from kdam_hf.tasks.base import Task
 from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
 from kdam_hf.tasks.depth import Depth
 from kdam_hf.tasks.edge import Edge
-from kdam_hf.tasks.labels import IGNORE_INDEX, ClassMap, FloatMap, LabelKind, Mask, Metres, Vectors
+from kdam_hf.tasks.labels import IGNORE_INDEX, ClassMap, FloatMap, LabelKind, LabelStatistics, Mask, Metres, Vectors
 from kdam_hf.tasks.named import (
     NYUD_V2,
     PASCAL_CONTEXT,
@@ -22,7 +22,6 @@ from kdam_hf.tasks.named import (
 )
 from kdam_hf.tasks.normals import Normals
 from kdam_hf.tasks.relative_depth import RelativeDepth, normalised_inverse_depth
-from kdam_hf.tasks.statistics import LabelStatistics
 
 __all__ = [
     "IGNORE_INDEX",

@@ -52,6 +52,8 @@ class Task(ABC):
     """The task of the Hub that comes closest, for the metadata of a published model."""
     temperature_power: ClassVar[float] = 2.0
     """How the gradient of a divergence of `distribution_logits` over T falls with T: 2 where logits are the prediction."""
+    continuous: ClassVar[bool] = False
+    """Whether the K values of its distribution are points of a continuum, and no classes."""
     label_kind: ClassVar[type[LabelKind]] = FloatMap
     """The class of `label`."""
 
@@ -170,22 +172,14 @@ class Task(ABC):
 
     @abstractmethod
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """Per-pixel distribution for matching, as unnormalised log-probabilities (method: one distribution per pixel).
-
-        Args:
-            prediction: (..., C) float: pixels, channels last.
-
-        Returns:
-            (..., K) float32, K >= 2.
-        """
+        """Per-pixel distribution for matching, as unnormalised log-probabilities: (..., C) -> (..., K) float32, K >= 2."""
 
     def column_weights(self, mass: Tensor) -> Tensor:
-        """Weights of the columns of the intra-task match, (K,) >= 0: by default a class counts like any other if it is there.
+        """Weights of the columns of the intra-task match, (K,) >= 0, of the teacher's probabilities, summed over pixels, (K,).
 
-        Args:
-            mass: (K,) the teacher's probabilities, summed over pixels; in pixels.
+        A class counts like any other if it is there; of a continuum, a bin counts as much as there is in it.
         """
-        return mass / (mass + 1)
+        return mass if self.continuous else mass / (mass + 1)
 
     def start(self, values: Label) -> list[float] | None:
         """What an untrained head predicts everywhere, one number per channel; None for what its activation makes of zero.
@@ -213,11 +207,7 @@ class Task(ABC):
         return None
 
     def decode(self, prediction: Tensor, size: Sequence[int]) -> Tensor:
-        """Physical units: class ids, probabilities, metres or unit vectors.
-
-        Args:
-            prediction: (B, C, h, w) at stride 4.
-            size: height H and width W of the image.
+        """A prediction (B, C, h, w) at stride 4 in physical units at `size` H, W: class ids, probabilities, metres or vectors.
 
         Returns:
             (B, H, W) or (B, c, H, W).
@@ -231,6 +221,31 @@ class Task(ABC):
     def legend(self) -> list[tuple[str, RGB]]:
         """What the colours mean: (text, RGB)."""
         return self.reader.legend()
+
+
+class Regression(Task):
+    """Numbers under an L1 loss, summed over the channels."""
+
+    higher_is_better: ClassVar[bool] = False
+    continuous: ClassVar[bool] = True
+
+    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        valid = self.valid_pixels(label, mask)[:, None]
+        values = self.normalised(at_least_float32(prediction).masked_fill(~valid, 1))
+        return ((values - label).masked_fill(~valid, 0).abs() * weights).sum()
+
+    def normalised(self, values: Tensor) -> Tensor:
+        """What is held against the label; (B, C, H, W)."""
+        return values
+
+
+def laplace_logits(values: Tensor, first: float, last: float, softness: float) -> Tensor:
+    """-|x - x_k| / s over centres x_k about s apart from first to last: (..., 1) -> (..., K), K >= 2.
+
+    Linear in large errors, so that a divergence is, too, and a gradient of at most 2 / (s T) per pixel.
+    """
+    bins = max(2, 1 + round((last - first) / softness))
+    return (values - torch.linspace(first, last, bins, device=values.device)).abs() * (-1 / softness)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Tasks with one class per pixel: semantic segmentation, human parts, saliency."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,13 @@ from kdam_hf.metrics.saliency import Saliency as SaliencyMetric
 from kdam_hf.tasks.base import Task, at_least_float32
 from kdam_hf.tasks.labels import ClassMap, Label, LabelKind, Mask
 
+BALANCED = "balanced"
 PASCAL_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
+
+
+def read_class_weights(text: str) -> tuple[float, ...] | str:
+    """`balanced`, or one number per class: `1,0.5,2`."""
+    return text if text == BALANCED else tuple(map(float, text.strip("[]").split(",")))
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,17 @@ class Categorical(Task):
     Args:
         classes: their names.
         taught: indices of the classes that the teacher knows, among which it is matched; all of them for none.
+        class_weights: weights of the classes in the loss, which is divided by the sum of those of the counted pixels; all 1 for
+            none. "balanced" stands for `balanced_weights` of the training labels.
+
+    Raises:
+        KdamValueError: too few or too many classes, or weights that are not one number >= 0 per class.
     """
 
     name: str = "semseg"
     classes: tuple[str, ...] = ()
     taught: tuple[int, ...] = ()
+    class_weights: tuple[float, ...] | str = field(default=(), metadata={"read": read_class_weights})
 
     kind: ClassVar[str] = "categorical"
     readout: ClassVar[str] = "argmax"
@@ -44,6 +57,13 @@ class Categorical(Task):
             raise KdamValueError(
                 f"{self.name}: {len(self.classes)} classes given; expected 2 to {IGNORE_INDEX - 1} names."
             )
+        known = self.class_weights if isinstance(self.class_weights, tuple) else ()
+        fits = len(known) == len(self.classes) and any(known) and all(0 <= weight < inf for weight in known)
+        if self.class_weights not in ((), BALANCED) and not fits:
+            raise KdamValueError(
+                f"{self.name}: class_weights {self.class_weights!r}; expected {BALANCED}, or {len(self.classes)} finite "
+                "numbers >= 0, one per class and not all 0."
+            )
 
     @property
     def channels(self) -> int:
@@ -52,6 +72,32 @@ class Categorical(Task):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.classes
+
+    def balanced_weights(self, counts: Tensor) -> tuple[float, ...]:
+        """Weights in inverse proportion to the labelled pixels of each class (K,): their mean over these pixels is 1.
+
+        A class without any pixel has weight 0.
+        """
+        weights = torch.where(counts > 0, counts.sum() / (counts.count_nonzero() * counts), 0)
+        return tuple(float(f"{weight:.6g}") for weight in weights.tolist())
+
+    def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
+        """With class weights, the sum of those of the counted pixels."""
+        if not self.class_weights:
+            return super().loss_counts(label, mask)
+        if self.class_weights == BALANCED:
+            raise KdamValueError(
+                f"{self.name}: class_weights {BALANCED}; count the training labels: `balanced_weights`."
+            )
+        known = label.new_tensor(self.class_weights, dtype=torch.float32)
+        of_id = F.pad(known, (0, IGNORE_INDEX + 1 - self.channels))  # 0 for what is ignored
+        return of_id[label.masked_fill(~mask, IGNORE_INDEX)].sum().reshape(1)
+
+    def loss_weights(self, counts: Tensor) -> Tensor:
+        """Of each class (K,), with class weights."""
+        if not self.class_weights:
+            return super().loss_weights(counts)
+        return torch.where(counts > 0, counts.new_tensor(self.class_weights) / counts, 0)
 
     def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         rows = at_least_float32(prediction).permute(0, 2, 3, 1).reshape(-1, self.channels)
@@ -127,6 +173,11 @@ class Saliency(Categorical):
     primary_metric: ClassVar[str] = "maxf"
     label_kind: ClassVar[type[LabelKind]] = SaliencyMask
     limits_class_share: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_weights:
+            raise KdamValueError(f"{self.name}: its loss weighs its two classes already; leave class_weights out.")
 
     def loss_counts(self, label: Tensor, mask: Tensor) -> Tensor:
         """Pixels of each class."""

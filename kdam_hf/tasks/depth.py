@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
 from kdam_hf.readout_kdam import FARTHEST, NEAREST
-from kdam_hf.tasks.base import Task, at_least_float32
+from kdam_hf.tasks.base import Regression, at_least_float32, laplace_logits
 from kdam_hf.tasks.labels import Label, LabelKind, Metres
 
 SOFTNESS = 0.125
@@ -20,7 +19,7 @@ SOFTNESS = 0.125
 
 
 @dataclass(frozen=True)
-class Depth(Task):
+class Depth(Regression):
     """Metres; a label of 0 is invalid.
 
     Args:
@@ -46,7 +45,6 @@ class Depth(Task):
     readout: ClassVar[str] = "none"
     activation: ClassVar[str] = "positive"
     primary_metric: ClassVar[str] = "rmse"
-    higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "m"
     hub_task: ClassVar[str] = "depth-estimation"
     label_kind: ClassVar[type[LabelKind]] = Metres
@@ -65,26 +63,10 @@ class Depth(Task):
         """The range of colours and that of bins, metres."""
         return {"nearest": self.nearest, "farthest": self.farthest, "min": self.min, "max": self.max}
 
-    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """Absolute error in metres over pixels with a measured depth."""
-        valid = self.valid_pixels(label, mask)[:, None]
-        return ((at_least_float32(prediction) - label).masked_fill(~valid, 0).abs() * weights).sum()
-
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """-|u - u_k| / s for u = log(1 + metres), centres u_k from min to max, and s = SOFTNESS; (..., bins).
-
-        A Laplace density of u: linear in large errors, so that the divergence is, too, and a gradient of at most 2 / (s T)
-        per pixel. Over u it resolves near depths in metres and far ones in per cent.
-        """
-        first, last = math.log1p(self.min), math.log1p(self.max)
-        bins = max(2, 1 + round((last - first) / SOFTNESS))
-        centres = torch.linspace(first, last, bins, device=prediction.device)
+        """`laplace_logits` of log(1 + metres) from min to max: it resolves near depths in metres and far ones in per cent."""
         u = at_least_float32(prediction).clamp_min(0).log1p()
-        return (u - centres).abs() * (-1 / SOFTNESS)
-
-    def column_weights(self, mass: Tensor) -> Tensor:
-        """Bins are points of a continuum: a bin counts as much as there is in it."""
-        return mass
+        return laplace_logits(u, math.log1p(self.min), math.log1p(self.max), SOFTNESS)
 
     def start(self, values: Label) -> list[float]:
         """The median, metres: where an L1 loss is least."""

@@ -35,7 +35,7 @@ class Edge(Task):
     name: str = "edge"
     loss_weight: float = 50.0
     positive_weight: float = 0.95
-    boundaries: str = field(default="pascal", metadata={"choices": BOUNDARIES})
+    boundaries: str = field(default="pascal", metadata={"read": str})
 
     kind: ClassVar[str] = "edge"
     channels: ClassVar[int] = 1

@@ -6,8 +6,9 @@ stored is stated by its kind, never guessed from its dtype or shape.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from math import exp, inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +18,53 @@ from torch import Tensor
 
 from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import DataIntegrityError
-from kdam_hf.tasks.statistics import LabelStatistics
 
 Label = NDArray[Any]
 DType = np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """Facts of the raw labels of one task over any images: sums and extremes; add two to get those of both.
+
+    Args:
+        images: labelled images.
+        pixels: their pixels.
+        valid: pixels whose label counts.
+        lowest: smallest valid value, in the task's unit; +inf when there is none.
+        highest: largest valid value; -inf when there is none.
+        counts: valid pixels per class id; empty for a task without classes.
+        logarithms: sum of the natural logarithms of the valid values of a task whose values are positive.
+    """
+
+    images: int = 0
+    pixels: int = 0
+    valid: int = 0
+    lowest: float = inf
+    highest: float = -inf
+    counts: tuple[int, ...] = ()
+    logarithms: float = 0.0
+
+    @property
+    def typical(self) -> float:
+        """Geometric mean of positive values, which for depth lies near the median."""
+        return exp(self.logarithms / max(self.valid, 1))
+
+    def __add__(self, other: "LabelStatistics") -> "LabelStatistics":
+        found: dict[str, Any] = {"lowest": min(self.lowest, other.lowest), "highest": max(self.highest, other.highest)}
+        found["counts"] = tuple(a + b for a, b in zip_longest(self.counts, other.counts, fillvalue=0))
+        summed = ("images", "pixels", "valid", "logarithms")
+        return LabelStatistics(**found, **{name: getattr(self, name) + getattr(other, name) for name in summed})
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` reads it."""
+        plain = asdict(self) | {"counts": list(self.counts)}
+        return {key: value for key, value in plain.items() if value not in (inf, -inf)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "LabelStatistics":
+        """What `as_json` wrote."""
+        return cls(**(data | {"counts": tuple(data["counts"])}))
 
 
 @dataclass(frozen=True)
@@ -198,10 +242,7 @@ class Mask(LabelKind):
         foreground = self.foreground(set(np.unique(array).tolist()), options)
         ignore = None if foreground == IGNORE_INDEX else options.get("ignore_index", IGNORE_INDEX)
         self._expect_values(array, foreground, ignore, where)
-        label = (array == foreground).astype(np.uint8)
-        if ignore is not None:
-            label[array == ignore] = IGNORE_INDEX
-        return label
+        return np.where(array == ignore, IGNORE_INDEX, array == foreground).astype(np.uint8)
 
     def check(self, label: Label, where: str) -> None:
         self._expect_values(label, 1, IGNORE_INDEX, where)
@@ -308,11 +349,11 @@ class Metres(FloatMap):
         return metres
 
     def check(self, label: Label, where: str) -> None:
-        self._expect(
-            bool(np.isfinite(label).all()), where, "holds NaN or infinity", "metres; mark invalid pixels with 0"
-        )
         nearest = label.min(initial=0)
-        self._expect(nearest >= 0, where, f"holds {nearest:.3g} m", "at least 0, with 0 for invalid")
+        finite = bool(np.isfinite(label).all() and nearest >= 0)
+        self._expect(
+            finite, where, f"holds NaN, infinity or {nearest:.3g} m", "at least 0 m, with 0 for invalid pixels"
+        )
 
     def doubt(self, facts: LabelStatistics) -> str:
         typical = facts.typical
@@ -367,29 +408,17 @@ class Vectors(FloatMap):
         if is_8_bit:
             vectors = vectors * np.float32(2 / 255) - 1
             vectors[(array == 0).all(-1)] = 0
-        self._expect(
-            bool(np.isfinite(vectors).all()),
-            where,
-            "hold NaN or infinity",
-            "unit vectors; mark invalid pixels with (0, 0, 0)",
-        )
+        finite = bool(np.isfinite(vectors).all())
+        self._expect(finite, where, "hold NaN or infinity", "unit vectors; mark invalid pixels with (0, 0, 0)")
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        self._check_lengths(length[length >= 0.5], is_8_bit, where)
-        return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
-
-    def _check_lengths(self, lengths: Label, is_8_bit: bool, where: str) -> None:
-        """Refuse vectors that were stored in another scale.
-
-        A unit vector stored as (n + 1) / 2 and read as it is has the length sqrt(1 + (x + y + z) / 2): 1.2 along an axis,
-        but 1 on a wall at 45 degrees. Resizing moves the lengths of some floats, JPEG of medium quality those of many.
-        """
-        tolerance, share = (0.1, 0.5) if is_8_bit else (0.05, 0.25)
+        # A unit vector stored as (n + 1) / 2 and read as it is has the length sqrt(1 + (x + y + z) / 2): 1.2 along an axis,
+        # but 1 on a wall at 45 degrees. Resizing moves the lengths of some floats, JPEG of medium quality those of many.
+        lengths, (tolerance, share) = length[length >= 0.5], (0.1, 0.5) if is_8_bit else (0.05, 0.25)
         off = np.abs(lengths - 1) > tolerance
         if lengths.size and (lengths.max() > 1.8 or off.mean() > share):
-            raise DataIntegrityError(
-                f"{where}: {off.mean():.0%} of the {self.name} are not of length 1, the longest is {lengths.max():.3g}; "
-                "expected unit vectors in [-1, 1], or 8-bit PNGs with n = 2 v / 255 - 1."
-            )
+            given = f"are not of length 1: {off.mean():.0%} are off, the longest is {lengths.max():.3g}"
+            self._expect(False, where, given, "unit vectors in [-1, 1], or 8-bit PNGs with n = 2 v / 255 - 1")
+        return np.where(length < 0.5, 0, vectors / np.maximum(length, 0.5)).astype(np.float32)
 
     def check(self, label: Label, where: str) -> None:
         length = np.linalg.norm(label, axis=-1)

@@ -4,13 +4,13 @@ Class names and loss weights: NYUD-v2 (40 classes of Gupta et al. 2013) and PASC
 ATRC and InvPT.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields, replace
+from functools import partial
 from math import inf
 from typing import Any
 
-from kdam_hf.errors import KdamValueError, UnknownTaskError
+from kdam_hf.errors import KdamValueError, UnknownTaskError, did_you_mean
 from kdam_hf.tasks.base import KINDS, NAMED, Task
 from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
 from kdam_hf.tasks.depth import Depth
@@ -35,26 +35,20 @@ _BOUNDARIES = {"nyud_v2": "nyud", "pascal_context": "pascal"}
 
 
 def task_class(name: str) -> type[Task]:
-    """The room of the task called `name`.
-
-    Raises:
-        KdamValueError: unknown name.
-    """
+    """The class of the task called `name`; KdamValueError for an unknown one."""
     if name not in NAMED:
-        raise KdamValueError(f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}.")
+        raise KdamValueError(f"unknown task {name!r}; {did_you_mean(name, TASK_NAMES)}")
     return NAMED[name]
 
 
 def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = None) -> Task:
-    """The task called `name` with the field's default settings.
+    """The task called `name` with the field's default settings, or those that `dataset` has of its own.
 
     Args:
-        name: one of `TASK_NAMES`.
         class_names: names in the order of the ids, for a task with classes of its own.
-        dataset: name of the dataset it belongs to, which may have settings of its own.
 
     Raises:
-        KdamValueError: unknown name.
+        KdamValueError: unknown name, or names for a task without classes.
     """
     cls = task_class(name)
     if class_names and "class_names" not in cls.label_kind.file_options:
@@ -64,21 +58,12 @@ def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = 
 
 
 def with_boundaries(tasks: Sequence[Task], protocol: str | None) -> tuple[Task, ...]:
-    """Tasks whose boundaries are scored under `protocol`, see `Edge`; unchanged for None.
-
-    Raises:
-        KdamValueError: unknown protocol.
-    """
-    if protocol is None:
-        return tuple(tasks)
-    return tuple(replace(task, boundaries=protocol) if isinstance(task, Edge) else task for task in tasks)
+    """Tasks whose boundaries are scored under `protocol`, see `Edge`; unchanged for None. KdamValueError for an unknown one."""
+    return tuple(replace(task, boundaries=protocol) if protocol and isinstance(task, Edge) else task for task in tasks)
 
 
 def task_from_spec(spec: Mapping[str, Any]) -> Task:
-    """The task that a published model's config describes, for rendering and scoring its predictions.
-
-    Args:
-        spec: an entry of `config.tasks`, as made by `Task.spec`.
+    """The task that an entry of a published `config.tasks` describes, for rendering and scoring its predictions.
 
     Raises:
         KdamValueError: a kind this version does not know.
@@ -106,10 +91,9 @@ def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Ta
     available = [task.name for task in tasks]
     unknown = [name for name in names if name not in available]
     if unknown or not names:
-        close = get_close_matches(unknown[0], available, n=1) if unknown else []
+        hint = did_you_mean("".join(unknown[:1]), available)
         raise UnknownTaskError(
-            f"unknown task {', '.join(unknown) or '(none given)'}; this dataset has {', '.join(available)}."
-            + (f" Did you mean {close[0]}?" if close else "")
+            f"unknown task {', '.join(unknown) or '(none given)'}: this dataset has {', '.join(available)}; {hint}"
         )
     return tuple(task for task in tasks if task.name in names)
 
@@ -119,35 +103,39 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
 
     Args:
         tasks: to change.
-        options: `TASK.NAME=VALUE`, where NAME is a field of the task that is a number or a choice, e.g.
-            `edge.positive_weight=0.8` or `edge.boundaries=none`.
+        options: `TASK.NAME=VALUE`, where NAME is a field of the task that is a number or says how it is read, e.g.
+            `edge.positive_weight=0.8`, `edge.boundaries=none` or `semseg.class_weights=balanced`.
 
     Raises:
-        KdamValueError: not of that form; a task that is not among `tasks`; no such setting; no finite number >= 0, or
-            none of the choices.
+        KdamValueError: a task that is not among `tasks`, no such setting, or no such value, such as no finite number >= 0.
     """
     changed = {task.name: task for task in tasks}
     for option in options:
         where, _, text = option.partition("=")
         name, _, setting = where.partition(".")
         if name not in changed:
-            raise KdamValueError(f"task option {option!r}: no task {name!r}; expected one of {', '.join(changed)}.")
-        types = {f.name: type(getattr(changed[name], f.name)) for f in fields(changed[name])}
-        numbers = {key: kind for key, kind in types.items() if kind in (int, float)}
-        words = {f.name: f.metadata["choices"] for f in fields(changed[name]) if "choices" in f.metadata}
-        value: Any = text
+            raise KdamValueError(f"task option {option!r}: no task {name!r}; {did_you_mean(name, changed)}")
+        readers = {field.name: reader for field in fields(changed[name]) if (reader := _reader(field)) is not None}
+        if setting not in readers:
+            raise KdamValueError(f"task option {option!r}: no such setting; {did_you_mean(setting, readers)}")
         try:
-            usable = text in words.get(setting, ()) or 0 <= (value := numbers[setting](text)) < inf  # nan is not
-        except (KeyError, ValueError):
-            usable = False
-        if not usable:
-            choices = "".join(f", or {name}.{key} one of {', '.join(known)}" for key, known in words.items())
-            raise KdamValueError(
-                f"task option {option!r}: expected {name}.NAME=NUMBER with NAME one of {', '.join(numbers)} and a number >= 0, "
-                f"whole where its default is{choices}."
-            )
-        changed[name] = replace(changed[name], **{setting: value})
+            changed[name] = replace(changed[name], **{setting: readers[setting](text)})
+        except ValueError as error:
+            raise KdamValueError(f"task option {option!r}: {error}") from error
     return tuple(changed.values())
+
+
+def _reader(field: Field[Any]) -> Callable[[str], Any] | None:
+    """Text -> value of a setting; None for a field that no option sets."""
+    kind = type(field.default)
+    return field.metadata.get("read") or (partial(_number, kind) if kind in (int, float) else None)
+
+
+def _number(kind: type, text: str) -> Any:
+    value = kind(text)
+    if not 0 <= value < inf:  # nan is not
+        raise ValueError(f"{text!r} is no finite number >= 0.")
+    return value
 
 
 NYUD_V2: tuple[Task, ...] = (Categorical(classes=NYUD_CLASSES), Depth(), Normals(), Edge(boundaries="nyud"))

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
-from kdam_hf.tasks.base import Task, at_least_float32
+from kdam_hf.tasks.base import Regression, at_least_float32
 from kdam_hf.tasks.labels import LabelKind, Vectors
 
 
 @dataclass(frozen=True)
-class Normals(Task):
+class Normals(Regression):
     """Unit vectors; the zero vector in a label is invalid.
 
     Args:
@@ -35,27 +35,19 @@ class Normals(Task):
     hub_task: ClassVar[str] = "image-to-image"
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
-    higher_is_better: ClassVar[bool] = False
     label_kind: ClassVar[type[LabelKind]] = Vectors
 
     @property
     def settings(self) -> dict[str, Any]:
         return {"directions": self.directions, "kappa": self.kappa}
 
-    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """L1 distance of unit vectors, summed over the three channels."""
-        valid = self.valid_pixels(label, mask)[:, None]
-        unit = unit_vectors(at_least_float32(prediction).masked_fill(~valid, 1), dim=1)
-        return ((unit - label).masked_fill(~valid, 0).abs() * weights).sum()
+    def normalised(self, values: Tensor) -> Tensor:
+        return unit_vectors(values, dim=1)
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """kappa * <n, c_k> for `directions` unit vectors c_k; (..., directions)."""
         unit = unit_vectors(at_least_float32(prediction), dim=-1)
         return unit @ (self.kappa * fibonacci_sphere(self.directions)).to(unit).T
-
-    def column_weights(self, mass: Tensor) -> Tensor:
-        """Directions are points of a continuum: one counts as much as there is in it."""
-        return mass
 
     def metric(self) -> Metric:
         return NormalErrors()

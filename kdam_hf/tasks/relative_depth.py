@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
-from kdam_hf.tasks.base import Task, at_least_float32
+from kdam_hf.tasks.base import Regression, at_least_float32, laplace_logits
 
 LOWEST, HIGHEST, SOFTNESS = -4.0, 8.0, 0.25
 SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
-class RelativeDepth(Task):
+class RelativeDepth(Regression):
     """Inverse depth, larger is nearer; per image the median is 0 and the mean absolute deviation from it is 1.
 
     A student learns the normalised map itself: no scale or shift of the teacher's enters, and none is left to drift.
@@ -27,24 +27,12 @@ class RelativeDepth(Task):
     channels: ClassVar[int] = 1
     readout: ClassVar[str] = "none"
     primary_metric: ClassVar[str] = "mae"
-    higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "inverse depth without scale and shift, larger is nearer"
     hub_task: ClassVar[str] = "depth-estimation"
 
-    def loss_share(self, prediction: Tensor, label: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """Absolute error."""
-        valid = self.valid_pixels(label, mask)[:, None]
-        return ((at_least_float32(prediction) - label).masked_fill(~valid, 0).abs() * weights).sum()
-
     def distribution_logits(self, prediction: Tensor) -> Tensor:
-        """-|x - x_k| / s over fixed centres x_k, the Laplace density of `Depth`; (..., bins)."""
-        bins = 1 + round((HIGHEST - LOWEST) / SOFTNESS)
-        centres = torch.linspace(LOWEST, HIGHEST, bins, device=prediction.device)
-        return (at_least_float32(prediction) - centres).abs() * (-1 / SOFTNESS)
-
-    def column_weights(self, mass: Tensor) -> Tensor:
-        """Bins are points of a continuum: a bin counts as much as there is in it."""
-        return mass
+        """As of `Depth`, over fixed centres of the normalised map."""
+        return laplace_logits(at_least_float32(prediction), LOWEST, HIGHEST, SOFTNESS)
 
     def metric(self) -> Metric:
         return RelativeDepthErrors()

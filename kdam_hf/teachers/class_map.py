@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamValueError, did_you_mean
 
 IGNORE, REST = "ignore", "rest"
 
@@ -140,8 +139,7 @@ def _plain(name: str) -> str:
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; expected some of {_some(known)}"
+    return f"; {did_you_mean(name, known, f'expected some of {_some(known)}')}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
-from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
+from kdam_hf.errors import CheckpointError, KdamError, KdamValueError, did_you_mean
 from kdam_hf.io import tensors_sha256
 from kdam_hf.pretrained import load_model, weights_sha256
 from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
@@ -63,9 +62,7 @@ def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
     if not found or Path(given).exists():
         task, name = "", given
     elif task not in TASK_NAMES:
-        close = get_close_matches(task, TASK_NAMES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(TASK_NAMES)}."
-        raise KdamValueError(f"teacher {given}: there is no task {task!r} to choose; {hint}")
+        raise KdamValueError(f"teacher {given}: there is no task {task!r}; {did_you_mean(task, TASK_NAMES)}")
     source = _find(name, None if normal_axes is None else parse_axes(normal_axes))
     if not task:
         return source

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.tasks import TASK_NAMES, Categorical, Depth, RelativeDepth, Task
 from kdam_hf.teachers.class_map import ClassMap, equal_names, from_names, read_class_map
 from kdam_hf.teachers.find import TeacherSource, find_teachers
@@ -95,10 +95,8 @@ def plan_teaching(
         )
     unknown = [name for name in wanted or () if name not in own and name not in taught]
     if unknown:
-        raise KdamValueError(
-            f"task {', '.join(unknown)} has neither labels nor a teacher; expected some of "
-            f"{', '.join(name for name in TASK_NAMES if name in own or name in taught)}."
-        )
+        hint = did_you_mean(unknown[0], [name for name in TASK_NAMES if name in own or name in taught])
+        raise KdamValueError(f"task {', '.join(unknown)} has neither labels nor a teacher; {hint}")
     names = [name for name in TASK_NAMES if (name in own or name in taught) and (wanted is None or name in wanted)]
     if sources and not any(name in taught for name in names):
         raise KdamValueError(

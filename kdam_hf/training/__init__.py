@@ -1,10 +1,7 @@
 """Training on the Hugging Face `Trainer`: supervised multi-task training and distillation.
 
-`MultiTaskTrainer` trains teachers, baselines and single-task models; `DistillationTrainer` adds a `FrozenTeacher` and a
-`Method` of distillation; `fill_cache` stores what the teacher predicts, to be replayed beside the crops. `build_run` and
-`execute` are the two halves of a script, `parse_recipe`
-reads a YAML recipe plus command line, `evaluate_model` scores a model with streaming metrics, `write_results` leaves the
-flat results.json.
+`build_run` and `execute` are the two halves of a script; `MultiTaskTrainer` trains teachers, baselines and single-task
+models, `DistillationTrainer` students of a `FrozenTeacher`, whose predictions `fill_cache` stores to be replayed.
 """
 
 from kdam_hf.pretrained import load_backbone_weights, load_model

@@ -11,7 +11,8 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from kdam_hf.distillation import METHODS
-from kdam_hf.errors import KdamValueError
+from kdam_hf.distillation.weighting import FIXED, WEIGHTINGS
+from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.hub import check_repo_id
 from kdam_hf.training.inherited import refuse_arguments
 
@@ -24,7 +25,7 @@ NUMBERS = {
         save_total_limit dataloader_prefetch_factor""",
     "at least 0": """
         learning_rate weight_decay max_grad_norm warmup_steps dataloader_num_workers dataloader_timeout eval_delay seed
-        data_seed adam_beta1 adam_beta2""",
+        data_seed adam_beta1 adam_beta2 freeze_backbone_steps ema_decay""",
     "above 0": "num_train_epochs logging_steps eval_steps save_steps adam_epsilon backbone_lr_factor ddp_timeout",
 }
 # Others would publish optimizer state, which is a pickle.
@@ -39,23 +40,14 @@ def _field(default: Any, text: str) -> Any:
 class SourceArguments:
     """Which images."""
 
-    dataset: str = _field(
-        "",
-        "nyud_v2, pascal_context, folder for your own data, hub, or synthetic_rooms; folder where only data_dir is given",
-    )
+    dataset: str = _field("", "nyud_v2, pascal_context, folder (where only data_dir is given), hub, or synthetic_rooms")
     data_dir: str | None = _field(None, "root of the dataset on disk, or what kdam prepare wrote")
     layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
-    columns: list[str] | None = _field(
-        None, "hub: columns as NAME=COLUMN, NAME image, a task or id; common names are recognised by default"
-    )
+    columns: list[str] | None = _field(None, "hub: NAME=COLUMN, NAME image, a task or id; common names by default")
     streaming: bool = _field(False, "hub and images: read Parquet where it lies, and store nothing")
     tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
-    data_options: list[str] | None = _field(
-        None, "further options of the dataset as NAME=VALUE, e.g. crop=none for the official nyud_v2"
-    )
-    task_options: list[str] | None = _field(
-        None, "settings of tasks as TASK.NAME=VALUE, e.g. edge.positive_weight=0.8 or semseg.loss_weight=2"
-    )
+    data_options: list[str] | None = _field(None, "options of the dataset as NAME=VALUE, e.g. crop=none of nyud_v2")
+    task_options: list[str] | None = _field(None, "settings as TASK.NAME=VALUE, e.g. semseg.class_weights=balanced")
     cache_dir: str | None = _field(None, "write each split once, decoded, to this folder and read it from there")
     rooms_train: int = _field(2000, "synthetic_rooms: number of training scenes")
     rooms_val: int = _field(200, "synthetic_rooms: number of validation scenes")
@@ -81,23 +73,19 @@ class DataArguments(SourceArguments):
     hflip: bool = _field(True, "mirror half of the crops")
     photometric: bool = _field(True, "random brightness, contrast, saturation and hue")
     images: str | None = _field(
-        None,
-        "photos without labels, in place of dataset and data_dir: a folder, an archive, or a hub id; for kdam distill",
+        None, "kdam distill: photos without labels in place of data: a folder, archive or hub id"
     )
-    unlabeled: str | None = _field(None, "photos without labels beside the data set, as of images; for kdam distill")
+    unlabeled: str | None = _field(None, "kdam distill: photos without labels beside the data set, as of images")
     unlabeled_share: float = _field(0.5, "share of the unlabelled photos in every batch")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant; photos are a data set of their own."""
-        check_numbers(
-            self,
-            {"at least 1": "crop_height crop_width", "above 0": "scale_min scale_max", "at least 0": "unlabeled_share"},
-        )
+        check_numbers(self, {"at least 1": "crop_height crop_width", "above 0": "scale_min scale_max"})
+        check_numbers(self, {"at least 0": "unlabeled_share"})
         if self.images is not None:
             if self.dataset or self.data_dir is not None or self.unlabeled is not None:
                 raise KdamValueError(
-                    "images are photos without labels, in place of dataset and data_dir; for labels and photos give those and "
-                    "--unlabeled."
+                    "images are photos without labels, in place of dataset and data_dir; for both give those and unlabeled."
                 )
             self.dataset, self.data_dir = "photos", self.images
         super().__post_init__()
@@ -111,14 +99,13 @@ class ModelArguments:
     preset: str = field(
         default="swin-tiny",
         metadata={
-            "help": "backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME (extra timm)",
+            "help": "backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME",
             "aliases": ["--student"],
         },
     )
     backbone_weights: str | None = _field(
         None,
-        "hub id or folder of pretrained backbone weights; 'preset' for the preset's own; 'none' starts from scratch, "
-        "as a preset of kdam_hf/presets.py does by default, and a hub id or folder does not",
+        "hub id or folder of its weights, preset for the preset's own, or none, which a name of kdam_hf/presets.py has",
     )
     decoder_channels: int | None = _field(None, "width of the decoder; the preset's by default")
     head: str | None = _field(None, "heads of a student: conv, or separable for small devices; the preset's by default")
@@ -142,16 +129,12 @@ class DistillationArguments:
     class_map: str | None = _field(
         None, "YAML file for semseg: student class: [teacher classes], ignore, or rest; equal names by default"
     )
-    normal_axes: str | None = _field(
-        None, "where the channels of a teacher's normals point, e.g. right,down,front; the family's by default"
-    )
+    normal_axes: str | None = _field(None, "axes of a teacher's normals, e.g. right,down,front; its own by default")
     teacher_precision: str = _field("auto", "of the teacher: auto (bf16 where the device is fast at it), bf16 or fp32")
-    teacher_batch_size: int | None = _field(
-        None, "crops per forward pass of the teacher; the student's batch by default"
-    )
+    teacher_batch_size: int | None = _field(None, "crops per pass of the teacher; the student's batch by default")
     teacher_views: int | None = _field(None, "fixed crops per image, taken in turn; new ones in every epoch by default")
     teacher_cache: str | None = _field(
-        None, "folder for the teacher's predictions on the teacher_views crops: run once, replayed afterwards"
+        None, "folder for what the teacher says of the teacher_views crops: run once, replayed"
     )
     teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
     method: str = _field("cs", "cs (KDAM), kl, dist, cwd, features, or none for the same student without a teacher")
@@ -159,39 +142,23 @@ class DistillationArguments:
     beta: float = _field(0.5, "weight of the distillation loss")
     inter: str = _field("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
     intra: bool = _field(True, "intra-task match")
-    divergence: str = _field(
-        "cauchy_schwarz", "of both matches of cs; any function of kdam_hf.distillation.divergences"
-    )
-    kd_weight: list[str] | None = _field(
-        None, "weights of tasks in the match as TASK=NUMBER, e.g. edge=0 depth=0.5; 0 leaves a task out"
-    )
-    features: float = _field(
-        0.0,
-        "weight of a second term: the coarsest backbone map against the teacher's, one model that runs beside the student",
-    )
-    balance_steps: int | None = _field(
-        None, "every so many steps, measure how strongly each term pulls at the backbone's maps; for balance.json"
-    )
+    divergence: str = _field("cauchy_schwarz", "of both matches of cs; a function of kdam_hf.distillation.divergences")
+    kd_weight: list[str] | None = _field(None, "weights in the match: TASK=NUMBER, e.g. depth=0.5; 0 leaves it out")
+    features: float = _field(0.0, "weight of a second term: the coarsest map against that of one online teacher")
+    balance_steps: int | None = _field(None, "steps between measurements of the terms' gradients, for balance.json")
     scale_by_temperature: bool = _field(True, "multiply by T^2 (normals: T), so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if not 0 <= self.features < float("inf"):
-            raise KdamValueError(f"features is {self.features}; expected a finite weight of at least 0.")
         _check_choice("method", self.method, ("none", *METHODS))
         _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
         _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)
-        check_numbers(self, {"at least 1": "teacher_batch_size teacher_views balance_steps"})
+        check_numbers(self, {"at least 1": "teacher_batch_size teacher_views balance_steps", "at least 0": "features"})
         for text in self.kd_weight or ():
             if text.count("=") != 1 or "." in text.partition("=")[0]:
                 raise KdamValueError(f"kd_weight {text!r}; expected TASK=NUMBER, such as edge=0.")
         if self.teacher_cache is not None and self.teacher_views is None:
             raise KdamValueError("teacher_cache needs teacher_views: how many fixed crops of each image it holds.")
-
-    @property
-    def weight_options(self) -> list[str]:
-        """`kd_weight` as options of tasks."""
-        return [text.replace("=", ".kd_weight=") for text in self.kd_weight or ()]
 
 
 @dataclass
@@ -202,38 +169,30 @@ class KdamTrainingArguments(TrainingArguments):
     max_steps: int = _field(MAX_STEPS, "optimizer steps")
     num_train_epochs: float = _field(None, "passes over the training data, in place of max_steps")
     total_train_batch_size: int | None = _field(
-        None,
-        "crops per optimizer step, of all processes and accumulated batches together; 8 for one process by default",
+        None, "crops per optimizer step, of all processes and accumulated batches; 8 for one process by default"
     )
-    per_device_train_batch_size: int = _field(
-        None, "crops per process and accumulated batch, in place of total_train_batch_size; 8 by default"
-    )
+    per_device_train_batch_size: int = _field(None, "crops per process and batch, in place of the total; 8 by default")
     per_device_eval_batch_size: int = _field(4, "images per process and evaluation step")
     learning_rate: float = _field(1e-3, "initial learning rate")
-    backbone_lr_factor: float = _field(
-        1.0, "the backbone's learning rate over that of the rest; below 1 keeps pretrained features longer"
-    )
+    backbone_lr_factor: float = _field(1.0, "the backbone's rate over that of the rest; below 1 keeps its features")
+    freeze_backbone_steps: int = _field(0, "first steps in which the backbone learns nothing, nor its batch norms")
+    weighting: str = _field("fixed", "of tasks: fixed (the given loss weights), uncertainty or dwa")
+    ema_decay: float = _field(0.0, "decay per step of an average of the weights, which is scored and saved, e.g. 0.999")
     weight_decay: float = _field(5e-4, "weight decay, of the weights of convolutions and linear layers alone")
     optim: str = _field("sgd", "optimizer, as named by transformers")
     optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
     lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
     lr_scheduler_kwargs: dict[str, Any] | str | None = _field(None, "power 0.9 down to 0 by default for polynomial")
-    max_grad_norm: float = _field(
-        0.0, "gradients of a larger norm are scaled down to it; 0 leaves them, as the protocol does"
-    )
+    max_grad_norm: float = _field(0.0, "larger gradients are scaled down to this norm; 0, as the protocol, leaves them")
     sync_batch_norm: bool = _field(False, "with several GPUs: batch norms over the crops of all of them")
-    cpu_threads: int | None = _field(
-        None, "threads per process on the CPU; by default the cores are shared out among the processes"
-    )
+    cpu_threads: int | None = _field(None, "threads per process on the CPU; a share of the cores by default")
     precision: str = _field("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
-    channels_last: bool = _field(
-        True, "keep images and convolutions channels-last in memory, which most devices prefer"
-    )
+    channels_last: bool = _field(True, "keep images and convolutions channels-last, which most devices prefer")
     logging_steps: float = _field(50, "steps between log lines")
     save_steps: float = _field(1000, "steps between checkpoints")
     save_total_limit: int | None = _field(2, "checkpoints kept")
     resume_from_checkpoint: str | None = _field(
-        None, "a checkpoint folder, or 'last' for the newest in output_dir if there is one"
+        None, "a checkpoint, or 'last' for the newest in output_dir if there is one"
     )
     logging_nan_inf_filter: bool = _field(False, "kept off: a loss that is not finite ends the training")
     remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
@@ -252,6 +211,11 @@ class KdamTrainingArguments(TrainingArguments):
         """
         refuse_arguments(self)
         check_numbers(self, NUMBERS)
+        _check_choice("weighting", self.weighting, (FIXED, *WEIGHTINGS))
+        if self.ema_decay >= 1:
+            raise KdamValueError(
+                f"ema_decay is {self.ema_decay}; expected a number below 1, such as 0.999, or 0 for none."
+            )
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
@@ -262,7 +226,14 @@ class KdamTrainingArguments(TrainingArguments):
                 f"precision={self.precision!r}, bf16={base.bf16}, fp16={base.fp16}; "
                 "expected precision: auto, bf16 or fp32, and neither bf16 nor fp16."
             )
-        _check_hub(base)
+        _check_choice("hub_strategy", str(getattr(base.hub_strategy, "value", base.hub_strategy)), HUB_STRATEGIES)
+        if base.push_to_hub:
+            check_repo_id(base.hub_model_id or "")
+        if base.hub_revision is not None:
+            raise KdamValueError(
+                f"hub_revision is {base.hub_revision!r}: pushing to another branch is not supported; leave it out, and name a "
+                "state by a tag with kdam publish --revision."
+            )
         self._choose_steps()
         # of `accelerate launch --cpu`
         self.use_cpu = base.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
@@ -296,18 +267,15 @@ class KdamTrainingArguments(TrainingArguments):
             torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
 
     def _choose_steps(self) -> None:
-        if self.num_train_epochs is None:
-            if self.max_steps < 1:
-                raise KdamValueError(
-                    f"max_steps is {self.max_steps}; expected at least 1, or num_train_epochs instead."
-                )
-            self.num_train_epochs = 0.0
-        elif self.max_steps not in (MAX_STEPS, -1):
+        if self.num_train_epochs is not None and self.max_steps not in (MAX_STEPS, -1):
             raise KdamValueError(
                 f"max_steps is {self.max_steps} and num_train_epochs {self.num_train_epochs}; give one of them."
             )
-        else:
+        if self.num_train_epochs is not None:
             self.max_steps = -1
+            return
+        check_numbers(self, {"at least 1": "max_steps"})
+        self.num_train_epochs = 0.0
 
     def _choose_bf16(self) -> bool:
         """What precision comes to; a launcher that says "no" may not have been asked, any other word is held against it."""
@@ -340,21 +308,9 @@ class KdamTrainingArguments(TrainingArguments):
         return 1 if self.device.type == "cpu" else max(1, self.dataloader_num_workers)
 
 
-def _check_hub(args: Any) -> None:
-    """Refuse a repository that cannot be, before anything is trained for it."""
-    _check_choice("hub_strategy", str(getattr(args.hub_strategy, "value", args.hub_strategy)), HUB_STRATEGIES)
-    if args.push_to_hub:
-        check_repo_id(args.hub_model_id or "")
-    if args.hub_revision is not None:
-        raise KdamValueError(
-            f"hub_revision is {args.hub_revision!r}: pushing to another branch is not supported; leave it out, and name a "
-            "state by a tag with kdam publish --revision."
-        )
-
-
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise KdamValueError(f"{name} is {value!r}; expected {', '.join(choices)}.")
+        raise KdamValueError(f"{name} is {value!r}; {did_you_mean(value, choices)}")
 
 
 def check_numbers(args: Any, bounds: Mapping[str, str]) -> None:
@@ -368,9 +324,8 @@ def check_numbers(args: Any, bounds: Mapping[str, str]) -> None:
         least = int(expected[-1])
         for name in names.split():
             value = getattr(args, name)
-            if (
-                value is not None and not (least < value or (least == value and expected[:5] != "above"))
-            ) or value == INF:
+            enough = value is None or value > least or (value == least and expected[:5] != "above")
+            if not enough or value == INF:
                 raise KdamValueError(f"{name} is {value}; expected a finite number, {expected}.")
 
 

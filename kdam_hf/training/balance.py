@@ -1,7 +1,4 @@
-"""How strongly each term of the loss pulls at the maps that all tasks share: the balance between terms, as it is.
-
-Unusual here: it is a weighting of the objective, since that sees every term with its gradient; it only sums them.
-"""
+"""How strongly each term of the loss pulls at the maps that all tasks share: the balance between terms, before weighting."""
 
 from statistics import median
 from typing import Any
@@ -11,34 +8,28 @@ from torch import Tensor, nn
 
 
 class BalanceProbe:
-    """Sums the terms of a loss, and now and then measures the gradient of each for the backbone's maps.
-
-    Args:
-        encoder: of the trained model; its forward pass yields the shared maps.
-        every: calls from one measurement to the next.
+    """Every so many calls, measures the gradient of each term of an objective for the maps of an encoder, if these have any.
 
     Attributes:
         norms: per measurement, term -> L2 norm of its gradient over all shared maps.
     """
 
-    def __init__(self, encoder: nn.Module, every: int) -> None:
+    def __init__(self, encoder: nn.Module, objective: nn.Module, every: int) -> None:
         self.every, self.calls, self.norms = every, 0, list[dict[str, float]]()
         self._maps: list[Tensor] = []
         encoder.register_forward_hook(self._keep)
+        objective.register_forward_hook(self._measure)
 
     def _keep(self, encoder: nn.Module, inputs: Any, maps: list[Tensor]) -> None:
         self._maps = [x for x in maps if x.requires_grad]
 
-    def __call__(self, terms: dict[str, Tensor]) -> Tensor:
-        """The sum of the terms."""
-        if self.calls % self.every == 0:
-            self.norms.append({name: self._norm(term) for name, term in terms.items()})
+    def _measure(self, objective: nn.Module, inputs: Any, terms: dict[str, Tensor]) -> None:
+        if self.calls % self.every == 0 and self._maps:
+            self.norms.append({})
+            for name, term in terms.items():
+                gradients = torch.autograd.grad(term, self._maps, retain_graph=True, allow_unused=True)
+                self.norms[-1][name] = torch.stack([g.float().norm() for g in gradients if g is not None]).norm().item()
         self.calls += 1
-        return torch.stack([*terms.values()]).sum()
-
-    def _norm(self, term: Tensor) -> float:
-        gradients = torch.autograd.grad(term, self._maps, retain_graph=True, allow_unused=True)
-        return torch.stack([g.float().norm() for g in gradients if g is not None]).norm().item()
 
     def ratios(self) -> dict[str, list[float]]:
         """Term of the method -> per measurement, its norm over that of its task's supervised loss.
@@ -56,11 +47,9 @@ class BalanceProbe:
 
     def report(self) -> str:
         """Markdown: per term, the median ratio over all measurements, and the first and last one."""
-        rows = [
-            f"| {name} | {median(values):.2f} | {values[0]:.2f} | {values[-1]:.2f} |\n"
-            for name, values in self.ratios().items()
-        ]
-        head = "| gradient over that of the supervised loss | median | first | last |\n| --- | --- | --- | --- |\n"
-        return (
-            f"{head}{''.join(rows)}At the backbone's maps; {len(self.norms)} measurements, every {self.every} steps.\n"
+        lines = ["| gradient over that of the supervised loss | median | first | last |", "| --- | --- | --- | --- |"]
+        for name, values in self.ratios().items():
+            lines.append(f"| {name} | {median(values):.2f} | {values[0]:.2f} | {values[-1]:.2f} |")
+        return "\n".join(
+            [*lines, f"At the backbone's maps; {len(self.norms)} measurements, every {self.every} steps.\n"]
         )

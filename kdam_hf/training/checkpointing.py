@@ -26,11 +26,6 @@ SAVING, MODEL = ".saving", ".model."  # hidden folders, in which a checkpoint an
 PARSED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".safetensors")
 
 
-def checkpoint_folder(output: Path, step: int) -> Path:
-    """Where the checkpoint of a step belongs."""
-    return output / f"checkpoint-{step}"
-
-
 def list_checkpoints(output: Path) -> list[Path]:
     """All checkpoint folders, sealed or not, most steps first."""
     folders = [path for path in output.glob("checkpoint-*") if path.is_dir() and path.name[11:].isdecimal()]
@@ -38,12 +33,7 @@ def list_checkpoints(output: Path) -> list[Path]:
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Hash every file of a checkpoint into its manifest.
-
-    Args:
-        folder: complete but for the manifest.
-        facts: what the checkpoint is, as plain data.
-    """
+    """Hash every file of a checkpoint that is complete into its manifest, beside plain facts of what it is."""
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.rglob("*"))
@@ -59,18 +49,28 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: names the file that is missing, not listed, or of another size or hash.
     """
-    manifest = _read_manifest(folder)
-    for name, expected in manifest["files"].items():
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        seal, files = manifest.pop("seal"), dict(manifest["files"])
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(f"{path}: format {manifest['format']!r}; expected {FORMAT}.")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}; not written to its end, or by another program.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a manifest ({type(error).__name__}); damaged.") from error
+    if seal != _digest(manifest):
+        raise CheckpointError(f"{path}: its own checksum does not fit; damaged.")
+    for name, expected in files.items():
         path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path}: missing; the manifest lists it with {expected['bytes']} bytes.")
-        if path.stat().st_size != expected["bytes"]:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes; expected {expected['bytes']}.")
-        found = file_sha256(path)
-        if found != expected["sha256"]:
-            raise CheckpointError(f"{path}: SHA-256 {found[:16]}...; expected {expected['sha256'][:16]}...: damaged.")
+        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+            found = f"{path.stat().st_size} bytes" if path.is_file() else "missing"
+            raise CheckpointError(f"{path}: {found}; expected {expected['bytes']} bytes.")
+        digest = file_sha256(path)
+        if digest != expected["sha256"]:
+            raise CheckpointError(f"{path}: SHA-256 {digest[:16]}...; expected {expected['sha256'][:16]}...: damaged.")
     for path in folder.rglob("*"):
-        if path.suffix in PARSED and path.relative_to(folder).as_posix() not in manifest["files"]:
+        if path.suffix in PARSED and path.relative_to(folder).as_posix() not in files:
             raise CheckpointError(f"{path}: not listed in {MANIFEST}; remove it if you trust the rest.")
     return manifest
 
@@ -78,9 +78,7 @@ def verify(folder: Path) -> dict[str, Any]:
 def newest_sealed(output: Path, quiet: bool = False) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint with the most steps that verifies, and its manifest; None when there is no checkpoint at all.
 
-    Args:
-        output: the folder of the run.
-        quiet: do not print which ones were skipped, and why.
+    Prints which ones were skipped, and why, unless `quiet`.
 
     Raises:
         CheckpointError: there are checkpoints, but none verifies.
@@ -102,12 +100,7 @@ def newest_sealed(output: Path, quiet: bool = False) -> tuple[Path, dict[str, An
 
 
 def rotate(output: Path, limit: int | None, keep: Collection[Path]) -> None:
-    """Delete the sealed checkpoints that were sealed first, until at most `limit` remain.
-
-    Args:
-        output: the folder of the run.
-        limit: None keeps all.
-        keep: never deleted: the one just sealed, and the best one.
+    """Delete the sealed checkpoints that were sealed first, but none of `keep`, until at most `limit` remain; None keeps all.
 
     Raises:
         CheckpointError: one could not be deleted.
@@ -162,32 +155,14 @@ def explained_disk_errors(folder: Path) -> Iterator[None]:
         full = not isinstance(error, OSError) or error.errno in (ENOSPC, EDQUOT)
         raise CheckpointError(
             f"{folder}: could not be written ({(str(error) or type(error).__name__).splitlines()[0]}); "
-            f"{shutil.disk_usage(existing(folder)).free:,} bytes are free there. Earlier checkpoints are intact: "
-            f"{'make room' if full else 'mend that'}, then run the same command with --resume_from_checkpoint last."
+            f"{shutil.disk_usage(existing(folder)).free:,} bytes are free there. What was complete before is intact: "
+            f"{'make room' if full else 'mend that'}, then run the same command, a training with --resume_from_checkpoint last."
         ) from error
 
 
 def existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_bytes())
-        seal = content.pop("seal")
-        if content["format"] != FORMAT or not isinstance(content["files"], dict):
-            raise CheckpointError(f"{path}: format {content['format']!r}; expected {FORMAT}.")
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: {error.strerror}; the checkpoint was not written to its end, or by another program."
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a manifest ({type(error).__name__}); damaged.") from error
-    if seal != _digest(content):
-        raise CheckpointError(f"{path}: its own checksum does not fit; damaged.")
-    return content
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """The trainer of a student: a method's terms beside the supervised ones, with a teacher that runs or is replayed."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kdam_hf.distillation import Method
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.tasks import Task
-from kdam_hf.training.agreement import PREFIX, is_unlabelled, taught_batches
+from kdam_hf.training.evaluation import PREFIX, is_unlabelled, taught_batches
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 from kdam_hf.training.trainer import Batch, MultiTaskTrainer
@@ -38,17 +38,21 @@ class DistillationTrainer(MultiTaskTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, method=method, **kwargs)  # type: ignore[misc]
-        replayed = isinstance(self.train_dataset, CachedTeacherDataset)
-        taught = teacher is not None or replayed
-        if taught != (method is not None):
+        known: Any = None if teacher is None else teacher.task_names
+        if isinstance(self.train_dataset, CachedTeacherDataset):
+            _check_replay(self.train_dataset, teacher, views, method)
+            known = self.train_dataset.cache.manifest["tasks"]
+        if (known is None) != (method is None):
             raise KdamValueError(
-                f"{'a' if taught else 'no'} teacher with method {'none' if method is None else method.name}; "
+                f"{'no' if known is None else 'a'} teacher with method {'none' if method is None else method.name}; "
                 "give a teacher for a method, and none for method none."
             )
-        if replayed:
-            _check_replay(self.train_dataset, teacher, views, method)
-        if method is not None:
-            _check_taught(method, self.train_dataset.cache.manifest["tasks"] if teacher is None else teacher.task_names)
+        untaught = [task.name for task in (() if method is None else method.tasks) if task.name not in (known or ())]
+        if untaught:
+            raise KdamValueError(
+                f"the method matches {', '.join(untaught)}, which no teacher predicts, only {', '.join(known or ())}; give a "
+                "teacher of it, or kd_weight 0."
+            )
         self.views, self._examiner = views, examiner
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
 
@@ -67,10 +71,7 @@ class DistillationTrainer(MultiTaskTrainer):
         return facts | {f"distillation.{name}": value for name, value in match.items()}
 
     def score(
-        self,
-        model: KdamPreTrainedModel,
-        batches: Iterable[dict[str, Any]],
-        tasks: Sequence[Task] | None = None,
+        self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]], tasks: Sequence[Task] | None = None
     ) -> dict[str, float]:
         """Of photos without labels `agreement/task/metric` against the teacher."""
         if not is_unlabelled(getattr(batches, "dataset", None)):
@@ -82,11 +83,6 @@ class DistillationTrainer(MultiTaskTrainer):
         found = super().score(model, taught_batches(batches, teacher, taught, self.args.device), taught)
         return {f"{PREFIX}{name}": value for name, value in found.items()}
 
-    @property
-    def matching_batch(self) -> int:
-        """Images whose pixels the intra-task match compares as one: those of an optimizer step."""
-        return self.get_total_train_batch_size(self.args)
-
     def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
         """Predictions (B, C, h, w) float32, replayed with the batch or made now."""
         method = self.objective.method
@@ -95,15 +91,6 @@ class DistillationTrainer(MultiTaskTrainer):
         if "teacher" in inputs or self.teacher is None:
             return KdamOutput(predictions=inputs["teacher"])
         return self.teacher(inputs["pixel_values"], inputs["pixel_mask"], features=method.needs_features)
-
-
-def _check_taught(method: Method, taught: Collection[str]) -> None:
-    untaught = [task.name for task in method.tasks if task.name not in taught]
-    if untaught:
-        raise KdamValueError(
-            f"the method matches {', '.join(untaught)}, which no teacher predicts; expected some of {', '.join(taught)}. "
-            "Give a teacher of it, or kd_weight 0."
-        )
 
 
 def _check_replay(

@@ -1,17 +1,30 @@
-"""Scores a model image by image at full resolution, in constant memory."""
+"""Scores a model image by image at full resolution, in constant memory; photos without labels against a teacher's decisions.
+
+The latter says how far the student agrees, not how right it is.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from dataset_loaders import DenseDataset, TransformedDataset, shuffled
+from kdam_hf.configuration_kdam import STRIDE
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
-from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics, sum_over
+from kdam_hf.training.loading import layers
+from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics
+from kdam_hf.training.teacher import FrozenTeacher
+
+PREFIX = "agreement/"
+"""Before the name of every score against a teacher."""
 
 
 def evaluate_model(
@@ -28,13 +41,11 @@ def evaluate_model(
     Predictions are brought to the image's own size, padding is cut off, and each metric adds up sums only.
 
     Args:
-        model: in any mode; it is evaluated in evaluation mode and left as it was, but for its buffers, which become those of
-            the first process: batch norms of each process have seen other batches, and one model is scored.
+        model: on `device`, in any mode; it is left as it was, but for its buffers, which become those of the first process:
+            batch norms of each process have seen other batches, and one model is scored.
         batches: dicts of the collator; every process passes its own, disjoint share.
         tasks: the tasks to score.
-        device: where the model is.
         processes: those that share the split.
-        progress: show a progress bar.
         num_proc: processes that count beside this one while the model runs; 1 counts here.
 
     Returns:
@@ -48,8 +59,11 @@ def evaluate_model(
     images = count_maps(predict_maps(model, batches, tasks, device, progress), metrics, num_proc)
     if not any(processes.gather(images)):
         raise KdamValueError("nothing to evaluate: the split holds no image.")
-    sum_over(metrics, processes)
-    return flat_values(metrics)
+    totals = {name: metric.with_settings() for name, metric in metrics.items()}
+    for states in processes.gather({name: metric.state for name, metric in metrics.items()}):
+        for name, state in states.items():
+            totals[name].add_state(state)
+    return flat_values(totals)
 
 
 @torch.inference_mode()
@@ -60,14 +74,7 @@ def predict_maps(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Iterator[ImageMaps]:
-    """Run the model and decode its predictions at the size of each image.
-
-    Args:
-        model: in any mode; it runs in evaluation mode and is left as it was.
-        batches: dicts of the collator.
-        tasks: the tasks to decode.
-        device: where the model is.
-        progress: show a progress bar.
+    """Run the model, in evaluation mode, on batches of the collator and decode its predictions at the size of each image.
 
     Raises:
         KdamValueError: a prediction is not finite.
@@ -78,20 +85,23 @@ def predict_maps(
         for batch in tqdm(batches, desc="Evaluating", unit="batch", disable=not progress, leave=False):
             for part in equal_sizes(batch):
                 predictions = model(part["pixel_values"].to(device), part["pixel_mask"].to(device)).predictions
-                _refuse_non_finite(predictions, part["index"])
+                for name, prediction in predictions.items():
+                    if not prediction.isfinite().all():  # argmax would hide it
+                        raise KdamValueError(
+                            f"{name}: predictions for samples {part['index'].tolist()} are not finite; check the weights and "
+                            "these images."
+                        )
+                size = part["pixel_mask"].shape[-2:]
                 for k, index in enumerate(part["index"].tolist()):
+                    one = {task.name: predictions[task.name][k : k + 1] for task in tasks}
                     yield ImageMaps(
                         index,
-                        {task.name: _decoded(task, predictions[task.name][k : k + 1], part) for task in tasks},
+                        {task.name: task.decode(one[task.name], size)[0].cpu() for task in tasks},
                         {task.name: part["labels"][task.name][k] for task in tasks},
                         {task.name: f"{task.name} of image {index}" for task in tasks},
                     )
     finally:
         model.train(was_training)
-
-
-def _decoded(task: Task, prediction: Tensor, part: dict[str, Any]) -> Tensor:
-    return task.decode(prediction, part["pixel_mask"].shape[-2:])[0].cpu()
 
 
 def equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:
@@ -110,10 +120,43 @@ def equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-def _refuse_non_finite(predictions: dict[str, Tensor], index: Tensor) -> None:
-    # argmax would hide it
-    for name, prediction in predictions.items():
-        if not prediction.isfinite().all():
-            raise KdamValueError(
-                f"{name}: predictions for samples {index.tolist()} are not finite; check the weights and these images."
-            )
+def is_unlabelled(dataset: Any) -> bool:
+    """Whether a dataset, behind its layers, holds photos without any label."""
+    *_, source = layers(dataset)
+    return isinstance(source, DenseDataset) and not source.labelled
+
+
+def taught_batches(
+    batches: Iterable[dict[str, Any]], teacher: FrozenTeacher, tasks: Sequence[Task], device: torch.device | str
+) -> Iterator[dict[str, Any]]:
+    """Batches of the collator in parts of equal sizes, whose labels are what the teacher decides on these tasks."""
+    for batch in batches:
+        for part in equal_sizes(batch):
+            images, mask = (part[key].to(device) for key in ("pixel_values", "pixel_mask"))
+            said = teacher(images, mask).predictions
+            raw = {task: _decided(task, said[task.name], mask.shape[-2:]) for task in tasks}
+            yield {**part, "labels": {t.name: torch.stack([*map(t.label.to_tensor, maps)]) for t, maps in raw.items()}}
+
+
+def taught_start(
+    dataset: TransformedDataset, teacher: FrozenTeacher, tasks: Sequence[Task], device: torch.device | str
+) -> dict[str, list[float]]:
+    """What the heads of tasks that nobody labels should predict at first, from some training crops; see `Task.start`."""
+    some = shuffled(np.random.default_rng(0), len(dataset), dataset.dataset.runs)[:16].tolist()
+    crops = (dataset[index] for index in some)
+    inputs = ([crop[key][None].to(device) for key in ("pixel_values", "pixel_mask")] for crop in crops)
+    said = [teacher(*pair).predictions for pair in inputs]
+    found = {}
+    for task in tasks:
+        labels = [
+            _decided(task, x, [STRIDE * side for side in x.shape[-2:]])[0] for x in (maps[task.name] for maps in said)
+        ]
+        values = np.concatenate([label[task.label.valid(label)] for label in labels])
+        if len(values) and (start := task.start(values)) is not None:
+            found[task.name] = start
+    return found
+
+
+def _decided(task: Task, prediction: Tensor, size: Sequence[int]) -> list[NDArray[Any]]:
+    """Raw labels of what predictions (B, C, h, w) decide at the size of the image."""
+    return [task.label.from_values(as_map(one)) for one in task.decode(prediction, size).cpu()]

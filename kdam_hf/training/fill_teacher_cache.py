@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.modeling_kdam import STRIDE
 from kdam_hf.teachers.teaching import Teaching
 from kdam_hf.training.arguments import DistillationArguments, KdamTrainingArguments, use_bf16
-from kdam_hf.training.checkpointing import existing
+from kdam_hf.training.checkpointing import existing, explained_disk_errors
 from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
 from kdam_hf.training.teacher import FrozenTeacher, load_teacher
 from kdam_hf.training.teacher_cache import (
@@ -50,11 +51,8 @@ def fill_cache(
     The teacher is loaded only by a process that has something to make.
 
     Args:
-        distillation: where and how the teachers' predictions are stored.
-        teaching: the teachers.
         dataset: the crops, asked for by (view, index).
         student: its configuration.
-        args: where it runs, with how many loading processes and which batch size.
         verify: check every record of a complete cache too, and make damaged ones again.
 
     Raises:
@@ -69,13 +67,8 @@ def fill_cache(
     with lock if main else nullcontext():
         with args.main_process_first(local=False, desc="preparing the teacher cache"):
             if main and (not folder.exists() or not any(folder.iterdir())):
-                _announce(folder, wanted)
-                with io.replacing(folder) as partial:
-                    io.write_json(partial / MANIFEST, wanted)
-                    (partial / RECORDS).touch()
-                    os.truncate(partial / RECORDS, _total(wanted))
-        different = io.differences(read_manifest(folder), wanted, ignored)
-        if different:
+                _make(folder, wanted)
+        if different := io.differences(read_manifest(folder), wanted, ignored):
             raise CheckpointError(
                 f"{folder} was made from another teacher, data or augmentation: {'; '.join(different)}. "
                 "Use its settings, give another teacher_cache, or remove the folder."
@@ -83,8 +76,7 @@ def fill_cache(
         cache = TeacherCache(folder)
         if cache.complete and not verify:
             return cache
-        share = [(k // cache.images, k % cache.images) for k in range(cache.views * cache.images)]
-        share = share[args.process_index :: args.world_size]
+        share = [*product(range(cache.views), range(cache.images))][args.process_index :: args.world_size]
         quiet = not main or args.disable_tqdm
         missing = [key for key in tqdm(share, "checking the teacher cache", disable=quiet) if not cache.holds(*key)]
         if missing:
@@ -127,12 +119,8 @@ def _describe(
         "precision": "bf16" if use_bf16(distillation.teacher_precision, args.use_cpu) else "fp32",
         "teacher": sorted(source.sha256 for source in teaching.sources),
         "teaching": teaching.identity,
-        "data": {
-            "name": source.name,
-            "split": source.split,
-            "ids_sha256": source.digest,
-            "first_crop": crop_checksum(dataset[0, 0]["pixel_values"]),
-        },
+        "data": {"name": source.name, "split": source.split, "ids_sha256": source.digest}
+        | {"first_crop": crop_checksum(dataset[0, 0]["pixel_values"])},
         "augmentation": transform.settings,
         "tasks": {
             name: {"kind": spec["kind"], "class_names": spec["class_names"], "channels": teaching.channels(name)}
@@ -143,49 +131,42 @@ def _describe(
     }
 
 
-def _total(wanted: Mapping[str, Any]) -> int:
-    return record_dtype(wanted).itemsize * wanted["images"] * wanted["views"]
-
-
-def _announce(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Print what a new cache will take, and refuse it where the disk is too small."""
-    needed, free = _total(wanted), shutil.disk_usage(existing(folder)).free
+def _make(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Print what a new cache will take, refuse it where the disk is too small, and make it, of records that hold nothing."""
+    size, free = record_dtype(wanted).itemsize, shutil.disk_usage(existing(folder)).free
+    needed = size * wanted["images"] * wanted["views"]
     print(
-        f"teacher cache {folder}: {wanted['views']} views of {wanted['images']} images, "
-        f"{_size(record_dtype(wanted).itemsize)} each ({wanted['dtype']}): {_size(needed)} to write, {_size(free)} free",
+        f"teacher cache {folder}: {wanted['views']} views of {wanted['images']} images, {_size(size)} each "
+        f"({wanted['dtype']}): {_size(needed)} to write, {_size(free)} free",
         flush=True,
     )
     if needed > free:
-        raise CheckpointError(_no_space(folder, needed, free))
+        raise CheckpointError(
+            f"{folder}: the teacher cache needs {_size(needed)}, {_size(free)} are free; nothing was removed. Free the space, "
+            "give another teacher_cache, or lower teacher_views."
+        )
+    with io.replacing(folder) as partial:
+        io.write_json(partial / MANIFEST, wanted)
+        (partial / RECORDS).touch()
+        os.truncate(partial / RECORDS, needed)
 
 
 def _write(
     cache: TeacherCache, batches: list[list[Key]], loader: Iterable[Any], teacher: FrozenTeacher, device: torch.device
 ) -> None:
     """Run the teacher on the crops of `loader` and write their records."""
-    size = cache.dtype.itemsize
     with (cache.folder / RECORDS).open("r+b") as file:
         for keys, batch in zip(batches, loader, strict=True):
             inputs = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "pixel_mask"))
             crops = [crop_checksum(crop) for crop in batch["pixel_values"]]
             records = cache.pack(keys, teacher(*inputs).predictions, crops)
-            try:
+            with explained_disk_errors(cache.folder):
                 for (view, index), record in zip(keys, records, strict=True):
                     # not through the map: a full disk would kill the process instead of raising
-                    file.seek((view * cache.images + index) * size)
+                    file.seek((view * cache.images + index) * cache.dtype.itemsize)
                     file.write(record.tobytes())
                 file.flush()
-            except OSError as error:
-                needed, free = size * cache.absent(), shutil.disk_usage(cache.folder).free
-                raise CheckpointError(f"{_no_space(cache.folder, needed, free)} ({error})") from error
         os.fsync(file.fileno())
-
-
-def _no_space(folder: Path, needed: int, free: int) -> str:
-    return (
-        f"{folder}: the teacher cache needs {_size(needed)} more, {_size(free)} are free; nothing was removed. "
-        "Free the space, give another teacher_cache, or lower teacher_views."
-    )
 
 
 def _size(count: int) -> str:

@@ -39,14 +39,7 @@ _AUTHORSHIP = ("transformers_version", "architectures", "_name_or_path", "dtype"
 def describe_objective(
     args: KdamTrainingArguments, config: KdamConfig, tasks: Sequence[Task], dataset: Dataset | None = None
 ) -> dict[str, Any]:
-    """What is optimised, as a flat dict of plain data.
-
-    Args:
-        args: training arguments, as they came out.
-        config: of the model.
-        tasks: with their weights and settings.
-        dataset: the training data, seen through a transform.
-    """
+    """What is optimised, as a flat dict of plain data; `dataset` is the training data, seen through a transform."""
     model = json.loads(config.to_json_string(use_diff=False))
     settings = args.to_dict()
     facts = {key: value for key, value in settings.items() if key not in INCIDENTAL}
@@ -77,12 +70,7 @@ def describe_objective(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`key old -> new` for every key that is not incidental and differs; an absent key has its default.
-
-    Args:
-        old: of the earlier run.
-        new: of this one.
-    """
+    """`key old -> new` for every key that is not incidental and differs; an absent key has its default."""
     # keys of a configuration come and go with versions of the library; what matters of them is a shape, which loading checks
     one_sided = {key for key in set(old) ^ set(new) if key.startswith("model.")}
     return io.differences(old, new, INCIDENTAL | one_sided, DEFAULTS)
@@ -90,8 +78,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def refuse_other_objective(old: Mapping[str, Any], new: Mapping[str, Any], where: Any) -> None:
     """Raise CheckpointError with the list of differences, if there are any."""
-    different = differences(old, new)
-    if different:
+    if different := differences(old, new):
         raise CheckpointError(
             f"{where} belongs to a run with another objective: {'; '.join(different)}. Give its settings to continue it, "
             "or choose another output_dir."

@@ -48,17 +48,9 @@ class PublishingTrainer(ResumableTrainer):
         revision: str | None = None,
         **kwargs: Any,
     ) -> str | None:
-        """Publish what is in output_dir, with the scores of results.json where `execute` has left them.
+        """Publish what is in output_dir, with the scores of results.json where `execute` has left them; the URL of the commit.
 
-        Args:
-            commit_message: of the commit.
-            blocking: always.
-            token: with the right to write; by default `hub_token`, or the one of this machine.
-            revision: not supported: the main branch is pushed to.
-            kwargs: none are known.
-
-        Returns:
-            URL of the commit; None on processes other than the first.
+        None on processes other than the first. `token` is by default `hub_token`, or that of this machine; it always blocks.
 
         Raises:
             HubError: refused, unreachable or interrupted; the model is complete on disk.

@@ -4,8 +4,9 @@ A test fails when the installed library has something that is not here; `docs/tr
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, TypeVar
 
 from kdam_hf.errors import KdamValueError
@@ -117,13 +118,10 @@ def refuse_parameters(given: Mapping[str, Any]) -> None:
 
 def refuse_methods(trainer: Class) -> Class:
     """Class decorator: methods of `Trainer` that are refused raise KdamValueError."""
-    for name, reason in refused(METHODS):
-        setattr(trainer, name, _refusal(name, reason))
-    return trainer
 
-
-def _refusal(name: str, reason: str) -> Callable[..., Any]:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
+    def refuse(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
         raise KdamValueError(f"{name} is not offered: {reason}.")
 
-    return refuse
+    for name, reason in refused(METHODS):
+        setattr(trainer, name, staticmethod(partial(refuse, name, reason)))
+    return trainer

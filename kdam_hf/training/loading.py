@@ -6,6 +6,7 @@ back can be told apart from the others by what it was doing.
 
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -18,25 +19,25 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from dataset_loaders import TransformedDataset
 from kdam_hf.errors import DataIntegrityError, DataWorkerError, KdamError, KdamValueError, OutOfMemoryError
 from kdam_hf.training.arguments import KdamTrainingArguments
+from kdam_hf.training.signals import no_worker_left, shield_worker, worker_context
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
-from kdam_hf.training.workers import no_worker_left, shield_worker, worker_context
 
 IDLE = -1
 DYING_S = 5
 SPAWN_S = 60
 WORKER_ADVICE = (
     "A worker that exited has printed why above; one that was killed had too little memory or shared memory (lower "
-    "dataloader_num_workers); one that did not deliver waits for a disk or network (or raise dataloader_timeout). Then run "
-    "the same command with --resume_from_checkpoint last."
+    "dataloader_num_workers); one that did not deliver waits for a disk or network (or raise dataloader_timeout). Then run the "
+    "same command with --resume_from_checkpoint last."
 )
 BATCH_NORM_ADVICE = (
-    "A batch norm needs several values per channel, and here has one: raise per_device_train_batch_size, or crop_height or "
-    "crop_width above 32, or set dataloader_drop_last: true if it was the last, smaller batch of an epoch."
+    "A batch norm needs several values per channel: raise per_device_train_batch_size, or crop_height or crop_width above 32, "
+    "or set dataloader_drop_last: true if it was the last, smaller batch of an epoch."
 )
 MEMORY_ADVICE = (
-    "Free the device and run the same command with --resume_from_checkpoint last: checkpoints are intact. Or lower "
-    "per_device_train_batch_size, crop_height and crop_width, teacher_batch_size or per_device_eval_batch_size, or set "
-    "precision bf16; another batch or crop is another objective and starts in a new output_dir."
+    "Free the device and run the same command with --resume_from_checkpoint last. Or lower per_device_train_batch_size, "
+    "crop_height and crop_width, teacher_batch_size or per_device_eval_batch_size, or set precision bf16; another batch or "
+    "crop is another objective and starts in a new output_dir."
 )
 
 
@@ -79,35 +80,29 @@ class WatchedDataset(Dataset[Any]):
 
     def lost(self) -> bool:
         """Whether a worker is dead, or ends within `DYING_S` seconds: its parent may see the broken connection first."""
-        pids = {pid for pid, _, _ in self._workers() if pid}
+        pids = {pid for pid in self._reading[:, 0].tolist() if pid}
         children = [child for child in multiprocessing.active_children() if child.pid in pids]
-        return len(children) < len(pids) or bool(wait([child.sentinel for child in children], DYING_S))
+        try:
+            return len(children) < len(pids) or bool(wait([child.sentinel for child in children], DYING_S))
+        except RuntimeError:  # of torch's handler, at the death of a worker
+            return True
 
     def busy(self) -> list[str]:
         """The samples that dead workers were reading; where none is dead, those being read now."""
-        reading = [(index, lives) for _, index, lives in self._workers() if index != IDLE]
-        dead = [index for index, lives in reading if not lives]
-        return [sample_name(self.dataset, index) for index in dead or [index for index, _ in reading]]
-
-    def _workers(self) -> list[tuple[int, int, bool]]:
         alive = {child.pid for child in multiprocessing.active_children()}
-        return [(pid, index, pid in alive) for pid, index in self._reading.tolist()]
+        reading = [(pid, index) for pid, index in self._reading.tolist() if index != IDLE]
+        dead = [index for pid, index in reading if pid not in alive]
+        return [sample_name(self.dataset, index) for index in dead or [index for _, index in reading]]
 
 
 def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options: Any) -> DataLoader:
-    """A DataLoader that gives up after `args.dataloader_timeout` seconds, and `SPAWN_S` more where workers import first.
-
-    Args:
-        watched: the dataset.
-        args: with the number of workers.
-        options: of `DataLoader`.
-    """
+    """A DataLoader that gives up after `args.dataloader_timeout` seconds, and `SPAWN_S` more where workers import first."""
     workers = args.dataloader_num_workers
     if workers:
         context = worker_context(args.dataloader_multiprocessing_context)
         options |= {
             "timeout": args.dataloader_timeout + (SPAWN_S if context.get_start_method() == "spawn" else 0),
-            "worker_init_fn": partial(_start_worker, os.getpid()),
+            "worker_init_fn": partial(shield_worker, os.getpid()),
             "prefetch_factor": args.dataloader_prefetch_factor,
             "multiprocessing_context": context,
         }
@@ -117,14 +112,10 @@ def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options:
 
 @contextmanager
 def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDataset]) -> Iterator[None]:
-    """Turn failures of data workers and of memory into errors that say what to do; leaves no worker behind.
-
-    Args:
-        where: what is going on, in words; asked when something fails.
-        watched: the datasets that are being read by then.
+    """Turn failures of data workers and of memory into errors that say `where()` and what to do; leaves no worker behind.
 
     Raises:
-        DataWorkerError: a worker died or did not deliver in time; names the samples that were read.
+        DataWorkerError: a worker died or did not deliver in time; names the samples of `watched` that were being read.
         KdamValueError: batch norms cannot be trained with so small a batch.
         OutOfMemoryError: the memory did not suffice.
     """
@@ -142,7 +133,10 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
                 raise DataWorkerError(
                     f"{where()}: {first.rstrip(' .')}. Reading: {busy or 'nothing'}. {WORKER_ADVICE}"
                 ) from error
-            if _is_out_of_memory(error):
+            # CUDA's two wordings, the CPU allocator's, and Python's own
+            if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or re.search(
+                "out of memory|can't allocate memory", str(error)
+            ):
                 raise OutOfMemoryError(f"{where()}: {first} {MEMORY_ADVICE}") from error
             raise
         except ValueError as error:
@@ -163,17 +157,3 @@ def sample_name(dataset: Any, index: int) -> str:
     """The id of a sample, found behind the layers of a dataset, and its index."""
     *_, source = layers(dataset)
     return f"sample {source.ids[index]!r} (index {index})"
-
-
-def _start_worker(parent: int, worker: int) -> None:
-    shield_worker(parent)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's two wordings, the CPU allocator's, and Python's own."""
-    text = str(error)
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )

@@ -24,13 +24,7 @@ SUFFIXES = (".png", ".npy")
 def save_maps(
     maps: Iterable[ImageMaps], folder: str | Path, tasks: Sequence[Task], ids: Sequence[str]
 ) -> Iterator[ImageMaps]:
-    """Write every prediction to `folder`/TASK/ID and pass it on.
-
-    Args:
-        maps: of any images.
-        folder: new, or empty.
-        tasks: those that are written.
-        ids: of the images, by index.
+    """Write every prediction of `tasks` to `folder`/TASK/ID and pass it on; `ids` are those of the images, by index.
 
     Raises:
         KdamValueError: the folder holds something: labels, or predictions of another model that would be mixed up.
@@ -48,22 +42,16 @@ def save_maps(
 
 def _save(maps: ImageMaps, root: Path, tasks: Sequence[Task], name: str) -> ImageMaps:
     for task in tasks:
-        stored = task.reader.to_file(as_map(maps.predictions[task.name]))
-        path = root / task.name / (name + task.reader.suffix)
-        if path.suffix == ".npy":
-            np.save(path, stored)
-        else:
-            Image.fromarray(stored).save(path)
+        stored, path = (
+            task.reader.to_file(as_map(maps.predictions[task.name])),
+            root / task.name / (name + task.reader.suffix),
+        )
+        np.save(path, stored) if path.suffix == ".npy" else Image.fromarray(stored).save(path)
     return maps
 
 
 class StoredPredictions(Dataset[ImageMaps]):
-    """The predictions in a folder beside the labels of a split.
-
-    Args:
-        folder: holds a folder per task, and in it a `.png` or `.npy` per image, named by its id.
-        dataset: the split; every image of it needs its files.
-        tasks: to read.
+    """Predictions beside the labels of a split: in `folder` one folder per task, and in it a `.png` or `.npy` per image id.
 
     Raises:
         DataIntegrityError: a folder or file is missing, or an id has two files; names it.
@@ -98,10 +86,9 @@ class StoredPredictions(Dataset[ImageMaps]):
         predictions, labels, sources = {}, {}, {}
         for task in self._tasks:
             path = self._folders[task.name][self._ids[index]]
+            array = read_array(path)
             try:
-                prediction = task.reader.from_file(read_array(path))
-            except DataIntegrityError:
-                raise
+                prediction = task.reader.from_file(array)
             except ValueError as error:
                 raise DataIntegrityError(f"{path}: {task.name}: {error}") from error
             if prediction.shape[-2:] != (height, width):

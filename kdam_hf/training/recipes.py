@@ -1,11 +1,11 @@
 """A recipe is a flat YAML file of plain scalars and lists; the command line overrides it; unknown keys are errors."""
 
 import argparse
-import difflib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import fields
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from kdam_hf.distributed import leave_group, tell_others
-from kdam_hf.errors import KdamError, KdamValueError
+from kdam_hf.errors import KdamError, KdamValueError, did_you_mean
 from kdam_hf.training.arguments import DistillationArguments
 
 OF_DISTILLATION = {field.name for field in fields(DistillationArguments)}
@@ -50,17 +50,14 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     try:
         recipe = _Loader((own if own.is_file() else Path(path)).read_text("utf-8")).get_single_data()
     except OSError as error:
-        close = difflib.get_close_matches(str(path), [file.stem for file in RECIPES.glob("*.yaml")], n=1)
-        remedy = (
-            f"did you mean {close[0]}?" if close else "give a file, or one of the names that `kdam recipes` prints."
-        )
-        raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); {remedy}") from error
+        named = [file.stem for file in RECIPES.glob("*.yaml")]
+        hint = did_you_mean(str(path), named, "give a file, or one of the names that `kdam recipes` prints.")
+        raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); {hint}") from error
     except yaml.YAMLError as error:
         raise KdamValueError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
         raise KdamValueError(f"recipe {path} holds a {type(recipe).__name__}; expected lines of the form 'key: value'.")
-    nested = [key for key, value in recipe.items() if isinstance(value, dict)]
-    if nested:
+    if nested := [key for key, value in recipe.items() if isinstance(value, dict)]:
         raise KdamValueError(f"recipe {path}: {', '.join(nested)} holds a mapping; values are plain scalars or lists.")
     return recipe
 
@@ -105,15 +102,14 @@ def parse_recipe(
     given = {
         a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")
     } | keys.keys()
-    config = keys.pop("config", None) or _config_path(arguments)
-    config = config or next((name for key, name in (usual or {}).items() if key in given), None)
+    by_default = next((name for key, name in (usual or {}).items() if key in given), None)
+    config = keys.pop("config", None) or _config_path(arguments) or by_default
     recipe = read_recipe(config) if config else {}
-    for key in recipe:
-        _refuse_unknown(key, known, f"recipe {config}")
+    _refuse_unknown(recipe, known, f"recipe {config}")
+    _refuse_unknown(keys, known, "keyword")
+    _refuse_unknown(given, typed, "command line")
     for key in given & ALTERNATIVES.keys() - recipe.keys():
         recipe.pop(ALTERNATIVES[key], None)
-    for key in keys:
-        _refuse_unknown(key, known, "keyword")
     keys = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in keys.items()}
     recipe = {known[key]: value for key, value in (recipe | keys).items()}
     # a switch that is on by default also has a --no_ form, after its own
@@ -122,8 +118,6 @@ def parse_recipe(
         recipe[key] = _typed(recipe[key], actions[key], key if key in keys else f"recipe {config}: {key}")
         actions[key].required = False
     parser.set_defaults(**recipe)
-    for key in given:
-        _refuse_unknown(key, typed, "command line")
     instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]
     settings = dict(recipe)
     recorded = {typed[key] for key in given}
@@ -161,44 +155,36 @@ def _typed(value: Any, action: argparse.Action, where: str) -> Any:
     if value is None:
         return None
     if action.nargs in ("+", "*"):
-        return [_scalar(item, action, where) for item in (value if isinstance(value, (list, tuple)) else [value])]
-    return _scalar(value, action, where)
-
-
-def _scalar(value: Any, action: argparse.Action, where: str) -> Any:
+        scalar = copy(action)
+        scalar.nargs = None
+        return [_typed(item, scalar, where) for item in (value if isinstance(value, (list, tuple)) else [value])]
     convert = action.type if callable(action.type) else str
-    if isinstance(value, list) or (isinstance(value, bool) and convert in (int, float)):
-        raise KdamValueError(f"{where} is {value!r}; expected one {getattr(convert, '__name__', 'value')}.")
     try:
+        if isinstance(value, list) or (isinstance(value, bool) and convert in (int, float)):
+            raise ValueError
         return convert(SWITCHES.get(value, str(value)) if convert is string_to_bool else str(value))
     except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-        raise KdamValueError(
-            f"{where} is {value!r}; expected {getattr(convert, '__name__', 'another value')}."
-        ) from error
+        raise KdamValueError(f"{where} is {value!r}; expected one {getattr(convert, '__name__', 'value')}.") from error
 
 
 def _config_path(arguments: Sequence[str]) -> str | None:
-    for k, argument in enumerate(arguments):
-        if argument == "--config":
-            if k + 1 == len(arguments):
-                raise KdamValueError("--config needs a file.")
-            return arguments[k + 1]
-        if argument.startswith("--config="):
-            return argument.split("=", 1)[1]
-    return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    try:
+        return parser.parse_known_args(arguments)[0].config
+    except argparse.ArgumentError as error:
+        raise KdamValueError("--config needs a file, or a name that `kdam recipes` prints.") from error
 
 
-def _refuse_unknown(key: str, known: Mapping[str, str], source: str) -> None:
-    if key in known:
-        return
-    if key in DROPPED:
-        raise KdamValueError(f"{source}: {key!r} is no longer offered: {DROPPED[key]}.")
-    if key in OF_DISTILLATION:
+def _refuse_unknown(keys: Iterable[str], known: Mapping[str, str], source: str) -> None:
+    for key in (key for key in keys if key not in known):
+        if key in DROPPED:
+            raise KdamValueError(f"{source}: {key!r} is no longer offered: {DROPPED[key]}.")
+        if key in OF_DISTILLATION:
+            raise KdamValueError(
+                f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "
+                "same student without a teacher."
+            )
         raise KdamValueError(
-            f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "
-            "same student without a teacher."
+            f"{source}: unknown key {key!r}; {did_you_mean(key, known, 'see --help all for all keys.')}"
         )
-    close = difflib.get_close_matches(key, known, n=1)
-    raise KdamValueError(
-        f"{source}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; see --help for all keys.")
-    )

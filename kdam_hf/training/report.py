@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -49,13 +50,9 @@ def hardware() -> str:
     """The device a number was measured on, in words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{os.cpu_count()} cores, {names[0] if names else platform.machine()}"
-
-
-def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
-    return path.read_text("utf-8").splitlines() if path.exists() else []
+    named = re.search(r"^model name\s*: (.*)$", path.read_text("utf-8") if path.exists() else "", re.MULTILINE)
+    return f"{os.cpu_count()} cores, {named[1] if named else platform.machine()}"
 
 
 def write_results(path: str | Path, metrics: Mapping[str, float], meta: Mapping[str, Any]) -> None:
@@ -64,13 +61,7 @@ def write_results(path: str | Path, metrics: Mapping[str, float], meta: Mapping[
 
 
 def results_table(metrics: Mapping[str, float], meta: Mapping[str, Any], tasks: Sequence[Task]) -> str:
-    """Markdown: every value, those that papers report first in bold, and what was scored under which settings.
-
-    Args:
-        metrics: `task/metric` -> value; entries without a task come last.
-        meta: facts of the score, as in results.json.
-        tasks: in the order of the rows.
-    """
+    """Markdown: every `task/metric`, those that papers report first in bold, and what was scored under which settings."""
     better = {f"{task.name}/{task.primary_metric}": "↑" if task.higher_is_better else "↓" for task in tasks}
     lines = ["| task | metric | value |", "| --- | --- | --- |"]
     for key, value in metrics.items():

@@ -7,17 +7,19 @@ written; a finished run takes no further step; SIGTERM and SIGINT end the traini
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
@@ -25,11 +27,9 @@ from kdam_hf import io
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.callbacks import StopOnSignalCallback
 from kdam_hf.training.checkpointing import (
     MODEL,
     SAVING,
-    checkpoint_folder,
     clean,
     explained_disk_errors,
     move_files,
@@ -41,7 +41,6 @@ from kdam_hf.training.checkpointing import (
 from kdam_hf.training.fingerprint import refuse_other_objective
 from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
 from kdam_hf.training.report import versions
-from kdam_hf.training.running_means import RunningMeans
 from kdam_hf.training.signals import StopRequest
 
 LAST = "last"
@@ -54,8 +53,43 @@ TRAINER_INTERNALS = (
 )
 
 
-class ResumableTrainer(Trainer, ABC):
-    """Adds sealed checkpoints, exact resume and orderly stops; see `docs/training.md`."""
+class RunningMeans:
+    """Sums since the last log line, kept on the device, so that nothing waits for it; an interruption does not change them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
+        self.steps = 0
+        """Optimizer steps since the last log line."""
+        self.total_loss = 0.0
+        """Sum of `loss` over all steps until the last log line."""
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Detached scalars by name."""
+        for name, value in values.items():
+            self._sums[name] += value
+
+    def take(self, processes: Processes) -> dict[str, float]:
+        """The means over steps and processes, which begin anew."""
+        sums = processes.mean(torch.stack([*self._sums.values()])).tolist()
+        means = {name: total / self.steps for name, total in zip(self._sums, sums, strict=True)}
+        self.total_loss += means["loss"] * self.steps
+        self._sums.clear()
+        self.steps = 0
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """The sums of this process, as plain data; `load` takes them up."""
+        sums = {name: value.item() for name, value in self._sums.items()}
+        return {"sums": sums, "steps": self.steps, "total_loss": self.total_loss}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """As if nothing had happened since `state`."""
+        self.steps, self.total_loss = state["steps"], state["total_loss"]
+        self.add(state["sums"])
+
+
+class ResumableTrainer(Trainer, TrainerCallback, ABC):
+    """Adds sealed checkpoints, exact resume and orderly stops; see `docs/training.md`. It is a callback of its own loop."""
 
     args: KdamTrainingArguments
     processes: Processes
@@ -64,6 +98,7 @@ class ResumableTrainer(Trainer, ABC):
     _told: int = 0
     """The signal that all processes stop after; 0 for none."""
     _saved_step: int | None = None
+    _best: str | None = None
 
     def __init__(self, model: Any, args: KdamTrainingArguments, *more: Any, **kwargs: Any) -> None:
         if args.output_dir is None:
@@ -76,9 +111,9 @@ class ResumableTrainer(Trainer, ABC):
         except ValueError as error:
             raise KdamValueError(str(error)) from error
         self.processes = Processes(self.args.world_size)
-        self.start_afresh()
+        self.means = RunningMeans(self.args.device)
         self._stop = StopRequest()
-        self.add_callback(StopOnSignalCallback(self))
+        self.add_callback(self)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -100,6 +135,10 @@ class ResumableTrainer(Trainer, ABC):
 
     def publish_checkpoint(self, folder: Path) -> None:
         """Called with every sealed checkpoint."""
+
+    def evaluated_model(self) -> Any:
+        """What is scored and saved."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +164,7 @@ class ResumableTrainer(Trainer, ABC):
             self._facts = {"objective": self.describe(), "versions": versions()}
             self._resumed_from = folder = self._choose(resume_from_checkpoint, output)
             self._told, self._saved_step = 0, None
-            self.start_afresh()
+            self.means = RunningMeans(self.args.device)
             if folder is not None and self._is_finished(folder):
                 return TrainOutput(self.state.global_step, 0.0, {})
             with StopRequest() as self._stop, self.explained_failures():
@@ -152,11 +191,7 @@ class ResumableTrainer(Trainer, ABC):
         return bool(flag)
 
     def explained_failures(self, *names: str) -> AbstractContextManager[None]:
-        """While entered, failures of data workers and of memory say what was going on; afterwards no worker is left.
-
-        Args:
-            names: "train", "eval"; whose workers. By default those of both.
-        """
+        """While entered, failures of memory and of data workers, of "train", "eval" or both, say what was going on."""
         watched = {name: self._watched[name] for name in names if name in self._watched} if names else self._watched
         return explained_failures(lambda: f"step {self.state.global_step}, {self.batch_shape()}", watched)
 
@@ -172,8 +207,15 @@ class ResumableTrainer(Trainer, ABC):
             return None
         folder, manifest = found
         refuse_other_objective(manifest["objective"], self._facts["objective"], folder)
-        absent = sorted(set(self._required()) - set(manifest["files"]))
-        if absent:
+        required = {
+            WEIGHTS,
+            "optimizer.pt",
+            "scheduler.pt",
+            TRAINER_STATE_NAME,
+            f"rng_state{self._rank}.pth",
+            self._sums_file,
+        }
+        if absent := sorted(required - set(manifest["files"])):
             raise CheckpointError(f"{folder} was saved without {', '.join(absent)}; training cannot go on from it.")
         if self.args.process_index == 0:
             print(f"continuing from {folder}", flush=True)
@@ -189,12 +231,12 @@ class ResumableTrainer(Trainer, ABC):
             verify(folder)
         self.model.load_state_dict(load_file(folder / WEIGHTS))
         state.is_local_process_zero, state.is_world_process_zero = (
-            self.is_local_process_zero(),
-            self.is_world_process_zero(),
+            self.args.local_process_index == 0,
+            self.args.process_index == 0,
         )
         self.state = state
         if not any("train_loss" in line for line in state.log_history):
-            self.restore()
+            self._restore_sums()
             self.log({"total_flos": state.total_flos, "train_loss": 0.0})
         return True
 
@@ -214,10 +256,9 @@ class ResumableTrainer(Trainer, ABC):
         return self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
-        """This process's strided share of the split; uneven shares are fine, nothing is repeated.
+        """This process's strided share of a dataset, or of one of `self.eval_dataset` by name; that by default.
 
-        Args:
-            eval_dataset: a dataset, or the name of one of `self.eval_dataset`; that by default.
+        Uneven shares are fine, nothing is repeated.
 
         Raises:
             KdamValueError: there is none.
@@ -249,13 +290,17 @@ class ResumableTrainer(Trainer, ABC):
             CheckpointError: it could not be written; earlier checkpoints are intact.
         """
         output, step, main = Path(self.args.output_dir or ""), self.state.global_step, self.args.should_save
-        final = checkpoint_folder(output, step)
+        final = output / f"checkpoint-{step}"
         partial = output / SAVING / final.name
         with explained_disk_errors(partial), io.replacing(final, partial) if main else nullcontext():
             self.accelerator.wait_for_everyone()
             # what `Trainer` saves, but beside; it neither rotates nor pushes
-            with _changed(self.args, output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False):
+            kept, self.args = self.args, copy(self.args)
+            self.args.__dict__.update(output_dir=str(partial.parent), save_total_limit=None, push_to_hub=False)
+            try:
                 super()._save_checkpoint(model, trial)
+            finally:
+                self.args = kept
             if self.state.best_global_step == step:
                 self.state.best_model_checkpoint = str(final)
             if not self.args.save_only_model:
@@ -287,22 +332,12 @@ class ResumableTrainer(Trainer, ABC):
         output = Path(output_dir or self.args.output_dir or "")
         output.mkdir(parents=True, exist_ok=True)
         with explained_disk_errors(output), TemporaryDirectory(prefix=MODEL, dir=output) as partial:
-            self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(partial)
+            self.evaluated_model().save_pretrained(partial)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)
             move_files(Path(partial), output)
 
     # ---- what is between two log lines ------------------------------------------------------------------------------
-
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """As `Trainer` has it; keeps the loss for the next log line."""
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        self.means.add({"loss": loss})
-        return loss
-
-    def start_afresh(self) -> None:
-        """Drop what an earlier training of this object has left."""
-        self.means = RunningMeans(self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with means over processes and steps, however often the training was interrupted in between.
@@ -317,11 +352,42 @@ class ResumableTrainer(Trainer, ABC):
             logs["train_loss"] = self.means.total_loss / max(self.state.global_step, 1)
         super().log(logs, start_time)
 
-    def restore(self) -> None:
-        """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from, if any."""
+    # ---- moments of the loop ----------------------------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from; say what begins."""
         if self._resumed_from is not None:
-            self.means.load(json.loads((self._resumed_from / self._sums_file).read_text("utf-8")))
+            self._restore_sums()
             self.restore_extra(self._resumed_from)
+        if args.process_index == 0:
+            images = f"{state.max_steps} steps of {self.get_total_train_batch_size(args)} images"
+            print(f"{images} on {args.device}, processes: {args.world_size}, bf16: {args.bf16}", flush=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop after a signal to any process, and save."""
+        if args.world_size == 1:
+            self._told = self._told or self._stop.received
+        if self._told:
+            control.should_training_stop = control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """After a signal, hide the best checkpoint from the clean-up of a finished training: it would delete the last one.
+
+        After the last step, verify it before `Trainer` loads it.
+        """
+        self._best = state.best_model_checkpoint
+        if "train_loss" in logs and self._best is not None:
+            if self._told:
+                state.best_model_checkpoint = None
+            elif args.load_best_model_at_end:
+                verify(Path(self._best))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show it again."""
+        state.best_model_checkpoint = self._best
+
+    def _restore_sums(self) -> None:
+        self.means.load(json.loads((cast(Path, self._resumed_from) / self._sums_file).read_text("utf-8")))
 
     @property
     def _sums_file(self) -> str:
@@ -330,21 +396,3 @@ class ResumableTrainer(Trainer, ABC):
     @property
     def _rank(self) -> str:
         return f"_{self.args.process_index}" if self.args.world_size > 1 else ""
-
-    def _required(self) -> list[str]:
-        """Files without which this process would go on differently."""
-        return [
-            *(WEIGHTS, "optimizer.pt", "scheduler.pt", TRAINER_STATE_NAME),
-            *(f"rng_state{self._rank}.pth", self._sums_file),
-        ]
-
-
-@contextmanager
-def _changed(args: Any, **values: Any) -> Iterator[None]:
-    """While entered, arguments have other values."""
-    before = {name: getattr(args, name) for name in values}
-    args.__dict__.update(values)
-    try:
-        yield
-    finally:
-        args.__dict__.update(before)

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from dataset_loaders import (
@@ -23,20 +23,14 @@ from dataset_loaders import (
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.distributed import end_with_others
-from kdam_hf.errors import CheckpointError, KdamValueError, UnknownTaskError
+from kdam_hf.errors import CheckpointError, KdamValueError, UnknownTaskError, did_you_mean
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
-from kdam_hf.pretrained import (
-    TIMM_NAMES,
-    find_backbone,
-    load_backbone_weights,
-    read_backbone_config,
-    weights_sha256,
-)
-from kdam_hf.tasks import Task, with_options
+from kdam_hf.pretrained import TIMM_NAMES, find_backbone, load_backbone_weights, read_backbone_config, weights_sha256
+from kdam_hf.tasks import Categorical, Task, with_options
+from kdam_hf.tasks.categorical import BALANCED
 from kdam_hf.teachers.teaching import Teaching, plan_teaching
-from kdam_hf.training.agreement import taught_start
 from kdam_hf.training.arguments import (
     DataArguments,
     DistillationArguments,
@@ -45,10 +39,11 @@ from kdam_hf.training.arguments import (
     SourceArguments,
 )
 from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
+from kdam_hf.training.evaluation import taught_start
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
-from kdam_hf.training.sources import SIZED, open_split, typical_predictions, typical_size
+from kdam_hf.training.sources import SIZED, count_classes, open_split, typical_predictions, typical_size
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
 
@@ -62,24 +57,9 @@ OF_TRAINING = (
 )
 
 
-Plan = Callable[[Sequence[Task]], Teaching]
-"""Finds the teachers of a student whose labelled tasks are known."""
-
-
-def make_plan(distillation: DistillationArguments, data: DataArguments) -> Plan:
-    """Finds the teachers that the arguments name."""
-    return partial(
-        plan_teaching,
-        distillation.teacher or (),
-        wanted=data.tasks,
-        class_map=distillation.class_map,
-        normal_axes=distillation.normal_axes,
-    )
-
-
 @dataclass
 class Run:
-    """What a trainer is built from; `held_out` are photos to score against the teacher, which `eval_dataset` may be itself."""
+    """What a trainer is built from; `held_out` are photos to score against the teacher, perhaps those of `eval_dataset`."""
 
     tasks: tuple[Task, ...]
     model: KdamPreTrainedModel
@@ -89,51 +69,35 @@ class Run:
     teaching: Teaching
     held_out: TransformedDataset | None = None
 
-    @property
-    def has_labels(self) -> bool:
-        """Whether `eval_dataset` has any."""
-        return bool(self.eval_dataset.dataset.labelled)
 
+def open_splits(
+    data: DataArguments, distillation: DistillationArguments | None = None
+) -> tuple[DenseDataset, DenseDataset, DenseDataset | None, Teaching]:
+    """Training and evaluation split, held-out photos, and the teachers that `distillation` names, if it is given.
 
-@dataclass(frozen=True)
-class Splits:
-    """Training and evaluation split, and held-out photos, all with the tasks of the student."""
-
-    train: DenseDataset
-    val: DenseDataset
-    held_out: DenseDataset | None
-    teaching: Teaching
-
-
-def open_splits(data: DataArguments, plan: Plan | None = None) -> Splits:
-    """Open what is trained and evaluated on, and find the teachers.
-
-    Args:
-        data: which images.
-        plan: finds the teachers; none for None.
+    All with the tasks of the student.
 
     Raises:
-        KdamValueError: photos without a teacher, or as `open_split` and `plan` have it.
+        KdamValueError: photos without a teacher, or as `open_split` and `plan_teaching` have it.
     """
-    data = data if plan is None else _labelled_tasks(data)
-    train, val = (open_split(data, split) for split in (data.train_split, data.eval_split))
-    teaching = Teaching((), train.tasks) if plan is None else plan(train.tasks)
-    if not teaching.tasks:
-        raise KdamValueError(f"{train.name}: photos have no labels, and there is no teacher; give --teacher.")
+    found = data if distillation is None else _labelled_tasks(data)
+    train, val = (open_split(found, split) for split in (data.train_split, data.eval_split))
+    teaching = Teaching((), train.tasks)
+    if distillation is not None:
+        options = {"class_map": distillation.class_map, "normal_axes": distillation.normal_axes}
+        teaching = plan_teaching(distillation.teacher or (), train.tasks, data.tasks, **options)
+    if not teaching.sources and (data.unlabeled or not teaching.tasks):
+        raise KdamValueError(
+            f"{data.unlabeled or train.name}: photos have no labels, and there is no teacher; give --teacher."
+        )
     if not teaching.sources:
-        if data.unlabeled:
-            raise KdamValueError(f"unlabeled {data.unlabeled}: nobody says what is in these photos; give --teacher.")
-        return Splits(train, val, None, teaching)
-    photos = (
-        [PhotosDataset(data.unlabeled, split, streaming=data.streaming) for split in ("train", "val")]
-        if data.unlabeled
-        else []
-    )
-    if photos:
-        mixed = MixedDataset(train, photos[0], teaching.tasks, data.unlabeled_share)
-        return Splits(mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(photos[1], teaching.tasks), teaching)
+        return train, val, None, teaching
+    if data.unlabeled:
+        photos, held_out = (PhotosDataset(data.unlabeled, k, streaming=data.streaming) for k in ("train", "val"))
+        mixed = MixedDataset(train, photos, teaching.tasks, data.unlabeled_share)
+        return mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(held_out, teaching.tasks), teaching
     train, val = (TaughtDataset(split, teaching.tasks) for split in (train, val))
-    return Splits(train, val, None if val.labelled else val, teaching)
+    return train, val, None if val.labelled else val, teaching
 
 
 def _labelled_tasks(data: DataArguments) -> DataArguments:
@@ -161,37 +125,32 @@ def build_run(
     model: ModelArguments,
     args: KdamTrainingArguments,
     settings: dict[str, Any],
-    plan: Plan | None = None,
+    distillation: DistillationArguments | None = None,
 ) -> Run:
     """Open both splits and build the model, seeded by `args.seed`.
 
     Args:
-        data: which images.
-        model: which model.
-        args: training arguments; `output_dir` must be set.
         settings: the keys that recipe and command line set; kept in `recipe.json` for readers.
-        plan: finds the teachers; none for None.
+        distillation: names the teachers; none for None.
 
     Raises:
-        KdamValueError: unknown role or preset, or no output_dir.
+        KdamValueError: unknown role or preset, no output_dir, or class weights of a task without labels.
         CheckpointError: output_dir holds the checkpoints of a run that is not to be resumed.
     """
     if args.output_dir is None:
         raise KdamValueError("output_dir is not given: a folder for the model, its checkpoints and results.json.")
     if model.role not in MODELS:
-        raise KdamValueError(f"role is {model.role!r}; expected one of {', '.join(MODELS)}.")
-    settings = {
-        key: value for key, value in settings.items() if key != "hub_token"
-    }  # a secret, and these are published
+        raise KdamValueError(f"role is {model.role!r}; {did_you_mean(model.role, MODELS)}")
+    settings = {key: x for key, x in settings.items() if key != "hub_token"}  # a secret, and these are published
     follow_launcher()
     end_with_others()
     _claim(Path(args.output_dir), settings, args)
     with args.main_process_first(local=False, desc="opening the data"):
-        splits = open_splits(data, plan)
-    train = splits.train
+        train, val, held_out, teaching = open_splits(data, distillation)
     if args.process_index == 0:
-        print(*[train.origin or train.name, *train.notes, *splits.teaching.notes], sep="\n  ")
+        print(*[train.origin or train.name, *train.notes, *teaching.notes], sep="\n  ")
     tasks, config, crops = training_crops(train, data, model, args)
+    tasks = tuple(_with_class_weights(task, train, args) for task in tasks)
     if args.process_index == 0:
         print(f"image_size {config.image_size}, the median of {min(len(train), SIZED)} of {len(train)} training images")
     set_seed(args.seed)
@@ -201,20 +160,31 @@ def build_run(
     if weights is not None:
         load_backbone_weights(built, weights)
     keep = EvalTransform(tasks, config.image_mean or [], config.image_std or [])
-    held_out = None if splits.held_out is None else TransformedDataset(splits.held_out, keep)
-    return Run(tasks, built, crops, TransformedDataset(splits.val, keep), settings, splits.teaching, held_out)
+    photos = None if held_out is None else TransformedDataset(held_out, keep)
+    return Run(tasks, built, crops, TransformedDataset(val, keep), settings, teaching, photos)
+
+
+def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArguments) -> Task:
+    """The task with weights in place of "balanced", from labels that one process counts."""
+    if not isinstance(task, Categorical) or not task.class_weights:
+        return task
+    if task.name not in train.labelled:
+        raise KdamValueError(
+            f"{task.name}.class_weights: {train.name} has no labels of {task.name} to weigh; leave it out."
+        )
+    if task.class_weights != BALANCED:
+        return task
+    counts = count_classes(train, task) if args.process_index == 0 else None
+    weights = task.balanced_weights(broadcast_object_list([counts])[0])
+    if args.process_index == 0:
+        print(f"{task.name}.class_weights:", ", ".join(map("{} {:g}".format, task.classes, weights)))
+    return replace(task, class_weights=weights)
 
 
 def training_crops(
     train: DenseDataset, data: DataArguments, model: ModelArguments, args: KdamTrainingArguments
 ) -> tuple[tuple[Task, ...], KdamConfig, TransformedDataset]:
-    """The tasks, the configuration of the model, and the training split as the model sees it.
-
-    Args:
-        train: the split.
-        data: how it is augmented.
-        model: which model.
-        args: with the seed of augmentation.
+    """The tasks, the configuration of the model, and the training split as the model sees it, augmented.
 
     Raises:
         KdamValueError: an unknown preset or task option.
@@ -223,16 +193,9 @@ def training_crops(
     """
     tasks = with_options(train.tasks, data.task_options or ())
     config = _config(model, tasks, typical_size(train))
-    augment = TrainTransform(
-        tasks,
-        (data.crop_height, data.crop_width),
-        config.image_mean or [],
-        config.image_std or [],
-        scale=(data.scale_min, data.scale_max),
-        hflip=data.hflip,
-        photometric=data.photometric,
-        seed=data_seed(args),
-    )
+    size, scale, seed = (data.crop_height, data.crop_width), (data.scale_min, data.scale_max), data_seed(args)
+    mean, std = config.image_mean or [], config.image_std or []
+    augment = TrainTransform(tasks, size, mean, std, scale, data.hflip, data.photometric, seed=seed)
     return tasks, config, TransformedDataset(train, augment)
 
 
@@ -242,10 +205,7 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
     Interrupted anywhere, it does what is left when called again: results.json is written last.
 
     Args:
-        trainer: built on `run`.
-        run: as built.
-        data: as given to `build_run`.
-        facts: more entries for `meta`.
+        facts: more entries for `meta` of results.json.
 
     Returns:
         The flat metrics.
@@ -258,20 +218,21 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
     args = trainer.args
     output, main = Path(args.output_dir or ""), args.process_index == 0
     if main:
-        kind = type(run.model).__name__
-        print(f"{kind}: {len(run.train_dataset)} training images, processes: {args.world_size}, bf16: {args.bf16}")
+        print(f"{type(run.model).__name__}: {len(run.train_dataset)} training images")
     with io.exclusive(output / ".lock", str(output), 60) if main else nullcontext():
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         trainer.save_model(args.output_dir)
         if main:
             KdamImageProcessor.from_model_config(run.model.config).save_pretrained(output)
-        saved = _as_saved(run.model)
+        # what loading it would give: without wrappers, in float32; other nodes may not see the folder
+        saved = type(run.model)(run.model.config)
+        saved.load_state_dict(run.model.state_dict())
+        saved.to(run.model.device).eval()
         metrics: dict[str, float] = {}
         with trainer.explained_failures():
-            if run.has_labels:
-                metrics |= trainer.score(saved, trainer.get_eval_dataloader())
-            if run.held_out is not None:
-                metrics |= trainer.score(saved, trainer.get_eval_dataloader(run.held_out))
+            for dataset in (run.eval_dataset if run.eval_dataset.dataset.labelled else None, run.held_out):
+                if dataset is not None:
+                    metrics |= trainer.score(saved, trainer.get_eval_dataloader(dataset))
         if main:
             meta = {
                 **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
@@ -331,13 +292,6 @@ def describe_data(
     }
 
 
-def _as_saved(model: KdamPreTrainedModel) -> KdamPreTrainedModel:
-    """What loading the saved model would give: without wrappers, in float32; other nodes may not see the folder."""
-    copy = type(model)(model.config)
-    copy.load_state_dict(model.state_dict())
-    return copy.to(model.device).eval()
-
-
 def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
     """Refuse to mix with an earlier run; keep what was typed when this one began."""
     record = output / "recipe.json"
@@ -352,11 +306,9 @@ def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) 
 
 
 def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, int]) -> KdamConfig:
-    overrides: dict[str, Any] = {"image_size": list(image_size)}
-    if model.decoder_channels is not None:
-        overrides["decoder_channels"] = model.decoder_channels
-    if model.head is not None and model.role == "student":
-        overrides["head"] = model.head
+    head = model.head if model.role == "student" else None
+    given = {"image_size": list(image_size), "decoder_channels": model.decoder_channels, "head": head}
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     backbone, weights = find_backbone(model.preset), _weights(model)
     if model.preset in PRESETS and weights is not None and backbone.config["model_type"] not in TIMM_NAMES:
         overrides["backbone_config"] = read_backbone_config(weights, backbone.config["out_indices"])
@@ -371,6 +323,6 @@ def _weights(model: ModelArguments) -> str | None:
     name = find_backbone(model.preset).weights
     if name is None:
         raise KdamValueError(
-            f"preset {model.preset} has no public weights; give a hub id or folder, or leave backbone_weights out."
+            f"preset {model.preset} has no public weights; give a hub id or folder, or leave the key out."
         )
     return name

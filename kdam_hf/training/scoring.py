@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdam_hf.distributed import Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import differences
 from kdam_hf.metrics import Metric, delta_m, in_processes, under_protocol
 from kdam_hf.tasks import Task
-from kdam_hf.training.workers import shield_worker, worker_context
+from kdam_hf.training.signals import shield_worker, worker_context
 
 # facts of a score that must agree with those of the score it is held against
 CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
@@ -28,13 +27,10 @@ CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
 
 @dataclass(frozen=True)
 class ImageMaps:
-    """What was predicted for one image, and what is true.
+    """Per task what was predicted for the image of this index in the split, and what is true.
 
-    Args:
-        index: of the image in the split.
-        predictions: per task, as `Task.decode` gives it for one image, on the CPU.
-        labels: per task, as `to_tensor` gives it.
-        sources: per task where the prediction comes from, for error messages.
+    Predictions are as `Task.decode` gives them for one image, on the CPU, labels as `to_tensor` does; `sources` say where
+    predictions come from, for error messages.
     """
 
     index: int
@@ -44,24 +40,14 @@ class ImageMaps:
 
 
 def make_metrics(tasks: Sequence[Task], protocol: str = "ours") -> dict[str, Metric]:
-    """An empty metric per task.
-
-    Raises:
-        KdamValueError: unknown protocol.
-    """
+    """An empty metric per task; KdamValueError for an unknown protocol."""
     return {task.name: under_protocol(task.metric(), protocol) for task in tasks}
 
 
 def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_proc: int = 1) -> int:
-    """Add images to the metrics.
+    """Add images to the metrics by task name; their number. Maps may hold more tasks, and a few are held at a time.
 
-    Args:
-        maps: a few are held at a time, so a generator needs little memory.
-        metrics: by task name; the maps hold more tasks or the same.
-        num_proc: processes that count while this one goes on taking maps; 1 counts here.
-
-    Returns:
-        Number of images.
+    Above 1, `num_proc` processes count while this one goes on taking maps.
 
     Raises:
         KdamValueError: num_proc < 1, or a metric refuses a map; names where the prediction comes from.
@@ -75,21 +61,12 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
         return images
     kinds = {name: (type(metric), metric.settings()) for name, metric in metrics.items()}
     packed = (replace(one, predictions=_arrays(one.predictions), labels=_arrays(one.labels)) for one in maps)
-    counted = in_processes(partial(_count, kinds), packed, num_proc, _begin, (os.getpid(),), worker_context())
+    counted = in_processes(partial(_count, kinds), packed, num_proc, shield_worker, (os.getpid(),), worker_context())
     for states in counted:
+        images += 1
         for name, state in states.items():
             metrics[name].add_state(_tensors(state))
-        images += 1
     return images
-
-
-def sum_over(metrics: Mapping[str, Metric], processes: Processes) -> None:
-    """Make the metrics of every process those of all processes."""
-    for metric in metrics.values():
-        total = metric.with_settings()
-        for state in processes.gather(metric.state):
-            total.add_state(state)
-        metric.state = total.state
 
 
 def flat_values(metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -105,18 +82,17 @@ def conditions(tasks: Sequence[Task], protocol: str = "ours") -> dict[str, str]:
 def single_task_references(
     files: Sequence[str | Path], tasks: Sequence[Task], meta: Mapping[str, Any]
 ) -> dict[str, tuple[str, float]]:
-    """For each task the file that holds its primary metric, and the value there.
-
-    Args:
-        files: results.json of single-task models, which together hold each primary metric once.
-        tasks: those that count.
-        meta: facts of the score that is held against them, as they are written.
+    """For each task the results.json that holds its primary metric, and the value there, to hold a score with `meta` against.
 
     Raises:
         KdamValueError: a file is not readable or was scored under other conditions, or a task is in none or two of them.
     """
-    found = {str(path): _read_results(path) for path in files}
-    references = {}
+    found, references = {}, {}
+    for path in map(str, files):
+        try:
+            found[path] = dict(json.loads(Path(path).read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise KdamValueError(f"{path}: not readable as the results.json of kdam evaluate ({error}).") from error
     for task in tasks:
         key = f"{task.name}/{task.primary_metric}"
         holders = [path for path, content in found.items() if key in content]
@@ -128,8 +104,7 @@ def single_task_references(
         path, content = holders[0], found[holders[0]]
         theirs = content.get("meta", {})
         both = [name for name in CONDITIONS if name in theirs and name in meta]
-        other = differences({name: theirs[name] for name in both}, {name: meta[name] for name in both})
-        if other:
+        if other := differences({name: theirs[name] for name in both}, {name: meta[name] for name in both}):
             raise KdamValueError(
                 f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "
                 "with kdam evaluate and the same options."
@@ -148,16 +123,6 @@ def gain_over(
     )
 
 
-def _read_results(path: str | Path) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise KdamValueError(f"{path}: not readable as results.json ({error}).") from error
-    if not isinstance(content, dict):
-        raise KdamValueError(f"{path}: holds no object; expected the results.json that kdam evaluate writes.")
-    return content
-
-
 def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:
     for name, metric in metrics.items():
         try:
@@ -166,14 +131,9 @@ def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:
             raise KdamValueError(f"{maps.sources[name]}: {error}") from error
 
 
-def _begin(parent: int) -> None:
-    """First call in a process that counts."""
-    shield_worker(parent)
-    torch.set_num_threads(1)
-
-
 def _count(kinds: Mapping[str, tuple[type[Metric], dict[str, Any]]], maps: Any) -> dict[str, Any]:
     """States per task of metrics that have seen one image, in a process that counts."""
+    torch.set_num_threads(1)
     metrics = {name: kind(**settings) for name, (kind, settings) in kinds.items()}
     _update(metrics, replace(maps, predictions=_tensors(maps.predictions), labels=_tensors(maps.labels)))
     return {name: _arrays(metric.state) for name, metric in metrics.items()}

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
-from dataset_loaders import DenseDataset, PreparedDataset, check_id, open_dataset, shuffled
+from dataset_loaders import DenseDataset, MixedDataset, PreparedDataset, check_id, open_dataset, shuffled
 from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
 from kdam_hf.errors import KdamValueError
-from kdam_hf.tasks import Task, with_options
+from kdam_hf.tasks import IGNORE_INDEX, Categorical, Task, with_options
 from kdam_hf.training.arguments import SourceArguments
 
 SIZED, READ = 100, 25
@@ -21,24 +23,23 @@ SIZED, READ = 100, 25
 def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseDataset:
     """One split of the dataset, read through the training cache if `cache_dir` is set.
 
-    Args:
-        data: which dataset, where, and which of its tasks.
-        split: its name.
-        strict: refuse a split whose files do not fit together; otherwise they are left to be reported.
+    Files that do not fit together are refused if `strict`; otherwise they are left to be reported.
 
     Raises:
         KdamValueError: an unknown dataset, option or task, no such folder, or prepared with other settings of label files.
         DataIntegrityError: a file is missing or does not hold what it should; names it.
     """
-    options = source_options(data)
+    own_keys = {"layout": data.layout, "columns": data.columns, "streaming": data.streaming or None}
+    options: dict[str, Any] = {key: value for key, value in own_keys.items() if value is not None}
+    for text in data.data_options or ():
+        name, found, value = text.partition("=")
+        if not found or not name or name in (*own_keys, "strict"):
+            raise KdamValueError(f"data_options {text!r}; expected NAME=VALUE, such as crop=none.")
+        options[name] = value
     if data.dataset == "synthetic_rooms":
         count = data.rooms_train if split == "train" else data.rooms_val
-        options |= {
-            "num_images": count,
-            "height": data.rooms_height,
-            "width": data.rooms_width,
-            "seed": data.rooms_seed,
-        }
+        size = {"height": data.rooms_height, "width": data.rooms_width}
+        options |= {"num_images": count, **size, "seed": data.rooms_seed}
     if not strict:
         options["strict"] = False
     dataset = open_dataset(data.dataset, split, data_dir=data.data_dir, tasks=data.tasks, **options)
@@ -70,36 +71,16 @@ def prepare_split(
     return prepare_dataset(dataset, target, num_proc=num_proc, report=report)
 
 
-def source_options(data: SourceArguments) -> dict[str, Any]:
-    """What `data` says of the dataset beyond its folder and tasks, as options of `open_dataset`.
-
-    Raises:
-        KdamValueError: a data option that is not NAME=VALUE, or one that has a key of its own.
-    """
-    own_keys = {"layout": data.layout, "columns": data.columns, "streaming": data.streaming or None}
-    options: dict[str, Any] = {key: value for key, value in own_keys.items() if value is not None}
-    for text in data.data_options or ():
-        name, found, value = text.partition("=")
-        if not found or not name or name in (*own_keys, "strict"):
-            raise KdamValueError(f"data_options {text!r}; expected NAME=VALUE, such as crop=none.")
-        options[name] = value
-    return options
-
-
 def typical_size(dataset: DenseDataset) -> tuple[int, int]:
     """Height and width, pixels, of the median shorter and longer side of up to `SIZED` images, upright if most are.
 
     It becomes `image_size` of the model: a user's photo is reduced to its shorter side. Headers are read, not pixels.
     """
-    sizes = np.array([_size(dataset, index) for index in _some(dataset, SIZED)])
+    headers = {index: dataset.photo_header(index) for index in _some(dataset, SIZED)}
+    sizes = np.array([(h.height, h.width) if h else dataset[k]["image"].shape[:2] for k, h in headers.items()])
     shorter, longer = np.median(np.sort(sizes, axis=1), axis=0).astype(int).tolist()
     upright = 2 * (sizes[:, 0] > sizes[:, 1]).sum() > len(sizes)
     return (longer, shorter) if upright else (shorter, longer)
-
-
-def _size(dataset: DenseDataset, index: int) -> tuple[int, int]:
-    header = dataset.photo_header(index)
-    return dataset[index]["image"].shape[:2] if header is None else (header.height, header.width)
 
 
 def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[str, list[float]]:
@@ -112,6 +93,18 @@ def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[st
         if sum(map(len, values)) and (start := task.start(np.concatenate(values))) is not None:
             found[task.name] = start
     return found
+
+
+def count_classes(dataset: DenseDataset, task: Categorical) -> torch.Tensor:
+    """Labelled pixels of each class, (K,) float64, over a whole split."""
+    counts = torch.zeros(task.channels, dtype=torch.float64)
+    labelled = dataset.counts[0] if isinstance(dataset, MixedDataset) else len(dataset)
+    for index in tqdm(range(labelled), f"counting the classes of {task.name}", leave=False):
+        label = dataset[index]["labels"].get(task.name)
+        if label is not None:
+            ids = task.label.to_tensor(label).flatten()
+            counts += torch.bincount(ids, minlength=IGNORE_INDEX + 1)[: task.channels]
+    return counts
 
 
 def _some(dataset: DenseDataset, most: int) -> list[int]:

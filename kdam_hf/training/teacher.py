@@ -57,18 +57,37 @@ class FrozenTeacher(nn.Module):
         self.bf16, self.batch_size, self.class_maps = bf16, batch_size, class_maps or {}
         if bf16:
             self.models.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.chosen = chosen or [[task.name for task in _facts(model)["tasks"]] for model in models]
-        taught = _taught(models, self.chosen, student, self.class_maps)
-        self.task_names = [name for name in student.task_names if name in taught]
+        tasks = [_tasks(model) for model in models]
+        self.chosen = chosen or [[task.name for task in known] for known in tasks]
+        taught: dict[str, Task] = {}
+        for task in (
+            task for known, names in zip(tasks, self.chosen, strict=True) for task in known if task.name in names
+        ):
+            if task.name in taught:
+                raise KdamValueError(f"task {task.name} is taught by two teachers; give one per task, or one for all.")
+            taught[task.name] = task
+        wanted = [task for task in student.tasks or [] if task["name"] in taught]
+        if not wanted:
+            raise KdamValueError(
+                f"the teacher predicts {', '.join(taught)}, the student {', '.join(student.task_names)}: none of them."
+            )
+        alike = [task for task in wanted if task["name"] not in self.class_maps]
+        check_tasks_agree([task.spec() for task in taught.values()], alike, "the teacher", "the student")
+        self.task_names = [task["name"] for task in wanted]
         by = {name: hashes[k] for k, names in enumerate(self.chosen) for name in names if name in self.task_names}
         axes = [
             m.axes for m in models if isinstance(m, ForeignTeacher) and any(isinstance(t, Normals) for t in m.tasks)
         ]
         self.identity = teaching_identity(by, self.class_maps, axes)
-        for k, model in enumerate(models):
-            scale, shift = _renormalisation(student, _facts(model))
-            self.register_buffer(f"scale_{k}", scale)
-            self.register_buffer(f"shift_{k}", shift)
+        for k, model in enumerate(models):  # from the student's normalisation to the teacher's
+            own: Any = model.config if isinstance(model, KdamPreTrainedModel) else model
+            mean, std = getattr(own, "image_mean", (0.0, 0.0, 0.0)), getattr(own, "image_std", (1.0, 1.0, 1.0))
+            s_mean, s_std, t_mean, t_std = (
+                torch.tensor(values, dtype=torch.float64)[:, None, None]
+                for values in (student.image_mean, student.image_std, mean, std)
+            )
+            self.register_buffer(f"scale_{k}", (s_std / t_std).float())
+            self.register_buffer(f"shift_{k}", ((s_mean - t_mean) / t_std).float())
         self.requires_grad_(False).eval()
 
     @property
@@ -132,20 +151,18 @@ class FrozenTeacher(nn.Module):
                 found = model(own)
             predictions |= {name: x for name, x in found.items() if name in self.task_names and name in self.chosen[k]}
         grid = [-(-side // STRIDE) for side in pixel_values.shape[-2:]]
-        for name, class_map in self.class_maps.items():
-            predictions[name] = class_map(predictions[name])
-        return {name: _resized(predictions[name], grid) for name in self.task_names}, hidden
+        predictions |= {name: class_map(predictions[name]) for name, class_map in self.class_maps.items()}
+        for name in self.task_names:
+            x = predictions[name] = predictions[name].float()
+            if list(x.shape[-2:]) != grid:
+                predictions[name] = F.interpolate(x, grid, mode="bilinear", antialias=x.shape[-1] > grid[1])
+        return predictions, hidden
 
 
 def load_teacher(
     teaching: Teaching, student: KdamConfig, bf16: bool = False, batch_size: int | None = None
 ) -> FrozenTeacher:
-    """The teachers of a plan.
-
-    Args:
-        teaching: who teaches what.
-        student: configuration of the student.
-        bf16, batch_size: as for `FrozenTeacher`.
+    """The teachers of a plan for a student; `bf16` and `batch_size` as for `FrozenTeacher`.
 
     Raises:
         CheckpointError: weights or an image processor that are not there or not whole.
@@ -169,70 +186,19 @@ def coarsest_channels(model: Any) -> int:
     return int(model.encoder.channels[-1]) if isinstance(model, KdamPreTrainedModel) else 0
 
 
-def _facts(model: Any) -> dict[str, Any]:
-    """Tasks and normalisation of a teacher."""
+def _tasks(model: Any) -> Sequence[Task]:
     if isinstance(model, KdamPreTrainedModel):
-        config: Any = model.config
-        tasks = tuple(task_from_spec(spec) for spec in config.tasks or [])
-        return {"tasks": tasks, "image_mean": config.image_mean, "image_std": config.image_std}
-    mean, std = getattr(model, "image_mean", (0.0, 0.0, 0.0)), getattr(model, "image_std", (1.0, 1.0, 1.0))
-    return {"tasks": model.tasks, "image_mean": mean, "image_std": std}
-
-
-def _renormalisation(student: KdamConfig, teacher: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Scale and shift (3, 1, 1) from the student's to the teacher's normalisation."""
-    s_mean, s_std, t_mean, t_std = (
-        torch.tensor(v, dtype=torch.float64)[:, None, None]
-        for v in (student.image_mean, student.image_std, teacher["image_mean"], teacher["image_std"])
-    )
-    return (s_std / t_std).float(), ((s_mean - t_mean) / t_std).float()
-
-
-def _resized(values: Tensor, grid: list[int]) -> Tensor:
-    """Float32 on the grid of the student's maps."""
-    values = values.float()
-    if list(values.shape[-2:]) == grid:
-        return values
-    return F.interpolate(values, grid, mode="bilinear", antialias=values.shape[-1] > grid[1])
-
-
-def _taught(
-    models: Sequence[nn.Module],
-    chosen: Sequence[Collection[str]],
-    student: KdamConfig,
-    class_maps: Mapping[str, ClassMap],
-) -> dict[str, Task]:
-    taught: dict[str, Task] = {}
-    for model, names in zip(models, chosen, strict=True):
-        for task in (task for task in _facts(model)["tasks"] if task.name in names):
-            if task.name in taught:
-                raise KdamValueError(
-                    f"task {task.name} is taught by two teachers; give one teacher per task, or one for all."
-                )
-            taught[task.name] = task
-    wanted = [task for task in student.tasks or [] if task["name"] in taught]
-    if not wanted:
-        raise KdamValueError(
-            f"the teacher predicts {', '.join(taught)}, the student {', '.join(student.task_names)}: none of them."
-        )
-    alike = [task for task in wanted if task["name"] not in class_maps]
-    check_tasks_agree([task.spec() for task in taught.values()], alike, "the teacher", "the student")
-    return taught
+        return [task_from_spec(spec) for spec in model.config.tasks or []]
+    return model.tasks
 
 
 def check_tasks_agree(
     known: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], provider: str, consumer: str
 ) -> None:
-    """Refuse tasks that mean different things on both sides.
-
-    Args:
-        known: task entries of the model that predicts.
-        wanted: task entries of what it is held against.
-        provider: whose tasks are known, for the message.
-        consumer: whose tasks are wanted, for the message.
+    """Refuse task entries of `consumer` that `provider` does not know, or knows with another kind, channels or classes.
 
     Raises:
-        KdamValueError: a wanted task is not known, or of another kind, number of channels or classes.
+        KdamValueError: names both, and the task.
     """
     by_name = {task["name"]: task for task in known}
     for task in wanted:

@@ -41,10 +41,7 @@ def record_dtype(manifest: Mapping[str, Any]) -> np.dtype[Any]:
 
 
 class TeacherCache:
-    """A folder of records, one per (view, index); picklable, opened by the process that reads.
-
-    Args:
-        folder: as `fill_cache` made it.
+    """A folder of records, one per (view, index), as `fill_cache` made it; picklable, opened by the process that reads.
 
     Raises:
         CheckpointError: no cache there, or one of another version or of another size.
@@ -53,18 +50,13 @@ class TeacherCache:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        self.views, self.images = self.manifest["views"], self.manifest["images"]
+        self.views, self.images, self.complete = (self.manifest[key] for key in ("views", "images", "complete"))
         self.dtype = record_dtype(self.manifest)
         path, expected = self.folder / RECORDS, self.views * self.images * self.dtype.itemsize
         found = path.stat().st_size if path.exists() else 0
         if found != expected:
             raise CheckpointError(f"{path}: {found} bytes; expected {expected}. Remove the folder and build it again.")
         self._map: NDArray[Any] | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every record was written."""
-        return self.manifest["complete"]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -77,12 +69,7 @@ class TeacherCache:
         }
 
     def read(self, view: int, index: int) -> tuple[int, dict[str, Tensor]]:
-        """The checksum of the crop, and task name -> (C, h, w) float32.
-
-        Raises:
-            CheckpointError: not written, or damaged.
-            KdamValueError: more views than there are.
-        """
+        """The checksum of the crop, and task name -> (C, h, w) float32; CheckpointError for a damaged or missing record."""
         if view >= self.views:
             raise KdamValueError(
                 f"{self.folder} holds {self.views} views, asked for view {view}; give the trainer as many."
@@ -106,12 +93,7 @@ class TeacherCache:
         return int((self.records["_checksum"] == 0).sum())
 
     def pack(self, keys: Sequence[Key], predictions: Mapping[str, Tensor], crops: Sequence[int]) -> NDArray[Any]:
-        """The records of a batch.
-
-        Args:
-            keys: (view, index) of each.
-            predictions: task name -> (B, C, h, w) float32.
-            crops: checksum of each crop.
+        """The records of a batch, from the (view, index) of each, predictions (B, C, h, w) float32, and checksums of the crops.
 
         Raises:
             KdamValueError: a prediction is not finite, too large for fp16, or of an unexpected shape; names task and sample.
@@ -123,17 +105,16 @@ class TeacherCache:
                 raise KdamValueError(f"{name}: the teacher predicts {values.shape[1:]}, expected {expected}.")
             with np.errstate(over="ignore"):
                 records[name] = values
-            for (view, index), given, stored in zip(keys, values, records[name], strict=True):
-                if not np.isfinite(stored).all():
-                    raise KdamValueError(
-                        f"{name}: the teacher predicts up to {np.abs(given).max():.4g} for sample {index} in view {view}; "
-                        f"stored as {self.manifest['dtype']}, expected finite numbers"
-                        + (" up to 65504; use teacher_cache_dtype fp32." * (self.manifest["dtype"] == "fp16"))
-                        + " Check its weights."
-                    )
+            broken = np.flatnonzero(~np.isfinite(records[name]).all((1, 2, 3)))
+            if len(broken):
+                (view, index), stored = keys[broken[0]], self.manifest["dtype"]
+                remedy = "up to 65504; use teacher_cache_dtype fp32. " if stored == "fp16" else ". "
+                raise KdamValueError(
+                    f"{name}: the teacher predicts up to {np.abs(values[broken[0]]).max():.4g} for sample {index} in view "
+                    f"{view}; stored as {stored}, expected finite numbers {remedy}Check its weights."
+                )
         records["_crop"] = crops
-        for row in range(len(keys)):
-            records["_checksum"][row] = _checksum(records[row : row + 1])
+        records["_checksum"] = [_checksum(records[row : row + 1]) for row in range(len(keys))]
         return records
 
     @property
@@ -179,11 +160,7 @@ class CachedTeacherDataset(Dataset[dict[str, Any]]):
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a cache was made from.
-
-    Raises:
-        CheckpointError: nothing there, or of another version.
-    """
+    """What a cache was made from; CheckpointError where there is none, or one of another version."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text("utf-8"))

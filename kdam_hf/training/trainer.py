@@ -6,29 +6,30 @@ before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy, SchedulerType
 
 from dataset_loaders import Collator, EpochSampler, MixedDataset, MixedSampler
 from kdam_hf.distillation import Method
+from kdam_hf.distillation.methods import Batch as Compared
+from kdam_hf.distillation.weighting import FIXED, Weighting, make_weighting
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
-from kdam_hf.objective import Counts, Objective, Part
+from kdam_hf.objective import Counts, Objective, stride_mask
 from kdam_hf.tasks import Task
-from kdam_hf.training.agreement import PREFIX, is_unlabelled
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.callbacks import EpochAndGradientCallback
-from kdam_hf.training.evaluation import evaluate_model
+from kdam_hf.training.evaluation import PREFIX, evaluate_model, is_unlabelled
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
 from kdam_hf.training.inherited import refuse_methods, refuse_parameters
@@ -36,38 +37,33 @@ from kdam_hf.training.loading import layers, sample_name
 from kdam_hf.training.scoring import flat_values, make_metrics
 
 Batch = Mapping[str, Any]
-OBJECTIVE = "objective.safetensors"
-"""Of a checkpoint: the state of the method and of the weighting, where they have any."""
+OBJECTIVE, TRAINED = "objective.safetensors", "trained.safetensors"
+"""Of a checkpoint: the state of method and weighting, where they have any; the model as it is trained, beside its average."""
+
+NON_FINITE = "is not finite; nothing was updated. Check these samples, lower learning_rate, or set precision: fp32."
 
 
-@dataclass(frozen=True)
-class Pending:
-    """A batch whose gradient was computed, and not yet used.
+class Pending(NamedTuple):
+    """A batch whose gradient was computed, and not yet used: its samples, detached terms, and what the teacher says."""
 
-    Args:
-        index: of its samples.
-        terms: values of its loss, detached.
-        teacher: the teacher's predictions.
-    """
-
-    index: Tensor
+    indices: Tensor
     terms: dict[str, Tensor]
     teacher: Mapping[str, Tensor] | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Accumulated:
     """What one of several accumulated batches needs to know of all of them.
 
     Args:
         counts: what losses are divided by, of all together; None for those of the batch itself.
-        parts: of each, for a method that couples the images of a batch; else empty.
-        taught: likewise what the teacher says.
+        parts, taught: what student and teacher predict for each, for a method that couples the images of a batch; else empty.
     """
 
-    counts: Counts | None
-    parts: list[Part]
-    taught: list[KdamOutput]
+    batches: int = 1
+    counts: Counts | None = None
+    parts: list[Compared] = field(default_factory=list)
+    taught: list[KdamOutput] = field(default_factory=list)
 
 
 @refuse_methods
@@ -81,17 +77,16 @@ class MultiTaskTrainer(PublishingTrainer):
         train_dataset: yields training samples for keys (epoch, index).
         eval_dataset: yields full-size samples; or several by name.
         method: of distillation, for `DistillationTrainer`.
-        weighting: of the terms of the loss, see `Objective`.
+        weighting: of the terms of the loss, see `Objective`; in place of the one that `args.weighting` names.
         kwargs: passed to `PublishingTrainer`.
 
     Raises:
-        KdamValueError: tasks differ from the model's, fewer images than one batch, a metric that there is not, or a parameter
-            of `Trainer` that is not offered (`inherited`).
+        KdamValueError: tasks differ from the model's, fewer images than one batch, a metric that there is not, two weightings,
+            or a parameter of `Trainer` that is not offered (`inherited`).
     """
 
     loss_is_scaled_for_ga = True
     views: int | None = None
-    _pending: list[Pending]
 
     def __init__(
         self,
@@ -110,8 +105,12 @@ class MultiTaskTrainer(PublishingTrainer):
             raise KdamValueError(
                 f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order."
             )
-        self.tasks = tuple(tasks)
-        self.objective = Objective(tasks, method, weighting).to(args.device)
+        if weighting is not None and args.weighting != FIXED:
+            raise KdamValueError(
+                f"a weighting was given, and args.weighting {args.weighting!r} names another; leave one out."
+            )
+        self.tasks, self._pending = tuple(tasks), list[Pending]()
+        self.objective = Objective(tasks, method, weighting or make_weighting(args.weighting, tasks)).to(args.device)
         self._sampler: EpochSampler | None = None
         self._shape: torch.Size | None = None
         if train_dataset is not None:
@@ -124,19 +123,29 @@ class MultiTaskTrainer(PublishingTrainer):
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if args.channels_last:
             model.to(memory_format=torch.channels_last)
+        backbone = model.encoder.backbone.parameters() if args.freeze_backbone_steps else ()
+        self._frozen_at_first = [parameter for parameter in backbone if parameter.requires_grad]
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
-        self.add_callback(EpochAndGradientCallback(self))
+        average = get_ema_multi_avg_fn(args.ema_decay)
+        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if args.ema_decay else None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As of `ResumableTrainer`; KdamValueError for early stopping without a metric or without evaluation."""
+        """As of `ResumableTrainer`; afterwards the model holds the averaged weights, where there are any.
+
+        Raises:
+            KdamValueError: early stopping without a metric or without evaluation.
+        """
         stopping = any(isinstance(callback, EarlyStoppingCallback) for callback in self.callback_handler.callbacks)
         if stopping and (self.args.metric_for_best_model is None or self.args.eval_strategy == IntervalStrategy.NO):
             raise KdamValueError(
                 f"EarlyStoppingCallback with metric_for_best_model {self.args.metric_for_best_model} and eval_strategy "
                 f"{self.args.eval_strategy}; set both. There are {', '.join(_metric_names(self.tasks))}."
             )
-        return super().train(*args, **kwargs)
+        result = super().train(*args, **kwargs)
+        if self.average is not None:
+            self.average.module.load_state_dict(self.model.state_dict())
+        return result
 
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat and as plain data."""
@@ -156,10 +165,12 @@ class MultiTaskTrainer(PublishingTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """With the backbone's own learning rate, and the parameters of method and weighting, which are not decayed."""
         is_new = self.optimizer is None
+        self._let_backbone_learn(True)
         try:
             optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         except ValueError as error:
             raise KdamValueError(f"optim {self.args.optim}, optim_args {self.args.optim_args}: {error}.") from error
+        self._let_backbone_learn(False)  # also for DDP, which averages what learns when it begins; see `training_step`
         if is_new and self.args.backbone_lr_factor != 1:
             backbone = {id(parameter) for parameter in self.model.encoder.backbone.parameters()}
             for group in list(optimizer.param_groups):
@@ -174,15 +185,81 @@ class MultiTaskTrainer(PublishingTrainer):
         return optimizer
 
     def save_extra(self, folder: Path) -> None:
-        """The state of the method and of the weighting."""
+        """The state of method and weighting, and the weights that are trained where a checkpoint has averaged ones."""
         state = self.objective.state_dict()
         if state:
             save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
+        if self.average is not None:
+            save_model(self.model, str(folder / TRAINED))
 
     def restore_extra(self, folder: Path) -> None:
-        """Take up what `save_extra` left."""
+        """Take up what `save_extra` left; the model holds what a checkpoint has as such."""
         if self.objective.state_dict():
             self.objective.load_state_dict(load_file(folder / OBJECTIVE))
+        if self.average is not None:
+            self.average.module.load_state_dict(self.model.state_dict())
+            self.average.n_averaged.fill_(self.state.global_step)
+            load_model(self.model, folder / TRAINED)
+
+    def evaluated_model(self) -> Any:
+        """What is scored and saved: the averaged weights, else those that are trained."""
+        return super().evaluated_model() if self.average is None else self.average.module
+
+    # ---- moments of the loop ----------------------------------------------------------------------------------------
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the sampler, however the data loader was wrapped, and the weighting."""
+        epoch = int((state.epoch or 0) + 1e-6)
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
+        if isinstance(self.objective.weighting, Weighting):
+            self.objective.weighting.begin_epoch(epoch)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forget what an unfinished step left: `Trainer` forgets the gradients of the model alone."""
+        self.objective.zero_grad()
+        self._pending = []
+        self._let_backbone_learn(not self._backbone_rests)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check the losses and the gradient."""
+        self.end_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Average the weights and buffers."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the averaged weights in the model, unless it was loaded from the best checkpoint, which has them too."""
+        if self.average is not None and not (args.load_best_model_at_end and state.best_model_checkpoint):
+            self.model.load_state_dict(self.average.module.state_dict())
+        super().on_train_end(args, state, control, **kwargs)
+
+    @property
+    def _backbone_rests(self) -> bool:
+        return self.state.global_step < self.args.freeze_backbone_steps
+
+    def _let_backbone_learn(self, learns: bool) -> None:
+        for parameter in self._frozen_at_first:
+            parameter.requires_grad_(learns)
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Keeps the loss for the next log line, and averages the gradients of what did not learn when DDP began."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.means.add({"loss": loss})
+        if self.accelerator.sync_gradients:
+            for parameter in self._frozen_at_first:
+                if parameter.grad is not None:
+                    parameter.grad = self.processes.mean(parameter.grad)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the weights of the tasks, where they change."""
+        if "loss" in logs and isinstance(self.objective.weighting, Weighting):
+            weights = self.objective.weighting.weights().tolist()
+            logs |= {f"weight_{task.name}": weight for task, weight in zip(self.tasks, weights, strict=True)}
+        super().log(logs, start_time)
 
     # ---- losses -----------------------------------------------------------------------------------------------------
 
@@ -193,29 +270,32 @@ class MultiTaskTrainer(PublishingTrainer):
             return batches, None
         found = [self.objective.counts(batch["labels"], batch["pixel_mask"]) for batch in batches]
         counts = {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
-        couples = self.objective.couples_batch
-        return batches, self._look_ahead(batches, counts) if couples else Accumulated(counts, [], [])
+        whole = Accumulated(len(batches), counts)
+        if self.objective.couples_batch:
+            self._look_ahead(batches, whole)
+        return batches, whole
 
     @torch.no_grad()
-    def _look_ahead(self, batches: Sequence[Batch], counts: Counts) -> Accumulated:
-        """What the student and its teacher will predict; leaves buffers and random numbers as if it had not."""
-        model, features = self.model.train(), self.objective.needs_features
+    def _look_ahead(self, batches: Sequence[Batch], whole: Accumulated) -> None:
+        """Add what student and teacher predict; leaves buffers and random numbers as if it had not."""
+        model = self.model.train()
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        found = Accumulated(counts, [], [])
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             for inputs in batches:
-                mask, taught = inputs["pixel_mask"], cast(KdamOutput, self._teacher_outputs(inputs))
-                student = model(self._images(inputs), mask, output_hidden_states=features)
-                maps = (student.hidden_states, taught.hidden_states or ()) if features else None
-                found.parts.append(Part(student.predictions, taught.predictions or {}, mask, maps))
-                found.taught.append(taught)
+                student, taught = self._predict(model, inputs), cast(Any, self._teacher_outputs(inputs))
+                maps = (student.hidden_states, taught.hidden_states) if self.objective.needs_features else None
+                valid = stride_mask(inputs["pixel_mask"])
+                whole.parts.append(Compared(cast(dict, student.predictions), taught.predictions, valid, features=maps))
+                whole.taught.append(taught)
         for buffer, before in buffers:
             buffer.copy_(before)
-        return found
 
-    def _images(self, inputs: Batch) -> Tensor:
+    def _predict(self, model: nn.Module, inputs: Batch) -> KdamOutput:
+        if self._backbone_rests:
+            self.model.encoder.backbone.eval()
         layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
-        return inputs["pixel_values"].contiguous(memory_format=layout)
+        images = inputs["pixel_values"].contiguous(memory_format=layout)
+        return model(images, inputs["pixel_mask"], output_hidden_states=self.objective.needs_features)
 
     def compute_loss(
         self,
@@ -226,30 +306,27 @@ class MultiTaskTrainer(PublishingTrainer):
     ) -> Any:
         """The loss of a batch; keeps the values of its terms for the next log line.
 
-        Args:
-            model: the student.
-            inputs: a batch of the collator.
-            return_outputs: return the model's output too.
-            num_items_in_batch: of all accumulated batches, by `get_batch_samples`.
+        `num_items_in_batch` is what `get_batch_samples` says of all accumulated batches.
         """
-        images, mask = self._images(inputs), inputs["pixel_mask"]
-        self._shape = images.shape
-        features = self.objective.needs_features
-        outputs = model(images, mask, output_hidden_states=features)
-        whole, k = num_items_in_batch or Accumulated(None, [], []), len(self._pending)
+        self._shape = inputs["pixel_values"].shape
+        outputs = self._predict(model, inputs)
+        whole, k = num_items_in_batch or Accumulated(), len(self._pending)
         taught = whole.taught[k] if whole.taught else self._teacher_outputs(inputs)
-        with torch.autocast(images.device.type, enabled=False):
+        features = None
+        if self.objective.needs_features and taught is not None:
+            features = outputs.hidden_states, taught.hidden_states
+        with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
             terms = self.objective(
                 outputs.predictions,
                 inputs["labels"],
-                mask,
+                inputs["pixel_mask"],
                 None if taught is None else taught.predictions,
                 self.processes,
                 whole.counts,
-                (outputs.hidden_states, taught.hidden_states) if features and taught is not None else None,
+                features,
                 (whole.parts[:k], whole.parts[k + 1 :]),
             )
-            loss = self.objective.total(terms)
+            loss = self.objective.total(terms, 1 / whole.batches)
         values = {name: term.detach() for name, term in terms.items()}
         self._pending.append(Pending(inputs["index"], values, None if taught is None else taught.predictions))
         self.means.add(values)
@@ -279,37 +356,26 @@ class MultiTaskTrainer(PublishingTrainer):
         finite = torch.stack([*values, torch.nn.utils.get_total_norm(gradients)]).isfinite().all()
         if self.any_process(~finite):  # the one time in a step that the device is waited for
             for one in pending:
-                self._refuse_non_finite(one)
-            samples = self._where(torch.cat([one.index for one in pending]))
-            raise NonFiniteLossError(
-                f"{samples}: the gradient is not finite; nothing was updated. "
-                "Check these samples, lower learning_rate, or set precision: fp32."
-            )
+                bad = [name for name, value in one.terms.items() if not value.isfinite()]
+                taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
+                if bad and taught:
+                    raise KdamValueError(
+                        f"{self._where(one.indices)}: the teacher's prediction is not finite for {', '.join(taught)}: a "
+                        "student must not learn that; run the teacher in fp32 or bf16, and check its weights and these images."
+                    )
+                if bad:
+                    raise NonFiniteLossError(f"{self._where(one.indices)}: {', '.join(bad)} {NON_FINITE}")
+            samples = self._where(torch.cat([one.indices for one in pending]))
+            raise NonFiniteLossError(f"{samples}: the gradient {NON_FINITE}")
+        if isinstance(self.objective.weighting, Weighting):
+            losses = [self.objective.weighting.by_task(one.terms)[0] for one in pending]
+            self.objective.weighting.end_step(torch.stack(losses).sum(0), self.processes)
         self.means.steps += 1
-
-    def _refuse_non_finite(self, one: Pending) -> None:
-        bad = [name for name, value in one.terms.items() if not value.isfinite()]
-        taught = [name for name, x in (one.teacher or {}).items() if not x.isfinite().all()]
-        if bad and taught:
-            raise KdamValueError(
-                f"{self._where(one.index)}: the teacher's prediction is not finite for {', '.join(taught)}: a student must not "
-                "learn from it; run the teacher in float32 or bfloat16 and check its weights and these images."
-            )
-        if bad:
-            raise NonFiniteLossError(
-                f"{self._where(one.index)}: {', '.join(bad)} is not finite; nothing was updated. "
-                "Check these samples, lower learning_rate, or set precision: fp32."
-            )
 
     def _where(self, indices: Tensor) -> str:
         """Step and samples, in words."""
         samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
         return f"step {self.state.global_step}, {samples}"
-
-    def start_afresh(self) -> None:
-        """With the batches of an unfinished step."""
-        super().start_afresh()
-        self._pending = []
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
@@ -326,18 +392,9 @@ class MultiTaskTrainer(PublishingTrainer):
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def score(
-        self,
-        model: KdamPreTrainedModel,
-        batches: Iterable[dict[str, Any]],
-        tasks: Sequence[Task] | None = None,
+        self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]], tasks: Sequence[Task] | None = None
     ) -> dict[str, float]:
-        """`task/metric` of a model, as of `evaluate_model`, over the shares of all processes.
-
-        Args:
-            model: this trainer's, or one like it.
-            batches: of `get_eval_dataloader`.
-            tasks: to score; all by default.
-        """
+        """`task/metric` of a model like this trainer's, as of `evaluate_model`, over the shares of all processes."""
         return evaluate_model(
             model,
             batches,
@@ -353,7 +410,7 @@ class MultiTaskTrainer(PublishingTrainer):
     ) -> EvalLoopOutput:
         """Stream the split through the tasks' metrics; the keys are `eval_<task>/<metric>`."""
         with self.compute_loss_context_manager(), self.explained_failures("eval"):
-            metrics = self.score(self.accelerator.unwrap_model(self.model), dataloader)
+            metrics = self.score(self.evaluated_model(), dataloader)
         named = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         images = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=images)

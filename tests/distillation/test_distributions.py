@@ -1,7 +1,5 @@
 """What keeps the match sound: properties of every task's distribution, over random and adversarial maps."""
 
-import math
-
 import pytest
 import torch
 from cases import TASKS
@@ -61,31 +59,6 @@ def test_a_column_that_the_teacher_does_not_occupy_moves_nothing(task):
     assert weights[1] < 1e-10 * weights[2]
 
 
-def test_an_empty_bin_of_depth_does_not_decide_the_match():
-    """The pixels nearest to bins that nobody occupies got most of the gradient when all bins counted the same."""
-    (task,) = (task for task in TASKS if task.name == "depth")
-    generator = torch.Generator().manual_seed(1)
-    teacher = 2 + torch.rand(1, 1, *SIZE, generator=generator)
-    student = teacher * (1 + 0.1 * torch.randn(teacher.shape, generator=generator))
-    for name, gradient in gradients(task, student, teacher, 4.0).items():
-        assert gradient.abs().max() < 0.2 * gradient.abs().sum(), name
-
-
-@every_task
-@pytest.mark.parametrize("apart", [0.05, 0.5, 3.0])
-def test_twice_the_temperature_changes_the_gradient_less_than_twofold(task, apart):
-    student = maps_of(task)["noise 3.0"]
-    generator = torch.Generator().manual_seed(2)
-    teacher = student + apart * torch.randn(student.shape, generator=generator)
-    teacher = teacher.abs() if task.name == "depth" else teacher
-    for temperature in TEMPERATURES[:-1]:
-        once, twice = (gradients(task, student, teacher, t) for t in (temperature, 2 * temperature))
-        for name in once:
-            # a softmax that is saturated at T = 1 gains a little more
-            most = 2.3 if temperature == 1 else 2
-            assert 0.5 < twice[name].norm() / once[name].norm() < most, (name, temperature)
-
-
 @every_task
 def test_equal_maps_have_no_gradient_and_constant_columns_no_intra_task_one(task):
     maps = maps_of(task)
@@ -95,12 +68,3 @@ def test_equal_maps_have_no_gradient_and_constant_columns_no_intra_task_one(task
     found = gradients(task, student, teacher)
     assert found[f"kd_intra_task_{task.name}"].abs().max() < 1e-4
     assert found[f"kd_inter_task_{task.name}"].abs().max() > 1e-4
-
-
-def test_depth_is_told_apart_and_drawn_to_the_teacher_from_ten_centimetres_to_two_hundred_metres():
-    (task,) = (task for task in TASKS if task.name == "depth")
-    for metres in (0.15, 0.5, 2.0, 10.0, 40.0, 150.0):
-        for factor in (0.7, 1.3):
-            student, teacher = (torch.full((1, 1, *SIZE), value) for value in (metres * factor, metres))
-            gradient = gradients(task, student, teacher, 4.0)["kd_inter_task_depth"]
-            assert (gradient.sign() == math.copysign(1, factor - 1)).all(), (metres, factor)

@@ -68,22 +68,6 @@ def test_it_is_symmetric_keeps_its_value_when_a_side_is_rescaled_and_is_zero_onl
     assert (cauchy_schwarz(a, a.roll(1, 1)) > 1e-3).all()
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 8.0])
-def test_it_equals_twice_the_bhattacharyya_distance_at_half_the_temperature(temperature):
-    a, b = logs(8, 5), logs(8, 5, seed=1)
-    p, q = (2 * a / temperature).softmax(1), (2 * b / temperature).softmax(1)
-    torch.testing.assert_close(cauchy_schwarz(a / temperature, b / temperature), -2 * (p * q).sqrt().sum(1).log())
-
-
-@pytest.mark.parametrize("temperature", [0.5, 2.0, 8.0])
-def test_its_gradient_has_the_closed_form_and_is_bounded(temperature):
-    z, t = logs(16, 40).requires_grad_(), logs(16, 40, seed=1)
-    cauchy_schwarz(z / temperature, t / temperature).sum().backward()
-    a, b = z.detach() / temperature, t / temperature
-    torch.testing.assert_close(z.grad, 2 / temperature * ((2 * a).softmax(1) - (a + b).softmax(1)))
-    assert (z.grad.abs().sum(1) <= 4 / temperature).all()
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_where_sums_underflow_log_space_takes_over(dtype, sign):
@@ -93,14 +77,6 @@ def test_where_sums_underflow_log_space_takes_over(dtype, sign):
     found.sum().backward()
     torch.testing.assert_close(found, cauchy_schwarz(a.double(), b.double()).float(), rtol=1e-4, atol=1e-4)
     assert torch.isfinite(a.grad).all()
-
-
-def test_zero_probabilities_give_a_finite_value_and_gradient():
-    log_p = torch.tensor([0.5, 0.5, 0.0]).log().requires_grad_()
-    found = cauchy_schwarz(log_p, torch.tensor([0.0, 0.5, 0.5]).log())
-    found.backward()
-    assert found.item() == pytest.approx(-np.log(0.25))
-    assert torch.isfinite(log_p.grad).all()
 
 
 def test_a_small_divergence_is_never_negative_and_keeps_its_gradient():

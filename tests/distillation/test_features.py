@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from kdam_hf.distillation import make_method
 from kdam_hf.distillation.methods import Batch, Features
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamStudent
@@ -37,44 +36,13 @@ def test_the_term_agrees_with_its_definition_over_valid_pixels(kit):
     assert method.terms(batch)["kd_features"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_beside_a_method_its_terms_are_added_and_both_are_recorded(kit):
-    beside = make_method("cs", kit.tasks, beta=0.3)
-    method = Features(kit.tasks, 0.5, 48, 48, beside=beside)
-    assert method.settings().items() >= (beside.settings() | {"features": 0.5, "method": "cs"}).items()
-    assert method.couples_batch
-    with pytest.raises(KdamValueError, match="48 and 0"):
-        Features(kit.tasks, 0.5, 48, 0)
-
-
 def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the_checkpoint(kit, teacher):
     output = kit.root / "run"
-    options = [
-        *(
-            "--rooms_train",
-            "6",
-            "--rooms_val",
-            "2",
-            "--rooms_height",
-            "40",
-            "--rooms_width",
-            "56",
-            "--preset",
-            "tiny-resnet",
-        ),
-        *("--crop_height", "32", "--crop_width", "48", "--per_device_train_batch_size", "2", "--cpu_threads", "1"),
-        *(
-            "--use_cpu",
-            "true",
-            "--max_steps",
-            "2",
-            "--logging_steps",
-            "1",
-            "--disable_tqdm",
-            "true",
-            "--save_steps",
-            "1",
-        ),
-    ]
+    rooms = {"rooms_train": 6, "rooms_val": 2, "rooms_height": 40, "rooms_width": 56}
+    crops = {"crop_height": 32, "crop_width": 48}
+    steps = {"per_device_train_batch_size": 2, "max_steps": 2, "logging_steps": 1, "save_steps": 1}
+    plain = {"preset": "tiny-resnet", "cpu_threads": 1, "use_cpu": True, "disable_tqdm": True}
+    options = [f"--{key}={value}" for key, value in (rooms | crops | steps | plain).items()]
     distill(["--teacher", teacher, "--features", "0.5", *options, "--output_dir", str(output)])
     state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
     logged = state["log_history"][0]

@@ -139,19 +139,6 @@ def test_padding_has_exactly_zero_gradient_whatever_stands_there(method, filler)
 
 
 @every_method
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_value_and_gradient_are_finite_at_extreme_logits(method, dtype):
-    case = Case()
-    teacher = {name: (1e4 * x.sign()).to(dtype) for name, x in case.teacher.items()}
-    student = {name: (-x if name != "depth" else x / 9).requires_grad_() for name, x in teacher.items()}
-    loss = sum(terms_of(method, student, teacher, temperature=1.0).values())
-    loss.backward()
-    assert loss.dtype == torch.float32
-    assert torch.isfinite(loss)
-    assert all(torch.isfinite(x.grad).all() for x in student.values())
-
-
-@every_method
 def test_half_precision_and_autocast_are_computed_in_float32(method):
     case = Case()
     half = [{name: x.bfloat16() for name, x in maps.items()} for maps in (case.student, case.teacher)]

@@ -67,8 +67,10 @@ def test_every_backbone_goes_on_exactly_in_the_middle_and_at_the_end_of_an_epoch
         (range(1, 4), {"gradient_accumulation_steps": 2, "max_steps": 4, "max_grad_norm": 1.0}),
         ((2, 5), {"eval_strategy": "steps", "eval_steps": 3}),
         ((3,), {"precision": "bf16"}),
+        ((2, 4), {"freeze_backbone_steps": 3, "weighting": "uncertainty", "ema_decay": 0.5}),
+        ((4, 9), {"preset": "tiny-resnet", "weighting": "dwa", "max_steps": 10}),
     ],
-    ids=["distilled", "accumulated", "evaluated", "bf16"],
+    ids=["distilled", "accumulated", "evaluated", "bf16", "averaged", "dwa"],
 )
 @pytest.mark.fault(6)
 def test_after_any_step_the_rest_is_the_same(tmp_path, steps, options):

@@ -1,10 +1,7 @@
 """What label files in usual encodings become, and which are refused with the file and what is wrong in it."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.tasks import Normals, make_task
@@ -107,18 +104,3 @@ def test_some_vectors_shortened_by_resizing_are_lengthened_again():
     found = Normals().label.from_file(normals, {}, "f")
     np.testing.assert_allclose(np.linalg.norm(found[0], axis=-1), 1, atol=1e-6)
     assert not found[1, 0].any()
-
-
-@pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (50, 2)])
-def test_normals_pass_through_jpeg(quality, subsampling):
-    """Two walls, a floor and scattered holes, compressed as hard as photos are: many lengths change, and that is no fault."""
-    normals = np.zeros((96, 128, 3))
-    normals[:, :64], normals[:, 64:], normals[60:] = (0.8, 0, 0.6), (-0.6, 0, 0.8), (0, 1, 0)
-    normals[::5, ::4] = 0
-    buffer = io.BytesIO()
-    codes = np.round((normals + 1) * 127.5).astype(np.uint8)
-    Image.fromarray(codes).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    found = Normals().label.from_file(np.array(Image.open(buffer)), {}, "f")
-    valid = normals.any(-1) & found.any(-1)
-    cosines = (found[valid] * normals[valid]).sum(-1)
-    assert np.degrees(np.arccos(np.clip(np.median(cosines), -1, 1))) < 8

@@ -1,6 +1,7 @@
 """The contract of tasks: losses, distributions, colours, and what a published config keeps of them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,33 @@ def test_a_loss_agrees_with_its_definition(task):
     mask[:, :, 7:] = False
     expected = reference_loss(task, prediction, label, mask)
     assert task.loss(prediction, label, mask).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-5])
+@pytest.mark.parametrize("name", ["semseg", "human_parts"])
+def test_class_weights_mean_what_they_do_in_torch(name, scale):
+    """The sum of weighted losses over the sum of the weights of the counted pixels, whatever that is."""
+    weights = [scale * weight for weight in (1.0, 0.5, 0.0, 4.0, 2.0, 0.1, 3.0)][: TASKS[name].channels]
+    task = replace(TASKS[name], class_weights=tuple(weights))
+    prediction, label, mask = batch(task)
+    mask[:, :, 7:], label[0, 0] = False, 255
+    target = label.masked_fill(~mask, 255)
+    expected = F.cross_entropy(prediction.double(), target, torch.tensor(weights).double(), ignore_index=255)
+    assert task.loss(prediction, label, mask).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_balanced_weights_give_every_class_that_occurs_the_same_share_of_the_loss():
+    counts = torch.tensor([30.0, 10.0, 0.0, 5.0, 0.0], dtype=torch.float64)
+    weights = torch.tensor(TASKS["semseg"].balanced_weights(counts), dtype=torch.float64)
+    torch.testing.assert_close(weights * counts, torch.where(counts > 0, 15.0, 0.0).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (0.0,) * 5, (1.0, 1.0, 1.0, 1.0, -1.0), (1.0,) * 4 + (math.inf,), "even"])
+def test_class_weights_that_cannot_be_meant_are_refused(weights):
+    with pytest.raises(KdamValueError, match="class_weights"):
+        replace(TASKS["semseg"], class_weights=weights)
+    with pytest.raises(KdamValueError, match="class_weights"):
+        replace(TASKS["saliency"], class_weights="balanced")
 
 
 @pytest.mark.fault(17)

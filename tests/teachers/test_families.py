@@ -196,7 +196,7 @@ def test_two_teachers_of_one_task_are_an_error_until_tasks_are_chosen(tmp_path):
     assert [[task.name for task in source.tasks] for source in teaching.sources] == [["semseg"], ["depth", "normals"]]
     with pytest.raises(KdamValueError, match="normals"):
         find_teacher(f"normals={segformer}")
-    with pytest.raises(KdamValueError, match="did you mean depth"):
+    with pytest.raises(KdamValueError, match="did you mean 'depth'"):
         find_teacher(f"detph={tips}")
 
 

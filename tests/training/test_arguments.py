@@ -1,4 +1,4 @@
-"""What becomes of arguments: those of the library, of the launcher and of the devices that are there."""
+"""What becomes of arguments: those of the library, of the launcher and of the devices; and what is used of `Trainer`."""
 
 import inspect
 from dataclasses import fields
@@ -9,8 +9,10 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.training import DataArguments, KdamTrainingArguments, MultiTaskTrainer
+from kdam_hf.training import DataArguments, DistillationTrainer, KdamTrainingArguments, MultiTaskTrainer
+from kdam_hf.training.arguments import NUMBERS
 from kdam_hf.training.inherited import ARGUMENTS, ENVIRONMENT, METHODS, PARAMETERS, refused
+from kdam_hf.training.resumable_trainer import TRAINER_INTERNALS
 
 TRAINING_MD = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -57,33 +59,22 @@ def test_whatever_is_refused_is_refused_at_once_and_stands_in_the_documents(kit,
             assert reason in text, name
 
 
-@pytest.mark.parametrize("group", [KdamTrainingArguments, DataArguments])
-def test_numbers_that_cannot_be_meant_are_refused(group):
-    wrong = {
-        KdamTrainingArguments: [
-            *({name: 0} for name in ("gradient_accumulation_steps", "per_device_train_batch_size", "max_steps")),
-            *(
-                {name: 0}
-                for name in ("total_train_batch_size", "per_device_eval_batch_size", "save_steps", "logging_steps")
-            ),
-            *(
-                {name: -1}
-                for name in ("dataloader_num_workers", "learning_rate", "weight_decay", "seed", "max_grad_norm")
-            ),
-            *({name: float("nan")} for name in ("learning_rate", "weight_decay", "num_train_epochs", "warmup_steps")),
-            *(
-                {"learning_rate": float("inf")},
-                {"num_train_epochs": 0.0},
-                {"max_steps": -1},
-                {"backbone_lr_factor": 0.0},
-            ),
-            *({"eval_strategy": "sometimes"}, {"max_steps": 3, "num_train_epochs": 2}),
-        ],
-        DataArguments: [{"crop_height": 0}, {"scale_max": float("inf")}, {"scale_min": float("nan")}],
-    }
-    for given in wrong[group]:
-        with pytest.raises(KdamValueError, match=next(iter(given)) if "eval_strategy" not in given else "sometimes"):
-            make(**given) if group is KdamTrainingArguments else DataArguments(**given)
+def test_numbers_that_cannot_be_meant_are_refused():
+    below = {"at least 1": 0, "at least 0": -1, "above 0": 0.0}
+    for expected, names in NUMBERS.items():
+        for name in names.split():
+            for value in (below[expected], float("nan"), float("inf")):
+                with pytest.raises(KdamValueError, match=name):
+                    make(**{name: value})
+    for given in ({"max_steps": 0}, {"max_steps": -1}, {"max_steps": 3, "num_train_epochs": 2}, {"ema_decay": 1.0}):
+        with pytest.raises(KdamValueError, match=next(iter(given))):
+            make(**given)
+    for given in ({"eval_strategy": "sometimes"}, {"weighting": "uncertainti"}):
+        with pytest.raises(KdamValueError):
+            make(**given)
+    for given in ({"crop_height": 0}, {"scale_max": float("inf")}, {"scale_min": float("nan")}):
+        with pytest.raises(KdamValueError, match=next(iter(given))):
+            DataArguments(**given)
 
 
 def test_epochs_count_where_they_are_given_and_steps_elsewhere():
@@ -118,14 +109,14 @@ def test_a_total_batch_is_shared_out_among_processes_and_accumulated_batches(mon
 @pytest.mark.parametrize(
     ("precision", "launcher", "ran"),
     [
+        *(("fp32", None, "no"), ("fp32", "no", "no"), ("bf16", "no", "bf16"), ("bf16", "bf16", "bf16")),
         *(
-            ("fp32", None, "no"),
-            ("fp32", "no", "no"),
-            ("bf16", "no", "bf16"),
-            ("bf16", "bf16", "bf16"),
             ("auto", "bf16", "bf16"),
+            ("fp32", "bf16", None),
+            ("bf16", "fp16", None),
+            ("auto", "fp16", None),
+            ("auto", "fp8", None),
         ),
-        *(("fp32", "bf16", None), ("bf16", "fp16", None), ("auto", "fp16", None), ("auto", "fp8", None)),
     ],
 )
 def test_the_precision_that_was_asked_for_is_recorded_and_runs_or_is_refused(monkeypatch, precision, launcher, ran):
@@ -153,3 +144,16 @@ def test_full_determinism_is_refused_where_gradients_are_not_deterministic(tmp_p
     monkeypatch.setattr(KdamTrainingArguments, "_setup_devices", torch.device("cuda"))
     with pytest.raises(KdamValueError, match="full_determinism"):
         KdamTrainingArguments(output_dir=str(tmp_path), full_determinism=True)
+
+
+@pytest.mark.parametrize(("name", "parameters"), TRAINER_INTERNALS)
+def test_every_internal_has_the_signature_that_is_relied_upon(name, parameters):
+    assert tuple(inspect.signature(getattr(Trainer, name)).parameters) == parameters
+    assert tuple(inspect.signature(getattr(DistillationTrainer, name)).parameters) == parameters
+
+
+def test_no_other_private_member_of_the_trainer_is_overridden_or_hidden_by_one_of_ours():
+    kinds = DistillationTrainer.__mro__
+    ours = {name for kind in kinds[: kinds.index(Trainer)] for name in vars(kind)}
+    theirs = {name for name in dir(Trainer) if name.startswith("_") and not name.startswith("__")}
+    assert ours & theirs == {"_save_checkpoint"}

@@ -1,17 +1,13 @@
 """A cache is refused where it does not belong, and survives kills, full disks and flipped bits."""
 
 import errno
-import multiprocessing
 import os
 import shutil
 import signal
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from conftest_kit import Kit
-from spawn_kit import spawn
 from teacher_kit import VIEWS, fill, settings
 
 from dataset_loaders import TransformedDataset
@@ -169,27 +165,3 @@ def test_processes_share_the_work_and_make_no_record_twice(kit, teacher, made, m
         cache = fill(kit, teacher, args=args, verify=True)
     assert sorted(made) == EVERY
     assert content(cache) == expected
-
-
-def complete(rank, root):
-    kit = Kit(root)
-    fill(kit, str(root / "teacher"), args=kit.args())
-
-
-@pytest.mark.reliability
-def test_a_killed_cache_is_completed_by_two_processes(kit, teacher, monkeypatch):
-    expected = content(fill(kit, teacher, teacher_cache=str(kit.root / "whole")))
-    pack, process = TeacherCache.pack, multiprocessing.get_context("fork").Process(target=complete, args=(0, kit.root))
-    with monkeypatch.context() as slow:
-        slow.setattr(TeacherCache, "pack", lambda *args: time.sleep(0.05) or pack(*args))
-        process.start()
-    folder, deadline = kit.root / "cache", time.monotonic() + 60
-    while not (folder / "records.bin").exists() or TeacherCache(folder).absent() > 12:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert 0 < TeacherCache(folder).absent() <= 12
-    spawn(complete, 2, kit.root)
-    assert TeacherCache(folder).complete
-    assert content(TeacherCache(folder)) == expected

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +5,6 @@ from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EvalTransform, SubsetDataset, TransformedDataset, open_dataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.readout_kdam import as_map
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.scoring import count_maps, flat_values, make_metrics
@@ -29,31 +26,6 @@ def saved(kit, rooms, tmp_path):
     """A folder of predictions."""
     assert len(list(save_maps(predicted(kit, rooms), tmp_path / "maps", kit.tasks, rooms.ids))) == 3
     return tmp_path / "maps"
-
-
-def rounded(kit, maps):
-    """The maps as files would hold them, without files."""
-    for one in maps:
-        stored = {task.name: task.reader.to_file(as_map(one.predictions[task.name])) for task in kit.tasks}
-        held = {task.name: task.reader.from_file(stored[task.name]) for task in kit.tasks}
-        yield replace(one, predictions=held)
-
-
-def test_a_model_saved_and_scored_again_has_its_values_within_the_precision_of_the_files(kit, rooms, saved):
-    exact, in_memory = make_metrics(kit.tasks), make_metrics(kit.tasks)
-    count_maps(predicted(kit, rooms), exact)
-    count_maps(rounded(kit, predicted(kit, rooms)), in_memory)
-    for workers in (0, 1):
-        stored = StoredPredictions(saved, rooms, kit.tasks)
-        metrics = make_metrics(kit.tasks)
-        reader = DataLoader(stored, batch_size=None, num_workers=workers, collate_fn=lambda one: one)
-        assert count_maps(reader, metrics) == 3
-        assert flat_values(metrics) == pytest.approx(flat_values(in_memory), rel=1e-9, nan_ok=True)
-        for name in ("semseg", "human_parts", "depth"):  # stored as they are
-            assert metrics[name].compute() == pytest.approx(exact[name].compute(), rel=1e-9, nan_ok=True)
-        assert metrics["normals"].compute()["mean_angle"] == pytest.approx(
-            exact["normals"].compute()["mean_angle"], abs=0.01
-        )
 
 
 def test_files_lie_where_labels_would(kit, rooms, saved):

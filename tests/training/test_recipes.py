@@ -51,18 +51,11 @@ def test_a_recipe_of_the_package_is_known_by_its_name_and_keywords_are_keys(tmp_
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        ({"max_step": 3}, ("'max_step'", "'max_steps'")),
-        ({"no_hflip": True}, ("'no_hflip'",)),
-        ({"max_steps": True}, ("max_steps", "True")),
-        ({"config": "rooms_studnt"}, ("rooms_studnt", "rooms_student")),
-    ],
+    ("key", "value"), [("max_step", 3), ("no_hflip", True), ("max_steps", True), ("config", "rooms_studnt")]
 )
-def test_a_wrong_keyword_is_named_like_a_wrong_key(keys, words):
-    with pytest.raises(KdamValueError) as raised:
-        parse_recipe(GROUPS, keys)
-    assert all(word in str(raised.value) for word in words), raised.value
+def test_a_wrong_keyword_is_named_like_a_wrong_key(key, value):
+    with pytest.raises(KdamValueError, match=value if key == "config" else key):
+        parse_recipe(GROUPS, {key: value})
 
 
 def test_a_switch_is_taken_off_by_its_no_form_and_recorded_under_its_own_key(tmp_path):

@@ -11,7 +11,6 @@ from dataset_loaders.builders import features_of, row_of
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
 from kdam_hf.photos_kdam import PhotoHeader
-from kdam_hf.pretrained import weights_sha256
 from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, SourceArguments, build_run, execute
 from kdam_hf.training import runs as module
 from kdam_hf.training.sources import open_split, typical_size
@@ -24,16 +23,22 @@ def data(**kwargs):
     return DataArguments(**(small | {"crop_height": 32, "crop_width": 48} | kwargs))
 
 
-def go(kit, settings=SETTINGS, **args):
+def go(kit, settings=SETTINGS, options=(), **args):
     arguments = kit.args("run", **({"max_steps": 2, "save_strategy": "steps", "save_steps": 1} | args))
-    run = build_run(data(), ModelArguments(preset="tiny-resnet"), arguments, settings)
+    run = build_run(data(task_options=list(options)), ModelArguments(preset="tiny-resnet"), arguments, settings)
     trainer = MultiTaskTrainer(run.model, arguments, run.tasks, run.train_dataset, run.eval_dataset)
     return execute(trainer, run, data())
 
 
 def test_a_run_leaves_a_model_that_knows_the_size_of_its_images_and_the_scores_of_its_weights(kit):
-    metrics = go(kit)
+    metrics = go(kit, options=["semseg.class_weights=balanced"])
     results = json.loads((kit.root / "run" / "results.json").read_text())
+    labels = [sample["labels"]["semseg"] for sample in open_split(data(), "train")]
+    counts = np.bincount(np.concatenate([label[label != 255] for label in labels]))
+    weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)) * (counts > 0)
+    found = results["meta"]["settings"]["tasks.semseg.class_weights"]
+    assert found[: len(weights)] == pytest.approx(weights.tolist(), rel=1e-5)
+    assert not any(found[len(weights) :])
     assert {k: v for k, v in results.items() if k != "meta"} == pytest.approx(metrics)
     assert (results["meta"]["world_size"], results["meta"]["data"]) == (1, "synthetic_rooms")
     assert results["meta"]["weights_sha256"] == file_sha256(kit.root / "run" / "model.safetensors")
@@ -50,10 +55,7 @@ class Photos(DenseDataset):
     name, split, tasks, ids = "photos", "train", (), ()
 
     def __init__(self, *sizes):
-        self.sizes, self.looks = sizes, 0
-
-    def __len__(self):
-        return 50 * len(self.sizes)
+        self.sizes, self.looks, self.ids = sizes, 0, ("",) * (50 * len(sizes))
 
     def photo_header(self, index):
         self.looks += 1
@@ -129,16 +131,6 @@ def test_a_run_killed_after_its_last_checkpoint_scores_the_same_model_again_and_
     (output / "model.safetensors").write_bytes((output / "model.safetensors").read_bytes()[:1000])
     assert go(kit, {**SETTINGS, "report_to": "tensorboard"}, resume_from_checkpoint="last") == metrics
     assert json.loads((output / "recipe.json").read_text()) == {**SETTINGS, "world_size": 1}
-
-
-def test_a_teacher_is_known_by_its_file_of_weights(kit, monkeypatch):
-    for seed in (0, 1):
-        kit.model(seed=seed).save_pretrained(kit.root / str(seed))
-    assert weights_sha256(str(kit.root / "0")) == file_sha256(kit.root / "0" / "model.safetensors")
-    assert weights_sha256(str(kit.root / "0")) != weights_sha256(str(kit.root / "1"))
-    cached = str(kit.root / "1" / "model.safetensors")
-    monkeypatch.setattr("kdam_hf.weights_kdam.cached_file", lambda *args, **kwargs: cached)
-    assert weights_sha256("org/on-the-hub") == file_sha256(cached)
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,6 @@ def test_the_teacher_stays_frozen_whatever_is_asked_and_a_student_learns_from_it
         assert student.grad.isfinite().all()
 
 
-def test_single_task_teachers_together_teach_what_each_predicts(kit):
-    singles = [kit.model("teacher", seed=k, tasks=[task]).eval() for k, task in enumerate(kit.tasks)]
-    taught = FrozenTeacher(singles[::-1], kit.model().config)(*ones()).predictions
-    assert list(taught) == kit.model().config.task_names
-    for single, task in zip(singles, kit.tasks, strict=True):
-        assert torch.equal(taught[task.name], single(*ones()).predictions[task.name])
-
-
 @pytest.mark.fault(15)
 def test_tasks_channels_and_classes_must_agree(kit):
     classes = kit.tasks[0].class_names

@@ -8,7 +8,7 @@ import torch
 from teacher_kit import VIEWS, fill, online_teacher, taught_online
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, EpochSampler
+from dataset_loaders import Collator
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import tensors_sha256
 from kdam_hf.training import CachedTeacherDataset, load_model
@@ -59,25 +59,6 @@ def test_a_replay_of_other_numbers_is_another_objective(kit, teacher, stored, ex
     online = distiller(kit, online=online_teacher(kit, teacher))
     replay = distiller(kit, cache=fill(kit, teacher, **{"teacher_cache_dtype": "fp32", **stored}))
     assert differences(online.describe(), replay.describe()) == expected
-
-
-def test_what_fp16_rounds_away_hardly_shows_in_the_loss(kit, teacher):
-    exact, rounded = (
-        outcome(distiller(kit, dtype, online_teacher(kit, teacher, dtype), max_steps=1))[0][0]
-        for dtype in ("fp32", "fp16")
-    )
-    assert rounded == pytest.approx(exact, rel=1e-4)
-
-
-def test_every_view_comes_back_after_as_many_epochs_in_an_order_of_its_own():
-    sampler = EpochSampler(6, seed=3, views=2)
-    epochs = []
-    for epoch in range(4):
-        sampler.set_epoch(epoch)
-        epochs.append(list(sampler))
-    assert [{view for view, _ in epoch} for epoch in epochs] == [{0}, {1}, {0}, {1}]
-    assert epochs[0] != epochs[2]
-    assert all(sorted(index for _, index in epoch) == list(range(6)) for epoch in epochs)
 
 
 def test_a_record_holds_what_the_teacher_predicts_on_that_very_crop(kit, teacher):

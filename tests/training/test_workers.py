@@ -12,7 +12,7 @@ import torch
 
 from kdam_hf.errors import DataWorkerError
 from kdam_hf.training.loading import WatchedDataset, explained_failures
-from kdam_hf.training.workers import no_worker_left, worker_context
+from kdam_hf.training.signals import no_worker_left, worker_context
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,18 +63,16 @@ def test_a_connection_that_breaks_before_the_death_of_its_worker_is_known_names_
 
 # what changes a process for all of its code
 PROCESS_WIDE = {
-    *("register_at_fork", "signal", "set_start_method", "set_num_threads", "set_num_interop_threads", "filterwarnings"),
-    *(
-        "simplefilter",
-        "captureWarnings",
-        "basicConfig",
-        "setLevel",
-        "addHandler",
-        "set_verbosity",
-        "set_verbosity_error",
-    ),
-    *("use", "manual_seed", "set_default_dtype", "set_sharing_strategy", "setlocale", "atexit", "setrecursionlimit"),
+    "register_at_fork",
+    "signal",
+    "set_start_method",
+    "set_num_threads",
+    "set_num_interop_threads",
+    "setlocale",
 }
+PROCESS_WIDE |= {"filterwarnings", "simplefilter", "captureWarnings", "basicConfig", "setLevel", "addHandler", "atexit"}
+PROCESS_WIDE |= {"set_verbosity", "set_verbosity_error", "use", "manual_seed", "set_default_dtype", "setrecursionlimit"}
+PROCESS_WIDE |= {"set_sharing_strategy"}
 
 
 def called_at_import(node):

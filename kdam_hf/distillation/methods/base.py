@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdam_hf.distributed import LOCAL, Processes
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.tasks import Task
 from kdam_hf.tasks.base import at_least_float32
 
@@ -34,15 +34,15 @@ class Batch:
         valid: (B, h, w) bool, False on padding.
         pixels: what sums over pixels are divided by: the mean number of valid pixels of all processes, at least 1.
         processes: those that share the batch; averaged over them, terms are those of the global batch.
-        features: the backbones' maps of student and teacher, for a method with `needs_features`.
+        features: lists of the backbones' maps, of student and teacher, for a method with `needs_features`.
     """
 
     student: Maps
     teacher: Maps
     valid: Tensor
-    pixels: Tensor | float
+    pixels: Tensor | float = 1.0
     processes: Processes = LOCAL
-    features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+    features: Any = None
 
 
 class Method(nn.Module, ABC):
@@ -104,11 +104,7 @@ class LogitMethod(Method):
     """
 
     def __init__(
-        self,
-        tasks: Sequence[Task],
-        beta: float = 0.5,
-        temperature: float = 4.0,
-        scale_by_temperature: bool = True,
+        self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 4.0, scale_by_temperature: bool = True
     ) -> None:
         super().__init__(tasks, beta)
         if not 0 < temperature < math.inf:
@@ -162,15 +158,11 @@ class LogitMethod(Method):
 
 
 def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | None:
-    """The method called `name`, with those of the settings that it has; None for "none".
-
-    Raises:
-        KdamValueError: an unknown name, or a value out of range.
-    """
+    """The method called `name`, with those of the settings that it has; None for "none"; KdamValueError for an unknown one."""
     if name == "none":
         return None
     if name not in METHODS:
-        raise KdamValueError(f"method {name!r} is not known: choose one of none, {', '.join(METHODS)}.")
+        raise KdamValueError(f"method {name!r} is not known; {did_you_mean(name, ['none', *METHODS])}")
     known = signature(METHODS[name].__init__).parameters
     return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
 
@@ -178,16 +170,12 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
 def aligned(
     tasks: Sequence[Task], batch: Batch, same_pixels: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The teacher's predictions of `tasks` at the size of the student's maps, and the pixels on which each is compared.
-
-    Returns:
-        Task name -> (B, C, h, w), and -> (N,) int64, indices among all pixels of the batch.
+    """Task name -> the teacher's predictions at the size of the student's, (B, C, h, w), and the pixels to compare, (N,) int64.
 
     Raises:
         KdamValueError: a task that one of them lacks, another batch or number of channels, or a mask of another kind.
     """
-    found, known = {}, {}
-    valid = batch.valid
+    found, known, valid = {}, {}, batch.valid
     for name in (task.name for task in tasks):
         for who, predictions in (("student", batch.student), ("teacher", batch.teacher)):
             if name not in predictions:

@@ -8,7 +8,7 @@ from torch import Tensor
 from kdam_hf.distillation.divergences import DIVERGENCES
 from kdam_hf.distillation.matching import inter_task, intra_task
 from kdam_hf.distillation.methods.base import Batch, LogitMethod, Maps
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.tasks import Task
 
 INTER_MODES = ("per_task", "concat", "off")
@@ -43,7 +43,7 @@ class CauchySchwarz(LogitMethod):
         super().__init__(tasks, beta, temperature, scale_by_temperature)
         for key, value, known in (("inter", inter, INTER_MODES), ("divergence", divergence, tuple(DIVERGENCES))):
             if value not in known:
-                raise KdamValueError(f"{key} {value!r} is not known: choose one of {', '.join(known)}.")
+                raise KdamValueError(f"{key} {value!r} is not known; {did_you_mean(value, known)}")
         if inter == "off" and not intra:
             raise KdamValueError("inter='off' and intra=False leave no term: switch one on, or use method 'none'.")
         self.inter, self.intra, self.divergence = inter, intra, divergence
