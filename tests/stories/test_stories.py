@@ -4,7 +4,6 @@
 typed; commands, characters and authored lines are held to a limit.
 """
 
-import ast
 import json
 import os
 import subprocess
@@ -14,6 +13,8 @@ import families_kit
 import numpy as np
 import pytest
 import trees
+from datasets import Dataset, Features
+from datasets import Image as Picture
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -23,15 +24,22 @@ pytestmark = pytest.mark.skipif(not BIN, reason="needs an environment with the w
 
 @pytest.fixture
 def home(tmp_path):
-    """Where the user is: photos, teachers of the Hub, and data."""
-    (tmp_path / "photos").mkdir()
+    """Where the user is: photos, and teachers of the Hub."""
+    return furnish(tmp_path)
+
+
+def furnish(folder):
+    (folder / "photos").mkdir()
     for k in range(10):
-        pixels = np.random.default_rng(k).integers(0, 255, (90 + 2 * k, 120, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{k}.jpg")
-    (tmp_path / "org").mkdir()
-    families_kit.save("depth-anything-metric", tmp_path / "org" / "depth")
-    families_kit.save("segformer", tmp_path / "org" / "segmentation")
-    return tmp_path
+        photo(k).save(folder / "photos" / f"{k}.jpg")
+    (folder / "org").mkdir()
+    families_kit.save("depth-anything-metric", folder / "org" / "depth")
+    families_kit.save("segformer", folder / "org" / "segmentation")
+    return folder
+
+
+def photo(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (90 + 2 * seed, 120, 3), np.uint8))
 
 
 def play(words, folder):
@@ -62,12 +70,45 @@ def test_the_installed_package_is_the_wheel(home):
     assert all(Path(BIN).parent in Path(file).parents for file in files)
 
 
-def test_own_photos_and_two_teachers_of_the_hub_become_an_onnx_file(home):
-    type_in("photos.sh", home, commands=2, characters=300)
-    found = scores(home / "student")
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    """The home after the first story."""
+    folder = furnish(tmp_path_factory.mktemp("distilled"))
+    type_in("photos.sh", folder, commands=2, characters=300)
+    return folder
+
+
+def test_own_photos_and_two_teachers_of_the_hub_become_an_onnx_file(distilled):
+    found = scores(distilled / "student")
     assert {"agreement/depth/rmse", "agreement/semseg/miou"} <= found.keys()
     assert found["meta"]["steps"] == 3
-    assert list((home / "exported").rglob("*.onnx"))
+    assert (distilled / "exported" / "onnx" / "model.onnx").is_file()
+
+
+def test_a_student_gives_one_map_by_three_doors(distilled):
+    program = (HERE / "use.py").read_text("utf-8")
+    assert len([line for line in program.splitlines() if line and "import" not in line]) <= 6
+    compared = "\nimport numpy\nprint(abs(metres - tensor.numpy()).max(), abs(metres - depth[0]).max() / metres.max())"
+    by_pipeline, by_onnx = map(float, play(["python", "-c", program + compared], distilled).split()[-2:])
+    assert by_pipeline == 0
+    assert by_onnx < 1e-3
+
+
+def test_a_hub_data_set_with_columns_of_its_own_and_a_teacher_of_depth(home):
+    (home / "org" / "streets").mkdir()
+    features = Features({"pixel_values": Picture(), "annotation": Picture()})
+    for split, count in (("train", 8), ("validation", 2)):
+        rows = [
+            {"pixel_values": photo(k), "annotation": photo(k).convert("L").point(lambda v: v // 64)}
+            for k in range(count)
+        ]
+        Dataset.from_list(rows, features).to_parquet(home / "org" / "streets" / f"{split}-00000-of-00001.parquet")
+    (home / "org" / "streets" / "id2label.json").write_text(json.dumps(dict(enumerate(("road", "car", "sky", "tree")))))
+    type_in("hub.sh", home, commands=1, characters=220)
+    assert np.isfinite(scores(home / "student")["semseg/miou"])
+    tasks = json.loads((home / "student" / "config.json").read_text())["tasks"]
+    assert [task["name"] for task in tasks] == ["semseg", "depth"]
+    assert tasks[0]["class_names"] == ["road", "car", "sky", "tree"]
 
 
 def test_an_nyud_v2_tree_becomes_teacher_student_and_table(home):
@@ -83,7 +124,6 @@ def test_a_module_of_ones_own_teaches(home):
     story = HERE / "own_teacher.py"
     lines = [line for line in story.read_text("utf-8").splitlines() if line]
     assert len(lines) <= 15
-    ast.parse(story.read_text("utf-8"))
     (home / "own_teacher.py").write_text(story.read_text("utf-8"))
     play(["python", "own_teacher.py"], home)
     assert 0 < scores(home / "student")["agreement/depth/rmse"] < 10
