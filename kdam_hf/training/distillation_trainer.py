@@ -1,5 +1,6 @@
 """The trainer of a student: a method's terms beside the supervised ones, with a teacher that runs or is replayed."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -73,15 +74,24 @@ class DistillationTrainer(MultiTaskTrainer):
     def score(
         self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]], tasks: Sequence[Task] | None = None
     ) -> dict[str, float]:
-        """Of photos without labels `agreement/task/metric` against the teacher."""
-        if not is_unlabelled(getattr(batches, "dataset", None)):
-            return super().score(model, batches, tasks)
+        """`task/metric` against labels; of photos, and of tasks that nothing here labels, `agreement/task/metric` instead."""
+        unlabelled = is_unlabelled(getattr(batches, "dataset", None))
+        found = {} if unlabelled else super().score(model, batches, tasks)
+        labelled = {key.split("/")[0] for key, value in found.items() if not math.isnan(value)}
         if self.teacher is None and self._examiner is None:
-            raise KdamValueError("photos without labels are scored against a teacher; there is none.")
+            if unlabelled:
+                raise KdamValueError("photos without labels are scored against a teacher; there is none.")
+            return found
+        if labelled >= {task.name for task in self.tasks}:
+            return found
         teacher = self.teacher or self._examiner().to(self.args.device)  # type: ignore[misc]
-        taught = [task for task in self.tasks if task.name in teacher.task_names]
-        found = super().score(model, taught_batches(batches, teacher, taught, self.args.device), taught)
-        return {f"{PREFIX}{name}": value for name, value in found.items()}
+        taught = [task for task in self.tasks if task.name in teacher.task_names and task.name not in labelled]
+        if not taught:
+            return found
+        agreed = super().score(model, taught_batches(batches, teacher, taught, self.args.device), taught)
+        alone = {task.name for task in taught}
+        found = {key: value for key, value in found.items() if key.split("/")[0] not in alone}
+        return found | {f"{PREFIX}{name}": value for name, value in agreed.items()}
 
     def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
         """Predictions (B, C, h, w) float32, replayed with the batch or made now."""

@@ -105,7 +105,8 @@ def test_a_hub_data_set_with_columns_of_its_own_and_a_teacher_of_depth(home):
         Dataset.from_list(rows, features).to_parquet(home / "org" / "streets" / f"{split}-00000-of-00001.parquet")
     (home / "org" / "streets" / "id2label.json").write_text(json.dumps(dict(enumerate(("road", "car", "sky", "tree")))))
     type_in("hub.sh", home, commands=1, characters=220)
-    assert np.isfinite(scores(home / "student")["semseg/miou"])
+    found = scores(home / "student")
+    assert np.isfinite([found["semseg/miou"], found["agreement/depth/rmse"]]).all()
     tasks = json.loads((home / "student" / "config.json").read_text())["tasks"]
     assert [task["name"] for task in tasks] == ["semseg", "depth"]
     assert tasks[0]["class_names"] == ["road", "car", "sky", "tree"]

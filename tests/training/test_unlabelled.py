@@ -133,7 +133,8 @@ def test_labels_and_photos_together_are_scored_by_both(root):
 def test_a_task_asked_for_that_only_the_teacher_knows_is_learnt_from_it(root):
     tasks = ["--dataset", "folder", "--data_dir", str(root / "own"), "--tasks", "edge", "relative_depth"]
     _, results = run(root, "relative", *tasks, photos=False, teachers=["depth-anything"])
-    assert {key.split("/")[0] for key in results} == {"edge", "relative_depth", "meta"}
+    assert {key.rpartition("/")[0] for key in results} == {"edge", "agreement/relative_depth", ""}
+    assert all(np.isfinite(value) for key, value in results.items() if key.startswith("agreement/"))
 
 
 @pytest.mark.parametrize(
