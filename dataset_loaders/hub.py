@@ -14,10 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dataset_loaders.columns import ID, ID2LABEL, IMAGE, class_names, find_columns, innermost, read_id2label
+from dataset_loaders.columns import (
+    ID,
+    ID2LABEL,
+    IMAGE,
+    class_names,
+    classes_column,
+    find_columns,
+    innermost,
+    read_id2label,
+)
 from dataset_loaders.reading import composed, picture, read_array, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.rows import ParquetRows, Rows, find_split, load_splits, runs_of, undecoded
+from dataset_loaders.rows import ParquetRows, Rows, find_split, is_in_memory, load_splits, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import IGNORE_INDEX, TASK_NAMES, LabelKind, Task, make_task, select_tasks, task_class
@@ -39,6 +48,8 @@ class RowsDataset(DenseDataset):
 
     own: frozenset[str] = frozenset()
     """Tasks whose labels `builders` wrote."""
+    folder: Path | None = None
+    """Where cells may name files: everywhere for data in memory, the folder of a local data set, nowhere for the Hub's."""
 
     def __init__(
         self,
@@ -76,18 +87,18 @@ class RowsDataset(DenseDataset):
     def photo(self, index: int) -> bytes | None:
         """The photo in the row, unless it is an array."""
         cell = self._rows[self._numbers[index]][self._columns[IMAGE]]
-        return picture(cell, self._where(index)) if isinstance(cell, (dict, bytes)) else None
+        return picture(cell, self._where(index), self.folder) if isinstance(cell, (dict, bytes)) else None
 
     def __getitem__(self, index: int) -> Sample:
         row, where = self._rows[self._numbers[index]], self._where(index)
         cells = {name: row[self._columns[name]] for name in (IMAGE, *(task.name for task in self.tasks))}
         if (photo := cells[IMAGE]) is None or isinstance(photo, (dict, bytes)):
-            image = read_image(picture(photo, where), where)
+            image = read_image(picture(photo, where, self.folder), where)
         else:
             image = as_photo(_array(photo, self._features[IMAGE], where), where)
         labels: dict[str, NDArray[Any]] = {}
         for task in (task for task in self.tasks if cells[task.name] is not None):
-            array = _label(cells[task.name], self._features[task.name], task.label, where)
+            array = _label(cells[task.name], self._features[task.name], task.label, where, self.folder)
             options = task.label.own_options if task.name in self.own else self._options.get(task.name, {})
             labels[task.name] = task.label.from_file(array, options, where)
         return {"id": self.ids[index], "image": image, "labels": labels}
@@ -97,10 +108,10 @@ class RowsDataset(DenseDataset):
         return f"{self.name} {self.split} row {self._numbers[index]}{named}"
 
 
-def _array(cell: Any, feature: Any, where: str) -> NDArray[Any]:
+def _array(cell: Any, feature: Any, where: str, folder: Path | None = None) -> NDArray[Any]:
     """The numbers of a cell, (H, W) or (H, W, C)."""
     if isinstance(cell, (dict, bytes)):
-        return read_array(picture(cell, where), where)
+        return read_array(picture(cell, where, folder), where)
     with reading(where, f"array of {feature}"):
         array = np.asarray(cell, innermost(feature).dtype)
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
@@ -108,9 +119,9 @@ def _array(cell: Any, feature: Any, where: str) -> NDArray[Any]:
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
-def _label(cell: Any, feature: Any, kind: LabelKind, where: str) -> NDArray[Any]:
+def _label(cell: Any, feature: Any, kind: LabelKind, where: str, folder: Path | None = None) -> NDArray[Any]:
     """As `_array`; -1 in an array of class ids is an ignored pixel."""
-    array = _array(cell, feature, where)
+    array = _array(cell, feature, where, folder)
     signed = array.dtype.kind == "i" and kind.invalid == IGNORE_INDEX
     return np.where(array == -1, IGNORE_INDEX, array) if signed else array
 
@@ -155,9 +166,11 @@ class HubDataset(RowsDataset):
     ) -> None:
         source, known = str(data_dir), list[Task]()
         splits = load_splits(source, streaming)
+        folder = Path("/") if is_in_memory(source) else Path(source).resolve() if Path(source).is_dir() else None
         rows, numbers = find_split(splits, split, source)
         found = find_columns(rows.features, columns, source, tasks)
-        if ID in rows.features:  # as `builders` write it
+        written = {ID, IMAGE, *TASK_NAMES, *map(classes_column, TASK_NAMES)}
+        if ID in rows.features and set(rows.features) <= written:  # as `builders` write it
             stated = {text.partition("=")[0] for text in columns}
             self.own = frozenset(name for name in TASK_NAMES if found.get(name) == name and name not in stated)
             found = ({ID: ID} if self.own else {}) | found
@@ -170,16 +183,19 @@ class HubDataset(RowsDataset):
                 with suppress(KdamValueError):  # of a task that has no classes unless they are given
                     names = names or make_task(name).class_names
                 if not (names := names or read_id2label(source)):
-                    names = [f"class_{k}" for k in range(_count_classes(splits, found[name], kind(name), source))]
+                    names = [
+                        f"class_{k}" for k in range(_count_classes(splits, found[name], kind(name), source, folder))
+                    ]
                     notes.append(f"{name}: {len(names)} classes, counted in the labels; no ClassLabel, no {ID2LABEL}")
             known.append(stored_task(name, names))
         super().__init__(rows, found, select_tasks(known, tasks), numbers)
+        self.folder = folder
         self.name, self.split, self.notes = Path(source).name, split, notes
         read = "".join(f"; {name} from {column}" for name, column in found.items() if name != column)
         self.origin = f"{source}: {len(numbers)} rows of split {split}{', streamed' if streaming else ''}{read}"
 
 
-def _count_classes(splits: Mapping[str, Rows], column: str, kind: LabelKind, source: str) -> int:
+def _count_classes(splits: Mapping[str, Rows], column: str, kind: LabelKind, source: str, folder: Path | None) -> int:
     """One more than the highest id in the labels of all splits, each of which is read once."""
     if any(isinstance(rows, ParquetRows) for rows in splits.values()):
         raise KdamValueError(
@@ -193,7 +209,8 @@ def _count_classes(splits: Mapping[str, Rows], column: str, kind: LabelKind, sou
             cells = undecoded(rows, [column])
             for number in tqdm(range(len(rows)), f"counting the classes of {split}", unit="label", disable=None):
                 if (cell := cells[number][column]) is not None:
-                    ids = _label(cell, rows.features[column], kind, f"{source} {split} row {number}")
+                    where = f"{source} {split} row {number}"
+                    ids = _label(cell, rows.features[column], kind, where, folder)
                     highest = max(highest, int(ids[ids != IGNORE_INDEX].max(initial=0)))
         _COUNTED[key] = highest + 1
     return _COUNTED[key]

@@ -58,9 +58,16 @@ def _data_errors() -> Iterator[None]:
         raise DataIntegrityError(str(error)) from error
 
 
-def picture(cell: Mapping[str, Any] | bytes | None, where: str) -> bytes:
-    """The bytes of the picture in a cell of a column of `datasets` that is not decoded; a path or URL is not followed."""
+def picture(cell: Mapping[str, Any] | bytes | None, where: str, folder: Path | None = None) -> bytes:
+    """The bytes of the picture in a cell of a column of `datasets` that is not decoded.
+
+    A path is followed inside `folder` alone: data from elsewhere must not read files of this machine.
+    """
     content = cell["bytes"] if isinstance(cell, Mapping) else cell
+    if not content and folder is not None and isinstance(cell, Mapping) and cell["path"]:
+        path = Path(cell["path"]).resolve()
+        if path.is_relative_to(folder) and path.is_file():
+            return path.read_bytes()
     if not content:
         raise DataIntegrityError(
             f"{where}: {cell!s:.100}; expected the bytes of an image in the row. For files on disk use --dataset folder."

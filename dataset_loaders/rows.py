@@ -153,6 +153,11 @@ def in_memory(data: Any) -> Iterator[str]:
         del _IN_MEMORY[name]
 
 
+def is_in_memory(source: str) -> bool:
+    """Whether this names data that were handed over, see `in_memory`."""
+    return source in _IN_MEMORY
+
+
 def load_splits(source: str, streaming: bool) -> Mapping[str, Rows]:
     """The rows of each split of a data set of the Hub, of a folder that `load_dataset` reads, or of one in memory.
 

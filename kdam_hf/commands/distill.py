@@ -60,6 +60,10 @@ from kdam_hf.training.teacher import coarsest_channels
 def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:
     """The method, and beside it the term of features if it has a weight."""
     settings = asdict(distillation)
+    if distillation.method == "none" and distillation.features:
+        raise KdamValueError(
+            "features need a teacher, which method none has not; choose method features, or leave it out."
+        )
     alone = distillation.method != "none" and METHODS[distillation.method].needs_features
     if distillation.method == "none" or not (alone or distillation.features):
         return make_method(distillation.method, run.tasks, **settings)

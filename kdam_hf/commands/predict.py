@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     args, _ = parse_recipe((PredictionArguments,), argv, __doc__)
     if any(number is not None and number < 1 for number in (args.batch_size, args.max_frames)):
         raise KdamValueError(f"batch_size {args.batch_size}, max_frames {args.max_frames}; expected at least 1.")
-    places = list(dict.fromkeys(find_photos(args.images)))
+    places = list({str(place): (name, place) for name, place in find_photos(args.images)}.values())
     names = Counter(name for name, _ in places)
     if twice := next((name for name in names if names[name] > 1), None):
         both = " and ".join(str(place) for name, place in places if name == twice)

@@ -109,6 +109,9 @@ class DynamicWeightAverage(Weighting):
         return len(last) * torch.where(before > 0, last / before, 1).div(2).softmax(0)
 
     def begin_epoch(self, epoch: int) -> None:
+        if epoch < self.epoch.item():  # of another training
+            self.sums.zero_()
+            self.epoch.zero_()
         if epoch > self.epoch.item():
             self.sums.copy_(self.sums.roll(1, 0))
             self.sums[0] = 0

@@ -349,11 +349,9 @@ class Metres(FloatMap):
         return metres
 
     def check(self, label: Label, where: str) -> None:
-        nearest = label.min(initial=0)
-        finite = bool(np.isfinite(label).all() and nearest >= 0)
-        self._expect(
-            finite, where, f"holds NaN, infinity or {nearest:.3g} m", "at least 0 m, with 0 for invalid pixels"
-        )
+        finite, nearest = bool(np.isfinite(label).all()), label.min(initial=0)
+        found = f"{nearest:.3g} m" if finite else "NaN or infinity"
+        self._expect(finite and nearest >= 0, where, f"holds {found}", "at least 0 m, with 0 for invalid pixels")
 
     def doubt(self, facts: LabelStatistics) -> str:
         typical = facts.typical

@@ -92,9 +92,7 @@ def select_tasks(tasks: Sequence[Task], names: Sequence[str] | None) -> tuple[Ta
     unknown = [name for name in names if name not in available]
     if unknown or not names:
         hint = did_you_mean("".join(unknown[:1]), available)
-        raise UnknownTaskError(
-            f"unknown task {', '.join(unknown) or '(none given)'}: this dataset has {', '.join(available)}; {hint}"
-        )
+        raise UnknownTaskError(f"unknown task {', '.join(unknown) or '(none given)'} of this dataset; {hint}")
     return tuple(task for task in tasks if task.name in names)
 
 

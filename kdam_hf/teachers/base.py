@@ -16,6 +16,8 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import Categorical, Task
 from kdam_hf.teachers.inputs import InputRule
 
+OTHER_TOKENS = 8
+"""At most so many tokens of a transformer are no patches: one or two of class, and its registers."""
 FAMILIES: dict[str, type["ForeignTeacher"]] = {}
 """The family of every head that can teach, by the name of its class in transformers."""
 
@@ -75,7 +77,9 @@ class ForeignTeacher(nn.Module, ABC):
         patch = getattr(config, "patch_size", None)
         if isinstance(last, Tensor) and last.ndim == 3 and isinstance(patch, int):
             height, width = (side // patch for side in size)
-            last = last[:, -height * width :].mT.unflatten(2, (height, width))  # behind those of class and registers
+            before = last.shape[1] - height * width  # tokens of class, registers and queries
+            if 0 <= before <= OTHER_TOKENS + getattr(self.model.config, "num_queries", 0):
+                last = last[:, before:].mT.unflatten(2, (height, width))
         if not isinstance(last, Tensor) or last.ndim != 4:
             raise KdamValueError(f"{type(self.model).__name__} hands out no map of an encoder; leave features out.")
         return self._read(output), last

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
+import torch
+from accelerate.utils import gather_object
 from transformers import set_seed
 
 from dataset_loaders import (
@@ -165,7 +166,7 @@ def build_run(
 
 
 def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArguments) -> Task:
-    """The task with weights in place of "balanced", from labels that one process counts."""
+    """The task with weights in place of "balanced", from labels that all processes count together."""
     if not isinstance(task, Categorical) or not task.class_weights:
         return task
     if task.name not in train.labelled:
@@ -174,8 +175,13 @@ def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArgum
         )
     if task.class_weights != BALANCED:
         return task
-    counts = count_classes(train, task) if args.process_index == 0 else None
-    weights = task.balanced_weights(broadcast_object_list([counts])[0])
+    if train.runs is not None:
+        raise KdamValueError(
+            f"{task.name}.class_weights: a stream is not read to its end to count its classes; give numbers, or leave "
+            "streaming out."
+        )
+    shares = gather_object([count_classes(train, task, args.process_index, args.world_size)])
+    weights = task.balanced_weights(torch.stack([share.cpu() for share in shares]).sum(0))
     if args.process_index == 0:
         print(f"{task.name}.class_weights:", ", ".join(map("{} {:g}".format, task.classes, weights)))
     return replace(task, class_weights=weights)

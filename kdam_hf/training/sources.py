@@ -95,11 +95,11 @@ def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[st
     return found
 
 
-def count_classes(dataset: DenseDataset, task: Categorical) -> torch.Tensor:
-    """Labelled pixels of each class, (K,) float64, over a whole split."""
+def count_classes(dataset: DenseDataset, task: Categorical, start: int = 0, step: int = 1) -> torch.Tensor:
+    """Labelled pixels of each class, (K,) float64, in every `step`-th image from `start` on."""
     counts = torch.zeros(task.channels, dtype=torch.float64)
     labelled = dataset.counts[0] if isinstance(dataset, MixedDataset) else len(dataset)
-    for index in tqdm(range(labelled), f"counting the classes of {task.name}", leave=False):
+    for index in tqdm(range(start, labelled, step), f"counting the classes of {task.name}", leave=False):
         label = dataset[index]["labels"].get(task.name)
         if label is not None:
             ids = task.label.to_tensor(label).flatten()

@@ -219,6 +219,9 @@ class MultiTaskTrainer(PublishingTrainer):
         """Forget what an unfinished step left: `Trainer` forgets the gradients of the model alone."""
         self.objective.zero_grad()
         self._pending = []
+        if self.average is not None and not state.global_step:
+            self.average.module.load_state_dict(self.model.state_dict())
+            self.average.n_averaged.zero_()
         self._let_backbone_learn(not self._backbone_rests)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -229,6 +232,9 @@ class MultiTaskTrainer(PublishingTrainer):
         """Average the weights and buffers."""
         if self.average is not None:
             self.average.update_parameters(self.model)
+            for averaged, trained in zip(self.average.module.buffers(), self.model.buffers(), strict=True):
+                if not averaged.is_floating_point():  # counts and indices have no mean
+                    averaged.copy_(trained)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the averaged weights in the model, unless it was loaded from the best checkpoint, which has them too."""

@@ -306,6 +306,31 @@ def test_labels_made_again_in_the_same_size_are_another_cache(tmp_path):
     assert abs(deepest() - before - 1000) <= 1
 
 
+def test_files_that_cells_name_are_read_for_data_in_memory_and_inside_a_local_folder_alone(tmp_path):
+    (tmp_path / "set" / "files").mkdir(parents=True)
+    cells = {}
+    for name, array in (("pixel_values", RGB), ("label", IDS)):
+        path = tmp_path / "set" / "files" / f"{name}.png"
+        path.write_bytes(file_of(array)["bytes"])
+        cells[name] = str(path)
+    data = table({**PHOTOS, "label": None}, **{name: {"bytes": None, "path": path} for name, path in cells.items()})
+    with in_memory(data) as name:
+        sample = open_dataset("hub", "train", name)[0]
+    np.testing.assert_array_equal(sample["image"], RGB)
+    np.testing.assert_array_equal(sample["labels"]["semseg"], IDS)
+    np.testing.assert_array_equal(open_dataset("hub", "train", written(data, tmp_path / "set"))[0]["image"], RGB)
+    with pytest.raises(DataIntegrityError, match="bytes"):
+        open_dataset("hub", "train", written(data, tmp_path / "elsewhere"))[0]
+
+
+def test_an_id_beside_masks_of_0_and_255_does_not_make_them_ours(tmp_path):
+    mask = np.where(IDS > 0, 255, 0).astype(np.uint8)
+    columns = {"id": Value("string"), "pixel_values": Picture(), "edge": Picture()}
+    foreign = table(columns, 1, id="a", edge=file_of(mask))
+    found = open_dataset("hub", "train", written(foreign, tmp_path / "set"))[0]["labels"]["edge"]
+    assert (found == 1).sum() == (mask == 255).sum()
+
+
 def test_a_source_that_is_nowhere_and_an_id_that_repeats_are_named(tmp_path):
     with pytest.raises(KdamValueError, match="nobody/nothing: `load_dataset` cannot read it"):
         open_dataset("hub", "train", "nobody/nothing")

@@ -387,6 +387,15 @@ def test_the_average_is_scored_and_saved_and_a_checkpoint_keeps_what_is_trained_
             torch.testing.assert_close(value, average[key].float(), rtol=1e-5, atol=1e-6)
 
 
+def test_indices_among_the_buffers_are_not_averaged(kit):
+    trainer = kit.distiller("none", model=kit.model(preset="tiny-swin"), max_steps=3, ema_decay=0.9)
+    trainer.train()
+    trained = dict(trainer.model.named_buffers())
+    whole = {name: x for name, x in trainer.average.module.named_buffers() if not x.is_floating_point()}
+    assert any(name.endswith("relative_position_index") for name in whole)
+    assert all(torch.equal(x, trained[name]) for name, x in whole.items())
+
+
 def test_a_weighting_by_name_is_learned_without_decay_logged_and_not_named_twice(kit):
     trainer = kit.distiller("none", weighting="uncertainty", weight_decay=0.1)
     trainer.train()
