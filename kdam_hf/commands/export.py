@@ -26,7 +26,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
-from kdam_hf.errors import KdamValueError
+from kdam_hf.errors import ExportError, KdamValueError
 from kdam_hf.export import (
     TOLERANCE,
     OnnxModel,
@@ -134,6 +134,10 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
     if args.decode:
         save_onnx(model, forms["fp32"].size, file, decode=True)
         quantize(file, target, images)
+        whole, eight = (OnnxModel(path)(images[0][None]).predictions for path in (file, target))
+        for name, values in eight.items():  # its scores are those of the graph without decisions
+            if values.dtype != whole[name].dtype or values.shape != whole[name].shape or not values.isfinite().all():
+                raise ExportError(f"{target.name}: {name} is {values.dtype} {tuple(values.shape)}, or not finite.")
     return {
         "file": f"onnx/{target.name}",
         "bytes": target.stat().st_size,

@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow.parquet import write_table
 from torch.utils.data import Subset
 
-from dataset_loaders import TransformedDataset, open_dataset, read_ids
+from dataset_loaders import TransformedDataset, open_dataset, read_array, read_ids
 from dataset_loaders.archives import extract
 from dataset_loaders.folder import FolderDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -137,7 +137,8 @@ def test_a_published_photo_of_too_many_pixels_is_refused_by_its_header(tmp_path)
 @pytest.mark.fault(34)
 def test_a_published_row_cannot_point_at_a_file_of_this_machine(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "private.png")
-    dataset = rows(tmp_path, {"bytes": None, "path": str(tmp_path / "private.png")})
+    (tmp_path / "published").mkdir()
+    dataset = rows(tmp_path / "published", {"bytes": None, "path": str(tmp_path / "private.png")})
     with pytest.raises(DataIntegrityError, match="expected the bytes of an image in the row"):
         dataset[0]
 
@@ -177,3 +178,12 @@ def test_an_altered_archive_is_refused_before_it_is_parsed(tmp_path):
 def test_fewer_images_than_a_batch_are_refused_before_training(kit, images):
     with pytest.raises(KdamValueError, match=rf"^{images} training images are fewer than one batch of 2 .*0 optimis"):
         MultiTaskTrainer(kit.model(), kit.args(), kit.tasks, Subset(kit.train_data(), range(images)))
+
+
+@pytest.mark.fault(22)
+def test_an_array_that_promises_more_than_its_file_holds_is_refused(tmp_path):
+    path = tmp_path / "depth.npy"
+    np.save(path, np.ones((4, 6), np.float32))
+    path.write_bytes(path.read_bytes().replace(b"(4, 6)", b"(4, 9)"))
+    with pytest.raises(DataIntegrityError, match="depth"):
+        read_array(path)

@@ -144,6 +144,16 @@ def test_bf16_trains(kit):
     assert all(math.isfinite(loss) for loss in losses(kit.distiller(precision="bf16")))
 
 
+def test_every_loss_term_reaches_tensorboard(kit, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(kit.root / "tb"))
+    kit.distiller(report_to=["tensorboard"]).train()
+    events = EventAccumulator(str(kit.root / "tb"))
+    events.Reload()
+    assert {"train/loss_depth", "train/kd_inter_task_depth", "train/kd_intra_task_edge"} <= {*events.Tags()["scalars"]}
+
+
 def test_compiled_models_give_the_same_losses(kit):
     """Backend "eager" runs the whole capture without the minutes of code generation."""
     plain = losses(kit.distiller("none", max_steps=2))
@@ -385,6 +395,21 @@ def test_the_average_is_scored_and_saved_and_a_checkpoint_keeps_what_is_trained_
         assert torch.equal(trained[key], states[-1][key])
         if value.is_floating_point():
             torch.testing.assert_close(value, average[key].float(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_of_accumulated_batches_weighs_frees_and_averages_as_one_of_the_whole_batch(kit):
+    found = []
+    for batch in (4, 2, 1):
+        model = without_batch_statistics(kit.model(seed=3))
+        settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 4 // batch, "max_steps": 3}
+        settings |= {"weighting": "uncertainty", "ema_decay": 0.9, "freeze_backbone_steps": 1}
+        trainer = kit.distiller("none", f"of-{batch}", model=model, optim="sgd", **settings)
+        trainer.train()
+        found.append((trainer.average.module.state_dict(), trainer.objective.weighting.log_variances))
+    for state, variances in found[1:]:
+        torch.testing.assert_close(variances, found[0][1], rtol=1e-4, atol=1e-6)
+        for name, value in state.items():
+            torch.testing.assert_close(value, found[0][0][name], rtol=1e-3, atol=1e-5)
 
 
 def test_indices_among_the_buffers_are_not_averaged(kit):
