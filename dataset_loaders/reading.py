@@ -70,7 +70,8 @@ def picture(cell: Mapping[str, Any] | bytes | None, where: str, folder: Path | N
             return path.read_bytes()
     if not content:
         raise DataIntegrityError(
-            f"{where}: {cell!s:.100}; expected the bytes of an image in the row. For files on disk use --dataset folder."
+            f"{where}: {cell!s:.100}; expected the bytes of an image in the row: `push_to_hub` embeds files, `to_parquet` "
+            "leaves their paths, which are followed inside the folder of the data alone."
         )
     return bytes(content)
 

@@ -172,9 +172,10 @@ def load_splits(source: str, streaming: bool) -> Mapping[str, Rows]:
             return found
         files = load_dataset_builder(source).config.data_files or {}
     except Exception as error:  # of the network, the Hub or Arrow
+        here = "" if Path(source).exists() else "no such folder here, and "
         raise KdamValueError(
-            f"{source}: `load_dataset` cannot read it ({type(error).__name__}: {error}). Give the id of a data set on the "
-            "Hub, or a folder of Parquet files."
+            f"{source}: {here}`load_dataset` cannot read it ({type(error).__name__}: {error}). Give a folder, or the id of "
+            "a data set on the Hub."
         ) from error
     if other := [file for listed in files.values() for file in listed if not file.endswith(".parquet")]:
         raise KdamValueError(

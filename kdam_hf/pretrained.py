@@ -187,7 +187,8 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
         kind = facts.get("model_type")
         if kind not in classes:
-            raise CheckpointError(f"{name_or_path} is a {kind}; expected {' or '.join(classes)}.")
+            found = f"is a {kind}" if kind else "holds no config.json with a model_type, so no finished model"
+            raise CheckpointError(f"{name_or_path} {found}; expected {' or '.join(classes)}.")
         if (Path(name_or_path) / "kdam.json").is_file():
             raise CheckpointError(
                 f"{name_or_path} holds an ONNX file; run it with: kdam onnx --model {name_or_path} ..."

@@ -3,7 +3,7 @@
     kdam teacher depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf photo.jpg
 
     --teacher          folder, hub id or FILE.py:NAME, as of `kdam distill`; or the first word
-    --images           photos; or the words after it
+    --images           photos, folders or patterns, of which the first 12 are shown; or the words after it
     --class_map        YAML file for semseg, as of `kdam distill`
     --normal_axes      where the channels of normals point, e.g. right,down,front
     --output           the contact sheet
@@ -15,13 +15,16 @@ sheet. Normals are put to the test on synthetic rooms, whose walls and floors ha
 import sys
 import time
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import KdamStudentConfig
+from kdam_hf.commands.predict import find_photos
+from kdam_hf.errors import KdamValueError
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.readout_kdam import Numbers, as_map
 from kdam_hf.tasks import Normals, Task
@@ -51,6 +54,14 @@ def main(argv: list[str] | None = None) -> None:
     if names:
         arguments[: len(names)] = ["--teacher", names[0], *(["--images", *names[1:]] if names[1:] else [])]
     args, _ = parse_recipe((TeachArguments,), arguments, __doc__)
+    output = Path(args.output)
+    if output.suffix.lower() not in PHOTO_SUFFIXES:
+        raise KdamValueError(f"output {output}; expected a picture, such as {output.with_suffix('.png')}.")
+    try:
+        found = islice(find_photos(args.images), SHOWN)
+        photos = {f"{name}": np.array(open_photo(place)) for name, place in found}
+    except ValueError as error:
+        raise KdamValueError(str(error)) from error
     teaching = plan_teaching([args.teacher], (), class_map=args.class_map, normal_axes=args.normal_axes)
     (source,), tasks = teaching.sources, teaching.tasks
     as_it_is = KdamStudentConfig(tasks=[task.spec() for task in tasks], image_mean=[0.0] * 3, image_std=[1.0] * 3)
@@ -62,13 +73,13 @@ def main(argv: list[str] | None = None) -> None:
     if isinstance(model, ForeignTeacher) and normals is not None:
         with torch.inference_mode():
             print(f"  {check_axes(lambda images: model(images)[normals])}")
-    rows = [row(path, tasks, teacher) for path in args.images]
+    rows = [row(name, photo, tasks, teacher) for name, photo in photos.items()]
     legends = [legend_picture(task.legend(), *rows[0][0].shape[:2]) for task in tasks]
-    titles = [*(Path(path).name for path in args.images), "legend"]
-    sheet = contact_sheet([*rows, [None, *legends]], titles, ["photo", *(task.name for task in tasks)])
-    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    where = f"{args.output}, in place of what was there" if Path(args.output).exists() else args.output
-    sheet.save(args.output)
+    titles = ["photo", *(task.name for task in tasks)]
+    sheet = contact_sheet([*rows, [None, *legends]], [*photos, "legend"], titles)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    where = f"{output}, in place of what was there" if output.exists() else output
+    sheet.save(output)
     print(f"written to {where}")
 
 
@@ -80,15 +91,17 @@ def in_words(task: Task) -> str:
     return f"{task.name}: {len(task.class_names)} classes: {', '.join(task.class_names[:SHOWN])}{more}"
 
 
-def row(path: str, tasks: tuple[Task, ...], teacher: FrozenTeacher) -> list[np.ndarray]:
-    """The photo and a picture of each task; prints sizes and time."""
-    photo = np.array(open_photo(path))
+def row(name: str, photo: np.ndarray, tasks: tuple[Task, ...], teacher: FrozenTeacher) -> list[np.ndarray]:
+    """The photo and a picture of each task; prints sizes, the milliseconds, and the range of numbers."""
     pixels = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
     begin = time.perf_counter()
     maps = teacher(pixels, torch.ones(1, *photo.shape[:2], dtype=torch.bool)).predictions
     milliseconds = 1000 * (time.perf_counter() - begin)
     model = teacher.models[0]
     size = model.rule.measured(photo.shape[:2])[0] if isinstance(model, ForeignTeacher) else photo.shape[:2]
-    print(f"{path}: {photo.shape[0]}x{photo.shape[1]} pixels, seen at {size[0]}x{size[1]}; {milliseconds:.0f} ms")
-    pictures = [task.render(as_map(task.decode(maps[task.name], photo.shape[:2])[0])) for task in tasks]
-    return [shrunk(picture) for picture in (photo, *pictures)]
+    print(f"{name}: {photo.shape[0]}x{photo.shape[1]} pixels, seen at {size[0]}x{size[1]}; {milliseconds:.0f} ms")
+    read = {task: as_map(task.decode(maps[task.name], photo.shape[:2])[0]) for task in tasks}
+    for task, values in read.items():
+        if values.ndim == 2 and values.dtype.kind == "f":
+            print(f"  {task.name}: {values.min():.4g} to {values.max():.4g} {task.unit}".rstrip())
+    return [shrunk(picture) for picture in (photo, *(task.render(values) for task, values in read.items()))]

@@ -69,6 +69,7 @@ def card_facts(record: Record) -> dict[str, Any]:
     tasks = with_boundaries([task_from_spec(spec) for spec in record.config.tasks or []], meta["boundaries"])
     scores = scores_of(results)
     shown = {key: task for task in tasks if (key := f"{task.name}/{task.primary_metric}") in scores}
+    agreed = {key: task for task in tasks if (key := f"agreement/{task.name}/{task.primary_metric}") in scores}
     columns = {"this model": scores, "same student, no teacher": scores_of(baseline), "teacher": scores_of(teacher)}
     columns = {name: values for name, values in columns.items() if values or name == "this model"}
     sizes = {"x".join(map(str, facts["gflops_size"] or ())) for facts in (meta, teacher_meta)}
@@ -84,9 +85,9 @@ def card_facts(record: Record) -> dict[str, Any]:
         "columns": list(columns),
         "rows": {
             f"{key} {'↑' if task.higher_is_better else '↓'}": [values.get(key, math.nan) for values in columns.values()]
-            for key, task in shown.items()
+            for key, task in (shown | agreed).items()
         },
-        "further": {key: value for key, value in scores.items() if key not in shown},
+        "further": {key: value for key, value in scores.items() if key not in shown | agreed},
         "agreement": any(key.startswith("agreement/") for key in scores),
         "gain": _gain(scores, scores_of(baseline), shown),
         "cost_sizes": ", ".join(sorted(sizes - {""})),

@@ -461,7 +461,7 @@ def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:
         raise KdamValueError(
             f"{len(dataset)} training images are fewer than one batch of {batch} "  # type: ignore[arg-type]
             f"({args.per_device_train_batch_size} x {args.world_size} processes): 0 optimisation steps. "
-            "Lower per_device_train_batch_size or add images."
+            "Lower total_train_batch_size or add images."
         )
 
 

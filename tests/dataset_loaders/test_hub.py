@@ -332,7 +332,7 @@ def test_an_id_beside_masks_of_0_and_255_does_not_make_them_ours(tmp_path):
 
 
 def test_a_source_that_is_nowhere_and_an_id_that_repeats_are_named(tmp_path):
-    with pytest.raises(KdamValueError, match="nobody/nothing: `load_dataset` cannot read it"):
+    with pytest.raises(KdamValueError, match="nobody/nothing: no such folder"):
         open_dataset("hub", "train", "nobody/nothing")
     with (
         in_memory(table({"id": Value("string"), "image": None, "saliency": None}, id="x")) as source,
