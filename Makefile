@@ -9,8 +9,8 @@ export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export TOKENIZERS_PARALLELISM ?= false
 
-# the newest Python there is, to try the package with
-NEWEST := $(shell for v in 3.14 3.13 3.12; do python$$v -c '' 2>/dev/null && echo python$$v && exit; done; echo $(PYTHON))
+# of the environment that make stories fills; its own, not that of .venv
+STORIES_PYTHON ?= $(PYTHON)
 
 .PHONY: demo test test-oldest test-browser stories docs lint compare clean distclean help
 
@@ -51,7 +51,7 @@ stories: $(READY)  ## build and check the wheel, install it into an empty enviro
 	rm -rf outputs/dist outputs/installed
 	$(BIN)/python -m build --outdir outputs/dist >/dev/null
 	$(BIN)/twine check --strict outputs/dist/*
-	$(NEWEST) -m venv outputs/installed
+	$(STORIES_PYTHON) -m venv outputs/installed
 	outputs/installed/bin/python -m pip install --quiet -c constraints.txt torch
 	outputs/installed/bin/python -m pip install --quiet -c constraints.txt "$$(ls outputs/dist/*.whl)[export]"
 	STORIES_BIN=$(CURDIR)/outputs/installed/bin $(BIN)/python -m pytest tests/stories
