@@ -19,7 +19,6 @@ pytest.importorskip("onnxruntime")
 
 TASKS = (make_task("semseg", ["wall", "floor", "lamp"]), make_task("depth"), make_task("normals"))
 OPEN, FIXED = (KdamStudent, "tiny-resnet", None), (KdamTeacher, "tiny-swin", (72, 104))
-LITE = (KdamStudent, "tiny-efficientnet-lite", None)
 SHAPES = [(1, 8, 8), (2, 8, 12)]
 
 

@@ -35,7 +35,7 @@ ARGUMENTS = {
         torch_compile_mode activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing
         gradient_checkpointing_kwargs""",
     "no loss here smooths its labels; leave it out": "label_smoothing_factor",
-    "evaluation runs in the precision of the training (averaged weights in float32), the final score in float32; leave it out": """
+    "evaluation runs in the precision of the training (averages in float32), the final score in float32; leave it out": """
         bf16_full_eval fp16_full_eval""",
     "another batch is another objective; set total_train_batch_size, and gradient_accumulation_steps where memory is short":
         "auto_find_batch_size",
