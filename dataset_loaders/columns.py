@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.errors import DataIntegrityError, KdamValueError, did_you_mean
 from kdam_hf.tasks import TASK_NAMES
 
 ID, IMAGE = "id", "image"
@@ -40,8 +39,7 @@ def find_columns(
         name, _, column = text.partition("=")
         for word, known in ((name, (IMAGE, ID, *TASK_NAMES)), (column, tuple(features))):
             if word not in known:
-                hint = "".join(f" Did you mean {close}?" for close in get_close_matches(word, known, n=1))
-                raise KdamValueError(f"columns {text!r}: {word!r} is none of {', '.join(known)}.{hint}")
+                raise KdamValueError(f"columns {text!r}: {word!r} is not known; {did_you_mean(word, known)}")
         if name != ID and not _holds_pixels(features[column]):
             _refuse(features, source, f"column {column} holds no pixels")
         found[name] = column

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         raise KdamValueError(f"output {output}; expected a picture, such as {output.with_suffix('.png')}.")
     try:
         found = islice(find_photos(args.images), SHOWN)
-        photos = {f"{name}": np.array(open_photo(place)) for name, place in found}
+        photos = [(name, np.array(open_photo(place))) for name, place in found]
     except ValueError as error:
         raise KdamValueError(str(error)) from error
     teaching = plan_teaching([args.teacher], (), class_map=args.class_map, normal_axes=args.normal_axes)
@@ -73,10 +73,10 @@ def main(argv: list[str] | None = None) -> None:
     if isinstance(model, ForeignTeacher) and normals is not None:
         with torch.inference_mode():
             print(f"  {check_axes(lambda images: model(images)[normals])}")
-    rows = [row(name, photo, tasks, teacher) for name, photo in photos.items()]
+    rows = [row(name, photo, tasks, teacher) for name, photo in photos]
     legends = [legend_picture(task.legend(), *rows[0][0].shape[:2]) for task in tasks]
     titles = ["photo", *(task.name for task in tasks)]
-    sheet = contact_sheet([*rows, [None, *legends]], [*photos, "legend"], titles)
+    sheet = contact_sheet([*rows, [None, *legends]], [*(name for name, _ in photos), "legend"], titles)
     output.parent.mkdir(parents=True, exist_ok=True)
     where = f"{output}, in place of what was there" if output.exists() else output
     sheet.save(output)
