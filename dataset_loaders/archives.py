@@ -39,12 +39,7 @@ def is_archive(path: str | Path) -> bool:
     return str(path).lower().endswith(SUFFIXES)
 
 
-def extract(
-    path: str | Path,
-    into: Path,
-    *,
-    sha256: str | None = None,
-) -> Path:
+def extract(path: str | Path, into: Path, *, sha256: str | None = None) -> Path:
     """Unpack an archive into the folder `into`, or take the folder as it is when it was made from this archive.
 
     The same archive means equal name, size and time of change. Only files and folders are accepted; they get plain
@@ -76,12 +71,10 @@ def extract(
             "opened. Get the file again."
         )
     stamp = {"name": source.name, "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-    target.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(target.with_name(f".{target.name}.lock"), str(target)):
         if not _holds(target, stamp):
-            limit = min(MAX_BYTES, max(RATIO_FLOOR, MAX_RATIO * facts.st_size))
             with _reading(source):
-                _check(source, limit)
+                _check(source, min(MAX_BYTES, max(RATIO_FLOOR, MAX_RATIO * facts.st_size)))
                 _write(source, target, stamp)
     entries = [entry for entry in target.iterdir() if entry.name != _STAMP]
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
@@ -101,9 +94,6 @@ def _holds(target: Path, stamp: dict[str, object]) -> bool:
             "Remove that folder to unpack again, or choose another one."
         )
     return True
-
-
-# ---- reading ------------------------------------------------------------------------------------------------------------
 
 
 class _Header(tarfile.TarInfo):
@@ -178,22 +168,17 @@ def _is_junk(name: str) -> bool:
     return "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
 
 
-# ---- checking and writing -----------------------------------------------------------------------------------------------
-
-
 def _check(path: Path, limit: int) -> None:
     """Raise DataIntegrityError that names the first member that must not be unpacked."""
     places = {_STAMP: (_STAMP, False)}  # as compared -> as named, and whether it is a folder
     count = total = files = 0
     for name, kind, size in _members(path):
-        problem = _problem(name, kind, size) or _clash(name, kind, places)
-        if problem:
+        if problem := _problem(name, kind, size) or _clash(name, kind, places):
             raise DataIntegrityError(
                 f"{path}: member {name!r:.120} {problem}; expected files and folders, each under a relative path of its own. "
                 "Nothing was written. Get the archive from its publisher, or pack the folder again without it."
             )
-        count, total = count + 1, total + size
-        files += kind == "file" and not _is_junk(name)
+        count, total, files = count + 1, total + size, files + (kind == "file" and not _is_junk(name))
         if total > limit or max(count, len(places)) > MAX_MEMBERS:
             raise DataIntegrityError(
                 f"{path}: {path.stat().st_size} bytes that unpack to more than {limit}, or to more than {MAX_MEMBERS} files "

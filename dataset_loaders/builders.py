@@ -39,12 +39,11 @@ def as_table(
         DataIntegrityError: a file is not usable, or holds a value that a row cannot.
     """
     features, indices = features_of(dataset.tasks), [*range(len(dataset))]
-    rows = {"dataset": dataset, "indices": indices}
+    how = {"features": features, "gen_kwargs": {"dataset": dataset, "indices": indices}}
     if streaming:
-        return datasets.IterableDataset.from_generator(_rows, features, gen_kwargs=rows)
+        return datasets.IterableDataset.from_generator(_rows, **how)
     facts = lines_sha256([repr(features), *map(dataset.stamp, indices)])
-    how = {"cache_dir": cache_dir, "num_proc": num_proc, "fingerprint": facts[:16]}
-    return datasets.Dataset.from_generator(_rows, features, gen_kwargs=rows, **how)
+    return datasets.Dataset.from_generator(_rows, cache_dir=cache_dir, num_proc=num_proc, fingerprint=facts[:16], **how)
 
 
 def _rows(dataset: DenseDataset, indices: list[int]) -> Iterator[dict[str, Any]]:

@@ -34,8 +34,7 @@ class Folder:
 
     def lacks(self, ids: Sequence[str]) -> str | None:
         """In words, the ids without a file; None when every id has one."""
-        without = [sample_id for sample_id in ids if sample_id not in self.files]
-        if not without:
+        if not (without := [sample_id for sample_id in ids if sample_id not in self.files]):
             return None
         more = f" and {len(without) - 1} others of {len(ids)}" if len(without) > 1 else ""
         return (
@@ -126,7 +125,7 @@ class FileDataset(DenseDataset):
         self.origin, self.notes = origin, tuple(notes)
         self._images, self._labels = images, {task.name: files for task, files in labels.items()}
         self._read_photo, self._partial, self._listed, self._settings = read_photo, partial, listed, settings
-        missing = (folder.lacks(self.ids) for folder in ([images] if partial else self.folders))
+        missing = (folder.lacks(self.ids) for folder in ([images] if partial else self._folders))
         for problem in (*filter(None, missing), *self.unlisted()) if strict else ():
             raise DataIntegrityError(problem)
 
@@ -139,38 +138,32 @@ class FileDataset(DenseDataset):
             if self._partial and sample_id not in files.folder.files:
                 continue
             path = files.folder[sample_id]
-            array = files.load(path)
-            if array is not None:
+            if (array := files.load(path)) is not None:
                 labels[task.name] = task.label.from_file(array, files.options, str(path))
                 check_sizes(image, labels[task.name], f"{path}: label")
         return {"id": sample_id, "image": image, "labels": labels}
 
     def photo(self, index: int) -> Path | None:
-        """The image file of a sample, unless it is an array."""
         path = self._images[self.ids[index]]
         return None if path.suffix == ".npy" else path
 
     @property
-    def folders(self) -> list[Folder]:
-        """The images' folder, those of the labels, and those that are opened beside them."""
+    def _folders(self) -> list[Folder]:
         return [self._images, *(f for files in self._labels.values() for f in (files.folder, *files.beside))]
 
     def unlisted(self) -> list[str]:
-        """Files that no split lists: one sentence per folder."""
-        found = []
-        for folder in self.folders if self._listed is not None else ():
-            names = [path.name for stem, path in folder.files.items() if stem not in (self._listed or ())]
-            if names:
+        listed, found = self._listed, []
+        for folder in self._folders if listed is not None else ():
+            if names := [path.name for stem, path in folder.files.items() if stem not in (listed or ())]:
                 found.append(
-                    f"{folder.path}: {len(names)} files belong to no split, first {names[0]}; expected every file in a "
-                    "list of ids. Restore the list, remove the files, or list their ids in a split of their own."
+                    f"{folder.path}: {len(names)} files belong to no split, first {names[0]}. Restore the list of ids, remove "
+                    "the files, or list their ids in a split of their own."
                 )
         return found
 
     def stamp(self, index: int) -> str:
-        """Changes with a sample's id, the settings, and the names, sizes and times of its files: with any edit of them."""
         sample_id = self.ids[index]
-        files = (f"{folder.path.name}/{file_facts(folder.files.get(sample_id))}" for folder in self.folders)
+        files = (f"{folder.path.name}/{file_facts(folder.files.get(sample_id))}" for folder in self._folders)
         return lines_sha256([self._settings, sample_id, *files])[:16]
 
 

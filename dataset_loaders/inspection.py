@@ -20,7 +20,7 @@ class SampleReport:
     Args:
         index: in the split.
         id: of the sample.
-        size: "HEIGHTxWIDTH".
+        size: height and width.
         orientation: of the stored photo, as EXIF counts; 1 is upright.
         statistics: facts of each labelled task.
         payload: what was made of it.
@@ -30,12 +30,24 @@ class SampleReport:
 
     index: int
     id: str
-    size: str = ""
+    size: tuple[int, int] = (0, 0)
     orientation: int = 1
     statistics: dict[str, LabelStatistics] = field(default_factory=dict)
     payload: Any = None
     problem: str | None = None
     raw_label: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data of a good sample, without the payload; `from_json` reads it."""
+        facts = {"index": self.index, "id": self.id, "size": list(self.size), "orientation": self.orientation}
+        return facts | {"statistics": {name: of.as_json() for name, of in self.statistics.items()}}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "SampleReport":
+        """What `as_json` wrote."""
+        statistics = {name: LabelStatistics.from_json(facts) for name, facts in data["statistics"].items()}
+        height, width = data["size"]
+        return cls(data["index"], data["id"], (height, width), data.get("orientation", 1), statistics)
 
 
 @dataclass
@@ -59,8 +71,8 @@ class SplitReport:
             self.problems.append(sample.problem)
             self.turned["raw"] += sample.raw_label
             return
-        self.sizes[sample.size] += 1
-        height, width = sample.size.split("x")
+        height, width = sample.size
+        self.sizes[f"{height}x{width}"] += 1
         if sample.orientation > 1:
             self.turned["upright" if sample.orientation > 4 and height != width else "unclear"] += 1
         for name, facts in sample.statistics.items():
@@ -68,11 +80,8 @@ class SplitReport:
 
     def remarks(self) -> list[str]:
         """What a user should look at, beside the notes of the data set."""
-        found = [
-            f"{task.name}: {doubt}"
-            for task in self.dataset.tasks
-            if (doubt := task.label.doubt(self.statistics[task.name]))
-        ]
+        doubts = {task.name: task.label.doubt(self.statistics[task.name]) for task in self.dataset.tasks}
+        found = [f"{name}: {doubt}" for name, doubt in doubts.items() if doubt]
         raw, unclear = self.turned["raw"], self.turned["unclear"]
         if raw:
             found.append(
@@ -186,17 +195,14 @@ class _Reports(Dataset[SampleReport]):
             sample = check_sample(self.dataset[index], self.dataset.tasks)
             payload = None if self.make is None else self.make(sample, index)
             header = self.dataset.photo_header(index)
-        except LabelOrientationError as error:
-            header = self.dataset.photo_header(index)
+        except DataIntegrityError as error:
+            header = self.dataset.photo_header(index) if isinstance(error, LabelOrientationError) else None
             raw = header is not None and header.orientation > 4
             return SampleReport(index, self.dataset.ids[index], problem=str(error), raw_label=raw)
-        except DataIntegrityError as error:
-            return SampleReport(index, self.dataset.ids[index], problem=str(error))
-        labels = sample["labels"]
+        labels, (height, width) = sample["labels"], sample["image"].shape[:2]
         statistics = {t.name: t.label.statistics(labels[t.name]) for t in self.dataset.tasks if t.name in labels}
-        height, width = sample["image"].shape[:2]
         orientation = 1 if header is None else header.orientation
-        return SampleReport(index, sample["id"], f"{height}x{width}", orientation, statistics, payload)
+        return SampleReport(index, sample["id"], (height, width), orientation, statistics, payload)
 
 
 def inspect_split(dataset: DenseDataset, num_proc: int = 1) -> SplitReport:

@@ -46,20 +46,22 @@ def recognise(data_dir: str | Path, layouts: Sequence[Layout], key: str | None, 
     if key is not None and key not in known:
         raise KdamValueError(f"{dataset}: unknown layout {key!r}; expected one of {', '.join(known)}.")
     wanted = list(layouts) if key is None else [known[key]]
-    below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    for places in ([root], below):
+    content = sorted(root.iterdir())
+    for places in ([root], [path for path in content if path.is_dir() and not path.name.startswith(".")]):
         found = [(place, layout) for place in places for layout in wanted if not layout.absent(place)]
         if len(found) > 1:
-            listing = "; ".join(f"{layout.key} in {place}" for place, layout in found)
+            several = "; ".join(f"{layout.key} in {place}" for place, layout in found)
             raise DataIntegrityError(
-                f"{dataset}: {root} could be any of: {listing}. Give the folder itself as data_dir, or name --layout."
+                f"{dataset}: {root} could be any of: {several}. Give one as data_dir, or --layout."
             )
         if found:
             return found[0]
+    names = [path.name + "/" * path.is_dir() for path in content]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     raise DataIntegrityError(
         f"{dataset}: {root} is no layout that is known.\nLooked for, there and one folder below:\n"
         + "\n".join(f"  {layout}; absent: {', '.join(layout.absent(root))}" for layout in wanted)
-        + f"\nFound: {_listing(root)}.\nGive the folder that holds these as data_dir."
+        + f"\nFound: {', '.join(names[:12]) or 'nothing'}{more}.\nGive the folder that holds these as data_dir."
     )
 
 
@@ -67,8 +69,3 @@ def count_notes(published: dict[str, int], split: str, found: int) -> list[str]:
     """A note when a split is not as long as the published one."""
     expected = published.get(split)
     return [f"{found} images; the published split {split!r} has {expected}"] if expected not in (None, found) else []
-
-
-def _listing(root: Path, most: int = 12) -> str:
-    names = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
-    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "nothing"

@@ -3,7 +3,7 @@
 A `.mat` that was cut right after its header opens without an error and holds nothing, so every key is asked for by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def read_mat_map(path: Path, key: str) -> NDArray[Any]:
     return array
 
 
-def open_hdf5(path: Path, keys: Sequence[str]) -> h5py.File:
+def open_hdf5(path: Path, keys: Iterable[str]) -> h5py.File:
     """A version 7.3 `.mat` with these arrays, open for reading; h5py shows its axes in reverse order.
 
     Raises:

@@ -7,8 +7,9 @@ form: semseg ids 0..39 (13 classes in `mtan` and `parquet`), depth in metres, un
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dataset_loaders.files import FileDataset, LabelFiles, list_folder
@@ -74,86 +75,82 @@ def open_nyud_v2(
         return OfficialNyud(NAME, root, split, select_tasks(NYUD_V2, tasks), crop, intrinsics, origin)
     if recognised.key == "parquet":
         return _open_parquet(root, split, select_tasks(COARSE, tasks), origin)
-    if recognised.key == "mtan":
-        return _open_mtan(root, split, select_tasks(COARSE, tasks), strict, origin)
-    return _open_tree(root, split, select_tasks(NYUD_V2, tasks), recognised.key, strict, origin)
+    known = COARSE if recognised.key == "mtan" else NYUD_V2
+    return _open_tree(root, split, select_tasks(known, tasks), recognised.key, strict, origin)
 
 
-# ---- trees with lists of ids ------------------------------------------------------------------------------------------
+def _map(path: Path) -> NDArray[Any]:
+    """An array (H, W) that may be stored as (H, W, 1), or one of vectors."""
+    array = read_array(path)
+    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
-def _mat_ids(path: Path) -> NDArray[Any]:
-    return class_ids(read_mat_map(path, "segmentation"), str(path))
+def _photo(path: Path) -> NDArray[np.uint8]:
+    return as_photo(_map(path), str(path))
 
 
-# Ends of the files of the photos and of each task; what opens some of them, and what is known of their arrays.
-_TREES = {
-    "astmt": {"photo": ".jpg", "semseg": ".mat", "depth": ".mat", "normals": ".jpg", "edge": ".png"},
-    "mtl_pytorch": {"photo": ".jpg", "semseg": ".png", "depth": ".npy", "normals": ".npy", "edge": ".npy"},
-    "atrc": {"photo": ".png", "semseg": ".png", "depth": ".npy", "normals": ".png", "edge": ".png"},
-}
-_LOAD: dict[tuple[str, str], Callable[[Path], NDArray[Any]]] = {
-    ("semseg", ".mat"): _mat_ids,
-    ("depth", ".mat"): partial(read_mat_map, key="depth"),
-    ("normals", ".jpg"): read_image,
-}
+def _ids(path: Path) -> NDArray[Any]:
+    return class_ids(read_mat_map(path, "segmentation") if path.suffix == ".mat" else _map(path), str(path))
+
+
+class _Form(NamedTuple):
+    """How a tree holds the photos or the labels of a task: folder, end of the files, what opens one, what is known of it."""
+
+    folder: str
+    suffix: str
+    load: Callable[[Path], NDArray[Any]] = read_array
+    options: Mapping[str, Any] = {}
+
+
 _VOID_FIRST = {"ignore_index": 0, "first_id": 1}
-_OPTIONS: dict[tuple[str, str], Mapping[str, Any]] = {
-    **{("semseg", suffix): _VOID_FIRST for suffix in (".mat", ".png")},
-    **{("depth", suffix): METRIC_DEPTH for suffix in (".mat", ".npy")},
-    ("edge", ".png"): {"edge_value": 255},
-    ("edge", ".npy"): {"edge_value": 1},
+_TREES = {
+    "astmt": {
+        "image": _Form("images", ".jpg", read_image),
+        "semseg": _Form("segmentation", ".mat", _ids, _VOID_FIRST),
+        "depth": _Form("depth", ".mat", partial(read_mat_map, key="depth"), METRIC_DEPTH),
+        "normals": _Form("normals", ".jpg", read_image),
+        "edge": _Form("edge", ".png", options={"edge_value": 255}),
+    },
+    "mtl_pytorch": {
+        "image": _Form("images", ".jpg", read_image),
+        "semseg": _Form("segmentation", ".png", options=_VOID_FIRST),
+        "depth": _Form("depth", ".npy", options=METRIC_DEPTH),
+        "normals": _Form("normals", ".npy"),
+        "edge": _Form("edge", ".npy", options={"edge_value": 1}),
+    },
+    "atrc": {
+        "image": _Form("images", ".png", read_image),
+        "semseg": _Form("segmentation", ".png", options=_VOID_FIRST),
+        "depth": _Form("depth", ".npy", options=METRIC_DEPTH),
+        "normals": _Form("normals", ".png"),
+        "edge": _Form("edge", ".png", options={"edge_value": 255}),
+    },
+    "mtan": {
+        "image": _Form("image", ".npy", _photo),
+        "semseg": _Form("label", ".npy", _ids, {"ignore_index": -1}),
+        "depth": _Form("depth", ".npy", _map, METRIC_DEPTH),
+        "normals": _Form("normal", ".npy", _map),
+    },
 }
-_FOLDERS = {"semseg": "segmentation"}
+_COLUMNS = {"image": "image", "semseg": "segmentation", "depth": "depth", "normals": "normal"}
 
 
 def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: bool, origin: str) -> FileDataset:
-    suffixes = _TREES[key]
-    ids = read_ids(root / "gt_sets" / f"{check_id(split)}.txt")
-    listed = {sample_id for path in (root / "gt_sets").glob("*.txt") for sample_id in read_ids(path)}
-    labels = {}
-    for task in tasks:
-        form = task.name, suffixes[task.name]
-        folder = list_folder(root / _FOLDERS.get(task.name, task.name), suffixes[task.name], f"the {task.name} labels")
-        labels[task] = LabelFiles(folder, _LOAD.get(form, read_array), _OPTIONS.get(form, {}))
-    photos = list_folder(root / "images", suffixes["photo"], "the photos")
-    facts: dict[str, Any] = {"listed": listed, "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
-    return FileDataset(NAME, split, ids, photos, labels, strict, settings=key, **facts)
-
-
-# ---- 13 classes: MTAN's arrays, and the same as Parquet ---------------------------------------------------------------
-
-
-_FOLDERS_OF_13 = {"image": "image", "semseg": "label", "depth": "depth", "normals": "normal"}
-_COLUMNS_OF_13 = {"image": "image", "semseg": "segmentation", "depth": "depth", "normals": "normal"}
-_OPTIONS_OF_13: dict[str, Mapping[str, Any]] = {"semseg": {"ignore_index": -1}, "depth": METRIC_DEPTH}
-
-
-_CONVERT_13 = {"image": as_photo, "semseg": class_ids}
-
-
-def _load_13(path: Path, name: str) -> NDArray[Any]:
-    array = read_array(path)
-    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    return _CONVERT_13[name](array, str(path)) if name in _CONVERT_13 else array
-
-
-def _open_mtan(root: Path, split: str, tasks: Sequence[Task], strict: bool, origin: str) -> FileDataset:
-    if check_id(split) not in SPLITS or not (root / split).is_dir():
+    """A split by its list in gt_sets; in `mtan` by its folder, whose files count as numbers."""
+    by_folder, lists = key == "mtan", root / "gt_sets"
+    if by_folder and (check_id(split) not in SPLITS or not (root / split).is_dir()):
         raise KdamValueError(f"{NAME}: no split {split!r} in {root}; expected one of {', '.join(SPLITS)}.")
-    names = ("image", *(task.name for task in tasks))
-    photos, *folders = (
-        list_folder(root / split / _FOLDERS_OF_13[name], ".npy", f"the {name} arrays") for name in names
-    )
-    labels = {
-        task: LabelFiles(folder, partial(_load_13, name=task.name), _OPTIONS_OF_13.get(task.name, {}))
-        for task, folder in zip(tasks, folders, strict=True)
-    }
-    ids = sorted(photos.files, key=lambda stem: (int(stem) if stem.isdigit() else -1, stem))
-    facts: dict[str, Any] = {"listed": set(ids), "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
-    return FileDataset(
-        NAME, split, ids, photos, labels, strict, read_photo=partial(_load_13, name="image"), settings="mtan", **facts
-    )
+    ids = () if by_folder else read_ids(lists / f"{check_id(split)}.txt")
+    place = root / split if by_folder else root
+    forms = {name: _TREES[key][name] for name in ("image", *(task.name for task in tasks))}
+    files = {n: list_folder(place / form.folder, form.suffix, f"the {n} files") for n, form in forms.items()}
+    labels = {task: LabelFiles(files[task.name], forms[task.name].load, forms[task.name].options) for task in tasks}
+    if by_folder:
+        ids = tuple(sorted(files["image"].files, key=lambda stem: (int(stem) if stem.isdigit() else -1, stem)))
+    listed = {*ids, *(sample_id for path in lists.glob("*.txt") for sample_id in read_ids(path))}
+    facts: dict[str, Any] = {"listed": listed, "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
+    photo = forms["image"].load
+    return FileDataset(NAME, split, ids, files["image"], labels, strict, read_photo=photo, settings=key, **facts)
 
 
 def _open_parquet(root: Path, split: str, tasks: Sequence[Task], origin: str) -> RowsDataset:
@@ -166,7 +163,7 @@ def _open_parquet(root: Path, split: str, tasks: Sequence[Task], origin: str) ->
         raise KdamValueError(f"{NAME}: no Parquet file for split {split!r} in {root}; found {present}.")
     with reading(files[0], "set of Parquet files"):
         rows = Dataset.from_parquet([str(path) for path in files])
-    columns = {name: _COLUMNS_OF_13[name] for name in ("image", *(task.name for task in tasks))}
+    columns = {name: _COLUMNS[name] for name in ("image", *(task.name for task in tasks))}
     if not {*columns.values()} <= {*rows.features}:
         raise DataIntegrityError(
             f"{files[0]}: columns {', '.join(rows.features)}; expected {', '.join(columns.values())}."

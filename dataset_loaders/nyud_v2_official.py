@@ -5,12 +5,11 @@ borders between (label, instance) segments, unlabelled pixels going to the neare
 trees of the field hold, so numbers on them do not compare with papers.
 """
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +25,6 @@ from kdam_hf.tasks import IGNORE_INDEX, Task
 
 LABELED, SPLITS, CLASSES = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 KINDS = {"images": "u1", "depths": "f", "labels": "u", "instances": "u"}  # as NumPy writes types
-KEYS = tuple(KINDS)
 SPLIT_KEYS = {"train": "trainNdxs", "val": "testNdxs"}
 NATIVE = (480, 640)
 FIELD_CROP = (45, 470, 41, 601)  # rows and columns inside the white frame; 425x560, as in the trees of the field
@@ -47,8 +45,6 @@ class OfficialNyud(DenseDataset):
             raise KdamValueError(f"{name}: no split {split!r} in {SPLITS}; expected one of {', '.join(SPLIT_KEYS)}.")
         self.name, self.split, self.tasks, self.origin = name, split, tuple(tasks), origin
         self._path = root / LABELED
-        self._file: h5py.File | None = None
-        self._opener = os.getpid()
         count, height, width = self._check_shapes()
         self._crop = parse_crop(crop, (height, width))
         self._camera = parse_intrinsics(intrinsics, (height, width))
@@ -60,12 +56,10 @@ class OfficialNyud(DenseDataset):
         self._stamp = lines_sha256([version, file_facts(self._path)])[:16]
         self.notes = [f"{t.name}: derived {_DERIVED[t.name]}" for t in tasks if t.name in _DERIVED]
 
-    def stamp(self, index: int) -> str:
-        """Changes with the size and time of the large file, the chosen frames, classes, crop and camera."""
+    def stamp(self, index: int) -> str:  # of all frames
         return self._stamp
 
     def photo_header(self, index: int) -> PhotoHeader:
-        """The size of the crop."""
         top, bottom, left, right = self._crop
         return PhotoHeader(bottom - top, right - left)
 
@@ -75,38 +69,27 @@ class OfficialNyud(DenseDataset):
         top, bottom, left, right = self._crop
         labels = {}
         for task in self.tasks:
-            array = _READ[task.name](self, frame)[top:bottom, left:right]
+            array = _READ[task.name](self, frame=frame)[top:bottom, left:right]
             labels[task.name] = task.label.from_file(array, _OPTIONS.get(task.name, {}), where)
         image = self._read("images", frame)[top:bottom, left:right]
         return {"id": self.ids[index], "image": np.ascontiguousarray(image), "labels": labels}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
-
     def _read(self, key: str, frame: int) -> NDArray[Any]:
-        """(N, [3,] W, H) on disk, as h5py shows MATLAB's arrays -> (H, W[, 3])."""
-        file = self._opened()
-        with reading(self._path, f"MATLAB file at {key!r}, frame {frame + 1}"):
-            return np.asarray(file[key][frame]).T
+        """(N, [3,] W, H) on disk, as h5py shows MATLAB's arrays -> (H, W[, 3]).
 
-    def _opened(self) -> h5py.File:
-        """The large file, opened by the process that reads: HDF5 supports no handle across a fork."""
-        if self._file is not None and self._opener != os.getpid():
-            self._file.close()  # otherwise HDF5 would go on with what it inherited
-            self._file = None
-        if self._file is None:
-            self._file, self._opener = open_hdf5(self._path, KEYS), os.getpid()
-        return self._file
+        The file is opened each time, which takes a millisecond: HDF5 supports no handle across a fork.
+        """
+        with reading(self._path, f"MATLAB file at {key!r}, frame {frame + 1}"), open_hdf5(self._path, [key]) as file:
+            return np.asarray(file[key][frame]).T
 
     def _check_shapes(self) -> tuple[int, int, int]:
         """Number of frames, height and width."""
-        with open_hdf5(self._path, KEYS) as file:
-            images, *others = (file[key] for key in KEYS)
-            found = ", ".join(f"{key} {file[key].dtype} {file[key].shape}" for key in KEYS)
-            kinds = [file[key].dtype.str[1:].startswith(kind) for key, kind in KINDS.items()]
-            shape = images.shape
-            alike = len(shape) == 4 and shape[1] == 3 and all(a.shape == (shape[0], *shape[2:]) for a in others)
-        if not alike or not all(kinds):
+        with open_hdf5(self._path, KINDS) as file:
+            arrays = {key: (file[key].dtype, file[key].shape) for key in KINDS}
+        (_, shape), *others = arrays.values()
+        alike = len(shape) == 4 and shape[1] == 3 and all(other == (shape[0], *shape[2:]) for _, other in others)
+        if not alike or not all(dtype.str[1:].startswith(KINDS[key]) for key, (dtype, _) in arrays.items()):
+            found = ", ".join(f"{key} {dtype} {other}" for key, (dtype, other) in arrays.items())
             raise DataIntegrityError(
                 f"{self._path}: holds {found}; expected images uint8 (N, 3, W, H), depths floats (N, W, H), labels and "
                 "instances unsigned integers (N, W, H)."
@@ -118,9 +101,6 @@ class OfficialNyud(DenseDataset):
         if fine.max(initial=0) > FINE_CLASSES:
             raise DataIntegrityError(f"{self._path} frame {frame + 1}: label {fine.max()}; expected 0..{FINE_CLASSES}.")
         return self._mapping[fine]
-
-    def _depth(self, frame: int) -> NDArray[Any]:
-        return self._read("depths", frame)
 
     def _normals(self, frame: int) -> NDArray[Any]:
         return normals_from_depth(self._read("depths", frame).astype(np.float32), self._camera)
@@ -138,9 +118,9 @@ class OfficialNyud(DenseDataset):
 
 _OPTIONS = {"depth": METRIC_DEPTH}
 _DERIVED = {"normals": "from depth (planes fitted to 7x7 pixels)", "edge": "from borders of labelled instances"}
-_READ = {
+_READ: dict[str, Callable[..., NDArray[Any]]] = {
     "semseg": OfficialNyud._semseg,
-    "depth": OfficialNyud._depth,
+    "depth": partial(OfficialNyud._read, key="depths"),
     "normals": OfficialNyud._normals,
     "edge": OfficialNyud._edge,
 }

@@ -25,7 +25,7 @@ from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import differences, exclusive, sync
 from kdam_hf.photos_kdam import PhotoHeader
-from kdam_hf.tasks import LabelStatistics, select_tasks
+from kdam_hf.tasks import select_tasks
 
 FORMAT = 4
 DATA_FILE, INDEX_FILE = "samples.bin", "index.jsonl"
@@ -62,7 +62,6 @@ class PreparedDataset(DenseDataset):
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """Of the samples, in order."""
         return tuple(entry["id"] for entry in self._entries)
 
     def __getitem__(self, index: int) -> Sample:
@@ -76,8 +75,7 @@ class PreparedDataset(DenseDataset):
                 labels[task.name] = kind.decode(stored)
         return {"id": entry["id"], "image": self._view(start, (*size, 3), np.dtype(np.uint8)), "labels": labels}
 
-    def photo_header(self, index: int) -> PhotoHeader:
-        """As stored, upright."""
+    def photo_header(self, index: int) -> PhotoHeader:  # as stored, upright
         return PhotoHeader(*self._entries[index]["size"])
 
     def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -118,14 +116,8 @@ def find_prepared(folder: Path, name: str, split: str) -> Path | None:
     return fitting[0] if fitting else None
 
 
-# ---- writing ------------------------------------------------------------------------------------------------------------
-
-
 def prepare(
-    dataset: DenseDataset,
-    path: str | Path,
-    num_proc: int = 1,
-    report: SplitReport | None = None,
+    dataset: DenseDataset, path: str | Path, num_proc: int = 1, report: SplitReport | None = None
 ) -> PreparedDataset:
     """Write every sample of `dataset` to the folder `path`, or take the folder as it is when it was made from the same.
 
@@ -153,12 +145,10 @@ def prepare(
         "registered": dataset.registered,
         "length": len(dataset),
         "tasks": {
-            task.name: {"kind": task.kind, "class_names": list(task.class_names), **task.file_settings}
-            for task in dataset.tasks
+            t.name: {"kind": t.kind, "class_names": list(t.class_names), **t.file_settings} for t in dataset.tasks
         },
         "options": dict(dataset.options),
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(target.parent / f".{target.name}.lock", str(target)):
         if not _holds(target, dataset, facts):
             _write(dataset, target, {"facts": facts, "notes": list(dataset.notes)}, num_proc, report)
@@ -166,7 +156,7 @@ def prepare(
     prepared.tasks = tuple(dataset.tasks)  # with their settings
     if not report.sizes:
         for entry in prepared._entries:
-            report.add(_report(entry))
+            report.add(SampleReport.from_json(entry))
     return prepared
 
 
@@ -177,12 +167,9 @@ def _holds(target: Path, dataset: DenseDataset, facts: dict[str, Any]) -> bool:
     if not (target / DATA_FILE).is_file():
         raise KdamValueError(f"{target}: exists and is no prepared data; remove it or choose another folder.")
     header, entries = read_index(target)
-    if different := differences(header["facts"], facts):
-        raise KdamValueError(
-            f"{target}: prepared from another dataset: {'; '.join(different)}. {AGAIN}, or choose another one."
-        )
-    changed = [entry for entry in entries if entry["stamp"] != dataset.stamp(entry["index"])]
-    if changed:
+    if different := "; ".join(differences(header["facts"], facts)):
+        raise KdamValueError(f"{target}: prepared from another dataset: {different}. {AGAIN}, or choose another one.")
+    if changed := [entry for entry in entries if entry["stamp"] != dataset.stamp(entry["index"])]:
         first = changed[0]
         raise KdamValueError(
             f"{target}: prepared from other files: those of {len(changed)} of {len(dataset)} samples, first {first['id']!r}, "
@@ -194,24 +181,22 @@ def _holds(target: Path, dataset: DenseDataset, facts: dict[str, Any]) -> bool:
 
 def _write(dataset: DenseDataset, target: Path, header: dict[str, Any], num_proc: int, report: SplitReport) -> None:
     building = target.parent / f".{target.name}.building"
-    kept = _recover(building, header, dataset)
-    for entry in kept.values():
-        report.add(_report(entry))
-    end = max((entry["offset"] + entry["bytes"] for entry in kept.values()), default=0)
-    left = [index for index in range(len(dataset)) if index not in kept]
-    bad = []
+    left, bad = dict.fromkeys(range(len(dataset))), []
+    for entry in _recover(building, header, dataset):
+        report.add(SampleReport.from_json(entry))
+        del left[entry["index"]]
     with (building / DATA_FILE).open("ab") as data, (building / INDEX_FILE).open("ab") as index:
-        for sample in iter_reports(dataset, left, partial(_encode, dataset=dataset), num_proc, "preparing"):
+        for sample in iter_reports(dataset, [*left], partial(_encode, dataset=dataset), num_proc, "preparing"):
             report.add(sample)
             if sample.problem is not None:
                 bad.append(sample.problem)
                 continue
             content, facts = sample.payload
+            entry = facts | {"offset": data.tell()} | sample.as_json()
             data.write(content)
             data.flush()  # a kill must not leave a line without its sample
-            index.write(json.dumps(facts | {"offset": end} | _facts_of_sample(sample)).encode() + b"\n")
+            index.write(json.dumps(entry).encode() + b"\n")
             index.flush()
-            end += len(content)
     if bad:
         raise DataIntegrityError(
             f"{dataset.name} {dataset.split}: {len(bad)} of {len(dataset)} samples are not usable, first: {bad[0]} Nothing "
@@ -237,25 +222,8 @@ def _encode(sample: Sample, index: int, dataset: DenseDataset) -> tuple[bytes, d
     return bytes(data), facts
 
 
-def _facts_of_sample(sample: SampleReport) -> dict[str, Any]:
-    return {
-        "index": sample.index,
-        "id": sample.id,
-        "size": [int(side) for side in sample.size.split("x")],
-        "orientation": sample.orientation,
-        "statistics": {name: statistics.as_json() for name, statistics in sample.statistics.items()},
-    }
-
-
-def _report(entry: dict[str, Any]) -> SampleReport:
-    """The inverse of `_facts_of_sample`."""
-    statistics = {name: LabelStatistics.from_json(facts) for name, facts in entry["statistics"].items()}
-    size, orientation = "{}x{}".format(*entry["size"]), entry.get("orientation", 1)
-    return SampleReport(entry["index"], entry["id"], size, orientation, statistics)
-
-
-def _recover(folder: Path, header: dict[str, Any], dataset: DenseDataset) -> dict[int, dict[str, Any]]:
-    """The entries that an interrupted call left whole, by index: their samples have their checksums and stamps.
+def _recover(folder: Path, header: dict[str, Any], dataset: DenseDataset) -> list[dict[str, Any]]:
+    """The entries that an interrupted call left whole: their samples have their checksums and stamps.
 
     The rest is cut off. A folder that was begun for anything else is emptied; one that is absent is made.
     """
@@ -265,7 +233,7 @@ def _recover(folder: Path, header: dict[str, Any], dataset: DenseDataset) -> dic
         folder.mkdir()
         (folder / DATA_FILE).touch()
         index.write_bytes(first)
-    kept, entries, end = [first], {}, 0
+    lines, kept, end = [first], [], 0
     with (folder / DATA_FILE).open("r+b") as data:
         for line in index.read_bytes()[len(first) :].splitlines(keepends=True):
             try:
@@ -276,9 +244,9 @@ def _recover(folder: Path, header: dict[str, Any], dataset: DenseDataset) -> dic
             if zlib.crc32(data.read(entry["bytes"])) != entry["crc"]:
                 break
             if entry["stamp"] == dataset.stamp(entry["index"]):
-                kept.append(line)
-                entries[entry["index"]] = entry
+                lines.append(line)
+                kept.append(entry)
                 end = entry["offset"] + entry["bytes"]
-        index.write_bytes(b"".join(kept))
+        index.write_bytes(b"".join(lines))
         data.truncate(end)
-    return entries
+    return kept

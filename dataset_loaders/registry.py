@@ -51,34 +51,31 @@ def open_dataset(
     defaults = {key: p.default for key, p in parameters.items() if key not in ("split", "data_dir", "tasks")}
     if "strict" not in defaults:  # nothing but its samples can be at fault
         options.pop("strict", None)
-    unknown = [option for option in options if option not in defaults]
-    if unknown:
-        known = ", ".join(defaults) or "none"
-        raise KdamValueError(f"{name}: unknown option {', '.join(unknown)}; expected {known}.")
-    where = {"data_dir": data_dir} if "data_dir" in parameters else {}
-    if data_dir is not None and not where:
-        raise KdamValueError(
-            f"{name} is not read from disk, but data_dir is {str(data_dir)!r}: say what lies there with dataset (folder for "
-            "your own data), or leave data_dir out."
-        )
-    if where and data_dir is None:
-        raise KdamValueError(f"dataset {name!r} needs data_dir: the root of its files, or what kdam prepare wrote.")
-    if data_dir is not None:
-        if prepared := find_prepared(Path(data_dir), name, split):
-            made = PreparedDataset(prepared, tasks)  # which cannot be read with another crop or layout
-            for option, value in options.items():
-                if str(made.options.get(option, value)) != str(value):
-                    raise KdamValueError(
-                        f"{name}: {prepared} was prepared with {option}={made.options[option]}, asked for is {value}. Leave it "
-                        "out, or prepare again."
-                    )
-            return made
-        if is_archive(data_dir):
+    if unknown := ", ".join(option for option in options if option not in defaults):
+        raise KdamValueError(f"{name}: unknown option {unknown}; expected {', '.join(defaults) or 'none'}.")
+    if "data_dir" not in parameters:
+        if data_dir is not None:
             raise KdamValueError(
-                f"{name}: {data_dir} is an archive; prepare it once with kdam prepare --dataset {name} --data_dir "
-                f"{data_dir} --output_dir OUT, then give OUT as data_dir."
+                f"{name} is not read from disk, but data_dir is {str(data_dir)!r}; which dataset is there?"
             )
-    dataset = DATASETS[name](split=split, tasks=tasks, **where, **options)
+        dataset = DATASETS[name](split=split, tasks=tasks, **options)
+    elif data_dir is None:
+        raise KdamValueError(f"dataset {name!r} needs data_dir: the root of its files, or what kdam prepare wrote.")
+    elif prepared := find_prepared(Path(data_dir), name, split):
+        made = PreparedDataset(prepared, tasks)  # which cannot be read with another crop or layout
+        for option, value in options.items():
+            if str(before := made.options.get(option, value)) != str(value):
+                raise KdamValueError(
+                    f"{name}: {prepared} was prepared with {option}={before}, asked for is {value}. Prepare again, or leave it out."
+                )
+        return made
+    elif is_archive(data_dir):
+        raise KdamValueError(
+            f"{name}: {data_dir} is an archive; unpack it by kdam prepare --dataset {name} --data_dir {data_dir} --output_dir "
+            "OUT, then give OUT as data_dir."
+        )
+    else:
+        dataset = DATASETS[name](split=split, tasks=tasks, data_dir=data_dir, **options)
     dataset.registered = name
     dataset.options = {key: value for key, value in (defaults | options).items() if key != "strict"}
     return dataset

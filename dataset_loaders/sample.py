@@ -45,7 +45,7 @@ class DenseDataset(ABC):
     registered: str = ""
     """The name by which `open_dataset` opened it."""
     origin: str = ""
-    """Where the files are and what was recognised, in words."""
+    """Where the files are and which layout was recognised."""
     notes: Sequence[str] = ()
     """What a user should know of the labels, e.g. which are derived."""
     options: Mapping[str, Any] = {}
@@ -133,26 +133,21 @@ class SubsetDataset(DenseDataset):
 
     @property
     def labelled(self) -> set[str]:
-        """As in the whole split."""
         return self._dataset.labelled
 
     def stamp(self, index: int) -> str:
-        """As in the whole split."""
         dataset, source_index = self._at(index)
         return dataset.stamp(source_index)
 
     def photo(self, index: int) -> Path | bytes | None:
-        """As in the whole split."""
         dataset, source_index = self._at(index)
         return dataset.photo(source_index)
 
     def photo_header(self, index: int) -> PhotoHeader | None:
-        """As in the whole split."""
         dataset, source_index = self._at(index)
         return dataset.photo_header(source_index)
 
     def unlisted(self) -> list[str]:
-        """Of the whole split."""
         return self._dataset.unlisted()
 
 
@@ -173,10 +168,9 @@ def check_sample(sample: Sample, tasks: Sequence[Task]) -> Sample:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataIntegrityError(f"{where}: image is {image.dtype} {image.shape}; expected uint8 (H, W, 3).")
     for task in tasks:
-        label = sample["labels"].get(task.name)
+        label, kind = sample["labels"].get(task.name), task.label
         if label is None:
             continue
-        kind = task.label
         if label.dtype != kind.dtype or label.ndim < 2 or label.shape[2:] != kind.shape_suffix:
             expected = ", ".join(["H", "W", *map(str, kind.shape_suffix)])
             raise DataIntegrityError(
