@@ -37,7 +37,7 @@ def find_columns(
     found = {}
     for text in stated:
         name, _, column = text.partition("=")
-        for word, known in ((name, (IMAGE, ID, *TASK_NAMES)), (column, tuple(features))):
+        for word, known in ((name, (IMAGE, ID, *TASK_NAMES)), (column, features)):
             if word not in known:
                 raise KdamValueError(f"columns {text!r}: {word!r} is not known; {did_you_mean(word, known)}")
         if name != ID and not _holds_pixels(features[column]):

@@ -65,8 +65,7 @@ class RowsDataset(DenseDataset):
         self._numbers = range(len(rows)) if numbers is None else numbers
         self.runs = runs_of(rows, self._numbers)
 
-    def stamp(self, index: int) -> str:
-        """Of all rows."""
+    def stamp(self, index: int) -> str:  # of all rows
         return str(self._rows._fingerprint)
 
     @cached_property
@@ -85,22 +84,22 @@ class RowsDataset(DenseDataset):
         return tuple(found)
 
     def photo(self, index: int) -> bytes | None:
-        """The photo in the row, unless it is an array."""
         cell = self._rows[self._numbers[index]][self._columns[IMAGE]]
         return picture(cell, self._where(index), self.folder) if isinstance(cell, (dict, bytes)) else None
 
     def __getitem__(self, index: int) -> Sample:
         row, where = self._rows[self._numbers[index]], self._where(index)
         cells = {name: row[self._columns[name]] for name in (IMAGE, *(task.name for task in self.tasks))}
-        if (photo := cells[IMAGE]) is None or isinstance(photo, (dict, bytes)):
+        if (photo := cells.pop(IMAGE)) is None or isinstance(photo, (dict, bytes)):
             image = read_image(picture(photo, where, self.folder), where)
         else:
             image = as_photo(_array(photo, self._features[IMAGE], where), where)
-        labels: dict[str, NDArray[Any]] = {}
-        for task in (task for task in self.tasks if cells[task.name] is not None):
-            array = _label(cells[task.name], self._features[task.name], task.label, where, self.folder)
-            options = task.label.own_options if task.name in self.own else self._options.get(task.name, {})
-            labels[task.name] = task.label.from_file(array, options, where)
+        kinds, labels = {task.name: task.label for task in self.tasks}, {}
+        for name, cell in cells.items():
+            if cell is not None:
+                array = _label(cell, self._features[name], kinds[name], where, self.folder)
+                options = kinds[name].own_options if name in self.own else self._options.get(name, {})
+                labels[name] = kinds[name].from_file(array, options, where)
         return {"id": self.ids[index], "image": image, "labels": labels}
 
     def _where(self, index: int) -> str:

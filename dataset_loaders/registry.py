@@ -66,7 +66,7 @@ def open_dataset(
         for option, value in options.items():
             if str(before := made.options.get(option, value)) != str(value):
                 raise KdamValueError(
-                    f"{name}: {prepared} was prepared with {option}={before}, asked for is {value}. Prepare again, or leave it out."
+                    f"{name}: {prepared} was prepared with {option}={before}, asked for is {value}. Leave it out."
                 )
         return made
     elif is_archive(data_dir):

@@ -38,12 +38,10 @@ class ParquetRows:
         self._read: dict[int, Any] = {}
 
     def select_columns(self, columns: Sequence[str]) -> "ParquetRows":
-        """With these columns alone."""
         return ParquetRows(self._files, columns)
 
     @cached_property
     def features(self) -> Mapping[str, Any]:
-        """Of all columns."""
         from datasets import Features  # takes over a second to import
 
         with _opened(self._files[0]) as parquet:

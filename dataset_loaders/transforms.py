@@ -7,7 +7,7 @@ the number of workers changes nothing.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, cos, floor, prod, radians, sin
+from math import ceil, cos, floor, radians, sin
 from typing import Any
 
 import numpy as np
@@ -56,21 +56,9 @@ class Window:
 
     def resize_label(self, label: NDArray[Any]) -> NDArray[Any]:
         """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
-        ys = ((np.arange(self.rows) + 0.5) * (self.height / self.rows)).astype(np.intp)
+        ys = self.top + ((np.arange(self.rows) + 0.5) * (self.height / self.rows)).astype(np.intp)
         xs = self.left + ((np.arange(self.columns) + 0.5) * (self.width / self.columns)).astype(np.intp)
-        xs = xs[::-1] if self.mirrored else xs
-        part = label[self.top : self.top + int(ys[-1]) + 1]
-        # Single numbers are picked faster than vectors; a row holds one channel after the other, as tensors do.
-        channels = prod(part.shape[2:])
-        numbers = (xs * channels + np.arange(channels)[:, None]).ravel()
-        part = part.reshape(len(part), -1)
-        # Columns, the slow half, are picked on whichever side has fewer rows; "clip" spares a check of each index.
-        if len(part) < self.rows:
-            picked = part.take(numbers, 1, mode="clip").take(ys, 0, mode="clip")
-        else:
-            picked = part.take(ys, 0, mode="clip").take(numbers, 1, mode="clip")
-        planes = picked.reshape(self.rows, *label.shape[2:], self.columns)
-        return np.moveaxis(planes, -1, 1)
+        return label.take(ys, 0).take(xs[::-1] if self.mirrored else xs, 1)  # faster than label[ys[:, None], xs]
 
 
 def _draw_span(source: int, target: int, scale: float, rng: np.random.Generator) -> tuple[int, float, int]:
@@ -145,9 +133,9 @@ class TrainTransform:
         self.tasks, self.size, self.scale, self.seed = tuple(tasks), size, scale, seed
         self.hflip, self.photometric = hflip, photometric
         self.max_class_share, self.crop_tries = max_class_share, crop_tries
-        self.settings: dict[str, Any] = {"crop": list(size), "image_mean": list(mean), "image_std": list(std)}
-        self.settings |= {"scale": list(scale), "hflip": hflip, "photometric": photometric, "seed": seed}
-        self.settings |= {"max_class_share": max_class_share, "crop_tries": crop_tries}
+        sizes = {"crop": list(size), "image_mean": list(mean), "image_std": list(std), "scale": list(scale)}
+        chances = {"hflip": hflip, "photometric": photometric, "max_class_share": max_class_share}
+        self.settings: dict[str, Any] = sizes | chances | {"seed": seed, "crop_tries": crop_tries}
         self._normalize = _Normalize(mean, std)
         self._balanced = next((task for task in self.tasks if task.limits_class_share), None)
 
@@ -162,38 +150,29 @@ class TrainTransform:
         scale = rng.uniform(*self.scale)
         flip = self.hflip and rng.random() < 0.5
         colors = _draw_color_matrix(rng) if self.photometric else None
-        window, balanced = self._draw_window(sample, scale, flip, rng)
-
+        window = self._draw_window(sample, scale, flip, rng)
         labels = {}
         for task in self.tasks:
             if task.name in sample["labels"]:
-                label = balanced if task is self._balanced else window.resize_label(sample["labels"][task.name])
+                label = window.resize_label(sample["labels"][task.name])
                 labels[task.name] = task.label.rescale(task.label.mirror_values(label) if flip else label, scale)
         pixel_values = self._normalize(window.resize_image(sample["image"]), colors)
         return _to_tensors(pixel_values, labels, self.size, self.tasks, sample["id"], index)
 
-    def _draw_window(
-        self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator
-    ) -> tuple[Window, NDArray[Any]]:
-        """A window, and in it the label that must not be filled by one class; an empty array when there is none."""
-        source = None if self._balanced is None else sample["labels"].get(self._balanced.name)
-        label = np.empty((0, 0), np.uint8)
+    def _draw_window(self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator) -> Window:
+        """A window that is not filled by one class of the task whose share is limited, if there is one."""
+        label = None if self._balanced is None else sample["labels"].get(self._balanced.name)
+        (height, width), (most_rows, most_columns) = sample["image"].shape[:2], self.size
         for _ in range(self.crop_tries):
-            (top, height, rows), (left, width, columns) = (
-                _draw_span(source, target, scale, rng)
-                for source, target in zip(sample["image"].shape[:2], self.size, strict=True)
-            )
-            window = Window(top, left, height, width, rows, columns, flip)
-            label = label if source is None else window.resize_label(source)
-            if _largest_share(label) <= self.max_class_share:
+            top, extent, rows = _draw_span(height, most_rows, scale, rng)
+            left, across, columns = _draw_span(width, most_columns, scale, rng)
+            window = Window(top, left, extent, across, rows, columns, flip)
+            if label is None:
                 break
-        return window, label
-
-
-def _largest_share(label: NDArray[np.uint8]) -> float:
-    """Share of the most frequent class among labelled pixels; 0 when there is none."""
-    counts = Image.fromarray(label).histogram()[:IGNORE_INDEX]
-    return max(counts) / max(1, sum(counts))
+            counts = Image.fromarray(window.resize_label(label)).histogram()[:IGNORE_INDEX]
+            if max(counts) / max(1, sum(counts)) <= self.max_class_share:
+                break
+        return window
 
 
 class EvalTransform:
@@ -220,17 +199,16 @@ class _Normalize:
 
     def __call__(self, image: NDArray[np.uint8], colors: NDArray[np.float64] | None = None) -> Floats:
         """uint8 (h, w, 3) -> float32 (3, h, w); `colors` is an affine map (3, 4) of RGB."""
-        planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+        values = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
         if colors is None:
-            values = planes
             values *= self._factors[:, None, None].astype(np.float32)
-        else:
-            matrix = (self._factors[:, None] * colors).astype(np.float32)
-            values = (matrix[:, :3] @ planes.reshape(3, -1)).reshape(planes.shape)
+            values += self._offsets[:, None, None].astype(np.float32)
+            return values
+        matrix = (self._factors[:, None] * colors).astype(np.float32)
+        values = (matrix[:, :3] @ values.reshape(3, -1)).reshape(values.shape)
         for k, offset in enumerate(self._offsets):  # a channel at a time stays in the cache
-            values[k] += np.float32(offset if colors is None else matrix[k, 3] + offset)
-            if colors is not None:
-                np.clip(values[k], np.float32(offset), np.float32(offset + 255 * self._factors[k]), out=values[k])
+            values[k] += np.float32(matrix[k, 3] + offset)
+            np.clip(values[k], np.float32(offset), np.float32(offset + 255 * self._factors[k]), out=values[k])
         return values
 
 
@@ -243,19 +221,20 @@ def _to_tensors(
     index: int,
 ) -> dict[str, Any]:
     """Image and labels at the top left of `size` (height, width); the rest is padding."""
-    used = pixel_values.shape[1:]
+    rows, columns = pixel_values.shape[1:]
+    whole, used = (rows, columns) == tuple(size), np.s_[:rows, :columns]
     mask = np.zeros(size, np.bool_)
-    mask[: used[0], : used[1]] = True
-    margins = [(0, whole - part) for whole, part in zip(size, used, strict=True)]
-    image = np.pad(pixel_values, [(0, 0), *margins], "edge") if used != tuple(size) else pixel_values
-    view: dict[str, Any] = {"pixel_values": torch.from_numpy(image), "pixel_mask": torch.from_numpy(mask)}
+    mask[used] = True
+    if not whole:
+        pixel_values = np.pad(pixel_values, [(0, 0), (0, size[0] - rows), (0, size[1] - columns)], "edge")
+    view: dict[str, Any] = {"pixel_values": torch.from_numpy(pixel_values), "pixel_mask": torch.from_numpy(mask)}
     view |= {"labels": {}, "index": index, "id": sample_id}
     for task in tasks:
         label = labels.get(task.name)
-        if label is None or used != tuple(size):
+        if label is None or not whole:
             padded = task.label.unlabelled(*size)
             if label is not None:
-                padded[: used[0], : used[1]] = label
+                padded[used] = label
             label = padded
         view["labels"][task.name] = task.label.to_tensor(label)
     return view

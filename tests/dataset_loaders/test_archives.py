@@ -3,7 +3,6 @@
 import io
 import multiprocessing
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -17,7 +16,7 @@ from dataset_loaders.archives import extract, is_archive
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
 TREE = {"images/0001.png": b"photo" * 1000, "depth/0001.npy": bytes(300_000), "gt_sets/train.txt": b"0001\n"}
-kinds = pytest.mark.parametrize("kind", ["tgz", "tar.gz", "tar", "zip"])
+STAMP = ".kdam-archive.json"
 both = pytest.mark.parametrize("kind", ["tgz", "zip"])
 
 
@@ -36,8 +35,8 @@ def tar_of(path, entries):
     return path
 
 
-def zip_of(path, entries):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def zip_of(path, entries, packing=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", packing) as archive:
         for name, data in entries:
             archive.writestr(name, data)
     return path
@@ -68,12 +67,8 @@ def into(home):
 
 
 def read_back(folder):
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".kdam-archive.json")
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != STAMP)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def unpacked(path, home):
-    return read_back(extract(path, into(home)))
 
 
 def assert_nothing_was_written(home):
@@ -91,18 +86,11 @@ def refused(path, home, words=""):
     assert_nothing_was_written(home)
 
 
-def test_archives_are_known_by_their_name(tmp_path):
-    assert all(map(is_archive, ["a.tgz", "a.tar.gz", "a.tar", "NYUDv2.TGZ", "b.c.Zip"]))
-    assert not any(map(is_archive, ["a", "a.tar.bz2", "a.gz", "zip", "a.7z", "a.zip.part"]))
-    with pytest.raises(KdamValueError):
-        extract(tmp_path / "a.gz", tmp_path / "out")
-
-
-@kinds
-@pytest.mark.parametrize("top", ["", "NYUDv2/"])
+@pytest.mark.parametrize(("kind", "top"), [("tgz", ""), ("tar.gz", "NYUDv2/"), ("tar", "NYUDv2/"), ("zip", "")])
 def test_a_sound_archive_comes_out_byte_for_byte_and_a_single_top_folder_holds_the_data(home, kind, top):
     junk = {"__MACOSX/images/._0001.png": b"1", f"{top}images/._0001.png": b"1", f"{top}images/.DS_Store": b"1"}
     path = archive_of(home, kind, {f"{top}{name}": data for name, data in TREE.items()} | junk)
+    assert is_archive(str(path).upper())
     assert extract(path, into(home)) == into(home) / top
     assert read_back(into(home) / top) == TREE
     assert [p.name for p in home.iterdir()] == [path.name]
@@ -122,7 +110,7 @@ def test_permissions_are_harmless_and_a_folder_may_be_listed_again(home):
 
 BAD_NAMES = [
     *("/etc/passwd", "../outside", "a/../../outside", "a/..", "..\\outside", "a\\b", "C:/outside", "a/c:outside"),
-    *("a\0b", "a\nb", "a\u202eb", "x" * 300, "/".join(["x"] * 2000), ".kdam-archive.json", ".KDAM-archive.json/x"),
+    *("a\0b", "a\nb", "a\u202eb", "x" * 300, "/".join(["x"] * 2000), STAMP, f"{STAMP.upper()}/x"),
     "__MACOSX/../../._x",
 ]
 
@@ -132,11 +120,10 @@ BAD_NAMES = [
 @pytest.mark.parametrize("name", BAD_NAMES, ids=range(len(BAD_NAMES)))
 def test_a_name_that_could_leave_the_folder_refuses_the_archive(home, kind, name):
     if kind == "zip":
-        path = zip_of(home / "data.zip", [*TREE.items(), (zip_entry(name), b"evil")])
+        path = zip_of(home / "data.zip", [("good", b"1"), (zip_entry(name), b"evil")])
     else:
-        entries = [entry(name, data=data) for name, data in TREE.items()]
-        path = tar_of(home / "data.tgz", [*entries, entry(name, pax_headers={"path": name}, data=b"evil")])
-    refused(path, home, "Nothing was written")
+        path = tar_of(home / "data.tgz", [entry("good"), entry(name, pax_headers={"path": name}, data=b"evil")])
+    refused(path, home)
 
 
 @pytest.mark.fault(24)
@@ -144,7 +131,7 @@ def test_a_name_that_could_leave_the_folder_refuses_the_archive(home, kind, name
     "bad",
     [
         entry("x", tarfile.SYMTYPE, linkname="/etc/passwd"),
-        entry("x", tarfile.LNKTYPE, linkname="images/0001.png"),
+        entry("x", tarfile.LNKTYPE, linkname="good"),
         entry("x", tarfile.FIFOTYPE),
         entry("x", tarfile.CHRTYPE, devmajor=1, devminor=3),
         entry("x", tarfile.BLKTYPE),
@@ -154,29 +141,24 @@ def test_a_name_that_could_leave_the_folder_refuses_the_archive(home, kind, name
     ids=["symlink", "hardlink", "fifo", "char", "block", "unknown", "sparse"],
 )
 def test_a_tar_member_that_is_no_file_refuses_the_archive(home, bad):
-    good = [entry(name, data=data) for name, data in TREE.items()]
-    refused(tar_of(home / "data.tgz", [*good, bad]), home, "'x' is a link, device or sparse file")
+    refused(tar_of(home / "data.tgz", [entry("good"), bad]), home, "'x'")
 
 
-@pytest.mark.fault(24)
-@pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK])
-def test_a_zip_member_that_is_no_file_refuses_the_archive(home, mode):
-    refused(
-        zip_of(home / "data.zip", [(zip_entry("x", mode | 0o777), b"/etc/passwd")]), home, "'x' is a link or device"
-    )
-
-
-def test_a_zip_that_is_encrypted_or_packed_in_another_way_is_refused(home):
-    path = home / "data.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
-        archive.writestr("x", b"data")
-    refused(path, home, "method 12")
-    zip_of(path, [("x", b"data")])
+def encrypted(path):
     raw = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         raw[raw.index(mark) + offset] |= 1
     path.write_bytes(raw)
-    refused(path, home, "encrypted")
+
+
+@pytest.mark.fault(24)
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, "packed", "encrypted"])
+def test_a_zip_member_that_is_no_file_refuses_the_archive(home, kind):
+    packing = zipfile.ZIP_BZIP2 if kind == "packed" else zipfile.ZIP_DEFLATED
+    path = zip_of(home / "data.zip", [(zip_entry("x", kind | 0o777 if isinstance(kind, int) else 0), b"1")], packing)
+    if kind == "encrypted":
+        encrypted(path)
+    refused(path, home, "'x'")
 
 
 CLASHES = [
@@ -195,32 +177,28 @@ def test_names_that_fall_on_each_other_refuse_the_archive(home, kind, names):
     else:
         types = [tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE for name in names]
         path = tar_of(home / "data.tgz", [entry(*pair) for pair in zip(names, types, strict=True)])
-    refused(path, home, "takes the place of")
+    refused(path, home)
 
 
 @pytest.mark.fault(24)
 @both
-def test_a_bomb_is_refused_and_small_files_may_shrink_as_they_like(home, kind):
-    path = archive_of(home, kind, {"x": bytes(200 * 2**20)})
-    refused(path, home, f"{path.stat().st_size} bytes that unpack to more than {100 * 2**20}")
+def test_a_bomb_is_refused_and_small_files_may_shrink_as_they_like(home, kind, monkeypatch):
+    monkeypatch.setattr(archives, "RATIO_FLOOR", 10 * 2**20)
+    path = archive_of(home, kind, {"x": bytes(20 * 2**20)})
+    refused(path, home, str(10 * 2**20))
     path.unlink()
-    zeros = {f"{k}.npy": bytes(2**20) for k in range(30)}
+    zeros = {f"{k}.npy": bytes(2**20) for k in range(9)}
     path = archive_of(home, kind, zeros)
-    assert 30 * 2**20 / path.stat().st_size > archives.MAX_RATIO
-    assert unpacked(path, home) == zeros
+    assert 9 * 2**20 / path.stat().st_size > archives.MAX_RATIO
+    assert read_back(extract(path, into(home))) == zeros
 
 
 @pytest.mark.fault(24)
-def test_the_limits_can_be_set_and_implied_folders_count(home, monkeypatch):
-    path = archive_of(home, "tgz", TREE)
-    for limit, value, words in (("MAX_BYTES", 1000, "more than 1000,"), ("MAX_MEMBERS", 2, "more than 2 files")):
-        with monkeypatch.context() as patch:
-            patch.setattr(archives, limit, value)
-            refused(path, home, words)
-    path.unlink()
-    deep = archive_of(home, "zip", {"/".join(f"{k}{i}" for i in range(50)): b"" for k in "abc"})
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 100)
-    refused(deep, home, "more than 100 files")
+@pytest.mark.parametrize(("limit", "value"), [("MAX_BYTES", 1000), ("MAX_MEMBERS", 100)])
+def test_the_limits_can_be_set_and_implied_folders_count(home, monkeypatch, limit, value):
+    tree = TREE if limit == "MAX_BYTES" else {"/".join(f"{k}{i}" for i in range(50)): b"" for k in "abc"}
+    monkeypatch.setattr(archives, limit, value)
+    refused(archive_of(home, "zip", tree), home, str(value))
 
 
 @pytest.mark.fault(24)
@@ -229,41 +207,33 @@ def test_a_zip_member_that_holds_more_than_promised_is_refused(home):
     raw, true = path.read_bytes(), struct.pack("<L", 1_234_567)
     assert raw.count(true) >= 2
     path.write_bytes(raw.replace(true, struct.pack("<L", 10)))
-    refused(path, home, "damaged")
+    refused(path, home)
 
 
-@pytest.mark.parametrize("size", [2**60, -512])
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE])
-def test_a_size_no_archive_has_is_refused_at_once(home, size, kind):
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [2**60, -512, 5 * 2**20])
+def test_a_size_that_no_archive_has_or_would_fill_the_memory_is_refused_at_once(home, size, kind):
     info, _ = entry("x", kind)
     info.size = size
-    (home / "data.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    content = bytes(size) if kind != tarfile.REGTYPE and size == 5 * 2**20 else b""
+    (home / "data.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + content + bytes(1024))
     refused(home / "data.tar", home)
 
 
 def test_a_size_that_an_extended_header_makes_negative_is_refused_at_once(home):
-    refused(tar_of(home / "data.tar", [entry("x", pax_headers={"size": "-512"}), entry("y")]), home, "-512 bytes")
-
-
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_that_would_fill_the_memory_is_refused(home, kind):
-    path = tar_of(home / "data.tgz", [entry("x", kind, bytes(5 * 2**20)), entry("y")])
-    refused(path, home, "a header of 5242880 bytes")
-
-
-# ---- damage -------------------------------------------------------------------------------------------------------------
+    refused(tar_of(home / "data.tar", [entry("x", pax_headers={"size": "-512"}), entry("y")]), home, "-512")
 
 
 @pytest.mark.fault(25)
-@kinds
+@pytest.mark.parametrize("kind", ["tgz", "tar", "zip"])
 def test_an_archive_that_was_cut_short_anywhere_or_is_something_else_is_refused(home, kind):
     path = archive_of(home, kind, TREE)
     whole = path.read_bytes().rstrip(b"\0") if kind == "tar" else path.read_bytes()
     for share in (0, 0.05, 0.3, 0.5, 0.9, 0.999):
         path.write_bytes(whole[: int(share * len(whole))])
-        refused(path, home, "damaged, cut short")
+        refused(path, home)
     path.write_bytes(b"<html>404</html>" * 100)
-    refused(path, home, "damaged, cut short")
+    refused(path, home)
 
 
 def flipped(position):
@@ -286,16 +256,15 @@ def test_damage_that_leaves_a_readable_archive_is_refused_too(home, kind, change
     noise = os.urandom(100_000)
     path = archive_of(home, kind, {"a": noise, "b": noise[::-1]})
     path.write_bytes(change(path.read_bytes()))
-    refused(path, home, "damaged, cut short")
+    refused(path, home)
 
 
-def test_a_missing_archive_is_named_and_one_without_data_refused(home, tmp_path):
+def test_what_is_no_archive_or_holds_nothing_is_named(home):
     with pytest.raises(DataIntegrityError, match=r"none\.zip"):
-        extract(tmp_path / "none.zip", tmp_path / "out")
-    refused(archive_of(home, "zip", {"__MACOSX/images/._0001.png": b"1"}), home, "holds no file")
-
-
-# ---- the disk -----------------------------------------------------------------------------------------------------------
+        extract(home / "none.zip", into(home))
+    with pytest.raises(KdamValueError, match=r"a\.gz"):
+        extract(home / "a.gz", into(home))
+    refused(archive_of(home, "zip", {"__MACOSX/images/._0001.png": b"1"}), home)
 
 
 @pytest.mark.parametrize(("error", "raised"), [(OSError(28, "full"), KdamValueError), (KeyboardInterrupt(),) * 2])
@@ -303,13 +272,10 @@ def test_an_extraction_that_fails_leaves_nothing(home, monkeypatch, error, raise
     def fails(*args, **options):
         raise error
 
-    path = archive_of(home, "tgz", TREE)
-    with monkeypatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "extract", fails)
-        with pytest.raises(raised if isinstance(raised, type) else type(raised)):
-            extract(path, into(home))
+    monkeypatch.setattr(tarfile.TarFile, "extract", fails)
+    with pytest.raises(raised if isinstance(raised, type) else type(raised)):
+        extract(archive_of(home, "tgz", TREE), into(home))
     assert_nothing_was_written(home)
-    assert unpacked(path, home) == TREE
 
 
 def _extract_and_die(path, target):
@@ -328,8 +294,8 @@ def test_a_killed_extraction_is_not_taken_for_complete_and_the_next_one_succeeds
     process.join(30)
     assert process.exitcode == 9
     assert not into(home).exists()
-    assert (into(home).parent / ".data.extracting").exists()
-    assert unpacked(path, home) == TREE
+    assert list(into(home).parent.glob(".data.*/*"))
+    assert read_back(extract(path, into(home))) == TREE
     assert {p.name for p in into(home).parent.iterdir()} == {"data", ".data.lock"}
 
 
@@ -341,7 +307,7 @@ def test_a_complete_extraction_is_used_again_and_another_archive_is_not_unpacked
         assert extract(path, into(home)) == into(home)
     archive_of(home, "tgz", {"y": b"2"})
     for other in (path, archive_of(home, "zip", TREE)):
-        with pytest.raises(KdamValueError, match=r"data\.(tgz|zip).*Remove that folder"):
+        with pytest.raises(KdamValueError, match=other.name):
             extract(other, into(home))
     assert read_back(into(home)) == TREE
 
@@ -350,13 +316,10 @@ def test_a_complete_extraction_is_used_again_and_another_archive_is_not_unpacked
 def test_a_folder_with_other_contents_is_left_alone_and_an_empty_one_is_filled(home, stamp):
     into(home).mkdir(parents=True)
     path = archive_of(home, "zip", TREE)
-    mine = into(home) / "thesis.tex"
-    mine.write_text("mine")
-    if stamp:
-        (into(home) / ".kdam-archive.json").write_text(stamp)
+    mine = into(home) / (STAMP if stamp else "thesis.tex")
+    mine.write_text(stamp or "mine")
     with pytest.raises(KdamValueError):
         extract(path, into(home))
-    assert mine.read_text() == "mine"
-    shutil.rmtree(into(home))
-    into(home).mkdir()
-    assert unpacked(path, home) == TREE
+    assert mine.read_text() == (stamp or "mine")
+    mine.unlink()
+    assert read_back(extract(path, into(home))) == TREE

@@ -1,9 +1,6 @@
 """NYUD-v2 beyond what every layout is held to: rows of Parquet, and the official set with what is derived."""
 
-import pickle
 import re
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import h5py
 import numpy as np
@@ -14,7 +11,7 @@ import scipy.io
 import trees
 
 from dataset_loaders import check_sample, open_dataset
-from dataset_loaders.geometry import KINECT_COLOR
+from dataset_loaders.geometry import KINECT_COLOR, Intrinsics
 from dataset_loaders.inspection import inspect_split
 from dataset_loaders.nyud_v2_official import parse_crop, parse_intrinsics
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -65,7 +62,7 @@ def put_rows(path, rows):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
 
 
-@pytest.mark.parametrize("name", ["data/val-00000-of-00001.parquet", "val.parquet", "val-0.parquet"])
+@pytest.mark.parametrize("name", ["data/val-00000-of-00001.parquet", "val.parquet"])
 def test_parquet_by_hand_without_the_types_of_the_hub(tmp_path, name):
     put_rows(tmp_path / name, [parquet_row(), parquet_row([[5] * 4, [5, 5, 5, -1]])])
     data = open_dataset("nyud_v2", "val", tmp_path)
@@ -86,11 +83,8 @@ def expect_one_problem(data, says):
 def test_parquet_that_does_not_fit_is_named_with_its_columns(tmp_path):
     path = tmp_path / "data/val-0.parquet"
     put_rows(path, [parquet_row()])
-    table = pyarrow.parquet.read_table(path)
-    pyarrow.parquet.write_table(table.drop_columns(["depth"]), path)
-    with pytest.raises(
-        DataIntegrityError, match=r"val-0\.parquet: columns image, segmentation, normal; expected .*depth"
-    ):
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["depth"]), path)
+    with pytest.raises(DataIntegrityError, match=r"val-0\.parquet: columns image, segmentation, normal;.*depth"):
         open_dataset("nyud_v2", "val", tmp_path)
     assert len(open_dataset("nyud_v2", "val", tmp_path, tasks=["semseg"])) == 1
     trees.truncate(path)
@@ -147,26 +141,20 @@ def test_the_crop_keeps_its_rows_and_columns_and_normals_and_edges_are_derived_b
         np.testing.assert_array_equal(label, whole["labels"][name][10:40, 20:70], name)
 
 
-BAD_CROPS = ["", "1:2", "45:470:41:601:3", "9:5:0:8", "0:7:0:8", "0:6:0:9", "a:b:c:d", "-1:6:0:8", "2:2:0:8"]
-BAD_CAMERAS = ["", "519", "1,2,3", "1,2,3,4,5", "f,f,c,c", "Kinect", "0,1,1,1", "nan,1,1,1"]
-
-
-@pytest.mark.parametrize(
-    ("option", "text"), [*(("crop", text) for text in BAD_CROPS), *(("intrinsics", text) for text in BAD_CAMERAS)]
-)
-def test_a_crop_or_camera_that_does_not_parse_or_fit_is_named(official, option, text):
-    with pytest.raises(KdamValueError, match=f"{option} '{text}'.*expected"):
-        open_dataset("nyud_v2", "val", official, **{option: text})
-
-
-def test_crop_and_intrinsics_are_what_the_text_says():
-    assert parse_crop("auto", (480, 640)) == (45, 470, 41, 601)
+def test_a_crop_or_camera_is_what_its_text_says_or_is_named():
+    size = (480, 640)
+    assert parse_crop("auto", size) == (45, 470, 41, 601)
     assert parse_crop("auto", (240, 320)) == parse_crop("none", (240, 320)) == (0, 240, 0, 320)
     assert parse_crop("0:6:0:8", (6, 8)) == (0, 6, 0, 8)
-    assert parse_intrinsics("kinect", (480, 640)) == KINECT_COLOR
+    assert parse_intrinsics("kinect", size) == KINECT_COLOR
     assert parse_intrinsics("kinect", (240, 320)).fx == pytest.approx(KINECT_COLOR.fx / 2)
-    camera = parse_intrinsics("500, 501.5,320,240", (480, 640))
-    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 501.5, 320, 240)
+    assert parse_intrinsics("500, 501.5,320,240", size) == Intrinsics(500, 501.5, 320, 240)
+    crops = ("", "1:2", "45:470:41:601:3", "9:5:0:8", "0:481:0:8", "0:6:0:641", "a:b:c:d", "-1:6:0:8", "2:2:0:8")
+    cameras = ("", "519", "1,2,3", "1,2,3,4,5", "f,f,c,c", "Kinect", "0,1,1,1", "nan,1,1,1")
+    for parse, texts in ((parse_crop, crops), (parse_intrinsics, cameras)):
+        for text in texts:
+            with pytest.raises(KdamValueError, match=re.escape(repr(text))):
+                parse(text, size)
 
 
 def test_normals_follow_the_given_camera_and_holes_have_none(tmp_path):
@@ -210,19 +198,15 @@ def spoil(path, key, change):
     ("key", "change"),
     [
         ("depths", lambda a: a.astype(np.uint16)),
-        ("images", lambda a: a.astype(np.uint16)),
-        ("labels", lambda a: a.astype(np.float64)),
+        ("images", lambda a: a[:, 0]),
         ("labels", lambda a: a.astype(np.int16)),
         ("labels", lambda a: a[:, :-1]),
-        ("images", lambda a: a[:, 0]),
         ("instances", lambda a: a[:-1]),
     ],
 )
 def test_arrays_of_another_kind_are_refused_when_the_file_is_opened(official, key, change):
     spoil(official / "nyu_depth_v2_labeled.mat", key, change)
-    with pytest.raises(
-        DataIntegrityError, match=rf"labeled\.mat: holds .*{key}.*; expected images uint8 \(N, 3, W, H\)"
-    ):
+    with pytest.raises(DataIntegrityError, match=rf"labeled\.mat: holds .*{key}"):
         open_dataset("nyud_v2", "val", official)
 
 
@@ -230,17 +214,10 @@ def test_arrays_of_another_kind_are_refused_when_the_file_is_opened(official, ke
     ("name", "key", "value", "says"),
     [
         ("splits.mat", None, 0, "no such file"),
-        ("splits.mat", "testNdxs", [[0]], r"testNdxs holds numbers outside 1\.\.3"),
-        ("splits.mat", "testNdxs", [[4]], r"testNdxs holds numbers outside 1\.\.3"),
-        ("splits.mat", "testNdxs", [[1], [1]], "or one twice"),
-        ("splits.mat", "testNdxs", [[]], "expected frame numbers"),
-        ("splits.mat", "testNdxs", [[np.nan]], "testNdxs"),
-        ("splits.mat", "trainNdxs", [[1]], r"expected the variable 'testNdxs'"),
-        ("classMapping40.mat", None, 0, "no such file"),
-        ("classMapping40.mat", "mapClass", np.ones((1, 893)), "of length 893; expected 894 whole numbers in 1..40"),
-        ("classMapping40.mat", "mapClass", np.zeros((1, 894)), "expected 894 whole numbers in 1..40"),
-        ("classMapping40.mat", "mapClass", np.full((1, 894), 41), "expected 894 whole numbers in 1..40"),
-        ("classMapping40.mat", "mapClass", np.full((1, 894), 1.5), "expected 894 whole numbers in 1..40"),
+        *(("splits.mat", "testNdxs", frames, "testNdxs") for frames in ([[0]], [[4]], [[1], [1]], [[]], [[np.nan]])),
+        ("splits.mat", "trainNdxs", [[1]], "testNdxs"),
+        ("classMapping40.mat", "mapClass", np.ones((1, 893)), "893"),
+        *(("classMapping40.mat", "mapClass", np.full((1, 894), k), "40") for k in (0, 41, 1.5)),
     ],
 )
 def test_splits_and_mapping_are_checked(official, name, key, value, says):
@@ -277,24 +254,3 @@ def test_a_damaged_frame_is_named_and_the_others_are_read(official):
     path.write_bytes(content)
     says = r"labeled\.mat: not a readable MATLAB file at 'depths', frame 2"
     expect_one_problem(open_dataset("nyud_v2", "val", official), says)
-
-
-def test_what_is_derived_is_noted(official):
-    data = open_dataset("nyud_v2", "val", official)
-    assert [note.split(":")[0] for note in data.notes if "derived" in note] == ["normals", "edge"]
-    assert not open_dataset("nyud_v2", "val", official, tasks=["semseg", "depth"]).notes
-
-
-def _depth_sum(data, index):
-    return float(data[index]["labels"]["depth"].sum())
-
-
-def test_an_open_file_is_read_alike_in_other_processes(tmp_path):
-    """Loader workers are forked after the parent has read, or get the dataset pickled."""
-    trees.write_tree("O", tmp_path, 12, 1)
-    data = open_dataset("nyud_v2", "train", tmp_path, tasks=["depth"])
-    expected = [_depth_sum(data, k) for k in range(len(data))]
-    assert len(pickle.dumps(data)) < 10_000
-    with ProcessPoolExecutor(2, get_context("fork")) as pool:
-        results = list(pool.map(_depth_sum, [data] * 48, [k % 12 for k in range(48)]))
-    assert results == expected * 4

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from scipy.sparse import eye
 
 from dataset_loaders import mat_process
 from dataset_loaders.mat_process import parse
@@ -35,14 +36,6 @@ def good(tmp_path):
     return path
 
 
-def same(a, b):
-    if a.dtype.names:
-        return a.dtype.names == b.dtype.names and all(same(a[name], b[name]) for name in a.dtype.names)
-    if a.dtype.hasobject:
-        return a.shape == b.shape and all(same(x, y) for x, y in zip(a.flat, b.flat, strict=True))
-    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b)
-
-
 def changed(good, offset, value):
     """The file with one byte changed, counted from the first name of a field."""
     data = bytearray(good.read_bytes())
@@ -57,58 +50,46 @@ def changed(good, offset, value):
 )
 def test_a_byte_that_kills_or_hangs_scipy_is_an_error_and_the_next_file_is_read(good, offset, value, monkeypatch):
     """With SciPy 1.17 the first byte is a segmentation fault, the second an endless loop; no version may read on."""
-    monkeypatch.setattr(mat_process, "SECONDS", 2.0)
-    with pytest.raises(DataIntegrityError, match=r"crafted\.mat: not a readable MATLAB file of version 5"):
-        read_mat(changed(good, offset, value), "anno")
+    with monkeypatch.context() as patch:
+        patch.setattr(mat_process, "SECONDS", 1.0)
+        with pytest.raises(DataIntegrityError, match=r"crafted\.mat: not a readable MATLAB file of version 5"):
+            read_mat(changed(good, offset, value), "anno")
     assert read_mat_map(good, "ids").tolist() == [[1, 2], [3, 40]]
 
 
-@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_parser_that_dies_is_named_and_the_next_file_is_read(good, how):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_parser_that_dies_or_hangs_is_named_and_the_next_file_is_read(good, how, monkeypatch):
     read_mat(good, "ids")
     os.kill(mat_process._parser.process.pid, how)
-    with pytest.raises(DataIntegrityError, match=rf"good\.mat: .*its parser died of {how.name}"):
-        read_mat(good, "ids")
+    with monkeypatch.context() as patch:
+        patch.setattr(mat_process, "SECONDS", 0.5)
+        with pytest.raises(DataIntegrityError, match=r"good\.mat: .*(SIGKILL|not ready after 0\.5 s)"):
+            read_mat(good, "ids")
     assert read_mat_map(good, "ids").tolist() == [[1, 2], [3, 40]]
 
 
-def test_structs_cells_text_and_maps_arrive_as_scipy_shapes_them(good):
-    assert same(read_mat(good, "anno"), loadmat(good)["anno"])
+def test_structs_cells_text_and_maps_arrive_as_scipy_shapes_them_and_nothing_else(good):
+    np.testing.assert_equal(read_mat(good, "anno").tolist(), loadmat(good)["anno"].tolist())
+    savemat(good, {"ids": eye(3)})
+    with pytest.raises(DataIntegrityError, match="neither numbers, text, struct nor cell"):
+        read_mat(good, "ids")
 
 
-def test_a_parser_that_hangs_is_ended_after_its_time(good, monkeypatch):
-    parse(good.read_bytes(), "ids")
-    os.kill(mat_process._parser.process.pid, signal.SIGSTOP)
-    with monkeypatch.context() as patch:
-        patch.setattr(mat_process, "SECONDS", 0.5)
-        with pytest.raises(ValueError, match=r"not ready after 0\.5 s"):
-            parse(good.read_bytes(), "ids")
-    assert parse(good.read_bytes(), "ids").tolist() == [[1, 2], [3, 40]]
-
-
-def test_a_file_that_promises_more_than_memory_is_an_error(good):
+def test_a_file_that_promises_more_than_memory_is_an_error_and_the_memory_of_the_parser_is_bounded(good):
     data = bytearray(good.read_bytes())
     at = data.index(b"ids") - 12  # its two dimensions stand before the name
     assert data[at : at + 8] == (2).to_bytes(4, "little") * 2
     data[at : at + 8] = (2**20).to_bytes(4, "little") * 2
     good.write_bytes(data)
-    with pytest.raises(DataIntegrityError, match=r"good\.mat: not a readable MATLAB file"):
+    with pytest.raises(DataIntegrityError, match=r"good\.mat"):
         read_mat(good, "ids")
-
-
-def test_memory_of_the_parser_is_bounded(good):
-    read_mat(good, "ids")
     limits = Path(f"/proc/{mat_process._parser.process.pid}/limits").read_text()
     (space,) = (line.split() for line in limits.splitlines() if line.startswith("Max address space"))
     assert space[3:5] == [str(mat_process.MEMORY)] * 2
-
-
-def test_what_is_neither_number_text_struct_nor_cell_is_refused(tmp_path):
-    from scipy.sparse import eye
-
-    savemat(tmp_path / "sparse.mat", {"ids": eye(3)})
-    with pytest.raises(DataIntegrityError, match="neither numbers, text, struct nor cell"):
-        read_mat(tmp_path / "sparse.mat", "ids")
+    with good.open("r+b") as file:
+        file.truncate(600 * 2**20)  # sparse: takes no room
+    with pytest.raises(DataIntegrityError, match=r"good\.mat: \d+ bytes"):
+        read_mat(good, "ids")
 
 
 def _pid_of_parser(content):
@@ -128,10 +109,3 @@ def test_every_reading_process_has_a_parser_of_its_own_that_ends_with_it(good):
     while process.exists() and "zombie" not in process.read_text():
         assert time.monotonic() < deadline, "the parser outlived the process it worked for"
         time.sleep(0.05)
-
-
-def test_a_file_of_an_unlikely_size_is_not_read_into_memory(good):
-    with good.open("r+b") as file:
-        file.truncate(600 * 2**20)  # sparse: takes no room
-    with pytest.raises(DataIntegrityError, match=r"good\.mat: \d+ bytes; expected at most"):
-        read_mat(good, "ids")

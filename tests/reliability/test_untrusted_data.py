@@ -182,8 +182,9 @@ def test_fewer_images_than_a_batch_are_refused_before_training(kit, images):
 
 @pytest.mark.fault(22)
 def test_an_array_that_promises_more_than_its_file_holds_is_refused(tmp_path):
-    path = tmp_path / "depth.npy"
-    np.save(path, np.ones((4, 6), np.float32))
-    path.write_bytes(path.read_bytes().replace(b"(4, 6)", b"(4, 9)"))
-    with pytest.raises(DataIntegrityError, match="depth"):
-        read_array(path)
+    np.save(tmp_path / "x.npy", np.zeros((50, 60), np.float32))
+    data = (tmp_path / "x.npy").read_bytes()
+    for broken in (b"", data[:20], data[:-1], data.replace(b"(50, 60)", b"(9999999, 60)")):
+        (tmp_path / "x.npy").write_bytes(broken)
+        with pytest.raises(DataIntegrityError, match=r"x\.npy"):
+            read_array(tmp_path / "x.npy")
