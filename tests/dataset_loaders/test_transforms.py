@@ -92,9 +92,8 @@ def test_shapes_and_dtypes_are_those_of_the_contract():
 
 
 @pytest.mark.parametrize("scale", [(0.5, 0.5), (1.0, 1.0), (1.37, 1.37), (0.5, 2.0)])
-@pytest.mark.parametrize("hflip", [False, True])
-def test_image_and_labels_stay_aligned(scale, hflip):
-    transform = TrainTransform(TASKS, (40, 56), **PLAIN, scale=scale, hflip=hflip, photometric=False)
+def test_image_and_labels_stay_aligned(scale):
+    transform = TrainTransform(TASKS, (40, 56), **PLAIN, scale=scale, photometric=False)
     sample = sample_of(120, 160)
     shares = []
     for index in range(20):
@@ -134,7 +133,7 @@ def test_labels_are_sampled_under_pixel_centres(scale):
 
 def test_every_size_and_scale_yields_a_full_view():
     rng = np.random.default_rng(0)
-    for index in range(160):
+    for index in range(60):
         height, width, h, w = (int(v) for v in rng.integers(2, 60, 4))
         view = TrainTransform(TASKS, (h, w), **PLAIN, scale=(0.1, 4))(sample_of(height, width), 0, index)
         assert view["pixel_mask"].any()
@@ -162,6 +161,7 @@ def test_a_flipped_view_mirrors_everything_and_negates_x_of_normals():
 def test_padding_repeats_the_border_and_is_masked_and_invalid_for_every_task():
     transform = TrainTransform(TASKS, (100, 120), (0.4, 0.5, 0.6), (0.2, 0.2, 0.2), scale=(0.5, 0.5))
     view = transform(sample_of(60, 80), 0, 0)
+    unlabelled = transform(sample_of(60, 80) | {"labels": {}}, 0, 0)
     mask = torch.zeros(100, 120, dtype=torch.bool)
     mask[:30, :40] = True
     assert torch.equal(view["pixel_mask"], mask)
@@ -170,16 +170,7 @@ def test_padding_repeats_the_border_and_is_masked_and_invalid_for_every_task():
     for name, invalid in INVALID.items():
         assert (view["labels"][name][..., ~mask] == invalid).all()
         assert not (view["labels"][name][..., mask] == invalid).all()
-
-
-def test_an_unlabelled_task_is_invalid_everywhere():
-    sample = sample_of()
-    for name in ("semseg", "normals"):
-        del sample["labels"][name]
-    for view in (TrainTransform(TASKS, (32, 48), **PLAIN)(sample, 0, 0), EvalTransform(TASKS, **PLAIN)(sample, 0, 0)):
-        assert (view["labels"]["semseg"] == 255).all()
-        assert (view["labels"]["normals"] == 0).all()
-        assert (view["labels"]["depth"] > 0).any()
+        assert (unlabelled["labels"][name] == invalid).all()
 
 
 def test_no_class_covers_more_than_its_share_of_a_crop():
@@ -196,13 +187,9 @@ def test_no_class_covers_more_than_its_share_of_a_crop():
     assert (shares(crop_tries=1) > 0.75).mean() > 0.5
     assert (shares(crop_tries=200) <= 0.75).all()
     assert (shares() > 0.75).mean() < 0.25
-
-
-def test_unlabelled_pixels_do_not_count_in_the_crop_rule():
-    sample = sample_of(60, 80)
-    sample["labels"]["semseg"] = np.full((60, 80), 255, np.uint8)
-    first = TrainTransform(TASKS, (30, 40), **PLAIN, crop_tries=1)(sample, 0, 0)
-    assert same(first, TrainTransform(TASKS, (30, 40), **PLAIN, crop_tries=10)(sample, 0, 0))
+    ids[:] = 255  # unlabelled pixels do not count
+    views = [TrainTransform(TASKS, (30, 40), **PLAIN, crop_tries=tries)(sample, 0, 0) for tries in (1, 10)]
+    assert same(*views)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -237,16 +224,6 @@ def test_colours_are_clipped_once_and_then_normalised(seed):
     np.testing.assert_allclose(pixels @ matrix, colors[free] * 255, atol=1e-3)
 
 
-def test_evaluation_sees_every_pixel_once_and_normalised():
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    sample = sample_of(37, 53)
-    view = EvalTransform(TASKS, mean, std)(sample, 0, 2)
-    expected = (sample["image"].astype(np.float64) / 255 - mean) / std
-    np.testing.assert_allclose(view["pixel_values"].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
-    assert view["pixel_mask"].all()
-    np.testing.assert_array_equal(view["labels"]["semseg"].numpy(), sample["labels"]["semseg"])
-
-
 @pytest.mark.parametrize(
     "bad", [{"size": (0, 4)}, {"scale": (0, 1)}, {"scale": (2, 1)}, {"std": (0, 1, 1)}, {"mean": (0,)}]
 )
@@ -257,8 +234,11 @@ def test_unusable_settings_are_refused(bad):
 
 def test_batches_of_odd_sizes_are_padded_with_invalid_labels():
     sizes = [(17, 33), (20, 9), (20, 33)]
-    data = TransformedDataset(Samples(sizes), EvalTransform(TASKS, (0.5, 0.5, 0.5), (1, 1, 1)))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    data = TransformedDataset(Samples(sizes), EvalTransform(TASKS, mean, std))
     views = [data[k] for k in range(3)]
+    expected = (sample_of(*sizes[1])["image"].astype(np.float64) / 255 - mean) / std
+    np.testing.assert_allclose(views[1]["pixel_values"].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
     batch = Collator(TASKS)(views)
     assert batch["pixel_values"].shape == (3, 3, 20, 33)
     assert torch.equal(batch["index"], torch.tensor([0, 1, 2]))
@@ -304,13 +284,6 @@ def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epo
     assert len(alone) == 6
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
     assert not same(alone[0], alone[3])
-
-
-def test_a_key_is_an_index_or_an_epoch_and_an_index():
-    transform = TrainTransform(TASKS, (16, 24), **PLAIN)
-    data = TransformedDataset(Samples([(40, 50)] * 3), transform)
-    for key, epoch in (((1, 2), 1), (2, 0)):
-        assert same(data[key], transform(sample_of(40, 50), epoch, 2))
 
 
 @pytest.mark.fault(22)

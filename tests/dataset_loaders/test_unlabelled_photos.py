@@ -77,14 +77,6 @@ def test_what_cannot_be_learnt_from_is_named_before_training(folder, damage, err
         PhotosDataset(folder, "train")
 
 
-def test_a_photo_that_breaks_off_is_named_when_it_is_read(folder):
-    for path in folder.rglob("*.jpg"):
-        path.write_bytes(path.read_bytes()[:-700])
-    data = PhotosDataset(folder, "train")
-    with pytest.raises(DataIntegrityError, match=r"\.jpg"):
-        [data[k] for k in range(len(data))]
-
-
 def test_the_image_column_of_a_data_set_is_taken_whatever_its_name(monkeypatch):
     import datasets
 
@@ -97,8 +89,7 @@ def test_the_image_column_of_a_data_set_is_taken_whatever_its_name(monkeypatch):
         PhotosDataset("org/photos", "train")
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
-@pytest.mark.parametrize("counts", [(12, 7), (5, 40)])
+@pytest.mark.parametrize(("share", "counts"), [(0.25, (12, 7)), (0.5, (5, 40)), (0.8, (12, 7))])
 def test_every_run_of_draws_has_its_share_and_nothing_is_drawn_more_often_than_the_rest(counts, share):
     sampler, drawn = MixedSampler(counts, share, seed=3), []
     for epoch in range(12):
@@ -118,15 +109,6 @@ def test_every_run_of_draws_has_its_share_and_nothing_is_drawn_more_often_than_t
     for first, last in ((0, counts[0]), (counts[0], sum(counts))):
         times = [seen[index] for index in range(first, last)]
         assert max(times) - min(times) <= 1
-
-
-def test_views_of_mixed_samples_are_taken_in_turn():
-    sampler = MixedSampler((6, 4), 0.5, views=2)
-    views = set()
-    for epoch in range(4):
-        sampler.set_epoch(epoch)
-        views |= {view for view, _ in sampler}
-    assert views == {0, 1}
 
 
 @pytest.mark.parametrize("share", [0, 1, -1, float("nan")])

@@ -63,12 +63,11 @@ def typed(key, value):
 
 
 @pytest.mark.parametrize("door", ["command line", "recipe"])
-@pytest.mark.parametrize("seed", range(3))
-def test_what_is_asked_is_what_is_set_or_is_refused_in_one_message(door, seed, tmp_path, monkeypatch, capsys):
+def test_what_is_asked_is_what_is_set_or_is_refused_in_one_message(door, tmp_path, monkeypatch, capsys):
     for name in ("ACCELERATE_MIXED_PRECISION", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    rng, accepted = random.Random(seed), 0
-    for _ in range(50):
+    rng, accepted = random.Random(0), 0
+    for _ in range(60):
         asked = {key: rng.choice(VALUES[key]) for key in rng.sample(sorted(VALUES), rng.randint(1, 4))}
         arguments = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--report_to", "none"]
         if door == "recipe":
@@ -90,4 +89,4 @@ def test_what_is_asked_is_what_is_set_or_is_refused_in_one_message(door, seed, t
                 found = getattr(found, "value", found)
                 assert found == value, f"{key}: asked {value!r}, set {found!r}, of {asked}"
                 assert settings[key] == value or settings[key] == found
-    assert 5 < accepted < 45
+    assert 6 < accepted < 54

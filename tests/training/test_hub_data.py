@@ -19,8 +19,8 @@ from kdam_hf.errors import CheckpointError, KdamValueError
 
 distill = importlib.import_module("kdam_hf.commands.distill").main
 COMMAND = (
-    "kdam distill --dataset hub --data_dir user/ds --teacher depth --output_dir out --student tiny-resnet --max_steps 4 "
-    "--crop_height 32 --crop_width 32 --save_steps 2 --logging_steps 2 --use_cpu true"
+    "kdam distill --dataset hub --data_dir user/ds --teacher depth --output_dir out --student tiny-resnet --max_steps 2 "
+    "--crop_height 32 --crop_width 32 --save_steps 1 --logging_steps 1 --use_cpu true"
 )
 SHARES = ["--train_split", "train[:16]", "--eval_split", "train[16:]"]
 
@@ -63,7 +63,7 @@ def test_one_command_learns_labels_from_foreign_columns_and_depth_from_a_teacher
     assert [task["name"] for task in config["tasks"]] == ["semseg", "depth"]
     assert config["tasks"][0]["class_names"] == ["wall", "floor"]
     assert results["meta"]["teachers"][0]["tasks"] == ["depth"]
-    log = json.loads((home / "out/checkpoint-4/trainer_state.json").read_text())["log_history"][0]
+    log = json.loads((home / "out/checkpoint-2/trainer_state.json").read_text())["log_history"][0]
     assert log["loss_semseg"] > 0 == log["loss_depth"]
     assert log["kd_inter_task_depth"] > 0
 
@@ -74,14 +74,11 @@ def test_a_stopped_stream_goes_on_to_the_same_weights_and_not_as_stored_data(hom
         return load_file("out/model.safetensors")
 
     whole = run("--streaming", "true")
-    shutil.rmtree("out/checkpoint-4")
+    shutil.rmtree("out/checkpoint-2")
     with pytest.raises(CheckpointError, match="runs_sha256"):
         run("--resume_from_checkpoint", "last")
     resumed = run("--streaming", "true", "--dataloader_num_workers", "1", "--resume_from_checkpoint", "last")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    share = {"model": "out", "data": "user/ds", "split": "train[15:]", "tasks": ["semseg"]}
-    streamed, stored = (kdam_hf.evaluate(**share, output=f"{k}.json", streaming=k) for k in (True, False))
-    assert streamed["semseg/miou"] == stored["semseg/miou"] > 0
 
 
 KEYS = {"preset": "tiny-resnet", "crop_height": 32, "crop_width": 32, "max_steps": 1, "use_cpu": True, "cpu_threads": 1}
