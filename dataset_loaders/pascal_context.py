@@ -18,7 +18,7 @@ from dataset_loaders.files import FileDataset, Folder, LabelFiles, list_folder
 from dataset_loaders.geometry import laplacian_borders
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat, read_mat_map
-from dataset_loaders.reading import check_id, read_array, read_ids, read_text, reading
+from dataset_loaders.reading import check_id, read_array, read_ids, reading
 from dataset_loaders.registry import register
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.metrics.thinning import thin
@@ -185,9 +185,9 @@ def _parts(path: Path, index: Mapping[str, Sequence[int]]) -> NDArray[np.uint8] 
 
     An object of PASCAL-Part is (class, class id, mask, parts), a part (name, mask). What is not in the index is opened to see.
     """
-    target: NDArray[np.uint8] | None = None
     if PERSON not in index.get(path.stem, [PERSON]):
-        return target
+        return None
+    target: NDArray[np.uint8] | None = None
     with reading(path, "annotation of parts (anno)"):
         objects = read_mat(path, "anno")[0, 0][1].ravel()
         for _, class_id, mask, parts in (tuple(record)[:4] for record in objects):
@@ -206,8 +206,6 @@ def _read_parts_index(path: Path) -> dict[str, list[int]]:
     """Empty where there is no index."""
     if not path.is_file():
         return {}
-    try:
-        index = json.loads(read_text(path, "it lists the classes with parts of each image"))
+    with reading(path, 'index of parts, {"ID": [class ids]}'):
+        index = json.loads(path.read_text("utf-8"))
         return {str(key): [int(value) for value in values] for key, values in index.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataIntegrityError(f'{path}: expected JSON {{"ID": [class ids]}} ({error}).') from error

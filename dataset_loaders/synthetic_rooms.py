@@ -6,7 +6,6 @@ bit-equal on every call on one machine.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,23 +18,14 @@ from dataset_loaders.rooms.shading import photograph
 from dataset_loaders.sample import DenseDataset, Sample
 from kdam_hf.errors import KdamValueError
 from kdam_hf.photos_kdam import PhotoHeader
-from kdam_hf.tasks import Task, make_task, select_tasks
+from kdam_hf.tasks import IGNORE_INDEX, Task, make_task, select_tasks
 
 __all__ = ["CLASS_NAMES", "PART_NAMES", "SyntheticRooms"]
 
-IGNORE = 255
 RENDERER = 2  # rises whenever a seed gives other scenes or labels
 DEFAULT_SIZES = {"train": 2000, "val": 200}
 _TASK_CLASSES = {"semseg": CLASS_NAMES, "human_parts": PART_NAMES}
 LABELLED = ("semseg", "human_parts", "saliency", "depth", "normals", "edge")
-
-
-class Frame(NamedTuple):
-    """A rendered scene: the image, its labels, and the instance map (H,W) int32 that the edges are drawn from."""
-
-    image: np.ndarray
-    labels: dict[str, np.ndarray]
-    instance: np.ndarray
 
 
 @register("synthetic_rooms")
@@ -77,26 +67,21 @@ class SyntheticRooms(DenseDataset):
     ) -> None:
         if split not in DEFAULT_SIZES:
             raise KdamValueError(f"SyntheticRooms has the splits {sorted(DEFAULT_SIZES)}, not {split!r}")
-        if num_images is None:
-            num_images = DEFAULT_SIZES[split]
-        at_least = (("num_images", num_images, 1), ("height", height, 1), ("width", width, 1), ("seed", seed, 0))
-        for name, value, least in at_least:
-            if value < least:
-                raise KdamValueError(f"{name} must be at least {least}, not {value}")
+        num_images = DEFAULT_SIZES[split] if num_images is None else num_images
+        if min(num_images, height, width) < 1 or seed < 0:
+            given = f"num_images {num_images}, height {height}, width {width}, seed {seed}"
+            raise KdamValueError(f"SyntheticRooms: {given}; expected at least 1, and a seed of at least 0")
         self.split, self.num_images, self.height, self.width, self.seed = split, num_images, height, width, seed
         self.tasks: tuple[Task, ...] = select_tasks([make_task(n, _TASK_CLASSES.get(n, ())) for n in LABELLED], tasks)
 
     def stamp(self, index: int) -> str:
-        """All that what `index` shows depends on; a training cache of another one is refused."""
         return f"renderer {RENDERER}, {self.height}x{self.width} pixels, seed {self.seed}"
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """Of the images, in order."""
         return tuple(f"{self.split}-{index:07d}" for index in range(self.num_images))
 
     def photo_header(self, index: int) -> PhotoHeader:
-        """The size that every image has."""
         return PhotoHeader(self.height, self.width)
 
     def __getitem__(self, index: int) -> Sample:
@@ -104,24 +89,23 @@ class SyntheticRooms(DenseDataset):
         if not 0 <= index < self.num_images:
             raise IndexError(f"index {index} of a split of {self.num_images} images")
         rng = np.random.default_rng([self.seed, list(DEFAULT_SIZES).index(self.split), index])
-        frame = render(random_scene(rng), self.height, self.width, rng)
-        labels = {task.name: frame.labels[task.name] for task in self.tasks}
-        return {"id": self.ids[index], "image": frame.image, "labels": labels}
+        image, labels = render(random_scene(rng), self.height, self.width, rng)
+        return {"id": self.ids[index], "image": image, "labels": {task.name: labels[task.name] for task in self.tasks}}
 
 
-def render(scene: Scene, height: int, width: int, rng: np.random.Generator) -> Frame:
-    """Render a scene; `rng` moves the sensor noise and nothing in the labels."""
+def render(scene: Scene, height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The image of a scene and all its labels; `rng` moves the sensor noise and nothing in the labels."""
     view, primitives = look(scene.primitives, scene.camera, height, width), scene.primitives
     owner = view.owner.reshape(height, width)
-    semseg, parts, instance = (primitives[name].take(owner) for name in ("class_id", "part", "instance"))
+    semseg, parts, instances = (primitives[name].take(owner) for name in ("class_id", "part", "instance"))
     normals = (scene.camera.rotation.astype(np.float32) @ view.normals).T.reshape(height, width, 3)
     person = semseg == CLASS_NAMES.index("person")
     labels = {
         "semseg": semseg,
-        "human_parts": parts if person.any() else np.full_like(parts, IGNORE),
+        "human_parts": parts if person.any() else np.full_like(parts, IGNORE_INDEX),
         "saliency": primitives["salient"][owner] | person,
         "depth": view.depth,
         "normals": np.ascontiguousarray(normals),
-        "edge": segment_borders(instance),
+        "edge": segment_borders(instances),
     }
-    return Frame(photograph(scene, view, rng), labels, instance)
+    return photograph(scene, view, rng), labels

@@ -110,7 +110,7 @@ def test_everything_is_shown_often_enough_to_be_learned(samples):
 def test_normals_agree_with_the_depth_map_and_the_camera(index):
     """Cross products of the differences of back-projected points, wherever the depth map is locally smooth."""
     scene = scene_of(5, index)
-    labels = render(scene, 240, 320, np.random.default_rng(0)).labels
+    labels = render(scene, 240, 320, np.random.default_rng(0))[1]
     depth, normals = labels["depth"].astype(np.float64), labels["normals"].astype(np.float64)
     rays = rays_of(scene.camera, 240, 320)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=2), 1.0, atol=1e-5)
