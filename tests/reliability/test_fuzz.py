@@ -6,13 +6,7 @@ import pytest
 import yaml
 
 from kdam_hf.errors import KdamError
-from kdam_hf.training import (
-    DataArguments,
-    DistillationArguments,
-    KdamTrainingArguments,
-    StudentArguments,
-    parse_recipe,
-)
+from kdam_hf.training import DataArguments, DistillationArguments, KdamTrainingArguments, StudentArguments, parse_recipe
 
 GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
 # what may be typed, good and bad; YAML and the command line alike

@@ -156,7 +156,7 @@ def test_an_output_folder_inside_the_data_is_refused_and_nothing_is_made(good, t
     root, _ = good("A")
     before, link = snapshot(root), tmp_path / "link"
     link.symlink_to(root)
-    for source, output in ((root, root), (root, root / "a" / "b"), (root, link / "out"), (link, root / "out")):
+    for source, output in ((root, root), (root, link / "out"), (link, root / "a" / "b")):
         with pytest.raises(KdamValueError, match="output_dir"):
             prepare("A", source, output)
     assert snapshot(root) == before
