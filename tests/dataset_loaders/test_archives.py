@@ -38,7 +38,7 @@ def tar_of(path, entries):
 def zip_of(path, entries, packing=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", packing) as archive:
         for name, data in entries:
-            archive.writestr(name, data)
+            archive.writestr(name, data, packing)
     return path
 
 

@@ -185,7 +185,7 @@ def test_a_split_is_a_name_or_a_share_and_one_that_is_not_there_is_answered_with
         assert depths(data) == [*range(first + 1, last + 1)]
         assert data.split == split
         assert sum((data.runs or [[len(data)]])[0]) == len(data)
-    for split in ("test", "train[90]", "train[50%:50%]", "train[:5%]+train[95%:]", ""):
+    for split in ("test", "train[90]", "train[50%:50%]", "train[:5%]+train[95%:]"):
         with pytest.raises(KdamValueError, match=re.escape("[:90%] --eval_split")):
             open_dataset("hub", split, folder, streaming=streaming)
 

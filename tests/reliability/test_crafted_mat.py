@@ -69,7 +69,7 @@ def test_a_parser_that_dies_or_hangs_is_named_and_the_next_file_is_read(good, ho
 
 
 def test_structs_cells_text_and_maps_arrive_as_scipy_shapes_them_and_nothing_else(good):
-    np.testing.assert_equal(read_mat(good, "anno").tolist(), loadmat(good)["anno"].tolist())
+    assert repr(read_mat(good, "anno")) == repr(loadmat(good)["anno"])  # values, shapes and types
     savemat(good, {"ids": eye(3)})
     with pytest.raises(DataIntegrityError, match="neither numbers, text, struct nor cell"):
         read_mat(good, "ids")

@@ -205,34 +205,28 @@ def test_an_archive_stands_in_for_the_folder(good, tmp_path, reads):
     assert reads == []
 
 
-def test_a_data_set_of_the_hub_is_checked_and_prepared_as_a_folder_is_its_columns_and_shares_included(
-    good, tmp_path, capsys
-):
+def test_a_data_set_of_the_hub_is_prepared_as_a_folder_is_its_columns_and_shares_included(good, tmp_path, capsys):
     source = open_dataset("folder", "train", good("folder")[0], tasks=["semseg", "depth"])
-    (tmp_path / "rows").mkdir()
-
-    def put(rows):
-        names = {"image": "photo", "semseg": "gt", "semseg_classes": "gt_classes", "depth": "depth_map"}
-        table = Dataset.from_list(rows, features_of(source.tasks)).rename_columns(names)
-        table.to_parquet(tmp_path / "rows/train-00000-of-00001.parquet")
-
+    names = {"image": "photo", "semseg": "gt", "semseg_classes": "gt_classes", "depth": "depth_map"}
     rows = [row_of(source, k) for k in range(3)]
-    put(rows)
+    jpeg = {"bytes": source.photo(0).read_bytes(), "path": None}
+    for folder, second in (("rows", rows[1]), ("bad", rows[1] | {"semseg": jpeg})):
+        table = Dataset.from_list([rows[0], second, rows[2]], features_of(source.tasks)).rename_columns(names)
+        (tmp_path / folder).mkdir()
+        table.to_parquet(tmp_path / folder / "train-00000-of-00001.parquet")
     shares, columns = ["train[:2]", "train[2:]"], ["semseg=gt", "id=id"]
-    arguments = ["--dataset", "hub", "--data_dir", str(tmp_path / "rows"), "--num_proc", "1"]
-    arguments += ["--columns", *columns, "--splits", *shares, "--output_dir"]
+    arguments = ["--dataset", "hub", "--num_proc", "1", "--columns", *columns, "--splits", *shares]
+    out = ["--output_dir", str(tmp_path / "out")]
     for _ in range(2):  # written, and taken as it is
-        prepare_data.main([*arguments, str(tmp_path / "out")])
+        prepare_data.main([*arguments, "--data_dir", str(tmp_path / "rows"), *out])
     assert visible(tmp_path / "out") == ["report.json", *(f"rows-{share}" for share in sorted(shares))]
     assert "--train_split 'train[:2]' --eval_split 'train[2:]'" in capsys.readouterr().out
     for share in shares:
         read = open_dataset("hub", share, tmp_path / "rows", columns=columns)
         check_prepared(open_dataset("hub", share, tmp_path / "out"), read)
-    rows[1]["semseg"] = {"bytes": source.photo(0).read_bytes(), "path": None}  # a JPEG
-    put(rows)
     with pytest.raises(SystemExit):
-        prepare_data.main([*arguments, str(tmp_path / "bad")])
-    report = report_of(tmp_path / "bad")["train[:2]"]
+        prepare_data.main([*arguments, "--data_dir", str(tmp_path / "bad"), *out])
+    report = report_of(tmp_path / "out")["train[:2]"]
     assert [source.ids[1] in problem for problem in report["problems"]] == [True]
     assert report["usable"] == 1
 
