@@ -13,7 +13,7 @@ import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +84,12 @@ def _holds(target: Path, stamp: dict[str, object]) -> bool:
     """Whether `target` was made from this very archive; an error when it is anything else but absent or empty."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
-    try:
+    found = None
+    with suppress(OSError, ValueError):
         found = json.loads((target / _STAMP).read_text("utf-8"))
-    except (OSError, ValueError):
-        found = None
     if found != stamp:
-        raise KdamValueError(
-            f"{target}: exists, and was not unpacked from {stamp} but from {found or 'no archive'}. "
-            "Remove that folder to unpack again, or choose another one."
-        )
+        given = f"exists, and was not unpacked from {stamp} but from {found or 'no archive'}"
+        raise KdamValueError(f"{target}: {given}. Remove that folder to unpack again, or choose another one.")
     return True
 
 
@@ -122,12 +119,10 @@ def _reading(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # of the disk; that of a parser has no number
             raise KdamValueError(
-                f"{path}: cannot be unpacked ({error}). Free some space, or choose another disk."
+                f"{path}: cannot be unpacked ({error}). Free space, or choose another disk."
             ) from error
-        raise DataIntegrityError(
-            f"{path}: damaged, cut short or no archive of the kind its name says ({error or type(error).__name__}). "
-            "Get the file again and compare its checksum."
-        ) from error
+        found = f"damaged, cut short or no archive of the kind its name says ({error or type(error).__name__})"
+        raise DataIntegrityError(f"{path}: {found}. Get the file again and compare its checksum.") from error
 
 
 def _members(path: Path, folder: Path | None = None) -> Iterator[tuple[str, str, int]]:

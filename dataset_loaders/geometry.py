@@ -24,13 +24,12 @@ class Intrinsics:
         return Intrinsics(self.fx * horizontal, self.fy * vertical, cx, cy)
 
 
+RADIUS, TOLERANCE = 3, 0.05  # of the window, pixels; largest relative difference in depth from its centre
 # The colour camera of NYU Depth v2 (camera_params.m of its toolbox), counted from 0.
 KINECT_COLOR = Intrinsics(518.85790117, 519.46961112, 324.58244941, 252.73616633)
 
 
-def normals_from_depth(
-    depth: NDArray[np.float32], camera: Intrinsics, radius: int = 3, tolerance: float = 0.05
-) -> NDArray[np.float32]:
+def normals_from_depth(depth: NDArray[np.float32], camera: Intrinsics) -> NDArray[np.float32]:
     """Normals of planes fitted around each pixel.
 
     On a plane the inverse depth is linear in pixel coordinates, 1/z = a u + b v + c, and the normal that faces the camera
@@ -40,21 +39,19 @@ def normals_from_depth(
     Args:
         depth: (H, W), metres along the optical axis; 0 where invalid.
         camera: in pixels of this picture.
-        radius: of the window, pixels.
-        tolerance: largest relative difference in depth from the centre.
 
     Returns:
         (H, W, 3) unit vectors facing the camera; (0, 0, 0) where the depth is invalid or fewer than 5 pixels fit.
     """
     height, width = depth.shape
     valid = depth > 0
-    padded = np.pad(depth, radius).astype(np.float64)
+    padded = np.pad(depth, RADIUS).astype(np.float64)
     # sums over the window of 1, u, v, uu, uv, vv and of w, uw, vw, where w is the inverse depth
     sums = np.zeros((9, height, width))
-    for dv in range(-radius, radius + 1):
-        for du in range(-radius, radius + 1):
-            z = padded[radius + dv : radius + dv + height, radius + du : radius + du + width]
-            near = (z > 0) & (np.abs(z - depth) <= tolerance * depth)
+    for dv in range(-RADIUS, RADIUS + 1):
+        for du in range(-RADIUS, RADIUS + 1):
+            z = padded[RADIUS + dv : RADIUS + dv + height, RADIUS + du : RADIUS + du + width]
+            near = (z > 0) & (np.abs(z - depth) <= TOLERANCE * depth)
             w = np.where(near, 1 / np.where(near, z, 1), 0)
             for k, factor in enumerate((1, du, dv, du * du, du * dv, dv * dv, 1, du, dv)):
                 if factor:

@@ -112,22 +112,20 @@ class SplitReport:
 
     def text(self, most: int = 20) -> str:
         """For a person; at most `most` problems are spelled out."""
-        data, usable, sizes = self.dataset, self.sizes.total(), self.sizes.most_common()
-        lines = [f"{data.name} {data.split}: {usable} of {len(data)} images usable"]
-        lines += [f"  {data.origin}"] if data.origin else []
-        listed = ", ".join(f"{size} ({count})" for size, count in sizes[:4])
-        lines.append(f"  height x width: {listed}" + (f" and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""))
-        for task in data.tasks:
-            lines += _task_lines(task, self.statistics[task.name], usable)
-        lines += [f"  note: {note}" for note in (*data.notes, *self.remarks())]
-        lines += [f"  PROBLEM: {problem}" for problem in self.problems[:most]]
-        if len(self.problems) > most:
-            lines.append(f"  ... and {len(self.problems) - most} more problems")
-        return "\n".join(lines)
+        data, usable = self.dataset, self.sizes.total()
+        sizes = [f"{size} ({count})" for size, count in self.sizes.most_common()]
+        others = f" and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
+        lines = [f"{data.name} {data.split}: {usable} of {len(data)} images usable", *filter(None, [data.origin])]
+        lines.append(f"height x width: {', '.join(sizes[:4])}{others}")
+        lines += (line for task in data.tasks for line in _task_lines(task, self.statistics[task.name], usable))
+        lines += (f"note: {note}" for note in (*data.notes, *self.remarks()))
+        lines += (f"PROBLEM: {problem}" for problem in self.problems[:most])
+        lines += [f"... and {len(self.problems) - most} more problems"] if len(self.problems) > most else []
+        return "\n  ".join(lines)
 
 
 def _task_lines(task: Task, facts: LabelStatistics, images: int) -> list[str]:
-    head = f"  {task.name:<12} {facts.images} of {images} images labelled"
+    head = f"{task.name:<12} {facts.images} of {images} images labelled"
     if not facts.valid:
         return [head + ", no valid pixel"]
     head += f", {100 * facts.valid / facts.pixels:.1f} % of their pixels valid"
@@ -138,7 +136,7 @@ def _task_lines(task: Task, facts: LabelStatistics, images: int) -> list[str]:
     counted = list(zip(names, facts.counts, strict=True))
     shares = ", ".join(f"{name} {100 * count / facts.valid:.2g} %" for name, count in counted if count)
     absent = ", ".join(name for name, count in counted if not count)
-    return [head, f"      {shares}", *([f"      never: {absent}"] if absent else [])]
+    return [head, f"    {shares}", *([f"    never: {absent}"] if absent else [])]
 
 
 def iter_reports(

@@ -38,29 +38,19 @@ class Parser:
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # threads take address space
                 start_new_session=True,  # Ctrl-C is for the process that reads
             )
-        self._connection = Connection(ours.detach())
-        self._receive(SECONDS_TO_START)
+        self.connection = Connection(ours.detach())
+        self.receive(SECONDS_TO_START)
 
-    def ask(self, content: bytes, key: str) -> Any:
-        """Send a file, get what `_find` found in it."""
-        with contextlib.suppress(OSError):  # it died of a part; the reply is missing
-            self._connection.send((content, key))
-        return self._receive(SECONDS)
-
-    def _receive(self, seconds: float) -> Any:
+    def receive(self, seconds: float) -> Any:
+        """Its next message; ValueError if it dies or takes longer."""
         try:
-            if self._connection.poll(seconds):
-                return self._connection.recv()
+            if self.connection.poll(seconds):
+                return self.connection.recv()
         except (EOFError, OSError) as error:
             code = self.process.wait()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise ValueError(f"its parser died of {name}") from error
         raise ValueError(f"its parser was not ready after {seconds:g} s")
-
-    def close(self) -> None:
-        """End the process."""
-        with self.process, self._connection:
-            self.process.kill()
 
 
 _parser: Parser | None = None
@@ -76,9 +66,12 @@ def parse(content: bytes, key: str) -> NDArray[Any] | list[str]:
     if _parser is None or _parser.owner != os.getpid():  # a forked process must not share the connection
         _parser = Parser()
     try:
-        found = _parser.ask(content, key)
+        with contextlib.suppress(OSError):  # it died of a part; the reply is missing
+            _parser.connection.send((content, key))
+        found = _parser.receive(SECONDS)
     except BaseException:
-        _parser.close()
+        with _parser.process as process, _parser.connection:
+            process.kill()
         _parser = None
         raise
     if isinstance(found, str):
@@ -86,10 +79,8 @@ def parse(content: bytes, key: str) -> NDArray[Any] | list[str]:
     return found
 
 
-# ---- in the process beside ----------------------------------------------------------------------------------------------
-
-
 def _serve(connection: Connection) -> None:
+    """In the process beside: a reply to each message."""
     from scipy.io import loadmat
 
     connection.send("ready")

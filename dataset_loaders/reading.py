@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdam_hf.errors import DataIntegrityError
-from kdam_hf.photos_kdam import FORMATS, PhotoHeader, open_photo, read_header
+from kdam_hf.photos_kdam import FORMATS, MAX_PIXELS, PhotoHeader, open_photo, read_header
 
-MAX_PIXELS = 50_000_000
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
 LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
