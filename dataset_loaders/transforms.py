@@ -23,6 +23,9 @@ from kdam_hf.tasks import IGNORE_INDEX, Task
 Floats = NDArray[np.float32]
 Transform = Callable[[Sample, int, int], dict[str, Any]]
 
+MAX_CLASS_SHARE, CROP_TRIES = 0.75, 10
+"""A crop in which one semseg class covers more of the labelled pixels is drawn again, this often in all."""
+
 _YIQ_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
 # A colour is its luma plus its chroma, which can be turned by 90 degrees; each as a matrix of RGB.
@@ -108,8 +111,6 @@ class TrainTransform:
         photometric: brightness +-32/255, contrast and saturation 0.5 to 1.5, hue +-18 degrees, each in half of the
             samples.
         seed: first part of the key of the generator.
-        max_class_share: a crop in which one semseg class covers more of the labelled pixels is drawn again ...
-        crop_tries: ... at most this often; the last one is taken.
     """
 
     def __init__(
@@ -122,20 +123,15 @@ class TrainTransform:
         hflip: bool = True,
         photometric: bool = True,
         seed: int = 0,
-        max_class_share: float = 0.75,
-        crop_tries: int = 10,
     ) -> None:
-        if min(size) < 1 or not 0 < scale[0] <= scale[1] or crop_tries < 1 or seed < 0:
-            raise KdamValueError(
-                f"size {size}, scale {scale}, crop_tries {crop_tries}, seed {seed}: expected positive sizes, "
-                "0 < lowest <= highest scale, at least one try and a seed >= 0."
-            )
+        if min(size) < 1 or not 0 < scale[0] <= scale[1] or seed < 0:
+            expected = "positive sizes, 0 < lowest <= highest scale and a seed >= 0"
+            raise KdamValueError(f"size {size}, scale {scale}, seed {seed}: expected {expected}.")
         self.tasks, self.size, self.scale, self.seed = tuple(tasks), size, scale, seed
         self.hflip, self.photometric = hflip, photometric
-        self.max_class_share, self.crop_tries = max_class_share, crop_tries
         sizes = {"crop": list(size), "image_mean": list(mean), "image_std": list(std), "scale": list(scale)}
-        chances = {"hflip": hflip, "photometric": photometric, "max_class_share": max_class_share}
-        self.settings: dict[str, Any] = sizes | chances | {"seed": seed, "crop_tries": crop_tries}
+        chances = {"hflip": hflip, "photometric": photometric, "max_class_share": MAX_CLASS_SHARE}
+        self.settings: dict[str, Any] = sizes | chances | {"seed": seed, "crop_tries": CROP_TRIES}
         self._normalize = _Normalize(mean, std)
         self._balanced = next((task for task in self.tasks if task.limits_class_share), None)
 
@@ -163,14 +159,14 @@ class TrainTransform:
         """A window that is not filled by one class of the task whose share is limited, if there is one."""
         label = None if self._balanced is None else sample["labels"].get(self._balanced.name)
         (height, width), (most_rows, most_columns) = sample["image"].shape[:2], self.size
-        for _ in range(self.crop_tries):
+        for _ in range(CROP_TRIES):
             top, extent, rows = _draw_span(height, most_rows, scale, rng)
             left, across, columns = _draw_span(width, most_columns, scale, rng)
             window = Window(top, left, extent, across, rows, columns, flip)
             if label is None:
                 break
             counts = Image.fromarray(window.resize_label(label)).histogram()[:IGNORE_INDEX]
-            if max(counts) / max(1, sum(counts)) <= self.max_class_share:
+            if max(counts) / max(1, sum(counts)) <= MAX_CLASS_SHARE:
                 break
         return window
 
