@@ -82,6 +82,7 @@ class LabelFiles:
     beside: tuple[Folder, ...] = ()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FileDataset(DenseDataset):
     """One split of a dataset on disk.
 
@@ -94,7 +95,7 @@ class FileDataset(DenseDataset):
         strict: refuse ids without files and files without ids.
         read_photo: opens an image file.
         partial: whether a label file may be missing (the task is then unlabelled for that image).
-        listed: ids of all splits, to tell files that belong to none; None where other files are expected.
+        listed: ids of all splits, to tell files that belong to none; none where other files are expected.
         origin: where the files are and what was recognised, in words.
         notes: what a user should know of the labels, e.g. which are derived.
         settings: more that the samples depend on.
@@ -103,39 +104,34 @@ class FileDataset(DenseDataset):
         DataIntegrityError: with `strict`, the files do not fit the ids.
     """
 
+    name: str
+    split: str
     ids: Sequence[str] = ()
+    images: Folder
+    labels: Mapping[Task, LabelFiles]
+    strict: bool
+    read_photo: Callable[[Path], NDArray[Any]] = read_image
+    partial: bool = False
+    listed: Collection[str] = ()
+    origin: str
+    notes: Sequence[str] = ()
+    settings: str
 
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        ids: Sequence[str],
-        images: Folder,
-        labels: Mapping[Task, LabelFiles],
-        strict: bool,
-        *,
-        read_photo: Callable[[Path], NDArray[Any]] = read_image,
-        partial: bool = False,
-        listed: Collection[str] | None = None,
-        origin: str,
-        notes: Sequence[str] = (),
-        settings: str,
-    ) -> None:
-        self.name, self.split, self.ids, self.tasks = name, split, tuple(ids), tuple(labels)
-        self.origin, self.notes = origin, tuple(notes)
-        self._images, self._labels = images, {task.name: files for task, files in labels.items()}
-        self._read_photo, self._partial, self._listed, self._settings = read_photo, partial, listed, settings
-        missing = (folder.lacks(self.ids) for folder in ([images] if partial else self._folders))
-        for problem in (*filter(None, missing), *self.unlisted()) if strict else ():
+    def __post_init__(self) -> None:
+        self.tasks, self._files = tuple(self.labels), {task.name: files for task, files in self.labels.items()}
+        folders = [self.images, *(f for files in self._files.values() for f in (files.folder, *files.beside))]
+        self._folders = folders  # in the order of the stamp
+        missing = (folder.lacks(self.ids) for folder in ([self.images] if self.partial else folders))
+        for problem in (*filter(None, missing), *self.unlisted()) if self.strict else ():
             raise DataIntegrityError(problem)
 
     def __getitem__(self, index: int) -> Sample:
         sample_id = self.ids[index]
-        image = self._read_photo(self._images[sample_id])
+        image = self.read_photo(self.images[sample_id])
         labels = {}
         for task in self.tasks:
-            files = self._labels[task.name]
-            if self._partial and sample_id not in files.folder.files:
+            files = self._files[task.name]
+            if self.partial and sample_id not in files.folder.files:
                 continue
             path = files.folder[sample_id]
             if (array := files.load(path)) is not None:
@@ -144,17 +140,13 @@ class FileDataset(DenseDataset):
         return {"id": sample_id, "image": image, "labels": labels}
 
     def photo(self, index: int) -> Path | None:
-        path = self._images[self.ids[index]]
+        path = self.images[self.ids[index]]
         return None if path.suffix == ".npy" else path
 
-    @property
-    def _folders(self) -> list[Folder]:
-        return [self._images, *(f for files in self._labels.values() for f in (files.folder, *files.beside))]
-
     def unlisted(self) -> list[str]:
-        listed, found = self._listed, []
-        for folder in self._folders if listed is not None else ():
-            if names := [path.name for stem, path in folder.files.items() if stem not in (listed or ())]:
+        found = []
+        for folder in self._folders if self.listed else ():
+            if names := [path.name for stem, path in folder.files.items() if stem not in self.listed]:
                 found.append(
                     f"{folder.path}: {len(names)} files belong to no split, first {names[0]}. Restore the list of ids, remove "
                     "the files, or list their ids in a split of their own."
@@ -164,7 +156,7 @@ class FileDataset(DenseDataset):
     def stamp(self, index: int) -> str:
         sample_id = self.ids[index]
         files = (f"{folder.path.name}/{file_facts(folder.files.get(sample_id))}" for folder in self._folders)
-        return lines_sha256([self._settings, sample_id, *files])[:16]
+        return lines_sha256([self.settings, sample_id, *files])[:16]
 
 
 def file_facts(path: Path | None) -> str:

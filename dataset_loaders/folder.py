@@ -51,8 +51,9 @@ class FolderDataset(FileDataset):
         }
         labelled = ((task, len(files.folder.files.keys() & set(ids))) for task, files in labels.items())
         coverage = [f"{task.name}: {count} of {len(ids)} images labelled" for task, count in labelled]
-        origin = "\n  ".join([f"own data in {root.resolve()}", *coverage])
-        super().__init__(name, split, ids, images, labels, strict, partial=True, origin=origin, settings=text)
+        facts: dict[str, Any] = {"name": name, "split": split, "ids": ids, "strict": strict, "partial": True}
+        facts["origin"] = "\n  ".join([f"own data in {root.resolve()}", *coverage])
+        super().__init__(images=images, labels=labels, settings=text, **facts)
 
 
 def _labels(folder: Path, ids: Sequence[str], split: str) -> Folder:

@@ -148,9 +148,9 @@ def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: 
     if by_folder:
         ids = tuple(sorted(files["image"].files, key=lambda stem: (int(stem) if stem.isdigit() else -1, stem)))
     listed = {*ids, *(sample_id for path in lists.glob("*.txt") for sample_id in read_ids(path))}
-    facts: dict[str, Any] = {"listed": listed, "origin": origin, "notes": count_notes(SPLITS, split, len(ids))}
-    photo = forms["image"].load
-    return FileDataset(NAME, split, ids, files["image"], labels, strict, read_photo=photo, settings=key, **facts)
+    facts: dict[str, Any] = {"name": NAME, "split": split, "strict": strict, "origin": origin, "settings": key}
+    facts |= {"listed": listed, "notes": count_notes(SPLITS, split, len(ids)), "read_photo": forms["image"].load}
+    return FileDataset(ids=ids, images=files["image"], labels=labels, **facts)
 
 
 def _open_parquet(root: Path, split: str, tasks: Sequence[Task], origin: str) -> RowsDataset:

@@ -75,12 +75,12 @@ def open_pascal_context(
     selected = select_tasks(PASCAL_CONTEXT, tasks)
     notes = [f"{task.name}: {_NOTES[task.name]}" for task in selected if task.name in _NOTES]
     return FileDataset(
-        NAME,
-        split,
-        ids,
-        list_folder(root / "JPEGImages", ".jpg", "the photos"),
-        {task: _LABELS[task.name](root, split) for task in selected},
-        strict,
+        name=NAME,
+        split=split,
+        ids=ids,
+        images=list_folder(root / "JPEGImages", ".jpg", "the photos"),
+        labels={task: _LABELS[task.name](root, split) for task in selected},
+        strict=strict,
         origin=f"{NAME}: layout {recognised} in {root.resolve()}",
         notes=[*count_notes(SPLITS, split, len(ids)), *notes],
         settings=NAME,
