@@ -61,13 +61,8 @@ def test_samples_are_read_with_their_options_and_partial_labels(root):
     assert first["labels"]["semseg"][0].tolist() == [0, 1, 2, 255, 0, 1]
     assert first["labels"]["edge"][0].tolist() == [0, 1, 0, 0, 0, 0]
     np.testing.assert_allclose(second["labels"]["depth"], 1.234, rtol=1e-6)
-
-
-def test_a_subset_of_tasks_needs_only_its_own_folders(root):
-    shutil.rmtree(root / "normals")
-    data = open_dataset("folder", "train", root, tasks=["edge", "semseg"])
-    assert [task.name for task in data.tasks] == ["semseg", "edge"]
-    assert set(data[0]["labels"]) == {"semseg", "edge"}
+    shutil.rmtree(root / "normals")  # some of the tasks need their own folders alone
+    assert list(open_dataset("folder", "train", root, tasks=["edge", "semseg"])[0]["labels"]) == ["semseg", "edge"]
 
 
 def remove(name):
@@ -101,10 +96,7 @@ def change(function):
         (write("train.txt", "\n \n"), r"train\.txt: no ids"),
         (write("train.txt", "0000\n0001\n0000\n"), r"train\.txt: id '0000' occurs twice"),
         (write("train.txt", "0000\n../secret\n"), r"train\.txt: sample id '\.\./secret'"),
-        (
-            write("train.txt", "0000\n0001\n0007\n"),
-            r"images: no file for id '0007'; expected 0007\.jpg or \.jpeg or \.png",
-        ),
+        (write("train.txt", "0000\n0001\n0007\n"), r"images: no file for id '0007'; expected 0007\.jpg or \.jpeg"),
         (remove("images"), "images: cannot be listed"),
         (remove("normals"), "normals: cannot be listed.*dataset.json"),
         (remove("normals/0001.npy"), r"normals: no label for any of the 2 ids of train\.txt"),
