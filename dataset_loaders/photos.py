@@ -84,7 +84,7 @@ class PhotosDataset(DenseDataset):
         name = self.ids[index]
         where = str(self._files.get(name) or f"{self.name} row {name}")
         image = read_image(self.photo(index), where)
-        _check_size(*image.shape[:2], where)
+        _check_size(image.shape, where)
         return {"id": name, "image": image, "labels": {}}
 
     def photo(self, index: int) -> Path | bytes:
@@ -151,7 +151,7 @@ def _listed(root: Path) -> dict[str, Path]:
             raise DataIntegrityError(f"{root}: {files[name]} and {path} would have one name; rename one.")
         files[name] = path
         try:
-            _check_size(*read_photo_header(path)[:2], str(path))
+            _check_size(read_photo_header(path), str(path))
         except DataIntegrityError as error:
             broken.append(str(error))
     if broken:
@@ -162,6 +162,7 @@ def _listed(root: Path) -> dict[str, Path]:
     return files
 
 
-def _check_size(height: int, width: int, where: str) -> None:
+def _check_size(size: Sequence[int], where: str) -> None:
+    height, width, *_ = size
     if min(height, width) < SMALLEST_SIDE:
         raise DataIntegrityError(f"{where}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side.")
