@@ -111,7 +111,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.fault(22)
+@pytest.mark.fault(16, 22)
 @pytest.mark.parametrize(("fault", "says", "file"), FAULTS)
 def test_a_spoilt_file_is_named_and_is_one_problem_among_good_samples(copy, fault, says, file):
     layout, file = file.split()
