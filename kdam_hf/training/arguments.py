@@ -229,11 +229,6 @@ class KdamTrainingArguments(TrainingArguments):
         _check_choice("hub_strategy", str(getattr(base.hub_strategy, "value", base.hub_strategy)), HUB_STRATEGIES)
         if base.push_to_hub:
             check_repo_id(base.hub_model_id or "")
-        if base.hub_revision is not None:
-            raise KdamValueError(
-                f"hub_revision is {base.hub_revision!r}: pushing to another branch is not supported; leave it out, and name a "
-                "state by a tag with kdam publish --revision."
-            )
         self._choose_steps()
         # of `accelerate launch --cpu`
         self.use_cpu = base.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()

@@ -42,11 +42,12 @@ from kdam_hf.training.arguments import (
 from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
 from kdam_hf.training.evaluation import taught_start
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
+from kdam_hf.training.resumable_trainer import data_seed
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
 from kdam_hf.training.sources import SIZED, count_classes, open_split, typical_predictions, typical_size
 from kdam_hf.training.teacher import FrozenTeacher
-from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
+from kdam_hf.training.trainer import MultiTaskTrainer
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
