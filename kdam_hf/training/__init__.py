@@ -14,12 +14,11 @@ from kdam_hf.training.arguments import (
     StudentArguments,
 )
 from kdam_hf.training.evaluation import evaluate_model
-from kdam_hf.training.fill_teacher_cache import fill_cache
 from kdam_hf.training.recipes import parse_recipe, run_command
 from kdam_hf.training.report import describe_model, write_results
 from kdam_hf.training.runs import Run, build_run, execute
 from kdam_hf.training.teacher import FrozenTeacher, load_teacher
-from kdam_hf.training.teacher_cache import CachedTeacherDataset, TeacherCache
+from kdam_hf.training.teacher_cache import CachedTeacherDataset, TeacherCache, fill_cache
 from kdam_hf.training.trainer import DistillationTrainer, MultiTaskTrainer
 
 __all__ = [

@@ -148,9 +148,8 @@ def taught_start(
     said = [teacher(*pair).predictions for pair in inputs]
     found = {}
     for task in tasks:
-        labels = [
-            _decided(task, x, [STRIDE * side for side in x.shape[-2:]])[0] for x in (maps[task.name] for maps in said)
-        ]
+        maps = [each[task.name] for each in said]
+        labels = [_decided(task, x, [STRIDE * side for side in x.shape[-2:]])[0] for x in maps]
         values = np.concatenate([label[task.label.valid(label)] for label in labels])
         if len(values) and (start := task.start(values)) is not None:
             found[task.name] = start

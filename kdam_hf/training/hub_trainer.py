@@ -55,10 +55,9 @@ class PublishingTrainer(ResumableTrainer):
             HubError: refused, unreachable or interrupted; the model is complete on disk.
             KdamValueError: a revision, or an argument that is not known.
         """
-        if revision is not None or kwargs:
+        if given := kwargs | ({} if revision is None else {"revision": revision}):
             raise KdamValueError(
-                f"push_to_hub was given {dict(revision=revision, **kwargs)}; it pushes to the main branch. Name a state by a "
-                "tag with kdam publish --revision."
+                f"push_to_hub was given {given}; it pushes to the main branch. Name a state by a tag with kdam publish --revision."
             )
         if not self.is_world_process_zero():
             return None

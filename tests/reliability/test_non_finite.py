@@ -102,7 +102,8 @@ def test_a_replayed_teacher_is_checked_as_a_running_one(kit, teacher, value):
 
 @pytest.mark.fault(11, 13)
 def test_half_precision_of_small_range_is_not_offered(kit):
-    with pytest.raises(KdamValueError, match="fp16=True"):
-        kit.args(fp16=True)
+    for precision in ({"fp16": True}, {"bf16": True}, {"precision": "fp16"}):
+        with pytest.raises(KdamValueError, match="auto, bf16 or fp32"):
+            kit.args(**precision)
     with pytest.raises(KdamValueError, match="teacher_precision is 'fp16'"):
         fill(kit, "unused", teacher_precision="fp16")

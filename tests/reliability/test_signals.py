@@ -56,16 +56,8 @@ def children(pid):
 
 def start(command, folder, **options):
     """The script `train.py`, after the words of `command`; its output is in `folder`/log."""
-    words = [
-        *map(str, command),
-        str(ROOT / "scripts" / "train.py"),
-        *SMALL.split(),
-        "--output_dir",
-        str(folder / "run"),
-    ]
-    words += ["--max_steps", "2000"]
-    for name, value in options.pop("arguments").items():
-        words += [f"--{name}", str(value)]
+    words = [*map(str, command), str(ROOT / "scripts" / "train.py"), *SMALL.split(), "--max_steps", "2000"]
+    words += [f"--{name}={value}" for name, value in {"output_dir": folder / "run", **options.pop("arguments")}.items()]
     environment = os.environ | options.pop("environment", {})
     with (folder / "log").open("w") as log:
         return subprocess.Popen(words, stdout=log, stderr=log, cwd=ROOT, env=environment, **options)

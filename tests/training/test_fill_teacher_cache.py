@@ -13,7 +13,7 @@ from teacher_kit import VIEWS, fill, settings
 from dataset_loaders import TransformedDataset
 from kdam_hf.errors import CheckpointError, DataWorkerError, KdamValueError
 from kdam_hf.io import write_json
-from kdam_hf.training import TeacherCache, fill_teacher_cache
+from kdam_hf.training import TeacherCache, teacher_cache
 
 EVERY = [(view, index) for view in range(VIEWS) for index in range(8)]
 
@@ -118,37 +118,31 @@ def test_what_a_kill_left_is_completed_and_no_finished_record_is_made_again(kit,
     cache = fill(kit, teacher)
     assert sorted(made) == EVERY
     expected, size = content(cache), cache.dtype.itemsize
-    write_json(cache.folder / "manifest.json", cache.manifest | {"complete": False})
     damage(cache, 1, 3, 0, bytes(size))
     damage(cache, 1, 5, size // 2, bytes(size - size // 2))
     damage(cache, 1, 6, 0, bytes([expected[(8 + 6) * size] ^ 1]))
-    made.clear()
-    again = fill(kit, teacher)
-    assert made == [(1, 3), (1, 5), (1, 6)]
-    assert again.complete
-    assert content(again) == expected
-
-
-def test_a_complete_cache_is_used_without_loading_the_teacher(kit, teacher, made, monkeypatch):
-    fill(kit, teacher)
-    made.clear()
-    monkeypatch.setattr(fill_teacher_cache, "load_teacher", None)
+    with pytest.raises(CheckpointError, match="sample 6 in view 1"):
+        TeacherCache(cache.folder).read(1, 6)
+    for complete in (False, True):  # as killed, and as damaged later
+        made.clear()
+        write_json(cache.folder / "manifest.json", cache.manifest | {"complete": complete})
+        again = fill(kit, teacher, verify=complete)
+        assert made == ([] if complete else [(1, 3), (1, 5), (1, 6)])
+        assert again.complete
+        assert content(again) == expected
+    damage(cache, 0, 4, 7, bytes([expected[4 * size + 7] ^ 16]))
     assert fill(kit, teacher).complete
-    assert fill(kit, teacher, verify=True).complete
     assert made == []
-
-
-def test_a_damaged_record_is_named_and_made_again_on_request(kit, teacher, made):
-    cache = fill(kit, teacher)
-    expected = content(cache)
-    damage(cache, 0, 4, 7, bytes([expected[4 * cache.dtype.itemsize + 7] ^ 16]))
-    with pytest.raises(CheckpointError, match="sample 4 in view 0"):
-        TeacherCache(cache.folder).read(0, 4)
-    made.clear()
     assert content(fill(kit, teacher, verify=True)) == expected
     assert made == [(0, 4)]
     os.truncate(cache.folder / "records.bin", 100)
     refused(kit, teacher, "records.bin: 100 bytes")
+
+
+def test_a_complete_cache_is_used_without_loading_the_teacher(kit, teacher, monkeypatch):
+    fill(kit, teacher)
+    monkeypatch.setattr(teacher_cache, "load_teacher", None)
+    assert fill(kit, teacher, verify=True).complete
 
 
 def test_processes_share_the_work_and_make_no_record_twice(kit, teacher, made, monkeypatch):
