@@ -57,7 +57,7 @@ class PublishingTrainer(ResumableTrainer):
         """
         if given := kwargs | ({} if revision is None else {"revision": revision}):
             raise KdamValueError(
-                f"push_to_hub was given {given}; it pushes to the main branch. Name a state by a tag with kdam publish --revision."
+                f"push_to_hub was given {given}; it pushes to the main branch. Name a state by a tag: kdam publish --revision."
             )
         if not self.is_world_process_zero():
             return None
