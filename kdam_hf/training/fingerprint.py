@@ -54,13 +54,8 @@ def describe_objective(
     for layer in layers(dataset):
         if isinstance(layer, TransformedDataset) and isinstance(layer.transform, TrainTransform):
             source = layer.dataset
-            facts["data"] = {
-                "augmentation": layer.transform.settings,
-                "name": source.name,
-                "split": source.split,
-                "images": len(source),
-                "ids_sha256": source.digest,
-            }
+            facts["data"] = {"augmentation": layer.transform.settings, "name": source.name, "split": source.split}
+            facts["data"] |= {"images": len(source), "ids_sha256": source.digest}
             runs = [source.runs]
             if isinstance(source, MixedDataset):
                 facts["data"]["unlabeled_share"], runs = source.share, list(source.both_runs)
