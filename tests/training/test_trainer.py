@@ -3,7 +3,6 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -94,10 +93,9 @@ def test_a_non_finite_loss_or_gradient_stops_before_the_weights_and_names_the_sa
     assert all(torch.equal(before[k].nan_to_num(), value.nan_to_num()) for k, value in trained(trainer).items())
 
 
-@pytest.mark.parametrize(("processes", "max_grad_norm"), [(1, 1.0), (2, 0.0)])
-def test_besides_its_data_and_losses_a_step_waits_for_the_device_once(kit, monkeypatch, max_grad_norm, processes):
-    """Counted where a tensor becomes a Python value. The second process is this one."""
-    trainer = kit.distiller(max_steps=4, logging_steps=100, max_grad_norm=max_grad_norm)
+def test_besides_its_data_and_losses_a_step_waits_for_the_device_once(kit, monkeypatch):
+    """Counted where a tensor becomes a Python value."""
+    trainer = kit.distiller(max_steps=4, logging_steps=100, max_grad_norm=1.0)
     waits, elsewhere = defaultdict(int), []
 
     def uncounted(work):
@@ -118,29 +116,10 @@ def test_besides_its_data_and_losses_a_step_waits_for_the_device_once(kit, monke
 
     for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
-    for holder, name in ((trainer, "get_batch_samples"), (trainer, "training_step")):
-        monkeypatch.setattr(holder, name, uncounted(getattr(holder, name)))
-    if processes == 2:
-        monkeypatch.setattr(trainer.processes, "max", lambda flags: flags)
-        agree = trainer.any_process
-
-        def with_another(flag):
-            with patch.object(type(trainer.args), "world_size", 2):
-                return agree(flag)
-
-        monkeypatch.setattr(trainer, "any_process", with_another)
+    for name in ("get_batch_samples", "training_step"):
+        monkeypatch.setattr(trainer, name, uncounted(getattr(trainer, name)))
     trainer.train()
     assert (waits[1], waits[2]) == (1, 1)
-
-
-def test_every_loss_term_reaches_tensorboard(kit, monkeypatch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(kit.root / "tb"))
-    kit.distiller(report_to=["tensorboard"], max_steps=1).train()
-    events = EventAccumulator(str(kit.root / "tb"))
-    events.Reload()
-    assert {"train/loss_depth", "train/kd_inter_task_depth", "train/kd_intra_task_edge"} <= {*events.Tags()["scalars"]}
 
 
 def test_compiled_models_give_the_same_losses(kit):
@@ -363,7 +342,8 @@ def test_a_frozen_backbone_keeps_its_weights_and_statistics_until_its_step(kit):
 
 
 def test_the_average_is_scored_and_saved_and_a_checkpoint_keeps_what_is_trained_too(kit):
-    trainer, (_, average, *states) = watched(kit, ema_decay=0.75, save_strategy="steps", save_steps=4)
+    options = {"ema_decay": 0.75, "save_strategy": "steps", "save_steps": 4}
+    trainer, (_, average, *states) = watched(kit, model=kit.model(preset="tiny-swin"), **options)
     for state in states:
         average = {key: 0.75 * value.double() + 0.25 * state[key] for key, value in average.items()}
     trainer.save_model()
@@ -377,6 +357,8 @@ def test_the_average_is_scored_and_saved_and_a_checkpoint_keeps_what_is_trained_
         assert torch.equal(trained[key], states[-1][key])
         if value.is_floating_point():
             torch.testing.assert_close(value, average[key].float(), rtol=1e-5, atol=1e-6)
+        else:  # an index has no mean
+            assert torch.equal(value, states[-1][key])
 
 
 def test_a_step_of_accumulated_batches_weighs_frees_and_averages_as_one_of_the_whole_batch(kit):
@@ -392,15 +374,6 @@ def test_a_step_of_accumulated_batches_weighs_frees_and_averages_as_one_of_the_w
         torch.testing.assert_close(variances, found[0][1], rtol=1e-4, atol=1e-6)
         for name, value in state.items():
             torch.testing.assert_close(value, found[0][0][name], rtol=1e-3, atol=1e-5)
-
-
-def test_indices_among_the_buffers_are_not_averaged(kit):
-    trainer = kit.distiller("none", model=kit.model(preset="tiny-swin"), max_steps=3, ema_decay=0.9)
-    trainer.train()
-    trained = dict(trainer.model.named_buffers())
-    whole = {name: x for name, x in trainer.average.module.named_buffers() if not x.is_floating_point()}
-    assert any(name.endswith("relative_position_index") for name in whole)
-    assert all(torch.equal(x, trained[name]) for name, x in whole.items())
 
 
 def test_a_weighting_by_name_is_learned_without_decay_logged_and_not_named_twice(kit):
