@@ -13,10 +13,7 @@ from command_kit import ROOMS, ROOT, SCRIPTS, SMALL, load, run
 from PIL import Image
 from spawn_kit import spawn
 
-from kdam_hf import KdamTeacher
 from kdam_hf import __main__ as kdam
-from kdam_hf.presets import make_config
-from kdam_hf.tasks import make_task
 
 COMMANDS = sorted(path.name for path in SCRIPTS.glob("*.py"))
 
@@ -141,16 +138,6 @@ def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(own, teach
             assert np.load(pictures / f"{photo.stem}_{task}.npy").shape[:2] == (height, width)
             assert Image.open(pictures / f"{photo.stem}_{task}.png").size == (width, height)
     assert Image.open(pictures / "contact_sheet.png").width > 4 * 50
-
-
-def test_single_task_teachers_distil_one_student(own, tmp_path):
-    folders = [tmp_path / task for task in ("depth", "normals")]
-    run("train.py", *SMALL, *own, "--tasks", "depth", "--output_dir", folders[0])
-    assert all(key.startswith("depth") for key in scores(folders[0] / "results.json")[0])
-    KdamTeacher(make_config("teacher", "tiny-resnet", [make_task("normals")])).save_pretrained(folders[1])
-    student = ["--tasks", "depth", "normals", "--teacher", *folders, "--output_dir", tmp_path / "s"]
-    run("distill.py", *SMALL, *own, *student)
-    assert scores(tmp_path / "s" / "results.json")[1]["teacher"] == [str(folder) for folder in folders]
 
 
 def distil(rank, arguments):
