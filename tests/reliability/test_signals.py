@@ -203,18 +203,3 @@ def test_a_signal_to_the_launcher_alone_reaches_the_training(tmp_path):
     newest = list_checkpoints(output)[0]
     assert verify(newest)["step"] == step
     assert json.loads((newest / "trainer_state.json").read_text())["global_step"] == step
-
-
-def test_a_process_ends_with_its_parent(tmp_path):
-    """As the training that a killed comparison had started."""
-    code = (
-        f"import os, signal, sys, time\nsys.path.append({str(ROOT / 'kdam_hf' / 'training')!r})\n"
-        "from signals import end_with_parent\n"
-        "end_with_parent(signal.SIGTERM)\n"
-        f"open({str(tmp_path / 'ready')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
-    )
-    pid = fork(lambda: subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT))
-    wait_for(lambda: (tmp_path / "ready").exists() and (tmp_path / "ready").read_text())
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    wait_for(lambda: gone((tmp_path / "ready").read_text()), 10)
