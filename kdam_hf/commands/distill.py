@@ -55,9 +55,7 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
     """The method, and beside it the term of features if it has a weight."""
     settings, name = asdict(distillation), distillation.method
     if name == "none" and distillation.features:
-        raise KdamValueError(
-            "features need a teacher, which method none has not; choose method features, or leave it out."
-        )
+        raise KdamValueError("method none has no teacher for features; choose method features, or leave it out.")
     alone = name != "none" and METHODS[name].needs_features
     if not (alone or distillation.features):
         return make_method(name, run.tasks, **settings)

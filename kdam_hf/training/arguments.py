@@ -213,9 +213,7 @@ class KdamTrainingArguments(TrainingArguments):
         check_numbers(self, NUMBERS)
         _check_choice("weighting", self.weighting, (FIXED, *WEIGHTINGS))
         if self.ema_decay >= 1:
-            raise KdamValueError(
-                f"ema_decay is {self.ema_decay}; expected a number below 1, such as 0.999, or 0 for none."
-            )
+            raise KdamValueError(f"ema_decay is {self.ema_decay}; expected a number below 1, such as 0.999, or 0.")
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
@@ -264,7 +262,7 @@ class KdamTrainingArguments(TrainingArguments):
     def _choose_steps(self) -> None:
         if self.num_train_epochs is not None and self.max_steps not in (MAX_STEPS, -1):
             raise KdamValueError(
-                f"max_steps is {self.max_steps} and num_train_epochs {self.num_train_epochs}; give one of them."
+                f"max_steps {self.max_steps} and num_train_epochs {self.num_train_epochs}; give one of them."
             )
         if self.num_train_epochs is not None:
             self.max_steps = -1

@@ -178,6 +178,4 @@ def _refuse_unknown(keys: Iterable[str], known: Mapping[str, str], source: str) 
                 f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "
                 "same student without a teacher."
             )
-        raise KdamValueError(
-            f"{source}: unknown key {key!r}; {did_you_mean(key, known, 'see --help all for all keys.')}"
-        )
+        raise KdamValueError(f"{source}: unknown key {key!r}; {did_you_mean(key, known, 'see --help all.')}")

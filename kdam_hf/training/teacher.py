@@ -111,9 +111,7 @@ class FrozenTeacher(nn.Module):
             KdamValueError: features of several teachers.
         """
         if features and len(self.models) > 1:
-            raise KdamValueError(
-                f"features of {len(self.models)} teachers; this method takes those of one multi-task teacher."
-            )
+            raise KdamValueError(f"features of {len(self.models)} teachers; this method takes those of one.")
         size = self.batch_size or len(pixel_values)
         with torch.inference_mode(), torch.autocast(pixel_values.device.type, enabled=False):
             parts = [

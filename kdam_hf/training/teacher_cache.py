@@ -86,9 +86,7 @@ class TeacherCache:
     def read(self, view: int, index: int) -> tuple[int, dict[str, Tensor]]:
         """The checksum of the crop, and task name -> (C, h, w) float32; CheckpointError for a damaged or missing record."""
         if view >= self.views:
-            raise KdamValueError(
-                f"{self.folder} holds {self.views} views, asked for view {view}; give the trainer as many."
-            )
+            raise KdamValueError(f"{self.folder} holds {self.views} views, asked for view {view}; ask for fewer.")
         record = np.array(self.records[view, index : index + 1])
         if record["_checksum"][0] != _checksum(record):
             raise CheckpointError(

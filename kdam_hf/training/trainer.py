@@ -113,12 +113,10 @@ class MultiTaskTrainer(PublishingTrainer):
         names = [task.name for task in tasks]
         if names != model.config.task_names:
             raise KdamValueError(
-                f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order."
+                f"the model's tasks are {model.config.task_names}, the data's {names}; give equal ones."
             )
         if weighting is not None and args.weighting != FIXED:
-            raise KdamValueError(
-                f"a weighting was given, and args.weighting {args.weighting!r} names another; leave one out."
-            )
+            raise KdamValueError(f"a weighting was given, and args.weighting names {args.weighting!r}; leave one out.")
         _check_teaching(teacher, method, views, train_dataset)
         self.teacher = None if teacher is None else teacher.to(args.device)
         self.tasks, self.views, self._examiner = tuple(tasks), views, examiner
