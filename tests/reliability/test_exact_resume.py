@@ -53,26 +53,25 @@ def test_every_backbone_goes_on_exactly_in_the_middle_of_an_epoch(tmp_path, pres
 @pytest.mark.parametrize(
     ("steps", "options"),
     [
-        ((1, 4, 5), {"distilled": True}),
+        ((1, 4), {"distilled": True}),
         ((1, 2), {"gradient_accumulation_steps": 2, "max_steps": 3, "max_grad_norm": 1.0}),
-        ((2, 5), {"eval_strategy": "steps", "eval_steps": 3}),
         ((3,), {"precision": "bf16"}),
         ((2, 4), {"freeze_backbone_steps": 3, "weighting": "uncertainty", "ema_decay": 0.5}),
         ((4, 9), {"preset": "tiny-resnet", "weighting": "dwa", "max_steps": 10}),
     ],
-    ids=["distilled", "accumulated", "evaluated", "bf16", "averaged", "dwa"],
+    ids=["distilled", "accumulated", "bf16", "averaged", "dwa"],
 )
 @pytest.mark.fault(6)
 def test_after_any_step_the_rest_is_the_same(tmp_path, steps, options):
-    """Weights, log lines, and the metrics among them."""
     assert_exact(tmp_path, steps, **options)
 
 
 @pytest.mark.reliability
 @pytest.mark.fault(6)
 def test_with_two_workers_and_evaluations_between_the_rest_is_the_same(tmp_path):
-    options = {"eval_strategy": "steps", "eval_steps": 2}
-    whole = assert_exact(tmp_path, (1, 4), **options, dataloader_num_workers=2, dataloader_timeout=20.0)
+    """Weights, log lines, and the metrics among them; an evaluation leaves the workers of the training alone."""
+    options = {"eval_strategy": "steps", "eval_steps": 3}
+    whole = assert_exact(tmp_path, (4,), **options, dataloader_num_workers=2, dataloader_timeout=20.0)
     alone = trainer_in(tmp_path / "alone", **options)
     alone.train()
     assert outcome(alone) == outcome(whole)

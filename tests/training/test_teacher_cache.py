@@ -40,8 +40,8 @@ def test_an_online_run_and_an_exact_replay_of_it_continue_each_other(kit, teache
     kinds = [{"online": online_teacher(kit, teacher)}, {"cache": cache}]
     for first, second in (kinds, kinds[::-1]):
         name = next(iter(first))
-        ends.append(outcome(distiller(kit, name, save_strategy="steps", save_steps=6, **first)))
-        ends.append(outcome(distiller(kit, "b", **second), resume=str(kit.root / name / "checkpoint-6")))
+        ends.append(outcome(distiller(kit, name, max_steps=6, save_strategy="steps", save_steps=3, **first)))
+        ends.append(outcome(distiller(kit, "b", max_steps=6, **second), resume=str(kit.root / name / "checkpoint-3")))
     assert ends == [ends[0]] * 4
 
 
