@@ -68,7 +68,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`key old -> new` for every key that is not incidental and differs; an absent key has its default."""
     # keys of a configuration come and go with versions of the library; what matters of them is a shape, which loading checks
     one_sided = {key for key in set(old) ^ set(new) if key.startswith("model.")}
-    return io.differences(old, new, INCIDENTAL | one_sided, DEFAULTS)
+    return io.differences(old, new, INCIDENTAL | one_sided, DEFAULTS | {"distillation.method": "none"})
 
 
 def refuse_other_objective(old: Mapping[str, Any], new: Mapping[str, Any], where: Any) -> None:

@@ -160,9 +160,9 @@ class MultiTaskTrainer(PublishingTrainer):
         """What this run computes, flat and as plain data; who teaches is known by weights, not by name."""
         facts = describe_objective(self.args, self.model.config, self.tasks, self.train_dataset)
         method, data = self.objective.method, self.train_dataset
-        match = {"method": "none", "views": self.views}
-        if method is not None:
-            match |= {"method": method.name, **method.settings()}
+        match: dict[str, Any] = {} if method is None else {"method": method.name, **method.settings()}
+        if method is not None or self.views is not None:
+            match["views"] = self.views
         if self.teacher is not None:
             match |= self.teacher.facts
         elif isinstance(data, CachedTeacherDataset):

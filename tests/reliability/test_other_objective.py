@@ -71,3 +71,8 @@ def test_a_default_that_is_typed_out_is_no_difference():
 def test_a_role_always_counts():
     """Its default depends on the script."""
     assert differences({}, {"role": "teacher"}) == ["role None -> teacher"]
+
+
+def test_a_run_without_a_teacher_is_one_whichever_command_began_it():
+    assert differences({"distillation.method": "none", "distillation.views": None}, {}) == []
+    assert differences({}, {"distillation.method": "kl"}) == ["distillation.method none -> kl"]
