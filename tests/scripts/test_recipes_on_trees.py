@@ -13,7 +13,8 @@ from kdam_hf.presets import make_config
 from kdam_hf.training.recipes import read_recipe
 
 FOLDER = SCRIPTS / "recipes"
-RECIPES = [path for name in ("nyud_v2", "pascal_context") for path in sorted(FOLDER.glob(f"{name}*.yaml"))]
+ROLES = [f"{dataset}_{role}" for dataset in ("nyud_v2", "pascal_context") for role in ("teacher", "student")]
+RECIPES = [path for name in ROLES for path in sorted(FOLDER.glob(f"{name}*.yaml"))]
 DATASET = {"pascal_edge": "pascal_context"}
 # What a miniature on a CPU needs of a recipe made for a GPU and photos.
 SMALL = "--backbone_weights none --max_steps 1 --crop_height 40 --crop_width 56 --per_device_train_batch_size 2"
@@ -81,9 +82,7 @@ def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, teacher,
     assert found["meta"]["steps"] == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["nyud_v2_teacher", "nyud_v2_student", "pascal_context_teacher", "pascal_context_student"]
-)
+@pytest.mark.parametrize("name", ROLES)
 def test_full_recipes_state_the_published_protocol(name):
     settings = read_recipe(FOLDER / f"{name}.yaml")
     assert (settings["max_steps"], settings["total_train_batch_size"]) == (40_000, 8)
