@@ -155,11 +155,12 @@ def predict(
     from kdam_hf.pretrained import load_model
     from kdam_hf.video import is_video
 
-    many = isinstance(images, (list, tuple))
-    places = list(command.find_photos(list(images) if many else [images]))  # type: ignore[call-overload]
+    several = list(images) if isinstance(images, (list, tuple)) else [images]
+    places = list(command.find_photos(several))
     model = model.model if isinstance(model, Trained) else model
     loaded = model if isinstance(model, KdamPreTrainedModel) else load_model(str(model))
     photos, pipeline = command.open_photos(places, max_frames), MultiTaskDensePredictionPipeline.of_model(loaded)
     found = command.predict(pipeline, photos, batch_size)
     maps = [{task: result["values"] for task, result in each.items()} for _, _, each in found]
-    return maps[0] if not many and places[0][1] is images and not is_video(images) else maps
+    one = not isinstance(images, (list, tuple)) and places[0][1] is images and not is_video(images)
+    return maps[0] if one else maps

@@ -5,7 +5,7 @@ to each teacher's own normalisation. It is run in its own precision, whatever th
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -178,7 +178,7 @@ def coarsest_channels(model: Any) -> int:
     return int(model.encoder.channels[-1]) if isinstance(model, KdamPreTrainedModel) else 0
 
 
-def _has_axes(model: Any) -> bool:
+def _has_axes(model: Any) -> TypeGuard[ForeignTeacher]:
     """Whether normals of a foreign teacher are among what it predicts."""
     return isinstance(model, ForeignTeacher) and any(isinstance(task, Normals) for task in model.tasks)
 
