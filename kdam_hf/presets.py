@@ -72,12 +72,10 @@ PRESETS = {
     "swin-tiny": Backbone(_swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 7), "microsoft/swin-tiny-patch4-window7-224"),
     "swin-small": Backbone(_swin(96, [2, 2, 18, 2], [3, 6, 12, 24], 7), "microsoft/swin-small-patch4-window7-224"),
     "swin-base": Backbone(
-        _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 12),
-        "microsoft/swin-base-patch4-window12-384-in22k",
+        _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 12), "microsoft/swin-base-patch4-window12-384-in22k"
     ),
     "swin-large": Backbone(
-        _swin(192, [2, 2, 18, 2], [6, 12, 24, 48], 12),
-        "microsoft/swin-large-patch4-window12-384-in22k",
+        _swin(192, [2, 2, 18, 2], [6, 12, 24, 48], 12), "microsoft/swin-large-patch4-window12-384-in22k"
     ),
     "swinv2-tiny": Backbone(
         _swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 8, "v2"), "microsoft/swinv2-tiny-patch4-window8-256"
@@ -98,10 +96,7 @@ PRESETS = {
     "pvt-v2-b0": Backbone(_pvt([32, 64, 160, 256], [2, 2, 2, 2]), "OpenGVLab/pvt_v2_b0", (96, 64)),
     "dinov2-small": Backbone(_dino("v2", 384, 6, 12, 14), "facebook/dinov2-small"),
     "dinov2-base": Backbone(_dino("v2", 768, 12, 12, 14), "facebook/dinov2-base"),
-    "dinov3-small": Backbone(
-        _dino("v3_vit", 384, 6, 12, 16),
-        "facebook/dinov3-vits16-pretrain-lvd1689m",
-    ),
+    "dinov3-small": Backbone(_dino("v3_vit", 384, 6, 12, 16), "facebook/dinov3-vits16-pretrain-lvd1689m"),
     "slim-resnet": Backbone(_resnet("basic", [24, 48, 96, 192], [1, 2, 2, 1]), None, (64, 64)),
     # for tests and demonstrations
     "tiny-swin": Backbone(_swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 4, drop_path=0.0), None, TINY),

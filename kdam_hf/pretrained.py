@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, M
 
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
-from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
+from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import file_sha256, lines_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.presets import PRESETS, Backbone
@@ -32,6 +32,19 @@ TIMM_NAMES = ("efficientnet_lite", "timm_backbone")
 # What EfficientNet-Lite has beyond its stages.
 CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
 _REMEDY = "Give a folder that kdam train or kdam distill wrote, or a hub id."
+_OF_THE_LIBRARY = OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError
+
+
+@contextmanager
+def explained(kind: type[KdamError], what: str, remedy: str = "") -> Iterator[None]:
+    """Turn what the library raises into a `kind`: what failed, the library's words in one line, and what to do."""
+    try:
+        yield
+    except KdamError:
+        raise
+    except _OF_THE_LIBRARY as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"{what}: {words} {remedy}".rstrip()) from error
 
 
 def find_backbone(preset: str) -> Backbone:
@@ -105,8 +118,10 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
             message names them.
     """
     backbone: Any = model.encoder.backbone
+    failed = f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained"
+    remedy = "Choose the preset these weights belong to, or --backbone_weights none."
     if backbone.config.model_type in TIMM_NAMES:
-        with _explained(name_or_path):
+        with explained(BackboneWeightsError, failed, remedy):
             _load_timm(backbone, name_or_path)
         return
     config = _backbone_config(name_or_path, getattr(backbone.config, "out_indices", None))
@@ -116,7 +131,7 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
             "choose the preset that fits."
         )
     known = MODEL_FOR_BACKBONE_MAPPING.get(type(config), None)
-    with _explained(name_or_path):
+    with explained(BackboneWeightsError, failed, remedy):
         find_weights(name_or_path)
         loaded, info = (known or AutoModel).from_pretrained(
             name_or_path, config=config, use_safetensors=True, output_loading_info=True
@@ -142,27 +157,12 @@ def _load_timm(backbone: Any, name_or_path: str) -> None:
         backbone.load_state_dict({key: value for key, value in state.items() if not key.startswith(CLASSIFIER)})
 
 
-@contextmanager
-def _explained(name_or_path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BackboneWeightsError(
-            f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained: {_words(error)} "
-            "Choose the preset these weights belong to, or --backbone_weights none."
-        ) from error
-
-
 def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
-    try:
+    remedy = "Give the hub id or folder of a checkpoint with config.json and model.safetensors, or --backbone_weights none."
+    with explained(BackboneWeightsError, f"no backbone at {name_or_path!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
         refuse_kernels(facts, f"{name_or_path}: config.json")
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        raise BackboneWeightsError(
-            f"no backbone at {name_or_path!r}: {_words(error)} "
-            "Give the hub id or folder of a checkpoint with config.json and model.safetensors, or --backbone_weights none."
-        ) from error
     if type(config) in MODEL_FOR_BACKBONE_MAPPING:
         last = len(config.stage_names) - 1
         quarters = [last * k // 4 for k in (1, 2, 3, 4)]
@@ -217,14 +217,5 @@ def _named(name_or_path: str) -> Iterator[None]:
             f"no model at {name_or_path!r}: {path.parent} is a folder here that holds the models "
             f"{', '.join(inside) or 'none'}. {_REMEDY}"
         )
-    try:
+    with explained(CheckpointError, f"no model at {name_or_path!r}", _REMEDY):
         yield
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, TypeError, RuntimeError, StrictDataclassError) as error:
-        raise CheckpointError(f"no model at {name_or_path!r}: {_words(error)} {_REMEDY}") from error
-
-
-def _words(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,8 @@
 """A teacher by its name: a folder or hub id, or a module of the user; what it teaches is known before it is loaded."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,15 +10,13 @@ from typing import Any
 
 import transformers
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError, did_you_mean
 from kdam_hf.io import tensors_sha256
-from kdam_hf.pretrained import load_model, weights_sha256
+from kdam_hf.pretrained import explained, load_model, weights_sha256
 from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
 from kdam_hf.teachers.inputs import input_rule
@@ -109,13 +107,9 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
         repo, revision = str(Path(name).resolve()), ""
     elif Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise CheckpointError(f"no teacher at {name!r}: no such folder; expected one with config.json, or a hub id.")
-    try:
+    remedy = "Give a folder or hub id with config.json; a gated model needs `hf auth login`."
+    with explained(CheckpointError, f"no teacher at {name!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(repo, revision=revision or None)
-    except (OSError, ValueError, HFValidationError) as error:
-        raise CheckpointError(
-            f"no teacher at {name!r}: {str(error).splitlines()[0]} Give a folder or hub id with config.json; a gated model "
-            "needs `hf auth login`."
-        ) from error
     if str(facts.get("model_type", "")).startswith("kdam_"):
         load = partial(load_model, repo)
         tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
@@ -127,10 +121,8 @@ def _of_library(
     name: str, repo: str, revision: str | None, raw: dict[str, Any], axes: tuple[str, ...] | None
 ) -> TeacherSource:
     """A model of transformers, by the class of its head."""
-    try:
+    with explained(CheckpointError, f"{name}: its config.json cannot be used"):
         config = AutoConfig.from_pretrained(repo, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name}: its config.json cannot be used ({str(error).splitlines()[0]}).") from error
     heads = config.architectures or ["unknown"]
     family = FAMILIES.get(heads[0])
     if family is None:
@@ -142,7 +134,7 @@ def _of_library(
 
     def load() -> nn.Module:
         rule = input_rule(repo, revision)
-        with _explained(name):
+        with explained(CheckpointError, f"{name}: its weights cannot be used"):
             model, info = getattr(transformers, heads[0]).from_pretrained(
                 repo, config=config, revision=revision, use_safetensors=True, output_loading_info=True, dtype="float32"
             )
@@ -189,17 +181,6 @@ def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[s
         if card is not None:
             found["license"] = ModelCard.load(card, ignore_metadata_errors=True).data.license
     return {key: value for key, value in found.items() if value}
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """What the library says of weights that do not fit, as our error."""
-    try:
-        yield
-    except KdamError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError, ImportError) as error:
-        raise CheckpointError(f"{name}: its weights cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _names(tasks: Sequence[Task]) -> str:

@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
 from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.pretrained import explained
 
 COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 # steps that would hide a part of the photo, or add to it; the whole crop is resized instead
@@ -91,13 +92,9 @@ def input_rule(name: str, revision: str | None = None) -> InputRule:
     Raises:
         CheckpointError: there is none.
     """
-    try:
+    remedy = "It says what the model expects of a photo; save it beside the weights with processor.save_pretrained."
+    with explained(CheckpointError, f"{name}: no preprocessor_config.json", remedy):
         facts, _ = BaseImageProcessor.get_image_processor_dict(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{name}: no image processor ({str(error).splitlines()[0]}); expected preprocessor_config.json beside the "
-            "weights, which says what the model expects of a photo. Save it there with processor.save_pretrained."
-        ) from error
     try:
         processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:

@@ -66,12 +66,7 @@ def glpn():
 
 def swin():
     return t.SwinConfig(
-        image_size=64,
-        embed_dim=8,
-        depths=[1] * 4,
-        num_heads=[1] * 4,
-        window_size=2,
-        out_features=STAGES,
+        image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=2, out_features=STAGES
     )
 
 
