@@ -106,14 +106,9 @@ class PyramidAdapter(nn.Module):
         super().__init__()
         c = channels[0]
         self.channels = [c // 4, c // 2, c, c]
-        self.scales = nn.ModuleList(
-            [
-                nn.Sequential(nn.ConvTranspose2d(c, c // 2, 2, 2), nn.GELU(), nn.ConvTranspose2d(c // 2, c // 4, 2, 2)),
-                nn.ConvTranspose2d(c, c // 2, 2, 2),
-                nn.Identity(),
-                nn.MaxPool2d(2, ceil_mode=True),
-            ]
-        )
+        finest = nn.Sequential(nn.ConvTranspose2d(c, c // 2, 2, 2), nn.GELU(), nn.ConvTranspose2d(c // 2, c // 4, 2, 2))
+        coarse = (nn.ConvTranspose2d(c, c // 2, 2, 2), nn.Identity(), nn.MaxPool2d(2, ceil_mode=True))
+        self.scales = nn.ModuleList([finest, *coarse])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Map k of the ViT becomes level k of the pyramid."""
@@ -173,9 +168,7 @@ class PyramidEncoder(nn.Module):
         A plain ViT cuts off what its patches do not cover, so the image is stretched to whole patches first.
         """
         if pixel_values.dtype == torch.float16 and self.backbone.config.model_type in NOT_IN_FLOAT16:
-            raise ValueError(
-                f"{type(self.backbone).__name__} gives NaN in float16; load the model in bfloat16 or float32."
-            )
+            raise ValueError(f"a {type(self.backbone).__name__} gives NaN in float16; load it in bfloat16 or float32.")
         whole = [-(-side // self.patch) * self.patch for side in pixel_values.shape[-2:]]
         if whole != list(pixel_values.shape[-2:]):
             pixel_values = resize(pixel_values, torch.Size(whole))
@@ -201,13 +194,9 @@ class StudentDecoder(nn.Module):
         width, head = config.decoder_channels, config.head_channels
         self.project = nn.ModuleList([nn.Conv2d(c, width, 1, bias=False) for c in channels])
         self.norm = nn.BatchNorm2d(width)
-        make = HEADS[config.head]
-        self.heads = nn.ModuleDict(
-            {
-                task["name"]: nn.Sequential(make(width, head), Predictor(head, task["channels"]))
-                for task in config.tasks or []
-            }
-        )
+        self.heads = nn.ModuleDict()
+        for task in config.tasks or []:
+            self.heads[task["name"]] = nn.Sequential(HEADS[config.head](width, head), Predictor(head, task["channels"]))
 
     def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
         """Four maps -> raw head outputs at `size`."""
@@ -250,12 +239,10 @@ class CrossTaskAttention(nn.Module):
     def _pool(self, y: Tensor, mask: Tensor | None, T: int) -> tuple[Tensor, Tensor | None]:
         """Masked average over a grid: tokens (B, T*grid^2, D) and which of them hold any pixel (B, T*grid^2)."""
         B, TD = y.shape[:2]
-        pooled = F.adaptive_avg_pool2d(y if mask is None else y * mask, self.grid)
-        alive = None
+        pooled, alive = F.adaptive_avg_pool2d(y if mask is None else y * mask, self.grid), None
         if mask is not None:
             share = F.adaptive_avg_pool2d(mask, self.grid)
-            pooled = pooled / share.clamp_min(1e-6)
-            alive = (share > 0).flatten(1).repeat(1, T)
+            pooled, alive = pooled / share.clamp_min(1e-6), (share > 0).flatten(1).repeat(1, T)
         tokens = pooled.reshape(B, T, TD // T, self.grid**2).transpose(2, 3)
         return tokens.reshape(B, T * self.grid**2, TD // T), alive
 
@@ -268,20 +255,13 @@ class TeacherDecoder(nn.Module):
         width, tasks = config.decoder_channels, config.tasks or []
         self.lateral = nn.ModuleList([conv_norm_act(c, width, 1) for c in channels])
         self.start = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
-        self.blocks = nn.ModuleList(
-            [
-                CrossTaskAttention(width, config.attention_heads, config.attention_grid, len(tasks))
-                for _ in range(config.attention_layers)
-            ]
-        )
+        block = (width, config.attention_heads, config.attention_grid, len(tasks))
+        self.blocks = nn.ModuleList([CrossTaskAttention(*block) for _ in range(config.attention_layers)])
         self.refine8 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
         self.refine4 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
-        self.heads = nn.ModuleDict(
-            {
-                task["name"]: nn.Sequential(conv_norm_act(width, width), Predictor(width, task["channels"]))
-                for task in tasks
-            }
-        )
+        self.heads = nn.ModuleDict()
+        for task in tasks:
+            self.heads[task["name"]] = nn.Sequential(conv_norm_act(width, width), Predictor(width, task["channels"]))
 
     def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
         """Four maps -> raw head outputs at `size`; mask (B, 1, H, W) float is 0 on padding."""
@@ -315,9 +295,7 @@ class KdamPreTrainedModel(PreTrainedModel):
     def __init__(self, config: KdamConfig) -> None:
         super().__init__(config)
         if not config.tasks:
-            raise ValueError(
-                "config.tasks is empty; give at least one task, for example [task.spec() for task in NYUD_V2]."
-            )
+            raise ValueError("config.tasks is empty; give at least one, such as [task.spec() for task in NYUD_V2].")
         self.encoder = PyramidEncoder(config)
         self.decoder = self.decoder_class(self.encoder.channels, config)
         self.activations = {task["name"]: task["activation"] for task in config.tasks}
@@ -438,9 +416,7 @@ class KdamPreTrainedModel(PreTrainedModel):
     def _loss(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
         """By the function that the package has made known to the library; a model alone has no losses."""
         if self.loss_type != type(self).__name__:
-            raise ValueError(
-                "labels were given, but losses are not part of a model's code: import kdam_hf before it is made."
-            )
+            raise ValueError("labels were given, but a model's code has no losses: import kdam_hf before it is made.")
         loss: Tensor = self.loss_function(predictions, labels, mask, self.config.tasks)
         return loss
 

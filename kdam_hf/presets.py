@@ -135,17 +135,13 @@ def make_config(
     if isinstance(preset, str) and preset not in PRESETS:
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
     backbone = PRESETS[preset] if isinstance(preset, str) else preset
-    fields = {
-        "backbone_config": backbone_config or dict(backbone.config),
-        "tasks": [task.spec() for task in tasks],
-        **backbone.fields,
-    }
-    teacher_width, student_width = backbone.decoder_channels
-    widths = {"decoder_channels": student_width, "head_channels": max(16, student_width // 2), "head": backbone.head}
+    width = backbone.decoder_channels[role == "student"]
+    fields = {"backbone_config": backbone_config or dict(backbone.config), "tasks": [task.spec() for task in tasks]}
+    fields |= {"decoder_channels": width, **backbone.fields}
     try:
         if role == "teacher":
-            return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))
-        return KdamStudentConfig(**(fields | widths | overrides))
+            return KdamTeacherConfig(**(fields | overrides))
+        return KdamStudentConfig(**(fields | {"head_channels": max(16, width // 2), "head": backbone.head} | overrides))
     except (ValueError, StrictDataclassError) as error:
         reason = str(error).split("ValueError: ")[-1]
         raise KdamValueError(f"no {role} with this backbone can be made: {reason}") from error

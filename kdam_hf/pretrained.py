@@ -26,7 +26,7 @@ from kdam_hf.presets import PRESETS, Backbone
 from kdam_hf.weights_kdam import find_weights, refuse_incomplete, refuse_non_finite
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
-FRESH = ("hidden_states_norms.",)
+FRESH = "hidden_states_norms."
 # Backbones whose published weights have timm's names and no config of the library.
 TIMM_NAMES = ("efficientnet_lite", "timm_backbone")
 # What EfficientNet-Lite has beyond its stages.
@@ -79,14 +79,11 @@ def _timm_backbone(preset: str) -> Backbone:
             "pip install 'kdam-hf[timm]', or choose another preset."
         ) from error
     if not timm.is_model(name):
-        raise KdamValueError(
-            f"preset {preset!r}: timm {timm.__version__} has no model {name!r}; see timm.list_models()."
-        )
+        raise KdamValueError(f"{preset}: timm {timm.__version__} has no model {name!r}; see timm.list_models().")
     facts = timm.get_pretrained_cfg(name)
     config = {"model_type": "timm_backbone", "backbone": name, "features_only": True, "out_indices": [-4, -3, -2, -1]}
-    return Backbone(
-        config, facts.hf_hub_id or preset, fields={"image_mean": list(facts.mean), "image_std": list(facts.std)}
-    )
+    statistics = {"image_mean": list(facts.mean), "image_std": list(facts.std)}
+    return Backbone(config, facts.hf_hub_id or preset, fields=statistics)
 
 
 def read_backbone_config(name_or_path: str, out_indices: list[int] | None) -> dict[str, Any]:
@@ -150,9 +147,7 @@ def _load_timm(backbone: Any, name_or_path: str) -> None:
     if backbone.config.model_type == "timm_backbone":
         found = backbone._backbone.load_state_dict(state, strict=False)
         if found.missing_keys:
-            raise ValueError(
-                f"missing keys {', '.join(found.missing_keys[:5])}; expected all of the backbone's weights."
-            )
+            raise ValueError(f"missing keys {', '.join(found.missing_keys[:5])}; expected all of the backbone's.")
     else:
         backbone.load_state_dict({key: value for key, value in state.items() if not key.startswith(CLASSIFIER)})
 
@@ -169,9 +164,7 @@ def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
         indices = out_indices or (quarters if last > 4 else [*range(last - 3, last + 1)])
         config.set_output_features_output_indices(out_features=None, out_indices=indices)
     elif type(config) not in MODEL_MAPPING or not getattr(config, "num_channels", None):
-        raise BackboneWeightsError(
-            f"{name_or_path} is a {config.model_type}, of which transformers offers no backbone."
-        )
+        raise BackboneWeightsError(f"{name_or_path} is a {config.model_type}; transformers offers no backbone of it.")
     return config
 
 
@@ -190,9 +183,7 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
             found = f"is a {kind}" if kind else "holds no config.json with a model_type, so no finished model"
             raise CheckpointError(f"{name_or_path} {found}; expected {' or '.join(classes)}.")
         if (Path(name_or_path) / "kdam.json").is_file():
-            raise CheckpointError(
-                f"{name_or_path} holds an ONNX file; run it with: kdam onnx --model {name_or_path} ..."
-            )
+            raise CheckpointError(f"{name_or_path} holds an ONNX file: kdam onnx --model {name_or_path} ... runs it.")
         return classes[kind].from_pretrained(name_or_path, config=classes[kind].config_class.from_dict(facts))
 
 

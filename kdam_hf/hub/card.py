@@ -157,9 +157,7 @@ def _backbone_source(settings: dict[str, Any]) -> str | None:
 
 
 def _number(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "–" if math.isnan(value) else f"{value:.3f}"
+    return str(value) if not isinstance(value, float) else "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _scaled(value: float | None, unit: float = 1) -> str:

@@ -7,6 +7,7 @@ local paths and secrets, a picture without its metadata. With the code, and the 
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.hub.card import PICTURE, UNKNOWN, make_card
 from kdam_hf.hub.record import MODELS, RESULTS, WEIGHTS, Record, read_record
 from kdam_hf.hub.redact import redact, redact_config
-from kdam_hf.hub.upload import check_repo_id, check_tag, open_repository, upload
+from kdam_hf.hub.upload import check_repo_id, open_repository, upload
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.io import replacing
 from kdam_hf.photos_kdam import open_photo
@@ -96,7 +97,8 @@ def publish(publication: Publication, private: bool = False, tag: str | None = N
         HubError: refused, unreachable or interrupted, or committed but not tagged; says which, and what to do.
         KdamValueError: a tag that is not a name.
     """
-    check_tag(tag)
+    if tag is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
+        raise KdamValueError(f"revision {tag!r}; expected a name of letters, digits, '.', '_' and '-', such as v1.")
     open_repository(publication.repo_id, private)
     scores = "with its scores" if RESULTS in publication.files else "without scores"
     return upload(publication.repo_id, publication.files, f"Publish the model {scores}", tag)

@@ -4,7 +4,6 @@ Nothing is visible before the commit, so the same command may be run again; weig
 it only the tag can fail, which is said apart.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.hub.redact import is_repo_id
 
-TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 AGAIN = "run the same command again; nothing is visible before the commit, and what has arrived is not sent twice"
 REMEDIES = {
     401: "the token is missing or not valid (401); log in with `hf auth login`, or set HF_TOKEN to one that may write.",
@@ -32,12 +30,6 @@ def check_repo_id(repo_id: str) -> str:
             "my-org/kdam-student."
         )
     return repo_id
-
-
-def check_tag(tag: str | None) -> None:
-    """Raise KdamValueError for what is no name of a tag."""
-    if tag is not None and not TAG.fullmatch(tag):
-        raise KdamValueError(f"revision {tag!r}; expected a name of letters, digits, '.', '_' and '-', such as v1.")
 
 
 def open_repository(repo_id: str, private: bool = False, token: str | None = None) -> None:

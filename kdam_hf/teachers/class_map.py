@@ -58,9 +58,7 @@ def equal_names(teacher: Sequence[str], student: Sequence[str]) -> ClassMap:
     for k, name in enumerate(teacher):
         for word in (name, *name.split(",")):
             known.setdefault(_plain(word), k)
-    sources: dict[str, tuple[int, ...]] = {
-        name: (known[_plain(name)],) if _plain(name) in known else () for name in student
-    }
+    sources = {name: (known[_plain(name)],) if _plain(name) in known else () for name in student}
     if not any(sources.values()):
         raise KdamValueError(
             f"the teacher's classes ({_some(teacher)}) and the student's ({_some(student)}) have no name in common; "
@@ -105,12 +103,11 @@ def from_names(
         KdamValueError: an unknown class, or a teacher class that two student classes claim.
     """
     index = {_plain(name): k for k, name in reversed([*enumerate(teacher)])}
-    if student is not None:
-        for name in entries:
-            if name not in student:
-                raise KdamValueError(f"{where}: the labels have no class {name!r}{_near(name, student)}.")
+    for name in entries:
+        if student is not None and name not in student:
+            raise KdamValueError(f"{where}: the labels have no class {name!r}{_near(name, student)}.")
     claimed: dict[int, str] = {}
-    sources: dict[str, tuple[int, ...]] = dict.fromkeys(student if student is not None else entries, ())
+    sources: dict[str, tuple[int, ...]] = dict.fromkeys(entries if student is None else student, ())
     for name, members in entries.items():
         for member in members if isinstance(members, list) else ():
             if _plain(member) not in index:

@@ -66,7 +66,8 @@ def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
         return source
     chosen = tuple(one for one in source.tasks if one.name == task)
     if not chosen:
-        raise KdamValueError(f"{name} predicts {_names(source.tasks)}, not {task}; give another teacher for {task}.")
+        known = ", ".join(one.name for one in source.tasks)
+        raise KdamValueError(f"{name} predicts {known}, not {task}; give another teacher for {task}.")
     return replace(source, tasks=chosen)
 
 
@@ -76,26 +77,21 @@ def find_teachers(given: Sequence[str], normal_axes: str | None = None) -> list[
     Raises:
         KdamValueError: two teach the same task.
     """
-    sources: list[TeacherSource] = []
+    sources: dict[tuple[str, str], TeacherSource] = {}
     for source in (find_teacher(name, normal_axes) for name in given):
-        same = next(
-            (k for k, other in enumerate(sources) if (other.name, other.sha256) == (source.name, source.sha256)), None
-        )
-        if same is None:
-            sources.append(source)
-        else:  # further tasks of a model that is there already
-            more = tuple(task for task in source.tasks if task not in sources[same].tasks)
-            sources[same] = replace(sources[same], tasks=(*sources[same].tasks, *more))
+        before = sources.setdefault((source.name, source.sha256), source)
+        more = tuple(task for task in source.tasks if task not in before.tasks)  # of a model that is there already
+        sources[source.name, source.sha256] = replace(before, tasks=(*before.tasks, *more))
     taught: dict[str, str] = {}
-    for source in sources:
-        for task in source.tasks:
-            if task.name in taught:
+    for source in sources.values():
+        for name in (task.name for task in source.tasks):
+            if name in taught:
                 raise KdamValueError(
-                    f"task {task.name} is taught by two teachers, {taught[task.name]} and {source.name}; choose one for each "
-                    f"task, as in --teacher {task.name}={source.name} ..., as often as needed."
+                    f"task {name} is taught by two teachers, {taught[name]} and {source.name}; choose one for each task, as "
+                    f"in --teacher {name}={source.name} ..., as often as needed."
                 )
-            taught[task.name] = source.name
-    return sources
+            taught[name] = source.name
+    return [*sources.values()]
 
 
 def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
@@ -181,7 +177,3 @@ def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[s
         if card is not None:
             found["license"] = ModelCard.load(card, ignore_metadata_errors=True).data.license
     return {key: value for key, value in found.items() if value}
-
-
-def _names(tasks: Sequence[Task]) -> str:
-    return ", ".join(task.name for task in tasks)

@@ -40,8 +40,8 @@ class InputRule:
         size, matrix, shift = self.measured((pixel_values.shape[-2], pixel_values.shape[-1]))
         if size != tuple(pixel_values.shape[-2:]):
             pixel_values = F.interpolate(pixel_values, size, mode="bilinear", antialias=True)
-        matrix, shift = matrix.to(pixel_values.device), shift.to(pixel_values.device)
-        return torch.einsum("oc,bchw->bohw", matrix, pixel_values) + shift[:, None, None]
+        coloured = torch.einsum("oc,bchw->bohw", matrix.to(pixel_values.device), pixel_values)
+        return coloured + shift.to(pixel_values.device)[:, None, None]
 
     def measured(self, size: tuple[int, int]) -> tuple[tuple[int, int], Tensor, Tensor]:
         """For photos of `size` (height, width): the size they get, and their colours: matrix (3, 3) and shift (3,).
