@@ -181,10 +181,10 @@ def facts(models: DemoModels, result: PhotoResult) -> str:
         time_ms = 1000 * statistics.median(result.seconds[role])
         rows.append(f"| {role} `{models.names[role]}` | {size / 1e6:.2f} M parameters | {time_ms:.1f} ms |")
     if len(sizes) == 2:
-        share = 100 * sizes["Student"] / sizes["Teacher"]
-        rounds = zip(result.seconds["Teacher"], result.seconds["Student"], strict=True)
-        ratio = statistics.median(teacher / student for teacher, student in rounds)
-        rows.append(f"| Student against teacher | {share:.1f} % of the size | {ratio:.1f} times as fast |")
+        student, teacher = sizes.values()
+        ratio = statistics.median(there / here for here, there in zip(*result.seconds.values(), strict=True))
+        share = f"{100 * student / teacher:.1f} % of the size"
+        rows.append(f"| Student against teacher | {share} | {ratio:.1f} times as fast |")
     return "\n".join(rows)
 
 

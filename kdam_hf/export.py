@@ -259,10 +259,9 @@ def describe(model: KdamPreTrainedModel, exported: OnnxModel) -> dict[str, Any]:
     sides = list(exported.size or ("height", "width"))
     mask = {"mask": {"name": MASK, "dtype": "bool", "shape": ["batch", *sides]}}
     tasks = []
-    for spec in model.config.tasks or []:
-        reader = readout_of(spec)
-        settings = reader.entry.get("settings", {})
-        tasks.append(spec | {"settings": settings, "legend": reader.legend(), "values": reader.words})
+    for reader in (readout_of(spec) for spec in model.config.tasks or []):
+        known = {"settings": reader.entry.get("settings", {}), "legend": reader.legend(), "values": reader.words}
+        tasks.append(reader.entry | known)
     return {
         "kind": type(model).__name__,
         "input": {"name": PIXELS, "dtype": "float32", "shape": ["batch", 3, *sides]},

@@ -130,10 +130,8 @@ def train(command: str, config: str, folder: Path, options: list[str]) -> Result
     words = [sys.executable, *LAUNCH.split(), "-m", "kdam_hf", command, *arguments]
     # killed, this process leaves no training behind
     finished = subprocess.run(words, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
-    if finished.returncode:
-        raise KdamError(
-            f"kdam {command} ended with code {finished.returncode}, see above. Run the same command to continue."
-        )
+    if code := finished.returncode:
+        raise KdamError(f"kdam {command} ended with code {code}, see above. Run the same command to continue.")
     return json.loads(results.read_text("utf-8"))
 
 
@@ -145,12 +143,9 @@ def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
         now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
         before = {key: found["meta"].get(key) for key in now}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} does not describe a run ({error!r}); remove it to score the run again."
-        ) from error
+        raise CheckpointError(f"{path} does not describe a run ({error!r}); remove it to score it again.") from error
     ignore = {f"recipe.{key}" for key in INCIDENTAL}
-    different = differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS})
-    if different:
+    if different := differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS}):
         remedy = f"Run make clean, remove {path.parent}, or choose another --output_dir."
         raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(different)}. {remedy}")
     return found
@@ -193,17 +188,14 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
     rows, titles = [], []
     for index in indices:
         sample = dataset[index]
-        size = sample["image"].shape[:2]
-        predictions = {}
-        for name, model in models.items():
-            inputs = EvalTransform(dataset.tasks, model.config.image_mean or [], model.config.image_std or [])(
-                sample, 0, index
-            )
-            predictions[name] = model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions
+        size, predictions = sample["image"].shape[:2], []
+        for config, model in ((model.config, model) for model in models.values()):
+            transform = EvalTransform(dataset.tasks, config.image_mean or [], config.image_std or [])
+            inputs = transform(sample, 0, index)
+            predictions.append(model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions)
         for task in dataset.tasks:
-            truth = sample["labels"].get(task.name)
-            maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions.values()]
-            cells = [None if x is None else task.render(x) for x in (truth, *maps)]
+            maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions]
+            cells = [None if x is None else task.render(x) for x in (sample["labels"].get(task.name), *maps)]
             rows.append([sample["image"], *cells, legend_picture(task.legend(), *size)])
             titles.append(f"{task.name} ({sample['id']})")
     return contact_sheet(rows, titles, ["photo", "truth", *models, "legend"])

@@ -84,10 +84,8 @@ def main(argv: Arguments = None) -> dict[str, float]:
     except UnknownTaskError as error:
         if model is None:
             raise
-        predicted = ", ".join(model.config.task_names)
-        raise KdamValueError(
-            f"{args.model} predicts {predicted}: {error} Choose with --tasks what both have."
-        ) from error
+        names = ", ".join(model.config.task_names)
+        raise KdamValueError(f"{args.model} predicts {names}: {error} Choose with --tasks what both have.") from error
     if args.ids:
         source = SubsetDataset(source, read_ids(Path(args.ids)))
     tasks = with_boundaries(with_options(source.tasks, data.task_options or ()), args.boundaries)
@@ -98,9 +96,8 @@ def main(argv: Arguments = None) -> dict[str, float]:
     maps: Iterable[ImageMaps]
     if model is not None:
         check_tasks_agree(model.config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
-        dataset = TransformedDataset(
-            source, EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
-        )
+        transform = EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
+        dataset = TransformedDataset(source, transform)
         batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(tasks))
         maps = predict_maps(model.to(device), batches, tasks, device)
         if args.save_predictions:
@@ -135,9 +132,8 @@ def check_arguments(args: EvaluationArguments) -> None:
     """Refuse what cannot be meant, before minutes of work."""
     check_numbers(args, {"at least 1": "batch_size num_proc", "at least 0": "num_workers"})
     if (args.model is None) == (args.predictions is None):
-        raise KdamValueError(
-            f"model={args.model}, predictions={args.predictions}; give --model FOLDER_OR_HUB_ID or --predictions DIR."
-        )
+        given = f"model={args.model}, predictions={args.predictions}"
+        raise KdamValueError(f"{given}; give --model FOLDER_OR_HUB_ID or --predictions DIR.")
     if args.predictions and args.save_predictions:
         raise KdamValueError("save_predictions goes with --model: the maps of --predictions are on disk already.")
     if Path(args.output).suffix != ".json":

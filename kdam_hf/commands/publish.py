@@ -37,23 +37,15 @@ class PublishingArguments:
     repo_id: str = field(metadata={"help": "org/name or user/name on the Hub; created if need be"})
     private: bool = field(default=False, metadata={"help": "only owners may see the repository"})
     revision: str | None = field(default=None, metadata={"help": "also name this state by a new tag, e.g. v1"})
-    license: str = field(
-        default="unknown",
-        metadata={"help": "of the weights, as the Hub names it, e.g. cc-by-nc-4.0; it depends on the training data"},
-    )
-    accept_teacher_license: bool = field(
-        default=False,
-        metadata={"help": "a teacher's licence forbids commercial use, and you have checked what that means"},
-    )
+    license: str = field(default="unknown", metadata={"help": "of the weights, as the Hub names it, e.g. cc-by-nc-4.0"})
+    accept_teacher_license: bool = field(default=False, metadata={"help": "you checked a non-commercial licence"})
     allow_no_results: bool = field(default=False, metadata={"help": "publish without results.json"})
     teacher_results: str | None = field(default=None, metadata={"help": "results.json of the teacher"})
-    baseline_results: str | None = field(
-        default=None, metadata={"help": "results.json of the same student trained without a teacher"}
-    )
+    baseline_results: str | None = field(default=None, metadata={"help": "of the same student trained without a teacher"})
     picture: str | None = field(default=None, metadata={"help": "photo or contact sheet for the card"})
     dry_run: str | None = field(
         default=None,
-        metadata={"help": "write the repository to this folder instead", "nargs": "?", "const": "to_publish"},
+        metadata={"help": "write the repository to this folder", "nargs": "?", "const": "to_publish"},
     )
 
 
@@ -62,12 +54,10 @@ def main(argv: Arguments = None) -> str:
     if not Path(args.model).is_dir():
         raise KdamValueError(f"--model {args.model}: no such folder; give one that kdam train or kdam distill wrote.")
     load_model(args.model)  # refuses what is not a complete model
-    names = ("teacher_results", "baseline_results", "picture")
-    given: dict[str, Any] = {name: Path(path) for name in names if (path := getattr(args, name)) is not None}
-    accepted = args.accept_teacher_license
-    ready = make_publication(
-        args.model, args.repo_id, args.license, args.allow_no_results, accept_teacher_license=accepted, **given
-    )
+    given: dict[str, Any] = {"license": args.license, "accept_teacher_license": args.accept_teacher_license}
+    for name in ("teacher_results", "baseline_results", "picture"):
+        given |= {name: Path(path)} if (path := getattr(args, name)) is not None else {}
+    ready = make_publication(args.model, args.repo_id, allow_no_results=args.allow_no_results, **given)
     if args.dry_run is not None:
         write_repository(ready.files, args.dry_run)
         print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")
