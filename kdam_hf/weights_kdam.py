@@ -44,9 +44,7 @@ def find_weights(name: Any, **options: Any) -> list[str]:
         shards = sorted(set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values()))
         strange = [shard for shard in shards if not SHARD.fullmatch(shard)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{name}: no {WEIGHTS}, and {INDEX} is no list of shards ({error!r}). Save it again."
-        ) from error
+        raise ValueError(f"{name}: no {WEIGHTS}, and {INDEX} lists no shards ({error!r}). Save it again.") from error
     if strange or not shards:
         raise ValueError(
             f"{name}: no {WEIGHTS}, and {INDEX} lists {strange}; expected model-00001-of-00002.safetensors and so on."
@@ -57,8 +55,7 @@ def find_weights(name: Any, **options: Any) -> list[str]:
 def refuse_incomplete(name: Any, info: Mapping[str, Any]) -> None:
     """Raise ValueError when the library's loading info tells of weights that did not fit the model."""
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        keys = sorted(map(str, info[problem]))
-        if keys:
+        if keys := sorted(map(str, info[problem])):
             raise ValueError(
                 f"{name}: {len(keys)} {problem.replace('_', ' ')}: {', '.join(keys[:5])}{' ...' if keys[5:] else ''}; expected "
                 "exactly the weights of this architecture. The file is not a complete model of its config; save it again."

@@ -79,8 +79,6 @@ def distort(image: Floats, rng: np.random.Generator) -> Floats:
     if cv2 is None:
         return image
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)  # hue 0..360, saturation 0..1, value 0..255
-    if apply[2]:
-        hsv[..., 1] = np.minimum(hsv[..., 1] * np.float32(saturation), 1)
-    if apply[3]:
-        hsv[..., 0] = (hsv[..., 0] + np.float32(turn)) % 360
+    hsv[..., 1] = np.minimum(hsv[..., 1] * np.float32(saturation if apply[2] else 1), 1)
+    hsv[..., 0] = (hsv[..., 0] + np.float32(turn if apply[3] else 0)) % 360
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

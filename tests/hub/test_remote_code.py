@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from absent import without
-from hub_kit import ID, ROOT, run_python
+from hub_kit import ID, run_python
 from PIL import Image
 from transformers import pipeline
 
