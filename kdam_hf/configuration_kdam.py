@@ -124,7 +124,7 @@ class KdamConfig(PreTrainedConfig):
         """Every task entry is complete and of the right types, names are unique and could be part of a file name."""
         for task in self.tasks or []:
             if set(task) | {"settings"} != set(TASK_KEYS):  # older models have no settings
-                raise ValueError(f"task entry has keys {sorted(task)}; expected {sorted(TASK_KEYS)}, as of Task.spec().")
+                raise ValueError(f"task entry has keys {sorted(task)}; expected those of Task.spec(): {[*TASK_KEYS]}.")
             for key, value in task.items():
                 if type(value) is not TASK_KEYS[key]:
                     raise ValueError(f"task {task['name']!r}: {key} is {value!r}; expected {TASK_KEYS[key].__name__}.")

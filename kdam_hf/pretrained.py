@@ -153,7 +153,7 @@ def _load_timm(backbone: Any, name_or_path: str) -> None:
 
 
 def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
-    remedy = "Give the hub id or folder of a checkpoint with config.json and model.safetensors, or --backbone_weights none."
+    remedy = "Give the hub id or folder of a config.json and model.safetensors, or --backbone_weights none."
     with explained(BackboneWeightsError, f"no backbone at {name_or_path!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
         refuse_kernels(facts, f"{name_or_path}: config.json")

@@ -41,7 +41,7 @@ class PublishingArguments:
     accept_teacher_license: bool = field(default=False, metadata={"help": "you checked a non-commercial licence"})
     allow_no_results: bool = field(default=False, metadata={"help": "publish without results.json"})
     teacher_results: str | None = field(default=None, metadata={"help": "results.json of the teacher"})
-    baseline_results: str | None = field(default=None, metadata={"help": "of the same student trained without a teacher"})
+    baseline_results: str | None = field(default=None, metadata={"help": "of the same student without a teacher"})
     picture: str | None = field(default=None, metadata={"help": "photo or contact sheet for the card"})
     dry_run: str | None = field(
         default=None,

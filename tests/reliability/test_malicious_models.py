@@ -100,22 +100,13 @@ def test_the_code_of_a_repository_is_never_run_by_our_door(folder, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("surprise", 1),
-        ("_attn_implementation_internal", "evil/kernel"),
-        ("attn_implementation", "evil/kernel"),
-        ("transformers_weights", "../other.safetensors"),
-        ("quantization_config", {"quant_method": "evil"}),
-        ("backbone_config.surprise", 1),
-        ("backbone_config.auto_map", {}),
-        ("backbone_config.attn_implementation", "evil/kernel"),
+        *(("surprise", 1), ("transformers_weights", "../other.safetensors"), ("tasks", {}), ("dtype", "load")),
+        *(("_attn_implementation_internal", "evil/kernel"), ("attn_implementation", "evil/kernel")),
+        *(("quantization_config", {"quant_method": "evil"}), ("decoder_channels", "16"), ("initializer_range", "0.3")),
+        *(("image_std", [0.5, 0.0, 0.5]), ("image_mean", [0.5, float("nan"), 0.5]), ("backbone_config.surprise", 1)),
+        *(("backbone_config.auto_map", {}), ("backbone_config.attn_implementation", "evil/kernel")),
         ("backbone_config._attn_implementation_internal", "evil/kernel"),
         ("backbone_config.hidden_sizes", "16"),
-        ("decoder_channels", "16"),
-        ("initializer_range", "0.3"),
-        ("image_std", [0.5, 0.0, 0.5]),
-        ("image_mean", [0.5, float("nan"), 0.5]),
-        ("dtype", "load"),
-        ("tasks", {}),
     ],
 )
 def test_a_config_with_unknown_keys_or_wrong_types_is_refused(folder, key, value):

@@ -86,9 +86,9 @@ def test_peak_memory_is_what_a_call_adds():
 
 
 def test_boundaries_are_matched_beside_the_opponent_where_it_is_installed(monkeypatch):
-    counts = [np.array([x]) for x in (5, 10, 5, 10)]
-    monkeypatch.setattr(boundaries, "theirs", lambda *case, apply_thinning: counts)
-    monkeypatch.setattr(boundaries, "boundary_counts", lambda *case, **_: [x + (k % 2 == 0) for k, x in enumerate(counts)])
+    ours, theirs = ([np.array([x]) for x in (matched, 10, matched, 10)] for matched in (6, 5))
+    monkeypatch.setattr(boundaries, "boundary_counts", lambda *case, **_: ours)
+    monkeypatch.setattr(boundaries, "theirs", lambda *case, apply_thinning: theirs)
     scene = np.eye(20, dtype=np.float32), [np.eye(20, dtype=bool)]
     rows = boundaries.race_matchers(scene, Namespace(thresholds=[0.2, 0.5], rounds=1, device="cpu", threads=1))
     assert [row["|dF|"] for row in rows] == pytest.approx([0.1, 0.1])

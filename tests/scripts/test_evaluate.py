@@ -23,10 +23,7 @@ def evaluate():
 
 def put(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, array)
-    else:
-        Image.fromarray(array).save(path)
+    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
 
 
 def full(value, dtype=np.uint8):
@@ -55,11 +52,10 @@ def data(tmp_path_factory):
         semseg[:, HALF:] = 1
         saliency[:HALF] = 1
         depth[:HALF] = 2 * (name == "a")
-        put(root / "semseg" / f"{name}.png", semseg)
-        put(root / "saliency" / f"{name}.png", saliency)
+        for task, array in {"semseg": semseg, "saliency": saliency, "edge": line(HALF, 1)}.items():
+            put(root / task / f"{name}.png", array)
         put(root / "depth" / f"{name}.npy", depth)
         put(root / "normals" / f"{name}.npy", tilted(0))
-        put(root / "edge" / f"{name}.png", line(HALF, 1))
     tasks = {"semseg": {"class_names": ["left", "right"]}, "saliency": {}, "depth": {}, "normals": {}, "edge": {}}
     (root / "dataset.json").write_text(json.dumps({"name": "halves", "tasks": tasks}))
     (root / "train.txt").write_text("a\n")
