@@ -156,22 +156,19 @@ def test_scores_of_other_weights_or_tasks_are_refused(own, change):
         read_record(own)
 
 
-@pytest.mark.parametrize(
-    ("recorded", "settings", "role", "told"),
-    [
-        ("none", {"method": "none"}, "trained on labels alone", "None: this model was trained on labels alone."),
-        (None, {"method": "kl"}, "distilled from a teacher", "Method: `kl`."),
-        (None, {"teacher": ["/home/alice/teacher"]}, "distilled from a teacher", "Method: not recorded."),
-        (None, {}, "trained on labels alone", "None: this model was trained on labels alone."),
-        (None, None, "of unrecorded training", "## Distillation\n\n- Not recorded."),
-    ],
-)
-def test_whether_it_was_distilled_is_answered_alike_all_over_the_card(own, recorded, settings, role, told):
-    change_results(own, method=recorded, recipe=settings)
+def test_whether_it_was_distilled_is_answered_alike_all_over_the_card(own):
     (own / "recipe.json").unlink()
-    text = card_of(own)
-    distilled = role == "distilled from a teacher"
-    assert role in text
-    assert told in text
-    assert ("- knowledge-distillation\n" in text) == distilled
-    assert ("No student trained alike without a teacher" in text) == distilled
+    taught, alone = "distilled from a teacher", "trained on labels alone"
+    for recorded, settings, role, told in (
+        ("none", {"method": "none"}, alone, "None: this model was trained on labels alone."),
+        (None, {"method": "kl"}, taught, "Method: `kl`."),
+        (None, {"teacher": ["/home/alice/teacher"]}, taught, "Method: not recorded."),
+        (None, {}, alone, "None: this model was trained on labels alone."),
+        (None, None, "of unrecorded training", "## Distillation\n\n- Not recorded."),
+    ):
+        change_results(own, method=recorded, recipe=settings)
+        text = card_of(own)
+        assert role in text
+        assert told in text
+        assert ("- knowledge-distillation\n" in text) == (role == taught)
+        assert ("No student trained alike without a teacher" in text) == (role == taught)

@@ -11,7 +11,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 
 from kdam_hf.commands import publish as script
-from kdam_hf.errors import CheckpointError, HubError, KdamError, KdamValueError
+from kdam_hf.errors import CheckpointError, HubError, KdamValueError
 from kdam_hf.hub import make_publication, publish
 
 CODE = {path.name for path in (ROOT / "kdam_hf").glob("*_kdam.py")}
@@ -157,13 +157,12 @@ def test_the_command_publishes_and_a_dry_run_writes_the_same_repository(hub, stu
         script.main([*arguments, "--dry_run", str(tmp_path / "dry")])
 
 
-@pytest.mark.parametrize("fault", ["no folder", "cut weights", "other weights"])
-def test_the_command_refuses_what_is_no_complete_model(own, fault):
+def test_the_command_refuses_what_is_no_complete_model(own):
     weights = own / "model.safetensors"
-    if fault == "cut weights":
-        weights.write_bytes(weights.read_bytes()[:2000])
-    elif fault == "other weights":
-        change_results(own, weights_sha256="0" * 64)
-    model = own / "missing" if fault == "no folder" else own
-    with pytest.raises(KdamError, match=str(model)):
-        script.main(["--model", str(model), "--repo_id", ID])
+    with pytest.raises(KdamValueError, match="missing"):
+        script.main(["--model", str(own / "missing"), "--repo_id", ID])
+    change_results(own, weights_sha256="0" * 64)
+    for fault in (lambda: None, lambda: weights.write_bytes(weights.read_bytes()[:2000])):
+        fault()
+        with pytest.raises(CheckpointError, match=str(own)):
+            script.main(["--model", str(own), "--repo_id", ID])
