@@ -98,8 +98,7 @@ def test_who_may_not_write_is_told_why(hub, student, monkeypatch, tmp_path, toke
 @pytest.mark.parametrize(
     ("fault", "times"), [("upload", 100), ("commit", 1)]
 )  # 100: more than the client tries by itself
-def test_an_interruption_shows_nothing_and_the_same_command_completes_it(hub, publication, monkeypatch, fault, times):
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+def test_an_interruption_shows_nothing_and_the_same_command_completes_it(hub, publication, fault, times):
     hub.faults[fault] = times
     with pytest.raises(HubError, match="run the same command again"):
         publish(publication)
