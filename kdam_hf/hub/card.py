@@ -39,8 +39,7 @@ def make_card(
     """The card of a model to be published as `repo_id`; its metadata holds a `model-index` when there are scores.
 
     Args:
-        record: what is known of it.
-        repo_id: `org/name`.
+        record, repo_id: what is known of it, and `org/name`.
         license: identifier that the Hub knows, of the weights; it depends on the training data, so none is assumed.
         has_picture: whether the repository holds `PICTURE`.
         progress: for a model that is still being trained, how far it is.
@@ -102,19 +101,13 @@ def card_facts(record: Record) -> dict[str, Any]:
 def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardData:
     """Metadata of the card; values that are not finite are left out of the model-index."""
     meta, tasks = facts["meta"], {task.name: task for task in facts["tasks"]}
-    results = [
-        EvalResult(
-            task_type=tasks[key.split("/")[0]].hub_task,
-            dataset_type=facts["hub_dataset"] or meta["data"],
-            dataset_name=meta["data"],
-            dataset_split=meta["split"],
-            metric_type=key.split("/")[1],
-            metric_name=key,
-            metric_value=round(value, 4),
-        )
-        for key, value in facts["scores"].items()
-        if key.split("/")[0] in tasks and math.isfinite(value)
-    ]
+    on = {"dataset_type": facts["hub_dataset"] or meta["data"], "dataset_name": meta["data"]}
+    results = []
+    for key, value in facts["scores"].items():
+        task, _, metric = key.partition("/")
+        if task in tasks and math.isfinite(value):
+            scored = {"metric_type": metric, "metric_name": key, "metric_value": round(value, 4)}
+            results.append(EvalResult(tasks[task].hub_task, dataset_split=meta["split"], **on, **scored))
     tags = ["kdam", "multi-task-learning", "dense-prediction", *tasks]
     tags += ["knowledge-distillation"] if facts["record"].distilled else []
     return ModelCardData(

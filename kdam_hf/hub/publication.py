@@ -68,8 +68,8 @@ def make_publication(
             f"{folder} holds no {RESULTS}, so its card could not say how good it is. Score it with kdam evaluate --model "
             f"{folder} --output {Path(folder) / RESULTS}, or give --allow_no_results."
         )
-    stated = (str(one.get("license")) for one in record.meta.get("teachers") or ())
-    limited = sorted({license for license in stated if "-nc" in license})
+    stated = {str(one.get("license")) for one in record.meta.get("teachers") or ()}
+    limited = sorted(license for license in stated if "-nc" in license)
     if limited and not accept_teacher_license:
         raise KdamValueError(
             f"{folder}: a teacher's licence is {', '.join(limited)}, which forbids commercial use and may bind what learnt "
@@ -83,15 +83,7 @@ def make_publication(
 
 
 def publish(publication: Publication, private: bool = False, tag: str | None = None) -> str:
-    """Create the repository if need be, and commit everything at once, with the token of this machine.
-
-    Args:
-        publication: what to upload.
-        private: only its owners may see it.
-        tag: name for this state, e.g. v1.
-
-    Returns:
-        URL of the commit.
+    """Create the repository if need be, commit everything at once with the token of this machine; the URL of the commit.
 
     Raises:
         HubError: refused, unreachable or interrupted, or committed but not tagged; says which, and what to do.
@@ -127,13 +119,13 @@ def _model_files(record: Record) -> dict[str, bytes | Path]:
     processor = KdamImageProcessor.from_model_config(record.config).to_dict()
     processor["auto_map"] = {"AutoImageProcessor": _code(KdamImageProcessor)}
     optional = {RESULTS: record.results, "recipe.json": record.settings, "training_log.json": record.log}
-    return {
+    files = {
         WEIGHTS: record.folder / WEIGHTS,
         "config.json": _json(config),
         "preprocessor_config.json": _json(processor),
-        **{path.name: path for path in sorted(Path(__file__).parents[1].glob("*_kdam.py"))},
-        **{name: _json(redact(content)) for name, content in optional.items() if content is not None},
     }
+    files |= {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_kdam.py"))}
+    return files | {name: _json(redact(content)) for name, content in optional.items() if content is not None}
 
 
 def _code(cls: type) -> str:
