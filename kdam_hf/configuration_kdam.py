@@ -53,19 +53,18 @@ def refuse_unknown(given: Iterable[str], known: set[str], where: str) -> None:
     """Raise ValueError with the keys that are not known."""
     unknown = sorted(set(given) - known)
     if unknown:
-        raise ValueError(
-            f"{where} has unknown keys {', '.join(unknown)}; expected some of {', '.join(sorted(known - LIBRARY_KEYS))}. "
-            "Correct them, or use the versions of kdam-hf and transformers that wrote the file."
-        )
+        remedy = "Correct them, or use the versions of kdam-hf and transformers that wrote the file."
+        expected = ", ".join(sorted(known - LIBRARY_KEYS))
+        raise ValueError(f"{where} has unknown keys {', '.join(unknown)}; expected some of {expected}. {remedy}")
 
 
 def refuse_kernels(config: dict[str, Any], where: str) -> None:
     """Raise ValueError when a config asks for an implementation that lies in a repository: that is code."""
     for key in ("attn_implementation", "experts_implementation"):
         if "/" in str(config.get(key)):
+            remedy = "If you trust it, load the model without and call model.set_attn_implementation."
             raise ValueError(
-                f"{where} asks for {key} {config[key]!r}, code of a repository; expected one that the library has, such as "
-                "sdpa or eager. If you trust it, load the model without and call model.set_attn_implementation."
+                f"{where}: {key} {config[key]!r} is code of a repository; expected sdpa or eager. {remedy}"
             )
 
 

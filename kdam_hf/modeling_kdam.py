@@ -74,11 +74,8 @@ def resize(x_BCHW: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 def conv_norm_act(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
     """Convolution, batch norm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 class Predictor(nn.Conv2d):
@@ -90,10 +87,8 @@ class Predictor(nn.Conv2d):
 
 def separable_conv_norm_act(in_channels: int, out_channels: int) -> nn.Sequential:
     """Depthwise 3x3 and pointwise convolution, batch norm, ReLU: a fraction of the cost of `conv_norm_act`."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
-        *conv_norm_act(in_channels, out_channels, 1),
-    )
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+    return nn.Sequential(depthwise, *conv_norm_act(in_channels, out_channels, 1))
 
 
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {"conv": conv_norm_act, "separable": separable_conv_norm_act}
@@ -150,16 +145,15 @@ class PyramidEncoder(nn.Module):
         backbone_config: Any = config.backbone_config
         known = type(backbone_config) in MODEL_FOR_BACKBONE_MAPPING
         self.backbone = AutoBackbone.from_config(backbone_config) if known else HiddenStateBackbone(backbone_config)
-        declared = list(self.backbone.channels)
+        declared = self.declared = list(self.backbone.channels)
         if len(declared) != 4:
+            given = f"backbone {backbone_config.model_type} yields {len(declared)} maps {self.backbone.out_features}"
             raise ValueError(
-                f"backbone {backbone_config.model_type} yields {len(declared)} maps {self.backbone.out_features}; "
-                "expected 4. Set out_indices in backbone_config (four stages of a pyramid, four layers of a ViT)."
+                f"{given}; expected 4. Set out_indices: four stages of a pyramid, or four layers of a ViT."
             )
         plain = len(set(declared)) == 1
         self.patch = int(backbone_config.patch_size) if plain else 1
         self.adapter = PyramidAdapter(declared) if plain else None
-        self.declared = declared
         self.channels: list[int] = self.adapter.channels if self.adapter is not None else declared
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
@@ -175,10 +169,8 @@ class PyramidEncoder(nn.Module):
         maps = list(self.backbone.forward_with_filtered_kwargs(pixel_values).feature_maps)
         shapes = [tuple(x.shape) for x in maps]
         if any(len(s) != 4 for s in shapes) or [s[1] for s in shapes] != self.declared:
-            raise ValueError(
-                f"backbone {type(self.backbone).__name__} declares channels {self.declared}, its maps have shapes {shapes}; "
-                "it cannot be used. Choose one with maps (B, C, h, w) of the declared channels, such as swin or convnext."
-            )
+            given = f"{type(self.backbone).__name__} declares channels {self.declared}, its maps have shapes {shapes}"
+            raise ValueError(f"{given}; expected maps (B, C, h, w) of these, as of swin or convnext. Choose another.")
         return self.adapter(maps) if self.adapter is not None else maps
 
 
@@ -330,9 +322,8 @@ class KdamPreTrainedModel(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: folder or Hub id with `config.json` and `model.safetensors`, or its shards.
-            args: as of the library.
             output_loading_info: return the library's record of the keys too.
-            kwargs: as of the library.
+            args, kwargs: as of the library.
 
         Raises:
             OSError: nothing there.
@@ -347,9 +338,8 @@ class KdamPreTrainedModel(PreTrainedModel):
         try:
             model, info = super().from_pretrained(name, *args, **(kwargs | always))
         except SafetensorError as error:
-            raise ValueError(
-                f"{name}: {WEIGHTS} cannot be read ({error}): cut short, or no safetensors. Get the file again."
-            ) from error
+            reason = f"{WEIGHTS} cannot be read ({error}): cut short, or no safetensors"
+            raise ValueError(f"{name}: {reason}. Get the file again.") from error
         refuse_incomplete(name, info)
         refuse_non_finite(name, model.state_dict())
         return (model, info) if output_loading_info else model
@@ -359,15 +349,13 @@ class KdamPreTrainedModel(PreTrainedModel):
 
     get_output_embeddings = get_input_embeddings
 
-    def save_pretrained(
-        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
-    ) -> Any:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Save with the keys of `state_dict()`.
 
         The library's default writes the keys of the original checkpoints for some backbones (swin, dinov2, ...), which
         `Trainer` then silently fails to load on resume (transformers #43701, #48805).
         """
-        return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        return super().save_pretrained(save_directory, *args, **({"save_original_format": False} | kwargs))
 
     def forward(
         self,

@@ -70,13 +70,13 @@ class Readout(ABC):
             Values (B, H, W), or (B, c, H, W) where `decide` keeps the channels: ids int64, everything else float32.
         """
         values, kept = [], []
-        for bands in zip(*(bands_of_rows(view, seen, target) for view in views), strict=True):
-            if len(bands) == 1 and not keep:
-                values.append(self.values(bands[0]))
+        for first, *second in zip(*(bands_of_rows(view, seen, target) for view in views), strict=True):
+            if not second and not keep:
+                values.append(self.values(first))
                 continue
-            quantity = self.quantity(bands[0])
-            if len(bands) == 2:
-                quantity = (quantity + self.unmirrored(self.quantity(bands[1]))) / 2
+            quantity = self.quantity(first)
+            for mirrored in second:
+                quantity = (quantity + self.unmirrored(self.quantity(mirrored))) / 2
             values.append(self.decide(quantity))
             kept += [quantity] if keep else []
         whole = torch.cat(values, 1)
@@ -305,10 +305,8 @@ def readout_of(entry: Mapping[str, Any]) -> Readout:
         ValueError: a readout this version does not know, or settings that make no sense.
     """
     if entry["readout"] not in READOUTS:
-        raise ValueError(
-            f"task {entry['name']!r} has the readout {entry['readout']!r}; expected one of {', '.join(READOUTS)}. "
-            "Use the version of kdam-hf that wrote the model."
-        )
+        given = f"task {entry['name']!r} has the readout {entry['readout']!r}; expected one of {', '.join(READOUTS)}"
+        raise ValueError(f"{given}. Use the version of kdam-hf that wrote the model.")
     return READOUTS[entry["readout"]](entry)
 
 

@@ -48,9 +48,7 @@ class TeacherSource:
 def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
     """The teacher called `given`: a folder, a hub id with or without `@REVISION`, or `FILE.py:NAME`, perhaps behind `TASK=`.
 
-    Args:
-        given: its name.
-        normal_axes: where the channels of its normals point, see `normals.parse_axes`; as its family states for None.
+    `normal_axes` says where the channels of its normals point, see `normals.parse_axes`; as its family states for None.
 
     Raises:
         CheckpointError: nothing there, no safetensors, no image processor, or weights that are not whole.
@@ -162,10 +160,8 @@ def _own_module(file: Path, attribute: str) -> TeacherSource:
         raise KdamValueError(f"teacher {file}:{attribute} cannot be made: {type(error).__name__}: {error}") from error
     tasks = getattr(module, "tasks", None)
     if not isinstance(module, nn.Module) or not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise KdamValueError(
-            f"teacher {file}:{attribute} is a {type(module).__name__} with tasks {tasks!r}; expected an nn.Module whose "
-            "`tasks` are Task objects, such as (Depth(),)."
-        )
+        given = f"teacher {file}:{attribute} is a {type(module).__name__} with tasks {tasks!r}"
+        raise KdamValueError(f"{given}; expected an nn.Module whose `tasks` are Task objects, such as (Depth(),).")
     return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, tensors_sha256(module))
 
 

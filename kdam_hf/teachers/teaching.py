@@ -74,11 +74,10 @@ def plan_teaching(
     """Find the teachers and bring them together with the labels.
 
     Args:
-        teachers: as of `find_teacher`.
+        teachers, normal_axes: as of `find_teacher`.
         labelled: the tasks of the data set, none for photos.
         wanted: names of the student's tasks; all that are labelled or taught for None.
         class_map: a file as of `read_class_map`, for `semseg`.
-        normal_axes: as of `find_teacher`.
 
     Raises:
         CheckpointError, KdamValueError: as `find_teachers` has them; a task that nobody teaches, or classes that do not fit.
@@ -99,9 +98,7 @@ def plan_teaching(
         raise KdamValueError(f"task {', '.join(unknown)} has neither labels nor a teacher; {hint}")
     names = [name for name in TASK_NAMES if (name in own or name in taught) and (wanted is None or name in wanted)]
     if sources and not any(name in taught for name in names):
-        raise KdamValueError(
-            f"the teachers predict {', '.join(taught)}; the student has {', '.join(names)}: none of them."
-        )
+        raise KdamValueError(f"the teachers predict {', '.join(taught)}; the student has {', '.join(names)} alone.")
     mapped = [name for name, task in taught.items() if class_map is not None and type(task) is Categorical]
     if class_map is not None and not mapped:
         raise KdamValueError(f"class_map {class_map} is for semantic classes, which no teacher predicts; leave it out.")
