@@ -56,18 +56,16 @@ complete -o default -F _kdam kdam"""
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; exit code 2 for one that does not exist."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    module = COMMANDS.get(name, [name])[0]
+    file = FOLDER / f"{module}.py"
     if name in ("--help", "-h", "help"):
         print(USAGE.format(commands="\n".join(f"    {key:15}{line}" for key, (_, line) in COMMANDS.items())))
-        return
-    if name == "completion":
+    elif name == "completion":
         print(COMPLETION.replace("@COMMANDS@", " ".join(COMMANDS)))
-        return
-    if name not in COMMANDS:
+    elif name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         _refuse(f"unknown command {name!r}; " + (f"did you mean {close[0]}?" if close else "see kdam --help."))
-    module = COMMANDS[name][0]
-    file = FOLDER / f"{module}.py"
-    if {"--help", "-h"} & {*words} and "all" not in words:
+    elif {"--help", "-h"} & {*words} and "all" not in words:
         print(ast.get_docstring(ast.parse(file.read_text("utf-8"))))
     elif name in ALONE:
         specification: Any = spec_from_file_location(module, file)

@@ -55,11 +55,7 @@ class PhotoResult:
 
 
 class DemoModels:
-    """Student and perhaps teacher, ready to predict.
-
-    Args:
-        student: folder or hub id of a model, a teacher as well as a student.
-        teacher: another one to compare it with.
+    """Student and perhaps teacher, by folder or hub id, ready to predict; the student may be any model.
 
     Raises:
         CheckpointError: no complete model there.
@@ -162,10 +158,7 @@ def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
 def serve(page: gr.Blocks, port: int | None = None, **launch: Any) -> Any:
     """Serve the page on this machine (on a Space, to the world) until it is stopped.
 
-    Args:
-        page: of `build_page`.
-        port: None for the first free one from 7860 on.
-        launch: further settings of `Blocks.launch`.
+    At `port`, or the first free one from 7860 on; `launch` are further settings of `Blocks.launch`.
     """
     mono = ("ui-monospace", "monospace")
     theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=mono)

@@ -36,8 +36,7 @@ def precision_recall_figure(
     Args:
         curves: label -> (precision, recall), both (K,) in [0, 1], one entry per threshold; both 0, or NaN, where a
             threshold finds nothing, which leaves the point out.
-        title: above the axes.
-        f_name: what the best F1 is called in the legend, such as "odsF".
+        title, f_name: above the axes, and what the best F1 is called in the legend, such as "odsF".
 
     Raises:
         KdamValueError: another number of curves, other shapes, values outside of [0, 1], or only NaN.
@@ -71,8 +70,7 @@ def confusion_figure(confusion: ArrayLike, class_names: Sequence[str], title: st
 
     Args:
         confusion: (C, C) counts; row: label, column: prediction (`metrics.confusion.confusion_matrix`).
-        class_names: C names.
-        title: above the axes.
+        class_names, title: C names, and what stands above the axes.
 
     Raises:
         KdamValueError: not square, negative or not finite, or another number of names.
@@ -120,9 +118,7 @@ def error_figure(
         edges: (K + 1,) ascending edges of the bins.
         histograms: label of a model -> (K,) counts, as `error_histogram` of `DepthErrors` and `NormalErrors` gives them.
         limits: errors whose share is marked, one or more, each one an edge, such as 11.25, 22.5 and 30 degrees.
-        axis: what the error is, such as "angle to the true normal".
-        unit: written behind each error, such as "°" or " m".
-        title: above the axes.
+        axis, unit, title: what the error is, what is written behind each, such as "°" or " m", and above the axes.
         log: logarithmic error axis, for ratios.
 
     Raises:

@@ -123,9 +123,8 @@ def make_config(
     """Configuration of a model on a named backbone.
 
     Args:
-        role: teacher (strong decoder) or student (light one).
+        role, tasks: teacher (strong decoder) or student (light one), of these tasks in the order of the heads.
         preset: a key of `PRESETS`, or a backbone of `pretrained.find_backbone`.
-        tasks: in the order of the heads.
         backbone_config: replaces the preset's, as when it was read from a checkpoint of another size.
         overrides: fields of `KdamTeacherConfig` / `KdamStudentConfig`.
 

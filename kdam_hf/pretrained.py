@@ -59,9 +59,8 @@ def find_backbone(preset: str) -> Backbone:
     if preset.startswith("timm/"):
         return _timm_backbone(preset)
     if "/" not in preset and not Path(preset).is_dir():
-        raise KdamValueError(
-            f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}, a hub id or folder, or timm/NAME."
-        )
+        known = ", ".join(PRESETS)
+        raise KdamValueError(f"unknown preset {preset!r}; expected one of {known}, a hub id or folder, or timm/NAME.")
     fields = {}
     with suppress(OSError):  # many backbones come without
         facts, _ = BaseImageProcessor.get_image_processor_dict(preset)
@@ -74,10 +73,8 @@ def _timm_backbone(preset: str) -> Backbone:
     try:
         import timm
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit is a RuntimeError
-        raise KdamValueError(
-            f"preset {preset!r} needs timm and the torchvision that fits torch {torch.__version__} ({error}): "
-            "pip install 'kdam-hf[timm]', or choose another preset."
-        ) from error
+        needed = f"{preset} needs timm and the torchvision that fits torch {torch.__version__} ({error})"
+        raise KdamValueError(f"{needed}: pip install 'kdam-hf[timm]', or choose another preset.") from error
     if not timm.is_model(name):
         raise KdamValueError(f"{preset}: timm {timm.__version__} has no model {name!r}; see timm.list_models().")
     facts = timm.get_pretrained_cfg(name)
@@ -104,11 +101,7 @@ def read_backbone_config(name_or_path: str, out_indices: list[int] | None) -> di
 
 
 def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None:
-    """Copy pretrained weights into the model's backbone.
-
-    Args:
-        model: a KDAM model whose backbone has the architecture of the weights.
-        name_or_path: hub id or local folder with `model.safetensors`.
+    """Copy pretrained weights, of a hub id or folder with `model.safetensors`, into the model's backbone.
 
     Raises:
         BackboneWeightsError: another kind of backbone, or weights that are missing, of another shape or not finite; the
@@ -123,10 +116,8 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         return
     config = _backbone_config(name_or_path, getattr(backbone.config, "out_indices", None))
     if config.model_type != backbone.config.model_type:
-        raise BackboneWeightsError(
-            f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; "
-            "choose the preset that fits."
-        )
+        both = f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone"
+        raise BackboneWeightsError(f"{both}; choose the preset that fits.")
     known = MODEL_FOR_BACKBONE_MAPPING.get(type(config), None)
     with explained(BackboneWeightsError, failed, remedy):
         find_weights(name_or_path)
@@ -204,9 +195,7 @@ def _named(name_or_path: str) -> Iterator[None]:
     path = Path(name_or_path)
     if not path.exists() and path.parent != Path() and path.parent.is_dir():
         inside = sorted(entry.name for entry in path.parent.iterdir() if (entry / "config.json").exists())
-        raise CheckpointError(
-            f"no model at {name_or_path!r}: {path.parent} is a folder here that holds the models "
-            f"{', '.join(inside) or 'none'}. {_REMEDY}"
-        )
+        what = f"{path.parent} is a folder here that holds the models {', '.join(inside) or 'none'}"
+        raise CheckpointError(f"no model at {name_or_path!r}: {what}. {_REMEDY}")
     with explained(CheckpointError, f"no model at {name_or_path!r}", _REMEDY):
         yield

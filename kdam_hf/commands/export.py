@@ -138,15 +138,10 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
         for name, values in eight.items():  # its scores are those of the graph without decisions
             if values.dtype != whole[name].dtype or values.shape != whole[name].shape or not values.isfinite().all():
                 raise ExportError(f"{target.name}: {name} is {values.dtype} {tuple(values.shape)}, or not finite.")
-    return {
-        "file": f"onnx/{target.name}",
-        "bytes": target.stat().st_size,
-        "calibration_images": count,
-        "calibration_split": args.train_split,
-        "scores": scores,
-        "primary_metrics": {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks},
-        "scored_on": describe_data(held_out, data, tasks),
-    }
+    primary = {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks}
+    facts = {"file": f"onnx/{target.name}", "bytes": target.stat().st_size, "calibration_images": count}
+    facts |= {"calibration_split": args.train_split, "scores": scores, "primary_metrics": primary}
+    return facts | {"scored_on": describe_data(held_out, data, tasks)}
 
 
 def summary(facts: dict[str, Any]) -> str:

@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     if output.suffix.lower() not in PHOTO_SUFFIXES:
         raise KdamValueError(f"output {output}; expected a picture, such as {output.with_suffix('.png')}.")
     try:
-        found = islice(find_photos(args.images), SHOWN)
-        photos = [(name, np.array(open_photo(place))) for name, place in found]
+        photos = [(name, np.array(open_photo(place))) for name, place in islice(find_photos(args.images), SHOWN)]
     except ValueError as error:
         raise KdamValueError(str(error)) from error
     teaching = plan_teaching([args.teacher], (), class_map=args.class_map, normal_axes=args.normal_axes)
