@@ -24,7 +24,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from scipy import stats
@@ -206,12 +205,12 @@ def latency_ratio(student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, da
     """Median over interleaved rounds of student time / teacher time for one image on the CPU."""
     pixel_values, ratios = torch.zeros(1, 3, *dataset[0]["image"].shape[:2]), []
     for _ in range(10):
-        start = time.perf_counter()
-        student(pixel_values)
-        between = time.perf_counter()
-        teacher(pixel_values)
-        ratios.append((between - start) / (time.perf_counter() - between))
-    return float(np.median(ratios[1:]))
+        times = [time.perf_counter()]
+        for model in (student, teacher):
+            model(pixel_values)
+            times.append(time.perf_counter())
+        ratios.append((times[1] - times[0]) / (times[2] - times[1]))
+    return statistics.median(ratios[1:])
 
 
 def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> str:

@@ -38,11 +38,11 @@ def run(args: Namespace) -> dict[str, Any]:
     calls, facts = {}, {"error": {}, "parameters": {}, "gflops": {}}
     with TemporaryDirectory() as folder, torch.inference_mode():
         for name in (TEACHER, *args.students):
-            preset, role = (args.teacher, TEACHER) if name == TEACHER else (name, "student")
-            model = make_model(role, preset, args).eval()
+            is_student = name != TEACHER
+            model = make_model(*(("student", name) if is_student else (TEACHER, args.teacher)), args).eval()
             size = describe_model(model, args.height, args.width)
-            forms = torch_forms(model, args.compile and role != TEACHER)
-            if not missing and role != TEACHER:
+            forms = torch_forms(model, args.compile and is_student)
+            if not missing and is_student:
                 forms |= onnx_forms(model, pixels, Path(folder) / name, args.threads)
             expected = forms[EAGER](pixels)
             for form, call in forms.items():
@@ -57,14 +57,13 @@ def run(args: Namespace) -> dict[str, Any]:
 def torch_forms(model: KdamPreTrainedModel, compiled: bool) -> dict[str, Form]:
     """The model in each form, taking pixels (B, 3, H, W) float32 and returning its predictions."""
 
-    def form(dtype: torch.dtype, layout: torch.memory_format, compile_it: bool) -> Form:
-        copied = copy.deepcopy(model).to(dtype).to(memory_format=layout)
-        call = torch.compile(copied) if compile_it else copied
+    def form(dtype: torch.dtype, layout: torch.memory_format, compiler: Any = lambda x: x) -> Form:
+        call = compiler(copy.deepcopy(model).to(dtype).to(memory_format=layout))
         return lambda x: call(x.to(dtype=dtype, memory_format=layout)).predictions
 
     kinds = {EAGER: (torch.float32, torch.contiguous_format), FAST: (torch.bfloat16, torch.channels_last)}
-    forms = {name: form(*kind, False) for name, kind in kinds.items()}
-    return forms | ({f"compiled {name}": form(*kind, True) for name, kind in kinds.items()} if compiled else {})
+    forms = {name: form(*kind) for name, kind in kinds.items()}
+    return forms | {f"compiled {name}": form(*kind, torch.compile) for name, kind in kinds.items() if compiled}
 
 
 def onnx_forms(model: KdamPreTrainedModel, pixels: Tensor, path: Path, threads: int) -> dict[str, Form]:

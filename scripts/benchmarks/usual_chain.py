@@ -68,7 +68,7 @@ def resize(array: Floats, height: int, width: int, smooth: bool) -> Floats:
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
     planes = np.moveaxis(np.atleast_3d(array), 2, 0)
     resized = [np.asarray(Image.fromarray(plane).resize((width, height), method)) for plane in planes]
-    return resized[0] if array.ndim == 2 else np.stack(resized, axis=2)
+    return np.stack(resized, axis=2).reshape(height, width, *array.shape[2:])
 
 
 def distort(image: Floats, rng: np.random.Generator) -> Floats:
