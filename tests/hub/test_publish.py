@@ -123,10 +123,10 @@ def test_metadata_that_the_hub_refuses_is_explained_before_anything_is_sent(hub,
     assert hub.uploads() == 0
 
 
-@pytest.mark.parametrize("repo_id", ["student", "org/a/b", "org/", "org/a b", "", "../x", "org/-x"])
-def test_a_wrong_repository_id_or_tag_is_refused_before_any_request(hub, student, publication, repo_id):
-    with pytest.raises(KdamValueError, match=re.escape(repr(repo_id))):
-        make_publication(student, repo_id)
+def test_a_wrong_repository_id_or_tag_is_refused_before_any_request(hub, student, publication):
+    for repo_id in ("student", "org/a/b", "org/", "org/a b", "", "../x", "org/-x"):
+        with pytest.raises(KdamValueError, match=re.escape(repr(repo_id))):
+            make_publication(student, repo_id)
     with pytest.raises(KdamValueError, match="'v 1'"):
         publish(publication, tag="v 1")
     assert not hub.log

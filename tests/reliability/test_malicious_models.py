@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -38,11 +39,7 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def folder(saved, tmp_path):
     """A copy of the good student."""
-    target = tmp_path / "student"
-    target.mkdir()
-    for path in saved.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
+    return shutil.copytree(saved, tmp_path / "student")
 
 
 def change(folder, **fields):

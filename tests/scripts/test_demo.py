@@ -113,10 +113,8 @@ def test_the_page_refuses_bad_files_in_words_and_keeps_serving(client, photo, tm
     Image.new("L", (20_000, 12)).save(tmp_path / "long.png")
     for name, reason in (("notes", "not a readable photo"), ("broken", "not a readable photo"), ("long", "20000x12")):
         notice, *shown = client.predict(handle_file(tmp_path / f"{name}.png"), api_name="/predict")
-        assert reason in notice
-        assert f"{name}.png" in notice
-        assert str(Path.home()) not in notice
-        assert "/tmp" not in notice
+        assert all(word in notice for word in (reason, f"{name}.png"))
+        assert not any(place in notice for place in ("/tmp", str(Path.home())))
         assert not any(picture["value"] if isinstance(picture, dict) else picture for picture in shown)
     notice, _, *shown = client.predict(handle_file(photo), api_name="/predict")
     assert notice == HINT
@@ -135,10 +133,7 @@ def test_the_page_reads_no_file_that_was_not_uploaded(client, photo):
 
 
 def test_mistakes_on_the_command_line_are_named(places, tmp_path):
-    for named, options in {
-        tmp_path: ["--model", places[0], "--examples", tmp_path],
-        "nowhere": ["--model", "nowhere"],
-    }.items():
+    for options in (["--model", places[0], "--examples", tmp_path], ["--model", "nowhere"]):
         done = run("demo.py", *options, check=False)
         assert done.returncode == 2
-        assert str(named) in done.stderr
+        assert str(options[-1]) in done.stderr
