@@ -71,7 +71,8 @@ def decoded(tmp_path_factory):
     many = TASKS[0].spec() | {"name": "many", "channels": 300, "class_names": [f"class {k}" for k in range(300)]}
     model.config.tasks = [*model.config.tasks, many]
     model = KdamStudent(model.config).eval()
-    model.save_pretrained(folder / "student")
+    for part in (model, KdamImageProcessor.from_model_config(model.config)):
+        part.save_pretrained(folder / "student")
     command.main(["--model", str(folder / "student"), "--output", str(folder / "onnx"), "--decode"])
     return folder
 
