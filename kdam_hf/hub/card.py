@@ -4,7 +4,6 @@ The sentences stand in card_template.md; they see redacted facts only.
 """
 
 import math
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from kdam_hf.hub.record import Record, scores_of
-from kdam_hf.hub.redact import redact
+from kdam_hf.hub.redact import is_hub_name, redact
 from kdam_hf.metrics import PROTOCOLS, delta_m
 from kdam_hf.pipeline_kdam import TASK
 from kdam_hf.presets import PRESETS
-from kdam_hf.readout_kdam import Numbers, readout_of
+from kdam_hf.readout_kdam import Numbers
 from kdam_hf.tasks import Task, task_from_spec, with_boundaries
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -93,7 +92,9 @@ def card_facts(record: Record) -> dict[str, Any]:
         "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),
         "words": SETTINGS,
         "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
-        "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" and _is_id(settings["data_dir"]) else None,
+        "hub_dataset": settings["data_dir"]
+        if settings["dataset"] == "hub" and is_hub_name(settings["data_dir"])
+        else None,
         "backbone_source": _backbone_source(settings),
     }
 
@@ -122,14 +123,9 @@ def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardDat
     )
 
 
-def _is_id(data_dir: str) -> bool:
-    """Whether it is no folder, and no data that were in memory."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", data_dir) is not None and not Path(data_dir).is_dir()
-
-
 def _output(task: Task) -> str:
     """What a value of the task is, in words; a plain number has a unit."""
-    words = readout_of(task.spec()).words
+    words = task.reader.words
     return f"{words}, {task.unit}" if words == Numbers.words and task.unit else words
 
 

@@ -47,7 +47,9 @@ def run(args: Namespace) -> dict[str, Any]:
             expected = forms[EAGER](pixels)
             for form, call in forms.items():
                 calls[f"{name}, {form}"] = partial(call, pixels)
-                own = {"error": relative_error(call(pixels), expected), **size}
+                found = call(pixels)
+                pairs = [(found[task].detach().double(), x.detach().double()) for task, x in expected.items()]
+                own = {"error": max(float((a - x).norm() / x.norm().clamp_min(1e-30)) for a, x in pairs), **size}
                 for key, values in facts.items():
                     values[f"{name}, {form}"] = own[key]
         timings = race(calls, args)
@@ -75,9 +77,3 @@ def onnx_forms(model: KdamPreTrainedModel, pixels: Tensor, path: Path, threads: 
     quantize(plain, int8, pixels)
     sessions = {"ONNX fp32": OnnxModel(plain, threads), "ONNX int8": OnnxModel(int8, threads)}
     return {name: lambda x, session=session: session(x).predictions for name, session in sessions.items()}
-
-
-def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Largest over tasks of ||found - expected|| / ||expected||."""
-    pairs = [(found[name].detach().double(), x.detach().double()) for name, x in expected.items()]
-    return max(float((a - x).norm() / x.norm().clamp_min(1e-30)) for a, x in pairs)

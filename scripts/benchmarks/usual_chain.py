@@ -68,7 +68,7 @@ def resize(array: Floats, height: int, width: int, smooth: bool) -> Floats:
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
     planes = np.moveaxis(np.atleast_3d(array), 2, 0)
     resized = [np.asarray(Image.fromarray(plane).resize((width, height), method)) for plane in planes]
-    return np.stack(resized, axis=2).reshape(height, width, *array.shape[2:])
+    return resized[0] if array.ndim == 2 else np.stack(resized, axis=2)
 
 
 def distort(image: Floats, rng: np.random.Generator) -> Floats:
@@ -79,6 +79,8 @@ def distort(image: Floats, rng: np.random.Generator) -> Floats:
     if cv2 is None:
         return image
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)  # hue 0..360, saturation 0..1, value 0..255
-    hsv[..., 1] = np.minimum(hsv[..., 1] * np.float32(saturation if apply[2] else 1), 1)
-    hsv[..., 0] = (hsv[..., 0] + np.float32(turn if apply[3] else 0)) % 360
+    if apply[2]:
+        hsv[..., 1] = np.minimum(hsv[..., 1] * np.float32(saturation), 1)
+    if apply[3]:
+        hsv[..., 0] = (hsv[..., 0] + np.float32(turn)) % 360
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
