@@ -111,9 +111,6 @@ def test_the_librarys_own_pipelines_give_depth_and_segments_of_the_same_model(pi
     for segment in segments:
         np.testing.assert_array_equal(np.asarray(segment["mask"]) == 255, names == segment["label"])
     assert "not supported" not in caplog.text
-
-
-def test_a_pipeline_for_which_the_model_has_no_task_says_so():
     model = KdamStudent(make_config("student", "tiny-resnet", [make_task("edge")])).eval()
     processor = KdamImageProcessor.from_model_config(model.config)
     for task in ("depth-estimation", "image-segmentation"):

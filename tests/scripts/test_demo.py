@@ -61,6 +61,8 @@ def test_a_result_holds_every_models_maps(models, photo):
     for role, pipe in models.pipes.items():
         for name, expected in pipe(str(photo)).items():
             np.testing.assert_array_equal(result.values[role][name], expected["values"])
+    for size, shape in (((900, 300), (256, 768)), ((1, 1), (1, 1))):  # a large one is shown smaller
+        assert models.predict(Image.new("RGB", size)).values["Student"]["depth"].shape == shape
 
 
 def test_times_are_taken_in_interleaved_rounds(models, photo, monkeypatch):
@@ -70,11 +72,6 @@ def test_times_are_taken_in_interleaved_rounds(models, photo, monkeypatch):
     assert order == [KdamStudent, KdamTeacher] * 3
     assert result.seconds == {"Student": [1, 3, 5], "Teacher": [2, 4, 6]}
     assert "1.3 times as fast" in facts(models, result), "the median of 2/1, 4/3 and 6/5"
-
-
-def test_a_large_photo_is_shown_smaller_and_a_dot_is_shown(models):
-    for size, shape in (((900, 300), (256, 768)), ((1, 1), (1, 1))):
-        assert models.predict(Image.new("RGB", size)).values["Student"]["depth"].shape == shape
 
 
 def test_every_task_has_a_legend_in_words_that_cannot_put_script_on_the_page(models):
