@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         _refuse(f"unknown command {name!r}; " + (f"did you mean {close[0]}?" if close else "see kdam --help."))
     elif {"--help", "-h"} & {*words} and "all" not in words:
-        print(ast.get_docstring(ast.parse(file.read_text("utf-8"))))
+        print(_first_screen(ast.parse(file.read_text("utf-8"))))
     elif name in ALONE:
         specification: Any = spec_from_file_location(module, file)
         alone = module_from_spec(specification)
@@ -79,6 +79,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         from kdam_hf.training import run_command
 
         run_command(lambda: import_module(f"kdam_hf.commands.{module}").main(words))
+
+
+def _first_screen(tree: ast.Module) -> str:
+    """The docstring of a command; behind its examples the options that its file declares by `option` and `required`."""
+    title, examples, *rest = (ast.get_docstring(tree) or "").split("\n\n")
+    declared: list[Any] = [node for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body]
+    calls = {node.target.id: node.value.args for node in declared if isinstance(getattr(node, "value", None), ast.Call)}
+    lines = [f"    --{name:<23} {ast.literal_eval(args[-1])}" for name, args in calls.items() if args]
+    return "\n\n".join([title, examples, *(["\n".join(lines)] if lines else []), *rest])
 
 
 def _processes(words: list[str]) -> int:
