@@ -13,7 +13,6 @@ import torch
 from absent import without
 from command_kit import ROOT, SCRIPTS, load
 from PIL import Image
-from torch import nn
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
@@ -214,26 +213,23 @@ def test_a_file_that_is_no_graph_is_named(use, tmp_path):
             use(tmp_path / name)
 
 
-class Model(nn.Module):
-    """Two tasks whose largest values are 2 and 10 at any size, changed by `change`."""
+def model_of(change=lambda predictions: None):
+    """Predicts two tasks whose largest values are 2 and 10 at any size, changed by `change`."""
 
-    def __init__(self, change=lambda predictions: None):
-        super().__init__()
-        self.change = change
-
-    def forward(self, pixels, mask=None):
-        means = pixels.mean(1, keepdim=True)
-        means = means / means.abs().max()
+    def model(pixels, mask):
+        means = pixels.mean(1, keepdim=True) / pixels.mean(1).abs().max()
         predictions = {"a": 2 * means, "b": 10 * means}
-        self.change(predictions)
+        change(predictions)
         return KdamOutput(predictions=predictions)
+
+    return model
 
 
 def test_the_largest_difference_over_all_shapes_is_kept_as_a_share_of_the_largest_value(monkeypatch):
     def change(predictions):
         predictions["b"] = predictions["b"] + (0.5 if len(predictions["b"]) == 2 else 0.25)
 
-    pair = Model(), Model(change)
+    pair = model_of(), model_of(change)
     with pytest.raises(ExportError, match=r"b: .*0\.025"):
         largest_differences(*pair, SHAPES)
     monkeypatch.setattr(export, "TOLERANCE", 0.06)
@@ -242,9 +238,9 @@ def test_the_largest_difference_over_all_shapes_is_kept_as_a_share_of_the_larges
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_what_is_not_finite_or_of_another_shape_is_refused(number):
-    spoilt = Model(lambda predictions: predictions["a"][0, 0, 0].fill_(number))
-    cut = Model(lambda predictions: predictions.update(b=predictions["b"][..., :-1]))
-    pairs = {"a: ": [(spoilt, Model()), (Model(), spoilt)], r"b: .*\(1, 1, 8, 7\)": [(Model(), cut)]}
+    spoilt = model_of(lambda predictions: predictions["a"][0, 0, 0].fill_(number))
+    cut = model_of(lambda predictions: predictions.update(b=predictions["b"][..., :-1]))
+    pairs = {"a: ": [(spoilt, model_of()), (model_of(), spoilt)], r"b: .*\(1, 1, 8, 7\)": [(model_of(), cut)]}
     for words, pair in ((words, pair) for words, some in pairs.items() for pair in some):
         with pytest.raises(ExportError, match=words):
             largest_differences(*pair, SHAPES)
