@@ -82,11 +82,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _first_screen(tree: ast.Module) -> str:
-    """The docstring of a command; behind its examples the options that its file declares by `option` and `required`."""
+    """The docstring of a command; behind its examples the options that its file declares, by `option` or to a parser."""
     title, examples, *rest = (ast.get_docstring(tree) or "").split("\n\n")
     declared: list[Any] = [node for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body]
     calls = {node.target.id: node.value.args for node in declared if isinstance(getattr(node, "value", None), ast.Call)}
-    lines = [f"    --{name:<23} {ast.literal_eval(args[-1])}" for name, args in calls.items() if args]
+    told = {name: args[-1] for name, args in calls.items() if args}
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.keywords):
+        if ast.unparse(node.func) == "parser.add_argument":
+            told[ast.literal_eval(node.args[0])[2:]] = next(word.value for word in node.keywords if word.arg == "help")
+    lines = [f"    --{name:<23} {ast.literal_eval(text)}" for name, text in told.items()]
     return "\n\n".join([title, examples, *(["\n".join(lines)] if lines else []), *rest])
 
 

@@ -2,11 +2,6 @@
 
     kdam compare --teacher_config rooms_teacher --student_config rooms_student --methods none cs --output_dir outputs/demo
 
-    --teacher_config, --student_config   recipes, as of `kdam train` and `kdam distill`
-    --methods          one student each, perhaps with options of its own: cs:beta=0.5,intra=false
-    --seeds            one student per method and seed
-    --output_dir       folder to write to
-
 Runs `kdam train` and `kdam distill`, prints each command, and hands further options to both. Finished runs of the same
 settings are reused, an interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth,
 teacher, students), results.json and results.md; with several seeds these state the 95 % interval of the difference to `none`,
@@ -59,9 +54,11 @@ Results = dict[str, Any]
 def main(argv: list[str] | None = None) -> None:
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, allow_abbrev=False)
-    parser.add_argument("--teacher_config", required=True, help="recipe of the teacher")
-    parser.add_argument("--student_config", required=True, help="recipe of the students")
-    parser.add_argument("--methods", nargs="+", default=["none", "cs"], help="one student each")
+    parser.add_argument("--teacher_config", required=True, help="recipe of the teacher, as of kdam train")
+    parser.add_argument("--student_config", required=True, help="recipe of the students, as of kdam distill")
+    parser.add_argument(
+        "--methods", nargs="+", default=["none", "cs"], help="one student each, as in cs:beta=0.5,intra=false"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
     parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
     parser.add_argument("--balance", type=int, metavar="STEPS", help="measure the terms' gradients every so many steps")

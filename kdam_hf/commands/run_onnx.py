@@ -3,11 +3,6 @@
     kdam onnx --model outputs/onnx --image photo.jpg --output_dir outputs/maps
     python kdam_hf/commands/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
 
-    --model            folder that `kdam export` wrote
-    --image            photo
-    --output_dir       folder to write to
-    --int8             run the quantised form
-
 An example to copy from: the folder of `kdam export` holds all that is needed. Writes, per task, the map at the photo's
 own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
 """
