@@ -39,16 +39,21 @@ def tiny(cls=KdamStudent, preset="tiny-resnet", tasks=TASKS[:1], **options):
     return cls(make_config(cls.config_class.model_type.removeprefix("kdam_"), preset, tasks, **options)).eval()
 
 
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
+def saved(folder, *more):
     """A student that reduces photos to a shorter side of 48 pixels; batch norm has seen noise, so that ranges are sane."""
-    model = tiny(tasks=TASKS, image_size=[48, 64]).train()
+    model = tiny(tasks=TASKS, image_size=[48, 64])
+    model.config.tasks = [*model.config.tasks, *more]
+    model = KdamStudent(model.config).train()
     for _ in range(20):
         model(torch.randn(2, 3, 64, 64))
-    folder = tmp_path_factory.mktemp("models") / "student"
-    model.save_pretrained(folder)
-    KdamImageProcessor.from_model_config(model.config).save_pretrained(folder)
+    for part in (model, KdamImageProcessor.from_model_config(model.config)):
+        part.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("models") / "student")
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +69,10 @@ def photo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def decoded(tmp_path_factory):
-    """A model whose second task has more classes than eight bits hold, and its decoded ONNX file."""
+    """A model of which one task has more classes than eight bits hold, and its decoded ONNX file."""
     folder = tmp_path_factory.mktemp("decoded")
-    model = tiny(tasks=TASKS, image_size=[48, 64])
     many = TASKS[0].spec() | {"name": "many", "channels": 300, "class_names": [f"class {k}" for k in range(300)]}
-    model.config.tasks = [*model.config.tasks, many]
-    model = KdamStudent(model.config).eval()
-    for part in (model, KdamImageProcessor.from_model_config(model.config)):
-        part.save_pretrained(folder / "student")
+    saved(folder / "student", many)
     command.main(["--model", str(folder / "student"), "--output", str(folder / "onnx"), "--decode"])
     return folder
 
