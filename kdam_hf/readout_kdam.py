@@ -132,10 +132,9 @@ class ClassIds(Readout):
 
     def colours(self, values: Values) -> Picture:
         """One colour per class, black where ignored (255)."""
-        table = np.zeros((256, 3), np.uint8)
-        palette = class_palette(self.entry["channels"])
-        table[: len(palette)] = palette
-        return table[values.astype(np.uint8)]
+        table = np.zeros((max(256, self.entry["channels"]), 3), np.uint8)
+        table[: self.entry["channels"]] = class_palette(self.entry["channels"])
+        return table[values.astype(np.uint16)]
 
     def legend(self) -> Legend:
         names = self.entry["class_names"] or [f"class {k}" for k in range(self.entry["channels"])]
