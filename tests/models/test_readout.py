@@ -177,5 +177,7 @@ def test_depth_is_coloured_over_the_range_its_config_states_or_that_of_versions_
 
 def test_all_readouts_are_tested_here_and_an_unknown_one_is_named():
     assert {entry["readout"] for entry in ENTRIES} == set(READOUTS)
+    many = readout_of(ENTRIES[0] | {"channels": 300}).colours(np.array([[299]]))
+    np.testing.assert_array_equal(many[0], class_palette(300)[-1:])
     with pytest.raises(ValueError, match="'argmin'"):
         readout_of(ENTRIES[0] | {"readout": "argmin"})
