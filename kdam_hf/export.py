@@ -255,7 +255,7 @@ def describe(model: KdamPreTrainedModel, exported: OnnxModel) -> dict[str, Any]:
     tasks = []
     for reader in (readout_of(spec) for spec in model.config.tasks or []):
         known = {"settings": reader.entry.get("settings", {}), "legend": reader.legend(), "values": reader.words}
-        tasks.append(reader.entry | known)
+        tasks.append({**reader.entry, **known})
     return {
         "kind": type(model).__name__,
         "input": {"name": PIXELS, "dtype": "float32", "shape": ["batch", 3, *sides]},

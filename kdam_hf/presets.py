@@ -135,8 +135,8 @@ def make_config(
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
     backbone = PRESETS[preset] if isinstance(preset, str) else preset
     width = backbone.decoder_channels[role == "student"]
-    fields = {"backbone_config": backbone_config or dict(backbone.config), "tasks": [task.spec() for task in tasks]}
-    fields |= {"decoder_channels": width, **backbone.fields}
+    fields: dict[str, Any] = {"decoder_channels": width, **backbone.fields}
+    fields |= {"backbone_config": backbone_config or dict(backbone.config), "tasks": [task.spec() for task in tasks]}
     try:
         if role == "teacher":
             return KdamTeacherConfig(**(fields | overrides))

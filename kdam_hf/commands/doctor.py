@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-SHOWN = ("kdam-hf", "torch", "torchvision", "transformers", "accelerate", "datasets", "huggingface-hub")
-SHOWN += ("numpy", "pillow")
+SHOWN = (
+    *("kdam-hf", "torch", "torchvision", "transformers", "accelerate"),
+    *("datasets", "huggingface-hub", "numpy", "pillow"),
+)
 ABSENT = {"torchvision": ", and not needed", "kdam-hf": "; runs from a clone"}
 
 

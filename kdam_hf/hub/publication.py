@@ -119,7 +119,7 @@ def _model_files(record: Record) -> dict[str, bytes | Path]:
     processor = KdamImageProcessor.from_model_config(record.config).to_dict()
     processor["auto_map"] = {"AutoImageProcessor": _code(KdamImageProcessor)}
     optional = {RESULTS: record.results, "recipe.json": record.settings, "training_log.json": record.log}
-    files = {
+    files: dict[str, bytes | Path] = {
         WEIGHTS: record.folder / WEIGHTS,
         "config.json": _json(config),
         "preprocessor_config.json": _json(processor),

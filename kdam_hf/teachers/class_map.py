@@ -121,7 +121,7 @@ def from_names(
     return _complete(sources, len(teacher))
 
 
-def _complete(sources: dict[str, tuple[int, ...]], count: int) -> ClassMap:
+def _complete(sources: Mapping[str, tuple[int, ...]], count: int) -> ClassMap:
     claimed = {k for members in sources.values() for k in members}
     return ClassMap(sources, tuple(k for k in range(count) if k not in claimed))
 
