@@ -97,8 +97,7 @@ def train(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any)
     Raises:
         KdamError: as the command has it.
     """
-    trained: Trained = _run("train", data, keys)
-    return trained
+    return _run("train", data, keys)
 
 
 def distill(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any) -> Trained:
@@ -111,8 +110,7 @@ def distill(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: An
     Raises:
         KdamError: as the command has it.
     """
-    trained: Trained = _run("distill", data, keys)
-    return trained
+    return _run("distill", data, keys)
 
 
 def evaluate(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any) -> Mapping[str, float]:
@@ -128,8 +126,7 @@ def evaluate(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: A
     Raises:
         KdamError: as the command has it.
     """
-    scores: Mapping[str, float] = _run("evaluate", data, keys)
-    return scores
+    return _run("evaluate", data, keys)
 
 
 def predict(
@@ -160,12 +157,10 @@ def predict(
 
     several = list(images) if isinstance(images, (list, tuple)) else [images]
     places = list(command.find_photos(several))
-    if isinstance(model, Trained):
-        model = model.model
-    model = model if isinstance(model, KdamPreTrainedModel) else load_model(str(model))
-    found = command.predict(
-        MultiTaskDensePredictionPipeline.of_model(model), command.open_photos(places, max_frames), batch_size
-    )
+    model = model.model if isinstance(model, Trained) else model
+    loaded = model if isinstance(model, KdamPreTrainedModel) else load_model(str(model))
+    photos, pipeline = command.open_photos(places, max_frames), MultiTaskDensePredictionPipeline.of_model(loaded)
+    found = command.predict(pipeline, photos, batch_size)
     maps = [{task: result["values"] for task, result in each.items()} for _, _, each in found]
     one = not isinstance(images, (list, tuple)) and places[0][1] is images and not is_video(images)
     return maps[0] if one else maps

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn import all_reduce
 
 
 class Processes:
@@ -36,7 +37,7 @@ class Processes:
 
     def sum(self, x: Tensor) -> Tensor:
         """Element-wise sum over processes; differentiable, any shape."""
-        return _Sum.apply(x) if self.size > 1 else x
+        return all_reduce(x) if self.size > 1 else x
 
     def gather(self, value: Any) -> list[Any]:
         """The value of every process, on every process; plain data or CPU tensors, whatever the device of the run."""
@@ -57,18 +58,6 @@ class Processes:
             y = x.detach().clone()
             dist.all_reduce(y, op=op)
         return y
-
-
-class _Sum(torch.autograd.Function):
-    """All-reduce whose gradient is the all-reduced gradient: every process's loss depends on every process's input."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return Processes._reduced(x, dist.ReduceOp.SUM)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return Processes._reduced(gradients[0].contiguous(), dist.ReduceOp.SUM)
 
 
 LOCAL = Processes()

@@ -28,68 +28,57 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from dataset_loaders import TransformedDataset
 from kdam_hf.api import Trained
 from kdam_hf.distillation import METHODS, Method, make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import write_json
-from kdam_hf.training import (
-    CachedTeacherDataset,
+from kdam_hf.training import CachedTeacherDataset, DistillationTrainer, FrozenTeacher, Run, fill_cache, load_teacher
+from kdam_hf.training.arguments import (
     DataArguments,
     DistillationArguments,
-    DistillationTrainer,
-    FrozenTeacher,
     KdamTrainingArguments,
-    Run,
     StudentArguments,
-    build_run,
-    execute,
-    fill_cache,
-    load_teacher,
-    parse_recipe,
+    use_bf16,
 )
-from kdam_hf.training.arguments import use_bf16
 from kdam_hf.training.balance import BalanceProbe
-from kdam_hf.training.recipes import Arguments
-from kdam_hf.training.runs import start_unlabelled
+from kdam_hf.training.recipes import Arguments, parse_recipe
+from kdam_hf.training.runs import build_run, execute, start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
+
+GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
 
 
 def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:
     """The method, and beside it the term of features if it has a weight."""
-    settings = asdict(distillation)
-    if distillation.method == "none" and distillation.features:
-        raise KdamValueError(
-            "features need a teacher, which method none has not; choose method features, or leave it out."
-        )
-    alone = distillation.method != "none" and METHODS[distillation.method].needs_features
-    if distillation.method == "none" or not (alone or distillation.features):
-        return make_method(distillation.method, run.tasks, **settings)
+    settings, name = asdict(distillation), distillation.method
+    if name == "none" and distillation.features:
+        raise KdamValueError("method none has no teacher for features; choose method features, or leave it out.")
+    alone = name != "none" and METHODS[name].needs_features
+    if not (alone or distillation.features):
+        return make_method(name, run.tasks, **settings)
     if distillation.teacher_cache:
         raise KdamValueError(
             "features are not stored; leave teacher_cache out, so that the teacher runs beside the student."
         )
-    beside = None if alone else make_method(distillation.method, run.tasks, **settings)
+    beside = None if alone else make_method(name, run.tasks, **settings)
     student, teacher = (coarsest_channels(model) for model in (run.model, loaded().models[0]))
     return Features(run.tasks, distillation.beta if alone else distillation.features, student, teacher, beside)
 
 
 def main(argv: Arguments = None) -> Trained:
-    groups = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
     photos = dict.fromkeys(("images", "unlabeled"), "photos_student")
-    data, model, distillation, args, settings = parse_recipe(groups, argv, __doc__, photos)
+    data, model, distillation, args, settings = parse_recipe(GROUPS, argv, __doc__, photos)
     if distillation.method != "none" and not distillation.teacher:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
         )
-    data.task_options = [
-        *(data.task_options or ()),
-        *(text.replace("=", ".kd_weight=") for text in distillation.kd_weight or ()),
-    ]
+    weights = [text.replace("=", ".kd_weight=") for text in distillation.kd_weight or ()]
+    data.task_options = [*(data.task_options or ()), *weights]
     run = build_run(data, model, args, settings, None if distillation.method == "none" else distillation)
-    train_dataset: TransformedDataset | CachedTeacherDataset = run.train_dataset
+    train_dataset: Any = run.train_dataset
     teacher, facts = None, {"method": distillation.method}
     bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
     loaded = cache(lambda: load_teacher(run.teaching, run.model.config, bf16, distillation.teacher_batch_size))
@@ -101,19 +90,10 @@ def main(argv: Arguments = None) -> Trained:
             train_dataset = CachedTeacherDataset(run.train_dataset, stored)
         else:
             teacher = loaded()
-        settings_of_match = method.settings() | {"teacher_views": distillation.teacher_views}
-        facts |= {**run.teaching.facts(), "distillation": settings_of_match}
-    trainer = DistillationTrainer(
-        run.model,
-        args,
-        run.tasks,
-        train_dataset,
-        run.eval_dataset,
-        teacher=teacher,
-        method=method,
-        views=distillation.teacher_views,
-        examiner=loaded,
-    )
+        match = method.settings() | {"teacher_views": distillation.teacher_views}
+        facts |= {**run.teaching.facts(), "distillation": match}
+    views, of_run = distillation.teacher_views, (run.model, args, run.tasks, train_dataset, run.eval_dataset)
+    trainer = DistillationTrainer(*of_run, teacher=teacher, method=method, views=views, examiner=loaded)
     steps = distillation.balance_steps
     probe = None if steps is None else BalanceProbe(run.model.encoder, trainer.objective, steps)
     metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))

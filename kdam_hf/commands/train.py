@@ -22,15 +22,8 @@ With --num_processes N it runs under `accelerate launch`, one process for each G
 from pathlib import Path
 
 from kdam_hf.api import Trained
-from kdam_hf.training import (
-    DataArguments,
-    KdamTrainingArguments,
-    ModelArguments,
-    MultiTaskTrainer,
-    build_run,
-    execute,
-    parse_recipe,
-)
+from kdam_hf.training import MultiTaskTrainer, build_run, execute, parse_recipe
+from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments
 from kdam_hf.training.recipes import Arguments
 
 

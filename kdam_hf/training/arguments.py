@@ -213,9 +213,7 @@ class KdamTrainingArguments(TrainingArguments):
         check_numbers(self, NUMBERS)
         _check_choice("weighting", self.weighting, (FIXED, *WEIGHTINGS))
         if self.ema_decay >= 1:
-            raise KdamValueError(
-                f"ema_decay is {self.ema_decay}; expected a number below 1, such as 0.999, or 0 for none."
-            )
+            raise KdamValueError(f"ema_decay is {self.ema_decay}; expected a number below 1, such as 0.999, or 0.")
         if self.optim == "sgd" and self.optim_args is None:
             self.optim_args = "momentum=0.9"
         if self.lr_scheduler_type == "polynomial" and self.lr_scheduler_kwargs is None:
@@ -229,11 +227,6 @@ class KdamTrainingArguments(TrainingArguments):
         _check_choice("hub_strategy", str(getattr(base.hub_strategy, "value", base.hub_strategy)), HUB_STRATEGIES)
         if base.push_to_hub:
             check_repo_id(base.hub_model_id or "")
-        if base.hub_revision is not None:
-            raise KdamValueError(
-                f"hub_revision is {base.hub_revision!r}: pushing to another branch is not supported; leave it out, and name a "
-                "state by a tag with kdam publish --revision."
-            )
         self._choose_steps()
         # of `accelerate launch --cpu`
         self.use_cpu = base.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
@@ -269,7 +262,7 @@ class KdamTrainingArguments(TrainingArguments):
     def _choose_steps(self) -> None:
         if self.num_train_epochs is not None and self.max_steps not in (MAX_STEPS, -1):
             raise KdamValueError(
-                f"max_steps is {self.max_steps} and num_train_epochs {self.num_train_epochs}; give one of them."
+                f"max_steps {self.max_steps} and num_train_epochs {self.num_train_epochs}; give one of them."
             )
         if self.num_train_epochs is not None:
             self.max_steps = -1

@@ -105,7 +105,7 @@ def rotate(output: Path, limit: int | None, keep: Collection[Path]) -> None:
     Raises:
         CheckpointError: one could not be deleted.
     """
-    if limit is None or limit < 1:
+    if limit is None:
         return
     sealed = [folder for folder in list_checkpoints(output) if (folder / MANIFEST).exists()]
     sealed.sort(key=lambda folder: ((folder / MANIFEST).stat().st_mtime_ns, int(folder.name[11:])))
@@ -117,9 +117,7 @@ def rotate(output: Path, limit: int | None, keep: Collection[Path]) -> None:
             os.rename(folder, discarded)
             discard(discarded)
         except OSError as error:
-            raise CheckpointError(
-                f"{folder}: could not be deleted to make room ({error}); newer ones are sealed."
-            ) from error
+            raise CheckpointError(f"{folder}: could not be deleted ({error}); newer ones are sealed.") from error
 
 
 def clean(output: Path) -> None:

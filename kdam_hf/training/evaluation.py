@@ -21,6 +21,7 @@ from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
 from kdam_hf.training.loading import layers
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics
+from kdam_hf.training.sources import starts
 from kdam_hf.training.teacher import FrozenTeacher
 
 PREFIX = "agreement/"
@@ -146,15 +147,8 @@ def taught_start(
     crops = (dataset[index] for index in some)
     inputs = ([crop[key][None].to(device) for key in ("pixel_values", "pixel_mask")] for crop in crops)
     said = [teacher(*pair).predictions for pair in inputs]
-    found = {}
-    for task in tasks:
-        labels = [
-            _decided(task, x, [STRIDE * side for side in x.shape[-2:]])[0] for x in (maps[task.name] for maps in said)
-        ]
-        values = np.concatenate([label[task.label.valid(label)] for label in labels])
-        if len(values) and (start := task.start(values)) is not None:
-            found[task.name] = start
-    return found
+    size = [STRIDE * side for side in said[0][tasks[0].name].shape[-2:]]
+    return starts((task, [_decided(task, maps[task.name], size)[0] for maps in said]) for task in tasks)
 
 
 def _decided(task: Task, prediction: Tensor, size: Sequence[int]) -> list[NDArray[Any]]:

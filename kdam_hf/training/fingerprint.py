@@ -28,7 +28,7 @@ INCIDENTAL = {
     # what these came to is bf16, max_steps or epochs, and per_device_train_batch_size
     *("precision", "num_train_epochs", "total_train_batch_size"),
     # refused, and once in checkpoints
-    *("logging_nan_inf_filter", "enable_jit_checkpoint", "do_predict"),
+    *("logging_nan_inf_filter", "enable_jit_checkpoint", "do_predict", "hub_revision"),
 }
 # What decides over weights where a metric does.
 _SELECTION = ("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps")
@@ -54,13 +54,8 @@ def describe_objective(
     for layer in layers(dataset):
         if isinstance(layer, TransformedDataset) and isinstance(layer.transform, TrainTransform):
             source = layer.dataset
-            facts["data"] = {
-                "augmentation": layer.transform.settings,
-                "name": source.name,
-                "split": source.split,
-                "images": len(source),
-                "ids_sha256": source.digest,
-            }
+            facts["data"] = {"augmentation": layer.transform.settings, "name": source.name, "split": source.split}
+            facts["data"] |= {"images": len(source), "ids_sha256": source.digest}
             runs = [source.runs]
             if isinstance(source, MixedDataset):
                 facts["data"]["unlabeled_share"], runs = source.share, list(source.both_runs)
@@ -73,7 +68,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`key old -> new` for every key that is not incidental and differs; an absent key has its default."""
     # keys of a configuration come and go with versions of the library; what matters of them is a shape, which loading checks
     one_sided = {key for key in set(old) ^ set(new) if key.startswith("model.")}
-    return io.differences(old, new, INCIDENTAL | one_sided, DEFAULTS)
+    return io.differences(old, new, INCIDENTAL | one_sided, DEFAULTS | {"distillation.method": "none"})
 
 
 def refuse_other_objective(old: Mapping[str, Any], new: Mapping[str, Any], where: Any) -> None:

@@ -6,7 +6,6 @@ deleted by the next one; an upload that fails during the training is reported an
 """
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 from kdam_hf.errors import HubError, KdamValueError
@@ -29,14 +28,14 @@ class PublishingTrainer(ResumableTrainer):
             private = self.args.hub_private_repo if private is None else private
             open_repository(self.args.hub_model_id or "", bool(private), token or self.args.hub_token)
 
-    def publish_checkpoint(self, folder: Path) -> None:
-        """Publish a checkpoint's model, if asked for, with a card that says how far the training is."""
-        if self.args.hub_strategy == "end":
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Publish the model of a sealed checkpoint, if asked for, with a card that says how far the training is."""
+        if not args.push_to_hub or args.hub_strategy == "end" or not state.is_world_process_zero:
             return
-        step = self.state.global_step
-        progress = f"Still in training: step {step} of {self.state.max_steps}, not scored yet."
+        folder, step = f"{args.output_dir}/checkpoint-{state.global_step}", state.global_step
+        progress = f"Still in training: step {step} of {state.max_steps}, not scored yet."
         try:
-            self._publish(str(folder), f"Training in progress, step {step}", progress, self.args.hub_token)
+            self._publish(folder, f"Training in progress, step {step}", progress, args.hub_token)
         except HubError as error:
             warnings.warn(f"{error} Training goes on; the next checkpoint is pushed again.", stacklevel=2)
 
@@ -56,10 +55,9 @@ class PublishingTrainer(ResumableTrainer):
             HubError: refused, unreachable or interrupted; the model is complete on disk.
             KdamValueError: a revision, or an argument that is not known.
         """
-        if revision is not None or kwargs:
+        if given := kwargs | ({} if revision is None else {"revision": revision}):
             raise KdamValueError(
-                f"push_to_hub was given {dict(revision=revision, **kwargs)}; it pushes to the main branch. Name a state by a "
-                "tag with kdam publish --revision."
+                f"push_to_hub was given {given}; it pushes to the main branch. Name a state by a tag: kdam publish --revision."
             )
         if not self.is_world_process_zero():
             return None

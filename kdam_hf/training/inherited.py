@@ -1,6 +1,6 @@
-"""What becomes of everything that the library's `TrainingArguments` and `Trainer` offer: used, without effect, or refused.
+"""What of the library's `TrainingArguments` and `Trainer` is refused, or has no effect on what comes out; all else is used.
 
-A test fails when the installed library has something that is not here; `docs/training.md` has what is refused as a table.
+A test fails when the installed library offers something else; `docs/training.md` has what is refused as a table.
 """
 
 import os
@@ -12,22 +12,17 @@ from typing import Any, TypeVar
 from kdam_hf.errors import KdamValueError
 
 Class = TypeVar("Class", bound=type)
-USED, INCIDENTAL = "used", "incidental"
-"""As the library documents it; and without effect on the weights and scores that come out, hence free to change on resume."""
+INCIDENTAL = "incidental"
+"""Without effect on the weights and scores that come out, hence free to change on resume."""
 
 # group, or why it is refused and what to do -> names
 ARGUMENTS = {
-    USED: """
-        per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps
-        optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon optim_target_modules gradient_accumulation_steps
-        max_grad_norm tf32 bf16 fp16 load_best_model_at_end metric_for_best_model greater_is_better seed data_seed
-        dataloader_drop_last""",
     INCIDENTAL: """
         output_dir resume_from_checkpoint run_name project report_to debug disable_tqdm log_level log_level_replica
         log_on_each_node logging_first_step logging_steps logging_strategy skip_memory_metrics trackio_space_id
         trackio_bucket_id trackio_static_space_id save_strategy save_steps save_total_limit save_on_each_node save_only_model
         restore_callback_states_from_checkpoint push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
-        hub_always_push hub_revision eval_strategy eval_steps eval_delay eval_on_start eval_accumulation_steps
+        hub_always_push eval_strategy eval_steps eval_delay eval_on_start eval_accumulation_steps
         eval_do_concat_batches eval_use_gather_object per_device_eval_batch_size do_train do_eval torch_empty_cache_steps
         dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
         dataloader_multiprocessing_context local_rank ddp_timeout ddp_backend ddp_bucket_cap_mb ddp_broadcast_buffers
@@ -51,11 +46,11 @@ ARGUMENTS = {
     "evaluation gives the metrics of the tasks and nothing else": """
         prediction_loss_only include_for_metrics batch_eval_metrics""",
     "a resumed training goes on in the data where it stopped": "ignore_data_skip",
+    "a push goes to the main branch; name a state by a tag with kdam publish --revision": "hub_revision",
     "SIGTERM and SIGINT save a checkpoint already": "enable_jit_checkpoint",
     "use kdam predict": "do_predict",
 }  # fmt: skip
 PARAMETERS = {
-    USED: "model args train_dataset eval_dataset processing_class callbacks",
     "batches are made by dataset_loaders.Collator": "data_collator",
     "build the model and give it; a search starts one training per setting, in an output_dir of its own": "model_init",
     "give a method, or a weighting of its terms": "compute_loss_func",
@@ -64,15 +59,6 @@ PARAMETERS = {
         optimizers optimizer_cls_and_kwargs""",
 }
 METHODS = {
-    USED: """
-        add_callback pop_callback remove_callback train training_step compute_loss loss_is_scaled_for_ga evaluate
-        evaluation_loop get_train_dataloader get_eval_dataloader get_test_dataloader get_batch_samples create_optimizer
-        create_optimizer_and_scheduler create_scheduler get_decay_parameter_names get_optimizer_cls_and_kwargs
-        get_optimizer_group get_learning_rates get_num_trainable_parameters set_initial_training_values
-        get_total_train_batch_size num_examples log log_metrics metrics_format save_metrics save_state save_model init_hf_repo
-        push_to_hub is_local_process_zero is_world_process_zero create_accelerator_and_postprocess
-        compute_loss_context_manager autocast_smart_context_manager end""",
-    INCIDENTAL: "floating_point_ops store_flos get_cp_size get_sp_size get_tp_size",
     "maps of a split do not fit into memory: evaluate(dataset, metric_key_prefix='test') scores it, kdam predict writes "
     "maps of photos, kdam evaluate --save_predictions those of a split": "predict prediction_step",
     "start one training per setting, in an output_dir of its own": "hyperparameter_search call_model_init",
@@ -80,10 +66,10 @@ METHODS = {
 }
 # what a launcher leaves -> what it may be, and what to do instead
 ENVIRONMENT = {
-    "ACCELERATE_USE_FSDP": ("false", "use accelerate launch --num_processes N (DDP)"),
-    "ACCELERATE_USE_DEEPSPEED": ("false", "use accelerate launch --num_processes N (DDP)"),
-    "ACCELERATE_USE_MEGATRON_LM": ("false", "use accelerate launch --num_processes N (DDP)"),
-    "ACCELERATE_USE_PARALLELISM_CONFIG": ("false", "use accelerate launch --num_processes N (DDP)"),
+    **{
+        f"ACCELERATE_USE_{name}": ("false", "use accelerate launch --num_processes N (DDP)")
+        for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
+    },
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "set gradient_accumulation_steps"),
     "ACCELERATE_DYNAMO_BACKEND": ("no", "set torch_compile: true, torch_compile_backend and torch_compile_mode"),
 }
@@ -92,7 +78,7 @@ ENVIRONMENT = {
 def refused(table: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Every name that is refused, and why."""
     for reason, listed in table.items():
-        if reason not in (USED, INCIDENTAL):
+        if reason != INCIDENTAL:
             yield from ((name, reason) for name in listed.split())
 
 

@@ -20,7 +20,6 @@ from dataset_loaders import TransformedDataset
 from kdam_hf.errors import DataIntegrityError, DataWorkerError, KdamError, KdamValueError, OutOfMemoryError
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.signals import no_worker_left, shield_worker, worker_context
-from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 IDLE = -1
 DYING_S = 5
@@ -41,7 +40,17 @@ MEMORY_ADVICE = (
 )
 
 
-class WatchedDataset(Dataset[Any]):
+class Layer(Dataset[Any]):
+    """A dataset around another one."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class WatchedDataset(Layer):
     """A dataset whose workers note what they read; an exception of a sample names the sample.
 
     Args:
@@ -50,12 +59,9 @@ class WatchedDataset(Dataset[Any]):
     """
 
     def __init__(self, dataset: Any, workers: int) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         # per worker the process that read last, 0 for none, and the index it reads now
         self._reading = torch.tensor([[0, IDLE]] * workers).share_memory_() if workers else torch.empty(0, 2)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, key: Any) -> Any:
         """The item, read and noted.
@@ -148,7 +154,7 @@ def explained_failures(where: Callable[[], str], watched: Mapping[str, WatchedDa
 def layers(dataset: Any) -> Iterator[Any]:
     """A dataset and those that it wraps, from the outside in; the last one holds the samples."""
     yield dataset
-    while isinstance(dataset, (WatchedDataset, CachedTeacherDataset, TransformedDataset)):
+    while isinstance(dataset, (Layer, TransformedDataset)):
         dataset = dataset.dataset
         yield dataset
 

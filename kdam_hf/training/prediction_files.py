@@ -42,10 +42,8 @@ def save_maps(
 
 def _save(maps: ImageMaps, root: Path, tasks: Sequence[Task], name: str) -> ImageMaps:
     for task in tasks:
-        stored, path = (
-            task.reader.to_file(as_map(maps.predictions[task.name])),
-            root / task.name / (name + task.reader.suffix),
-        )
+        stored = task.reader.to_file(as_map(maps.predictions[task.name]))
+        path = root / task.name / (name + task.reader.suffix)
         np.save(path, stored) if path.suffix == ".npy" else Image.fromarray(stored).save(path)
     return maps
 

@@ -94,16 +94,18 @@ def parse_recipe(
     for group in groups:
         group._argument_group_name = (group.__doc__ or "").split("\n")[0]  # type: ignore[attr-defined]
     parser = HfArgumentParser(groups, description=description, formatter_class=_Formatter, allow_abbrev=False)
-    parser.add_argument(
-        "--config", help="recipe: a YAML file, or a name that `kdam recipes` prints; any key may stand in it"
-    )
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for each in (parser, first):
+        each.add_argument(
+            "--config", help="recipe: a YAML file, or a name that `kdam recipes` prints; any key may stand in it"
+        )
     typed = {s.lstrip("-").replace("-", "_"): action.dest for action in parser._actions for s in action.option_strings}
     known = {name: key for name, key in typed.items() if name == key or not name.startswith("no_")}
     given = {
         a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")
     } | keys.keys()
     by_default = next((name for key, name in (usual or {}).items() if key in given), None)
-    config = keys.pop("config", None) or _config_path(arguments) or by_default
+    config = keys.pop("config", None) or first.parse_known_args(arguments)[0].config or by_default
     recipe = read_recipe(config) if config else {}
     _refuse_unknown(recipe, known, f"recipe {config}")
     _refuse_unknown(keys, known, "keyword")
@@ -167,15 +169,6 @@ def _typed(value: Any, action: argparse.Action, where: str) -> Any:
         raise KdamValueError(f"{where} is {value!r}; expected one {getattr(convert, '__name__', 'value')}.") from error
 
 
-def _config_path(arguments: Sequence[str]) -> str | None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config")
-    try:
-        return parser.parse_known_args(arguments)[0].config
-    except argparse.ArgumentError as error:
-        raise KdamValueError("--config needs a file, or a name that `kdam recipes` prints.") from error
-
-
 def _refuse_unknown(keys: Iterable[str], known: Mapping[str, str], source: str) -> None:
     for key in (key for key in keys if key not in known):
         if key in DROPPED:
@@ -185,6 +178,4 @@ def _refuse_unknown(keys: Iterable[str], known: Mapping[str, str], source: str) 
                 f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "
                 "same student without a teacher."
             )
-        raise KdamValueError(
-            f"{source}: unknown key {key!r}; {did_you_mean(key, known, 'see --help all for all keys.')}"
-        )
+        raise KdamValueError(f"{source}: unknown key {key!r}; {did_you_mean(key, known, 'see --help all.')}")

@@ -18,39 +18,23 @@ from typing import Any, cast
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from dataset_loaders import EpochSampler, MixedDataset, MixedSampler
 from kdam_hf import io
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
+from kdam_hf.training import checkpointing
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.checkpointing import (
-    MODEL,
-    SAVING,
-    clean,
-    explained_disk_errors,
-    move_files,
-    newest_sealed,
-    rotate,
-    verify,
-    write_manifest,
-)
 from kdam_hf.training.fingerprint import refuse_other_objective
-from kdam_hf.training.loading import WatchedDataset, explained_failures, make_loader
+from kdam_hf.training.loading import WatchedDataset, explained_failures, layers, make_loader
 from kdam_hf.training.report import versions
 from kdam_hf.training.signals import StopRequest
 
-LAST = "last"
 WEIGHTS = "model.safetensors"
-# What is overridden or used of `Trainer` beyond its documented interface, with parameters; held against the installed version
-# by a test. Another minor version of transformers may change it: see pyproject.toml.
-TRAINER_INTERNALS = (
-    ("_save_checkpoint", ("self", "model", "trial")),
-    ("save_model", ("self", "output_dir", "_internal_call")),
-)
 
 
 class RunningMeans:
@@ -99,6 +83,11 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     """The signal that all processes stop after; 0 for none."""
     _saved_step: int | None = None
     _best: str | None = None
+    _sampler: EpochSampler | MixedSampler | None = None
+    views: int | None = None
+    """Fixed crops per image, taken in turn; new ones in every epoch for None."""
+    in_work = "before the first batch"
+    """Number and size of the images in work, for messages."""
 
     def __init__(self, model: Any, args: KdamTrainingArguments, *more: Any, **kwargs: Any) -> None:
         if args.output_dir is None:
@@ -119,22 +108,8 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     def describe(self) -> dict[str, Any]:
         """What this run computes, flat; a checkpoint is only continued by a run that computes the same."""
 
-    @abstractmethod
-    def batch_shape(self) -> str:
-        """The batch in work, in words."""
-
-    @abstractmethod
-    def make_sampler(self) -> Sampler:
-        """The order of the training data."""
-
     def save_extra(self, folder: Path) -> None:
         """Write what else belongs into a checkpoint."""
-
-    def restore_extra(self, folder: Path) -> None:
-        """Take up what `save_extra` wrote, before the first step."""
-
-    def publish_checkpoint(self, folder: Path) -> None:
-        """Called with every sealed checkpoint."""
 
     def evaluated_model(self) -> Any:
         """What is scored and saved."""
@@ -160,7 +135,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         with io.exclusive(output / ".lock", str(output), 60) if main else nullcontext():
             with self.args.main_process_first(local=False, desc="cleaning up"):
                 if main:
-                    clean(output)
+                    checkpointing.clean(output)
             self._facts = {"objective": self.describe(), "versions": versions()}
             self._resumed_from = folder = self._choose(resume_from_checkpoint, output)
             self._told, self._saved_step = 0, None
@@ -172,9 +147,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
                 self.any_process(torch.zeros((), device=self.args.device))
         if self._told and self._saved_step == self.state.global_step:
             if main:
-                print(
-                    f"stopped; continue from step {self._saved_step} with --resume_from_checkpoint {LAST}", flush=True
-                )
+                print(f"stopped; continue from step {self._saved_step} with --resume_from_checkpoint last", flush=True)
             raise SystemExit(128 + self._told)
         return result
 
@@ -193,29 +166,29 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     def explained_failures(self, *names: str) -> AbstractContextManager[None]:
         """While entered, failures of memory and of data workers, of "train", "eval" or both, say what was going on."""
         watched = {name: self._watched[name] for name in names if name in self._watched} if names else self._watched
-        return explained_failures(lambda: f"step {self.state.global_step}, {self.batch_shape()}", watched)
+        return explained_failures(lambda: f"step {self.state.global_step}, {self.in_work}", watched)
 
     def _choose(self, asked: str | bool | None, output: Path) -> Path | None:
         """The checkpoint to go on from, verified, and made by a run with the same objective."""
         if not asked:
             return None
-        if asked is True or asked == LAST:
-            found = newest_sealed(output, quiet=self.args.process_index > 0)
+        if asked in (True, "last"):
+            found = checkpointing.newest_sealed(output, quiet=self.args.process_index > 0)
         else:
-            found = Path(str(asked)), verify(Path(str(asked)))
+            found = Path(str(asked)), checkpointing.verify(Path(str(asked)))
         if found is None:
             return None
         folder, manifest = found
         refuse_other_objective(manifest["objective"], self._facts["objective"], folder)
-        required = {
+        required = [
             WEIGHTS,
             "optimizer.pt",
-            "scheduler.pt",
-            TRAINER_STATE_NAME,
             f"rng_state{self._rank}.pth",
             self._sums_file,
-        }
-        if absent := sorted(required - set(manifest["files"])):
+            "scheduler.pt",
+            TRAINER_STATE_NAME,
+        ]
+        if absent := [name for name in required if name not in manifest["files"]]:
             raise CheckpointError(f"{folder} was saved without {', '.join(absent)}; training cannot go on from it.")
         if self.args.process_index == 0:
             print(f"continuing from {folder}", flush=True)
@@ -228,12 +201,10 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             return False
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             folder = Path(state.best_model_checkpoint)
-            verify(folder)
+            checkpointing.verify(folder)
         self.model.load_state_dict(load_file(folder / WEIGHTS))
-        state.is_local_process_zero, state.is_world_process_zero = (
-            self.args.local_process_index == 0,
-            self.args.process_index == 0,
-        )
+        state.is_local_process_zero = self.is_local_process_zero()
+        state.is_world_process_zero = self.is_world_process_zero()
         self.state = state
         if not any("train_loss" in line for line in state.log_history):
             self._restore_sums()
@@ -241,13 +212,19 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         return True
 
     def get_train_dataloader(self) -> DataLoader:
-        """Over the training data, in the order of the sampler."""
+        """Over the training data, in another order in every epoch."""
+        *_, source = layers(self.train_dataset)
+        seed = data_seed(self.args)
+        if isinstance(source, MixedDataset):
+            self._sampler = MixedSampler(source.counts, source.share, seed, self.views, source.both_runs)
+        else:
+            self._sampler = EpochSampler(len(source), seed, self.views, source.runs)
         watched = self._watched["train"] = WatchedDataset(self.train_dataset, self.args.dataloader_num_workers)
         loader = make_loader(
             watched,
             self.args,
             batch_size=self.args.per_device_train_batch_size,
-            sampler=self.make_sampler(),
+            sampler=self._sampler,
             collate_fn=self.data_collator,
             drop_last=self.args.dataloader_drop_last,
             pin_memory=self.args.dataloader_pin_memory,
@@ -291,8 +268,8 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         """
         output, step, main = Path(self.args.output_dir or ""), self.state.global_step, self.args.should_save
         final = output / f"checkpoint-{step}"
-        partial = output / SAVING / final.name
-        with explained_disk_errors(partial), io.replacing(final, partial) if main else nullcontext():
+        partial = output / checkpointing.SAVING / final.name
+        with checkpointing.explained_disk_errors(partial), io.replacing(final, partial) if main else nullcontext():
             self.accelerator.wait_for_everyone()
             # what `Trainer` saves, but beside; it neither rotates nor pushes
             kept, self.args = self.args, copy(self.args)
@@ -311,14 +288,12 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
                 (partial / "training_args.json").write_text(self.args.to_json_string(), "utf-8")
             self.accelerator.wait_for_everyone()
             if main:
-                write_manifest(partial, {"step": step, **self._facts})
+                checkpointing.write_manifest(partial, {"step": step, **self._facts})
         self._saved_step = step
         if main:
             io.discard(partial.parent)
-            if self.args.push_to_hub:
-                self.publish_checkpoint(final)
             best = self.state.best_model_checkpoint
-            rotate(output, self.args.save_total_limit, [final] if best is None else [final, Path(best)])
+            checkpointing.rotate(output, self.args.save_total_limit, [final] if best is None else [final, Path(best)])
         self.accelerator.wait_for_everyone()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -331,11 +306,14 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             return
         output = Path(output_dir or self.args.output_dir or "")
         output.mkdir(parents=True, exist_ok=True)
-        with explained_disk_errors(output), TemporaryDirectory(prefix=MODEL, dir=output) as partial:
+        with (
+            checkpointing.explained_disk_errors(output),
+            TemporaryDirectory(prefix=checkpointing.MODEL, dir=output) as partial,
+        ):
             self.evaluated_model().save_pretrained(partial)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)
-            move_files(Path(partial), output)
+            checkpointing.move_files(Path(partial), output)
 
     # ---- what is between two log lines ------------------------------------------------------------------------------
 
@@ -355,13 +333,17 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     # ---- moments of the loop ----------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up the sums, and what else a subclass keeps, of the checkpoint that training goes on from; say what begins."""
+        """Take up the sums of the checkpoint that training goes on from; say what begins."""
         if self._resumed_from is not None:
             self._restore_sums()
-            self.restore_extra(self._resumed_from)
         if args.process_index == 0:
             images = f"{state.max_steps} steps of {self.get_total_train_batch_size(args)} images"
             print(f"{images} on {args.device}, processes: {args.world_size}, bf16: {args.bf16}", flush=True)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the sampler, however the data loader was wrapped."""
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch_of(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop after a signal to any process, and save."""
@@ -380,7 +362,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             if self._told:
                 state.best_model_checkpoint = None
             elif args.load_best_model_at_end:
-                verify(Path(self._best))
+                checkpointing.verify(Path(self._best))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show it again."""
@@ -396,3 +378,13 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     @property
     def _rank(self) -> str:
         return f"_{self.args.process_index}" if self.args.world_size > 1 else ""
+
+
+def epoch_of(state: TrainerState) -> int:
+    """The epoch that begins, counted from 0."""
+    return int((state.epoch or 0) + 1e-6)
+
+
+def data_seed(args: KdamTrainingArguments) -> int:
+    """The seed of sampling and augmentation."""
+    return args.seed if args.data_seed is None else args.data_seed

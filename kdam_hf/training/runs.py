@@ -42,11 +42,12 @@ from kdam_hf.training.arguments import (
 from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
 from kdam_hf.training.evaluation import taught_start
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
+from kdam_hf.training.resumable_trainer import data_seed
 from kdam_hf.training.scoring import conditions
 from kdam_hf.training.signals import follow_launcher
 from kdam_hf.training.sources import SIZED, count_classes, open_split, typical_predictions, typical_size
 from kdam_hf.training.teacher import FrozenTeacher
-from kdam_hf.training.trainer import MultiTaskTrainer, data_seed
+from kdam_hf.training.trainer import MultiTaskTrainer
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
@@ -88,9 +89,7 @@ def open_splits(
         options = {"class_map": distillation.class_map, "normal_axes": distillation.normal_axes}
         teaching = plan_teaching(distillation.teacher or (), train.tasks, data.tasks, **options)
     if not teaching.sources and (data.unlabeled or not teaching.tasks):
-        raise KdamValueError(
-            f"{data.unlabeled or train.name}: photos have no labels, and there is no teacher; give --teacher."
-        )
+        raise KdamValueError(f"{data.unlabeled or train.name}: photos without labels need a teacher; give --teacher.")
     if not teaching.sources:
         return train, val, None, teaching
     if data.unlabeled:
@@ -170,9 +169,7 @@ def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArgum
     if not isinstance(task, Categorical) or not task.class_weights:
         return task
     if task.name not in train.labelled:
-        raise KdamValueError(
-            f"{task.name}.class_weights: {train.name} has no labels of {task.name} to weigh; leave it out."
-        )
+        raise KdamValueError(f"{task.name}.class_weights: {train.name} has no such labels to weigh; leave it out.")
     if task.class_weights != BALANCED:
         return task
     if train.runs is not None:
@@ -328,7 +325,5 @@ def _weights(model: ModelArguments) -> str | None:
         return None if chosen == "none" else chosen
     name = find_backbone(model.preset).weights
     if name is None:
-        raise KdamValueError(
-            f"preset {model.preset} has no public weights; give a hub id or folder, or leave the key out."
-        )
+        raise KdamValueError(f"preset {model.preset} has no public weights; give a hub id or folder, or leave it out.")
     return name

@@ -1,12 +1,13 @@
 """Opens the splits that arguments name, and looks at the size of their images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dataset_loaders import DenseDataset, MixedDataset, PreparedDataset, check_id, open_dataset, shuffled
@@ -85,11 +86,15 @@ def typical_size(dataset: DenseDataset) -> tuple[int, int]:
 
 def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[str, list[float]]:
     """Task name -> what its untrained head should predict everywhere, from some labels; see `Task.start`."""
-    samples = [dataset[index] for index in _some(dataset, READ)]
+    samples = [dataset[index]["labels"] for index in _some(dataset, READ)]
+    return starts((task, [labels[task.name] for labels in samples if task.name in labels]) for task in tasks)
+
+
+def starts(labels: Iterable[tuple[Task, Sequence[NDArray[Any]]]]) -> dict[str, list[float]]:
+    """Task name -> what its untrained head should predict everywhere, from these raw labels, where they say it."""
     found = {}
-    for task in tasks:
-        labels = [sample["labels"][task.name] for sample in samples if task.name in sample["labels"]]
-        values = [label[task.label.valid(label)] for label in labels]
+    for task, given in labels:
+        values = [label[task.label.valid(label)] for label in given]
         if sum(map(len, values)) and (start := task.start(np.concatenate(values))) is not None:
             found[task.name] = start
     return found

@@ -5,7 +5,7 @@ to each teacher's own normalisation. It is run in its own precision, whatever th
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +60,10 @@ class FrozenTeacher(nn.Module):
         tasks = [_tasks(model) for model in models]
         self.chosen = chosen or [[task.name for task in known] for known in tasks]
         taught: dict[str, Task] = {}
-        for task in (
-            task for known, names in zip(tasks, self.chosen, strict=True) for task in known if task.name in names
-        ):
-            if task.name in taught:
-                raise KdamValueError(f"task {task.name} is taught by two teachers; give one per task, or one for all.")
-            taught[task.name] = task
+        for known, names in zip(tasks, self.chosen, strict=True):
+            if twice := [task.name for task in known if task.name in names and task.name in taught]:
+                raise KdamValueError(f"task {twice[0]} is taught by two teachers; give one per task, or one for all.")
+            taught |= {task.name: task for task in known if task.name in names}
         wanted = [task for task in student.tasks or [] if task["name"] in taught]
         if not wanted:
             raise KdamValueError(
@@ -75,10 +73,7 @@ class FrozenTeacher(nn.Module):
         check_tasks_agree([task.spec() for task in taught.values()], alike, "the teacher", "the student")
         self.task_names = [task["name"] for task in wanted]
         by = {name: hashes[k] for k, names in enumerate(self.chosen) for name in names if name in self.task_names}
-        axes = [
-            m.axes for m in models if isinstance(m, ForeignTeacher) and any(isinstance(t, Normals) for t in m.tasks)
-        ]
-        self.identity = teaching_identity(by, self.class_maps, axes)
+        self.identity = teaching_identity(by, self.class_maps, [model.axes for model in models if _has_axes(model)])
         for k, model in enumerate(models):  # from the student's normalisation to the teacher's
             own: Any = model.config if isinstance(model, KdamPreTrainedModel) else model
             mean, std = getattr(own, "image_mean", (0.0, 0.0, 0.0)), getattr(own, "image_std", (1.0, 1.0, 1.0))
@@ -116,9 +111,7 @@ class FrozenTeacher(nn.Module):
             KdamValueError: features of several teachers.
         """
         if features and len(self.models) > 1:
-            raise KdamValueError(
-                f"features of {len(self.models)} teachers; this method takes those of one multi-task teacher."
-            )
+            raise KdamValueError(f"features of {len(self.models)} teachers; this method takes those of one.")
         size = self.batch_size or len(pixel_values)
         with torch.inference_mode(), torch.autocast(pixel_values.device.type, enabled=False):
             parts = [
@@ -169,10 +162,9 @@ def load_teacher(
         KdamValueError: the teachers' tasks or classes do not fit the student's.
     """
     models = [source.load() for source in teaching.sources]
-    for model in models:
-        if isinstance(model, ForeignTeacher) and any(isinstance(task, Normals) for task in model.tasks):
-            with torch.inference_mode():
-                check_axes(lambda images, teacher=model: teacher(images)["normals"])  # type: ignore[misc]
+    for model in filter(_has_axes, models):
+        with torch.inference_mode():
+            check_axes(lambda images, teacher=model: teacher(images)["normals"])  # type: ignore[misc]
     sha256 = [source.sha256 for source in teaching.sources]
     chosen = [{task.name for task in source.tasks} for source in teaching.sources]
     return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps, chosen)
@@ -184,6 +176,11 @@ def coarsest_channels(model: Any) -> int:
         with torch.inference_mode():
             return model.with_features(torch.zeros(1, 3, 64, 64))[1].shape[1]
     return int(model.encoder.channels[-1]) if isinstance(model, KdamPreTrainedModel) else 0
+
+
+def _has_axes(model: Any) -> TypeGuard[ForeignTeacher]:
+    """Whether normals of a foreign teacher are among what it predicts."""
+    return isinstance(model, ForeignTeacher) and any(isinstance(task, Normals) for task in model.tasks)
 
 
 def _tasks(model: Any) -> Sequence[Task]:

@@ -1,26 +1,27 @@
-"""`Trainer` for multi-task models.
+"""`Trainer` for multi-task models, with or without a teacher that runs or is replayed.
 
 Unusual here: losses are those of the global batch (`kdam_hf.distributed`); evaluation streams through additive metrics on
 a strided share of the split per process, so no prediction is kept and no image is counted twice; a non-finite loss stops
 before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy, SchedulerType
 
-from dataset_loaders import Collator, EpochSampler, MixedDataset, MixedSampler
+from dataset_loaders import Collator
 from kdam_hf.distillation import Method
 from kdam_hf.distillation.methods import Batch as Compared
 from kdam_hf.distillation.weighting import FIXED, Weighting, make_weighting
@@ -29,12 +30,15 @@ from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.objective import Counts, Objective, stride_mask
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.evaluation import PREFIX, evaluate_model, is_unlabelled
+from kdam_hf.training.evaluation import PREFIX, evaluate_model, is_unlabelled, taught_batches
 from kdam_hf.training.fingerprint import describe_objective
 from kdam_hf.training.hub_trainer import PublishingTrainer
 from kdam_hf.training.inherited import refuse_methods, refuse_parameters
-from kdam_hf.training.loading import layers, sample_name
+from kdam_hf.training.loading import sample_name
+from kdam_hf.training.resumable_trainer import epoch_of
 from kdam_hf.training.scoring import flat_values, make_metrics
+from kdam_hf.training.teacher import FrozenTeacher
+from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
 Batch = Mapping[str, Any]
 OBJECTIVE, TRAINED = "objective.safetensors", "trained.safetensors"
@@ -68,25 +72,28 @@ class Accumulated:
 
 @refuse_methods
 class MultiTaskTrainer(PublishingTrainer):
-    """Trains a teacher, a baseline or a single-task model on the weighted sum of its tasks' supervised losses.
+    """Trains a teacher, a baseline or a student on the supervised losses of its tasks, and the terms of a method, if any.
 
     Args:
         model: a KDAM model.
         args: training arguments.
         tasks: the tasks of the model, in its order.
-        train_dataset: yields training samples for keys (epoch, index).
+        train_dataset: yields training samples for keys (epoch, index); a `CachedTeacherDataset` replays a teacher.
         eval_dataset: yields full-size samples; or several by name.
-        method: of distillation, for `DistillationTrainer`.
+        teacher: the frozen teacher of a student; None for a replay, and to train without one.
+        method: how the student learns from it; None goes with no teacher.
+        views: fixed crops per image, taken in turn; new ones in every epoch for None.
+        examiner: makes the teacher that photos without labels are scored against, where it is not online.
         weighting: of the terms of the loss, see `Objective`; in place of the one that `args.weighting` names.
-        kwargs: passed to `PublishingTrainer`.
+        kwargs: passed to `Trainer`.
 
     Raises:
         KdamValueError: tasks differ from the model's, fewer images than one batch, a metric that there is not, two weightings,
-            or a parameter of `Trainer` that is not offered (`inherited`).
+            or a parameter of `Trainer` that is not offered (`inherited`); a method without a teacher or the reverse, two
+            teachers, more views than are stored, or a method of tasks that no teacher predicts.
     """
 
     loss_is_scaled_for_ga = True
-    views: int | None = None
 
     def __init__(
         self,
@@ -95,7 +102,10 @@ class MultiTaskTrainer(PublishingTrainer):
         tasks: Sequence[Task],
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        teacher: FrozenTeacher | None = None,
         method: Method | None = None,
+        views: int | None = None,
+        examiner: Callable[[], FrozenTeacher] | None = None,
         weighting: Callable[[dict[str, Tensor]], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -103,28 +113,27 @@ class MultiTaskTrainer(PublishingTrainer):
         names = [task.name for task in tasks]
         if names != model.config.task_names:
             raise KdamValueError(
-                f"the model predicts {model.config.task_names} but the data has tasks {names}; they must agree in order."
+                f"the model's tasks are {model.config.task_names}, the data's {names}; give equal ones."
             )
         if weighting is not None and args.weighting != FIXED:
-            raise KdamValueError(
-                f"a weighting was given, and args.weighting {args.weighting!r} names another; leave one out."
-            )
-        self.tasks, self._pending = tuple(tasks), list[Pending]()
+            raise KdamValueError(f"a weighting was given, and args.weighting names {args.weighting!r}; leave one out.")
+        _check_teaching(teacher, method, views, train_dataset)
+        self.teacher = None if teacher is None else teacher.to(args.device)
+        self.tasks, self.views, self._examiner = tuple(tasks), views, examiner
+        self._pending = list[Pending]()
         self.objective = Objective(tasks, method, weighting or make_weighting(args.weighting, tasks)).to(args.device)
-        self._sampler: EpochSampler | None = None
-        self._shape: torch.Size | None = None
         if train_dataset is not None:
             _check_length(train_dataset, args)
         _choose_direction(args, tasks, eval_dataset)
         if args.world_size > 1:
-            args.ddp_find_unused_parameters = False
+            args.ddp_find_unused_parameters = args.freeze_backbone_steps > 0
             _freeze_unused_parameters(model)
         if args.sync_batch_norm and args.world_size > 1 and args.device.type == "cuda":  # which is all it supports
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if args.channels_last:
             model.to(memory_format=torch.channels_last)
         backbone = model.encoder.backbone.parameters() if args.freeze_backbone_steps else ()
-        self._frozen_at_first = [parameter for parameter in backbone if parameter.requires_grad]
+        self._resting = [parameter for parameter in backbone if parameter.requires_grad]
         super().__init__(model, args, Collator(tasks), train_dataset, eval_dataset, **kwargs)
         model.config.__dict__.pop("use_cache", None)  # set by `Trainer`; nothing of a dense model is cached
         average = get_ema_multi_avg_fn(args.ema_decay)
@@ -148,14 +157,17 @@ class MultiTaskTrainer(PublishingTrainer):
         return result
 
     def describe(self) -> dict[str, Any]:
-        """What this run computes, flat and as plain data."""
-        return describe_objective(self.args, self.model.config, self.tasks, self.train_dataset)
-
-    def batch_shape(self) -> str:
-        """Number and size of the images in work, for messages."""
-        if self._shape is None:
-            return "before the first batch"
-        return f"{self._shape[0]} images of {self._shape[2]}x{self._shape[3]} pixels a process"
+        """What this run computes, flat and as plain data; who teaches is known by weights, not by name."""
+        facts = describe_objective(self.args, self.model.config, self.tasks, self.train_dataset)
+        method, data = self.objective.method, self.train_dataset
+        match: dict[str, Any] = {} if method is None else {"method": method.name, **method.settings()}
+        if method is not None or self.views is not None:
+            match["views"] = self.views
+        if self.teacher is not None:
+            match |= self.teacher.facts
+        elif isinstance(data, CachedTeacherDataset):
+            match |= data.cache.facts
+        return facts | {f"distillation.{name}": value for name, value in match.items()}
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights of convolutions and linear layers; no norms, biases, tokens, or tables of positions."""
@@ -165,17 +177,16 @@ class MultiTaskTrainer(PublishingTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """With the backbone's own learning rate, and the parameters of method and weighting, which are not decayed."""
         is_new = self.optimizer is None
-        self._let_backbone_learn(True)
+        self._let_backbone_learn(True)  # else the optimizer, and DDP, would not know it
         try:
             optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         except ValueError as error:
             raise KdamValueError(f"optim {self.args.optim}, optim_args {self.args.optim_args}: {error}.") from error
-        self._let_backbone_learn(False)  # also for DDP, which averages what learns when it begins; see `training_step`
         if is_new and self.args.backbone_lr_factor != 1:
-            backbone = {id(parameter) for parameter in self.model.encoder.backbone.parameters()}
+            backbone = {*self.model.encoder.backbone.parameters()}
             for group in list(optimizer.param_groups):
-                inside = [p for p in group["params"] if id(p) in backbone]
-                group["params"] = [p for p in group["params"] if id(p) not in backbone]
+                inside = [p for p in group["params"] if p in backbone]
+                group["params"] = [p for p in group["params"] if p not in backbone]
                 if inside:
                     slower = {"params": inside, "lr": group["lr"] * self.args.backbone_lr_factor}
                     optimizer.add_param_group(group | slower)
@@ -192,13 +203,17 @@ class MultiTaskTrainer(PublishingTrainer):
         if self.average is not None:
             save_model(self.model, str(folder / TRAINED))
 
-    def restore_extra(self, folder: Path) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what `save_extra` left; the model holds what a checkpoint has as such."""
+        super().on_train_begin(args, state, control, **kwargs)
+        folder = self._resumed_from
+        if folder is None:
+            return
         if self.objective.state_dict():
             self.objective.load_state_dict(load_file(folder / OBJECTIVE))
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
-            self.average.n_averaged.fill_(self.state.global_step)
+            self.average.n_averaged.fill_(state.global_step)
             load_model(self.model, folder / TRAINED)
 
     def evaluated_model(self) -> Any:
@@ -208,12 +223,10 @@ class MultiTaskTrainer(PublishingTrainer):
     # ---- moments of the loop ----------------------------------------------------------------------------------------
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell the sampler, however the data loader was wrapped, and the weighting."""
-        epoch = int((state.epoch or 0) + 1e-6)
-        if self._sampler is not None:
-            self._sampler.set_epoch(epoch)
+        """Tell the weighting, too."""
+        super().on_epoch_begin(args, state, control, **kwargs)
         if isinstance(self.objective.weighting, Weighting):
-            self.objective.weighting.begin_epoch(epoch)
+            self.objective.weighting.begin_epoch(epoch_of(state))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Forget what an unfinished step left: `Trainer` forgets the gradients of the model alone."""
@@ -225,128 +238,10 @@ class MultiTaskTrainer(PublishingTrainer):
         self._let_backbone_learn(not self._backbone_rests)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Check the losses and the gradient."""
-        self.end_step()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Average the weights and buffers."""
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-            for averaged, trained in zip(self.average.module.buffers(), self.model.buffers(), strict=True):
-                if not averaged.is_floating_point():  # counts and indices have no mean
-                    averaged.copy_(trained)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the averaged weights in the model, unless it was loaded from the best checkpoint, which has them too."""
-        if self.average is not None and not (args.load_best_model_at_end and state.best_model_checkpoint):
-            self.model.load_state_dict(self.average.module.state_dict())
-        super().on_train_end(args, state, control, **kwargs)
-
-    @property
-    def _backbone_rests(self) -> bool:
-        return self.state.global_step < self.args.freeze_backbone_steps
-
-    def _let_backbone_learn(self, learns: bool) -> None:
-        for parameter in self._frozen_at_first:
-            parameter.requires_grad_(learns)
-
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Keeps the loss for the next log line, and averages the gradients of what did not learn when DDP began."""
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        self.means.add({"loss": loss})
-        if self.accelerator.sync_gradients:
-            for parameter in self._frozen_at_first:
-                if parameter.grad is not None:
-                    parameter.grad = self.processes.mean(parameter.grad)
-        return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the weights of the tasks, where they change."""
-        if "loss" in logs and isinstance(self.objective.weighting, Weighting):
-            weights = self.objective.weighting.weights().tolist()
-            logs |= {f"weight_{task.name}": weight for task, weight in zip(self.tasks, weights, strict=True)}
-        super().log(logs, start_time)
-
-    # ---- losses -----------------------------------------------------------------------------------------------------
-
-    def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
-        """The batches of a step, and what the losses of each need to know of all: accumulated batches are one large batch."""
-        batches = list(islice(epoch_iterator, num_batches))
-        if len(batches) < 2:
-            return batches, None
-        found = [self.objective.counts(batch["labels"], batch["pixel_mask"]) for batch in batches]
-        counts = {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
-        whole = Accumulated(len(batches), counts)
-        if self.objective.couples_batch:
-            self._look_ahead(batches, whole)
-        return batches, whole
-
-    @torch.no_grad()
-    def _look_ahead(self, batches: Sequence[Batch], whole: Accumulated) -> None:
-        """Add what student and teacher predict; leaves buffers and random numbers as if it had not."""
-        model = self.model.train()
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
-            for inputs in batches:
-                student, taught = self._predict(model, inputs), cast(Any, self._teacher_outputs(inputs))
-                maps = (student.hidden_states, taught.hidden_states) if self.objective.needs_features else None
-                valid = stride_mask(inputs["pixel_mask"])
-                whole.parts.append(Compared(cast(dict, student.predictions), taught.predictions, valid, features=maps))
-                whole.taught.append(taught)
-        for buffer, before in buffers:
-            buffer.copy_(before)
-
-    def _predict(self, model: nn.Module, inputs: Batch) -> KdamOutput:
-        if self._backbone_rests:
-            self.model.encoder.backbone.eval()
-        layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
-        images = inputs["pixel_values"].contiguous(memory_format=layout)
-        return model(images, inputs["pixel_mask"], output_hidden_states=self.objective.needs_features)
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Accumulated | None = None,
-    ) -> Any:
-        """The loss of a batch; keeps the values of its terms for the next log line.
-
-        `num_items_in_batch` is what `get_batch_samples` says of all accumulated batches.
-        """
-        self._shape = inputs["pixel_values"].shape
-        outputs = self._predict(model, inputs)
-        whole, k = num_items_in_batch or Accumulated(), len(self._pending)
-        taught = whole.taught[k] if whole.taught else self._teacher_outputs(inputs)
-        features = None
-        if self.objective.needs_features and taught is not None:
-            features = outputs.hidden_states, taught.hidden_states
-        with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
-            terms = self.objective(
-                outputs.predictions,
-                inputs["labels"],
-                inputs["pixel_mask"],
-                None if taught is None else taught.predictions,
-                self.processes,
-                whole.counts,
-                features,
-                (whole.parts[:k], whole.parts[k + 1 :]),
-            )
-            loss = self.objective.total(terms, 1 / whole.batches)
-        values = {name: term.detach() for name, term in terms.items()}
-        self._pending.append(Pending(inputs["index"], values, None if taught is None else taught.predictions))
-        self.means.add(values)
-        return (loss, outputs) if return_outputs else loss
-
-    def _teacher_outputs(self, inputs: Batch) -> KdamOutput | None:
-        """What the teacher says of a batch; None without a teacher."""
-        return None
-
-    def end_step(self) -> None:
-        """Before the optimizer step: stop if anything is not finite, then count the step for the log line.
+        """Stop if a loss or the gradient is not finite, then count the step for the log line.
 
         Raises:
-            NonFiniteLossError: a loss or the gradient is not finite; names the step and its samples.
+            NonFiniteLossError: names the step and its samples.
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
@@ -378,38 +273,148 @@ class MultiTaskTrainer(PublishingTrainer):
             self.objective.weighting.end_step(torch.stack(losses).sum(0), self.processes)
         self.means.steps += 1
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Average the weights and buffers."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+            for averaged, trained in zip(self.average.module.buffers(), self.model.buffers(), strict=True):
+                if not averaged.is_floating_point():  # counts and indices have no mean
+                    averaged.copy_(trained)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the averaged weights in the model, unless it was loaded from the best checkpoint, which has them too."""
+        if self.average is not None and not (args.load_best_model_at_end and state.best_model_checkpoint):
+            self.model.load_state_dict(self.average.module.state_dict())
+        super().on_train_end(args, state, control, **kwargs)
+
+    @property
+    def _backbone_rests(self) -> bool:
+        return self.state.global_step < self.args.freeze_backbone_steps
+
+    def _let_backbone_learn(self, learns: bool) -> None:
+        for parameter in self._resting:
+            parameter.requires_grad_(learns)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the weights of the tasks, where they change."""
+        if "loss" in logs and isinstance(self.objective.weighting, Weighting):
+            weights = self.objective.weighting.weights().tolist()
+            logs |= {f"weight_{task.name}": weight for task, weight in zip(self.tasks, weights, strict=True)}
+        super().log(logs, start_time)
+
+    # ---- losses -----------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
+        """The batches of a step, and what the losses of each need to know of all: accumulated batches are one large batch."""
+        batches = list(islice(epoch_iterator, num_batches))
+        if len(batches) < 2:
+            return batches, None
+        found = [self.objective.counts(batch["labels"], batch["pixel_mask"]) for batch in batches]
+        counts = {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
+        whole = Accumulated(len(batches), counts)
+        if self.objective.couples_batch:
+            self._look_ahead(batches, whole)
+        return batches, whole
+
+    @torch.no_grad()
+    def _look_ahead(self, batches: Sequence[Batch], whole: Accumulated) -> None:
+        """Add what student and teacher predict; leaves buffers and random numbers as if it had not."""
+        model = self.model.train()
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
+            for inputs in batches:
+                student, taught = self._predict(model, inputs), self._teacher_outputs(inputs)
+                maps = (student.hidden_states, taught.hidden_states) if self.objective.needs_features else None
+                valid = stride_mask(inputs["pixel_mask"])
+                whole.parts.append(Compared(student.predictions, taught.predictions, valid, features=maps))
+                whole.taught.append(taught)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    def _predict(self, model: nn.Module, inputs: Batch) -> Any:
+        if self._backbone_rests:
+            self.model.encoder.backbone.eval()
+        layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
+        images = inputs["pixel_values"].contiguous(memory_format=layout)
+        return model(images, inputs["pixel_mask"], output_hidden_states=self.objective.needs_features)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Accumulated | None = None,
+    ) -> Any:
+        """The loss of a batch; keeps the values of its terms for the next log line.
+
+        `num_items_in_batch` is what `get_batch_samples` says of all accumulated batches.
+        """
+        images, _, height, width = inputs["pixel_values"].shape
+        self.in_work = f"{images} images of {height}x{width} pixels a process"
+        outputs = self._predict(model, inputs)
+        whole, k = num_items_in_batch or Accumulated(), len(self._pending)
+        taught = whole.taught[k] if whole.taught else self._teacher_outputs(inputs)
+        features = None
+        if self.objective.needs_features and taught is not None:
+            features = outputs.hidden_states, taught.hidden_states
+        with torch.autocast(inputs["pixel_values"].device.type, enabled=False):
+            terms = self.objective(
+                outputs.predictions,
+                inputs["labels"],
+                inputs["pixel_mask"],
+                None if taught is None else taught.predictions,
+                self.processes,
+                whole.counts,
+                features,
+                (whole.parts[:k], whole.parts[k + 1 :]),
+            )
+            loss = self.objective.total(terms, 1 / whole.batches)
+        values = {name: term.detach() for name, term in terms.items()}
+        self._pending.append(Pending(inputs["index"], values, None if taught is None else taught.predictions))
+        self.means.add(values | {"loss": loss.detach()})
+        return (loss, outputs) if return_outputs else loss
+
+    def _teacher_outputs(self, inputs: Batch) -> Any:
+        """Predictions (B, C, h, w) float32 of the teacher, replayed with the batch or made now; None without a teacher."""
+        method = self.objective.method
+        if method is None or method.beta == 0:
+            return None
+        if "teacher" in inputs or self.teacher is None:
+            return KdamOutput(predictions=inputs["teacher"])
+        return self.teacher(inputs["pixel_values"], inputs["pixel_mask"], features=method.needs_features)
+
     def _where(self, indices: Tensor) -> str:
         """Step and samples, in words."""
         samples = ", ".join(sample_name(self.train_dataset, index) for index in indices.tolist())
         return f"step {self.state.global_step}, {samples}"
 
-    # ---- data -------------------------------------------------------------------------------------------------------
-
-    def make_sampler(self) -> Sampler:
-        """Another order in every epoch."""
-        *_, source = layers(self.train_dataset)
-        seed = data_seed(self.args)
-        if isinstance(source, MixedDataset):
-            self._sampler = MixedSampler(source.counts, source.share, seed, self.views, source.both_runs)
-        else:
-            self._sampler = EpochSampler(len(source), seed, self.views, source.runs)
-        return self._sampler
-
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
-    def score(
-        self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]], tasks: Sequence[Task] | None = None
-    ) -> dict[str, float]:
-        """`task/metric` of a model like this trainer's, as of `evaluate_model`, over the shares of all processes."""
-        return evaluate_model(
-            model,
-            batches,
-            self.tasks if tasks is None else tasks,
-            self.args.device,
-            self.processes,
-            progress=not self.args.disable_tqdm and self.args.process_index == 0,
-            num_proc=self.args.counting_processes,
-        )
+    def score(self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+        """`task/metric` of a model like this trainer's, over the shares of all processes, as of `evaluate_model`.
+
+        Of photos, and of tasks that nothing here labels, `agreement/task/metric` against the teacher instead.
+        """
+        unlabelled = is_unlabelled(getattr(batches, "dataset", None))
+        found = {} if unlabelled else self._score(model, batches, self.tasks)
+        labelled = {key.split("/")[0] for key, value in found.items() if not math.isnan(value)}
+        if unlabelled and self.teacher is None and self._examiner is None:
+            raise KdamValueError("photos without labels are scored against a teacher; there is none.")
+        if labelled >= {task.name for task in self.tasks}:
+            return found
+        teacher = self.teacher or (self._examiner and self._examiner().to(self.args.device))
+        known = teacher.task_names if teacher else ()
+        taught = [task for task in self.tasks if task.name in known and task.name not in labelled]
+        if not teacher or not taught:
+            return found
+        agreed = self._score(model, taught_batches(batches, teacher, taught, self.args.device), taught)
+        alone = {task.name for task in taught}
+        found = {key: value for key, value in found.items() if key.split("/")[0] not in alone}
+        return found | {f"{PREFIX}{name}": value for name, value in agreed.items()}
+
+    def _score(self, model: KdamPreTrainedModel, batches: Iterable[dict], tasks: Sequence[Task]) -> dict[str, float]:
+        progress, num_proc = not self.args.disable_tqdm and self.args.process_index == 0, self.args.counting_processes
+        return evaluate_model(model, batches, tasks, self.args.device, self.processes, progress, num_proc)
 
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
@@ -422,9 +427,8 @@ class MultiTaskTrainer(PublishingTrainer):
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=images)
 
 
-def data_seed(args: KdamTrainingArguments) -> int:
-    """The seed of sampling and augmentation."""
-    return args.seed if args.data_seed is None else args.data_seed
+DistillationTrainer = MultiTaskTrainer
+"""The same class, by the name under which students are trained."""
 
 
 def _metric_names(tasks: Sequence[Task]) -> list[str]:
@@ -436,8 +440,8 @@ def _choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_d
     if args.metric_for_best_model is None and args.save_strategy != SaveStrategy.BEST:
         return
     sets = {f"{key}_": x for key, x in eval_dataset.items()} if isinstance(eval_dataset, dict) else {"": eval_dataset}
-    scored = {start + (PREFIX if is_unlabelled(dataset) else "") for start, dataset in sets.items()}
-    known = {start + name: name for start in scored for name in _metric_names(tasks)}
+    starts = {start + (PREFIX if is_unlabelled(dataset) else "") for start, dataset in sets.items()}
+    known = {start + name: name for start in starts for name in _metric_names(tasks)}
     asked, given = args.metric_for_best_model, args.greater_is_better
     name = known.get(str(asked).removeprefix("eval_"))
     primary = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
@@ -453,6 +457,33 @@ def _choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_d
     if args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
         further: Any = args.lr_scheduler_kwargs or {}
         args.lr_scheduler_kwargs = {"mode": "max" if rises else "min", **further}
+
+
+def _check_teaching(teacher: FrozenTeacher | None, method: Method | None, views: int | None, data: Any) -> None:
+    known = None if teacher is None else teacher.task_names
+    if isinstance(data, CachedTeacherDataset):
+        cache, known = data.cache, [*data.cache.manifest["tasks"]]
+        if method is not None and method.needs_features:
+            raise KdamValueError(
+                f"method {method.name} compares features, but {cache.folder} holds predictions; run the teacher online."
+            )
+        if teacher is not None:
+            raise KdamValueError("a teacher and a dataset with the predictions of one; give one of them.")
+        if views is None or views > cache.views:
+            raise KdamValueError(
+                f"views={views}, but {cache.folder} holds {cache.views} views of each image; give views of 1 to {cache.views}."
+            )
+    if (known is None) != (method is None):
+        raise KdamValueError(
+            f"{'no' if known is None else 'a'} teacher with method {'none' if method is None else method.name}; "
+            "give a teacher for a method, and none for method none."
+        )
+    untaught = [task.name for task in (method.tasks if method else ()) if task.name not in (known or ())]
+    if untaught:
+        raise KdamValueError(
+            f"the method matches {', '.join(untaught)}, which no teacher predicts, only {', '.join(known or ())}; give a "
+            "teacher of it, or kd_weight 0."
+        )
 
 
 def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:

@@ -84,8 +84,8 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
         if compiled:
             trainer.objective.compile()
         model = trainer.accelerator.prepare_model(trainer.model)
-        loss_of = lambda x: trainer.compute_loss(x, {**batch, **source()})  # noqa: E731
-        return partial(step, *optimized(model), loss_of, trainer.end_step)
+        check = partial(trainer.on_pre_optimizer_step, None, None, None)
+        return partial(step, *optimized(model), lambda x: trainer.compute_loss(x, {**batch, **source()}), check)
 
     steps = {PLAIN: partial(step, *optimized(student()), plain_loss)}
     for compiled in (False, True)[: 1 + args.compile]:

@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
 
 from conftest_kit import Kit
 from transformers.utils.logging import disable_progress_bar
@@ -69,65 +68,46 @@ def wait(pid, output):
     return (output / "final").read_text()
 
 
-@dataclass
-class Tally:
-    """What many kills came to."""
-
-    seconds: float
-    hashes: list
-    kills: int = 0
-    resumes: int = 0
-    killed_at_steps: list = field(default_factory=list)
-    sealed: list = field(default_factory=list)
-
-    def summary(self):
-        return {
-            "kills": self.kills,
-            "resumes": self.resumes,
-            "kills_before_the_first_checkpoint": self.killed_at_steps.count(0),
-            "finished_trainings": len(self.hashes),
-            "distinct_final_hashes": len(set(self.hashes)),
-            "minimum_sealed": min(self.sealed),
-            "looks": len(self.sealed),
-            "seconds_uninterrupted": round(self.seconds, 2),
-        }
-
-
 def kill_run(root, kills, seed):
     """Resume the newest checkpoint and kill, `kills` times, at moments drawn over the time of a whole training.
 
-    An attempt that ends before is a finished training, and the next one starts anew.
+    An attempt that ends before is a finished training, and the next one starts anew. Returns what they came to.
     """
     start = time.monotonic()
-    reference = wait(fork(lambda: train(root / "reference")), root / "reference")
-    tally, moments, trial = Tally(time.monotonic() - start, [reference]), random.Random(seed), 0
-    while tally.kills < kills:
+    hashes = [wait(fork(lambda: train(root / "reference")), root / "reference")]
+    seconds, moments = time.monotonic() - start, random.Random(seed)
+    killed_at, sealed, resumes, trial = [], [], 0, 0
+    while len(killed_at) < kills:
         output = root / f"trial-{trial}"
-        tally.resumes += bool(list_checkpoints(output))
-        if attempt(output, moments.uniform(0, tally.seconds), tally):
+        had = bool(list_checkpoints(output))
+        resumes += had
+        pid, deadline = fork(lambda output=output: train(output)), time.monotonic() + moments.uniform(0, seconds)
+        while (
+            not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+            and time.monotonic() < deadline
+        ):
+            count = len(list_checkpoints(output))
+            had = had or count > 0
+            sealed += [count] * had
+            time.sleep(0.002)
+        if ended:
+            hashes.append(wait(pid, output))
             shutil.rmtree(output)
             trial += 1
-    tally.hashes.append(wait(fork(lambda: train(output)), output))
-    return tally
-
-
-def attempt(output, seconds, tally):
-    """One attempt at a training that is killed after `seconds`; whether it finished before."""
-    had = bool(list_checkpoints(output))
-    pid, deadline = fork(lambda: train(output)), time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        count = len(list_checkpoints(output))
-        if had or count:
-            had = True
-            tally.sealed.append(count)
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            tally.hashes.append(wait(pid, output))
-            return True
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    tally.kills += 1
-    found = newest_sealed(output)  # raises when there are checkpoints, but none verifies
-    assert found or not had, f"{output}: a kill left no checkpoint"
-    tally.killed_at_steps.append(found[1]["step"] if found else 0)
-    return False
+            continue
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        found = newest_sealed(output)  # raises when there are checkpoints, but none verifies
+        assert found or not had, f"{output}: a kill left no checkpoint"
+        killed_at.append(found[1]["step"] if found else 0)
+    hashes.append(wait(fork(lambda: train(output)), output))
+    return {
+        "kills": len(killed_at),
+        "resumes": resumes,
+        "kills_before_the_first_checkpoint": killed_at.count(0),
+        "finished_trainings": len(hashes),
+        "distinct_final_hashes": len(set(hashes)),
+        "minimum_sealed": min(sealed, default=1),
+        "looks": len(sealed),
+        "seconds_uninterrupted": round(seconds, 2),
+    }

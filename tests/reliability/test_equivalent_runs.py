@@ -1,19 +1,13 @@
-"""Rows 32 and 33: what must not matter does not, to the last bit; and one batch of 8 is two of 4."""
+"""Rows 32 and 33: what must not matter does not, to the last bit."""
 
 import json
 
 import pytest
-from conftest_kit import Kit, without_batch_statistics
+from conftest_kit import Kit
 from kill_kit import untimed
 
 from kdam_hf.io import tensors_sha256
-from kdam_hf.training import (
-    DataArguments,
-    ModelArguments,
-    MultiTaskTrainer,
-    build_run,
-    execute,
-)
+from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, build_run, execute
 
 
 def whole_run(root, name, **options):
@@ -22,7 +16,7 @@ def whole_run(root, name, **options):
     data = DataArguments(
         rooms_train=8, rooms_val=3, rooms_height=40, rooms_width=56, crop_height=32, crop_width=48, scale_min=0.7
     )
-    args = kit.args(name, max_steps=5, seed=3, **options)
+    args = kit.args(name, max_steps=3, seed=3, **options)
     run = build_run(data, ModelArguments(preset="tiny-swin"), args, {})
     trainer = MultiTaskTrainer(run.model, args, run.tasks, run.train_dataset, run.eval_dataset)
     execute(trainer, run, data)
@@ -36,32 +30,11 @@ def whole_run(root, name, **options):
 def test_runs_of_one_seed_are_one_whatever_their_workers_checkpoints_and_evaluations(tmp_path):
     expected = whole_run(tmp_path, "first")
     assert expected[2]["depth/rmse"] > 0
-    again = whole_run(tmp_path, "second", save_strategy="steps", save_steps=2)
-    workers = whole_run(tmp_path, "workers", dataloader_num_workers=2)
-    assert json.dumps(again) == json.dumps(expected)  # as text, since nan is not nan
-    assert json.dumps(workers) == json.dumps(expected)
+    other = whole_run(tmp_path, "second", save_strategy="steps", save_steps=2, dataloader_num_workers=2)
+    assert json.dumps(other) == json.dumps(expected)  # as text, since nan is not nan
     evaluated = whole_run(tmp_path, "evaluated", eval_strategy="steps", eval_steps=2)
     assert evaluated[0] == expected[0]
     assert json.dumps(evaluated[2]) == json.dumps(expected[2])
-
-
-@pytest.mark.fault(33)
-def test_accumulating_two_batches_of_4_is_one_batch_of_8(tmp_path):
-    """Whatever part of each is labelled; for layers that do not couple the images of a batch."""
-    kit, ends = Kit(tmp_path), []
-    start = kit.model(preset="tiny-swin").state_dict()
-    for name, batch, accumulated in (("one", 8, 1), ("two", 4, 2)):
-        model = without_batch_statistics(kit.model(preset="tiny-swin"))
-        settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
-        trainer = kit.distiller("none", name, model, learning_rate=1e-3, **settings)
-        trainer.train()
-        ends.append(trainer.model.state_dict())
-    moved, apart = (
-        sum((b[k].double() - a[k].double()).square().sum() for k in a).sqrt()
-        for a, b in ((start, ends[0]), (ends[0], ends[1]))
-    )
-    assert moved > 0
-    assert apart < 1e-4 * moved
 
 
 @pytest.mark.fault(33)

@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import signal
-from collections import defaultdict
 
 import pytest
 from conftest_kit import Kit
@@ -32,10 +31,11 @@ class Fork:
         self.save(model, trial)
 
     def every_fault(self, save):
-        for kind, code in (("killed", -signal.SIGKILL), ("full", FULL)):
+        # a full disk stays full, so that every second operation of a save is enough
+        for kind, code, stride in (("killed", -signal.SIGKILL, 1), ("full", FULL, 2)):
             status, k = code, 0
             while status == code:
-                k += 1
+                k += stride
                 folder = copy_tree(self.root / "run", self.root / kind / str(k))
                 status = in_child(lambda folder=folder, kind=kind, k=k: self.faulty(save, folder, kind, k))
             assert status == 0, f"{kind} at operation {k}"
@@ -94,40 +94,37 @@ def steps(folder):
 @pytest.mark.fault(1, 2)
 def test_killed_at_any_file_operation_of_a_save_a_run_ends_as_if_nothing_had_happened(saves):
     root, weights, log = saves
-    by_state = defaultdict(list)
+    first = {}  # of each state that a kill may leave, since a training takes longer than a look
     for folder in sorted((root / "killed").iterdir(), key=lambda path: int(path.name)):
-        by_state[tuple(steps(folder))].append(folder)
-    for folders in by_state.values():  # the first and the last of each, since a training takes longer than a look
-        for folder in {folders[0], folders[-1]}:
-            resumed = trainer_in(root, folder.relative_to(root))
-            resumed.train(resume_from_checkpoint="last")
-            assert tensors_sha256(resumed.model) == weights, folder
-            assert untimed(resumed) == log, folder
-            assert [path.name for path in folder.glob("*checkpoint-*")] == ["checkpoint-3"]
+        first.setdefault(tuple(steps(folder)), folder)
+    for folder in first.values():
+        resumed = trainer_in(root, folder.relative_to(root))
+        resumed.train(resume_from_checkpoint="last")
+        assert tensors_sha256(resumed.model) == weights, folder
+        assert untimed(resumed) == log, folder
+        assert [path.name for path in folder.glob("*checkpoint-*")] == ["checkpoint-3"]
     # before the seal, between seal and rotation, after the rotation
-    assert set(by_state) == {(1,), (2, 1), (2,)}
+    assert set(first) == {(1,), (2, 1), (2,)}
 
 
 @pytest.mark.reliability
 @pytest.mark.fault(5)
 def test_a_full_disk_is_named_and_costs_no_earlier_checkpoint(saves):
     root, _, _ = saves
-    cases = [*(root / "limited").iterdir(), *(root / "full").iterdir()]
-    last = max((root / "full").iterdir(), key=lambda path: int(path.name))  # met no fault any more
-    for folder in cases:
-        if folder != last:
-            assert 1 in steps(folder) or steps(folder) == [2], folder
-            assert not list(folder.glob(".saving/*")), folder
+    *full, _ = sorted((root / "full").iterdir(), key=lambda path: int(path.name))  # the last met no fault any more
+    for folder in [*(root / "limited").iterdir(), *full]:
+        assert 1 in steps(folder) or steps(folder) == [2], folder
+        assert not list(folder.glob(".saving/*")), folder
 
 
 @pytest.mark.reliability
 @pytest.mark.fault(1, 2)
 def test_random_kills_change_nothing(tmp_path):
     """`KILLS=200 python -m pytest -s -k random_kills tests/reliability` is the long form, and prints what it came to."""
-    tally = kill_run(tmp_path, kills=int(os.environ.get("KILLS", "4")), seed=int(os.environ.get("KILLS_SEED", "1")))
-    print(json.dumps(tally.summary()))
-    assert len(set(tally.hashes)) == 1
-    assert min(tally.sealed) >= 1
+    found = kill_run(tmp_path, kills=int(os.environ.get("KILLS", "2")), seed=int(os.environ.get("KILLS_SEED", "1")))
+    print(json.dumps(found))
+    assert found["distinct_final_hashes"] == 1
+    assert found["minimum_sealed"] >= 1
 
 
 @pytest.mark.fault(1)

@@ -56,16 +56,8 @@ def children(pid):
 
 def start(command, folder, **options):
     """The script `train.py`, after the words of `command`; its output is in `folder`/log."""
-    words = [
-        *map(str, command),
-        str(ROOT / "scripts" / "train.py"),
-        *SMALL.split(),
-        "--output_dir",
-        str(folder / "run"),
-    ]
-    words += ["--max_steps", "2000"]
-    for name, value in options.pop("arguments").items():
-        words += [f"--{name}", str(value)]
+    words = [*map(str, command), str(ROOT / "scripts" / "train.py"), *SMALL.split(), "--max_steps", "2000"]
+    words += [f"--{name}={value}" for name, value in {"output_dir": folder / "run", **options.pop("arguments")}.items()]
     environment = os.environ | options.pop("environment", {})
     with (folder / "log").open("w") as log:
         return subprocess.Popen(words, stdout=log, stderr=log, cwd=ROOT, env=environment, **options)
@@ -211,18 +203,3 @@ def test_a_signal_to_the_launcher_alone_reaches_the_training(tmp_path):
     newest = list_checkpoints(output)[0]
     assert verify(newest)["step"] == step
     assert json.loads((newest / "trainer_state.json").read_text())["global_step"] == step
-
-
-def test_a_process_ends_with_its_parent(tmp_path):
-    """As the training that a killed comparison had started."""
-    code = (
-        f"import os, signal, sys, time\nsys.path.append({str(ROOT / 'kdam_hf' / 'training')!r})\n"
-        "from signals import end_with_parent\n"
-        "end_with_parent(signal.SIGTERM)\n"
-        f"open({str(tmp_path / 'ready')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
-    )
-    pid = fork(lambda: subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT))
-    wait_for(lambda: (tmp_path / "ready").exists() and (tmp_path / "ready").read_text())
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    wait_for(lambda: gone((tmp_path / "ready").read_text()), 10)

@@ -12,7 +12,6 @@ from kdam_hf.training import run_command
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
-LAUNCH = shlex.split("-m accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no")
 SMALL = shlex.split("--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 3 --use_cpu --cpu_threads 1")
 SMALL += shlex.split("--per_device_train_batch_size 2 --logging_steps 1 --disable_tqdm true")
 ROOMS = shlex.split("--rooms_train 8 --rooms_val 3 --rooms_height 40 --rooms_width 56")
@@ -28,16 +27,6 @@ def load(script):
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
-
-
-def launch(script, *arguments, processes=1):
-    """As typed into a shell: the script under `accelerate launch`, or `kdam` for more processes than one."""
-    one = [*LAUNCH, "--num_processes", "1", str(SCRIPTS / script)]
-    start = one if processes == 1 else ["-m", "kdam_hf", Path(script).stem, "--num_processes", str(processes)]
-    command = [sys.executable, *start, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
 
 
 def run(script, *arguments, check=True):

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 import trees
-from command_kit import ROOMS, ROOT, SCRIPTS, SMALL, launch, load, run
+from command_kit import ROOMS, ROOT, SCRIPTS, SMALL, load, run
 from PIL import Image
+from spawn_kit import spawn
 
 from kdam_hf import __main__ as kdam
 
@@ -122,7 +123,7 @@ def test_the_doctor_says_what_there_is(capsys):
 
 def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(own, teacher, tmp_path):
     student, output, pictures = tmp_path / "student", tmp_path / "r.json", tmp_path / "pictures"
-    done = launch("distill.py", *SMALL, *own, "--teacher", teacher, "--output_dir", student, processes=1)
+    done = run("distill.py", *SMALL, *own, "--teacher", teacher, "--output_dir", student)
     assert "depth: 5 of 6 images labelled" in done.stdout
     run("evaluate.py", "--model", student, *own, "--split", "val", "--output", output)
     found, meta = scores(output)
@@ -139,20 +140,14 @@ def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(own, teach
     assert Image.open(pictures / "contact_sheet.png").width > 4 * 50
 
 
-def test_single_task_teachers_distil_one_student(own, tmp_path):
-    folders = [tmp_path / task for task in ("depth", "normals")]
-    for folder in folders:
-        run("train.py", *SMALL, *own, "--tasks", folder.name, "--output_dir", folder)
-        assert all(key.startswith(folder.name) for key in scores(folder / "results.json")[0])
-    student = ["--tasks", "depth", "normals", "--teacher", *folders, "--output_dir", tmp_path / "s"]
-    run("distill.py", *SMALL, *own, *student)
-    assert scores(tmp_path / "s" / "results.json")[1]["teacher"] == [str(folder) for folder in folders]
+def distil(rank, arguments):
+    run("distill.py", *arguments)
 
 
 @pytest.mark.reliability
 def test_two_processes_train_one_model_and_count_every_image_once(own, teacher, tmp_path):
     settings = ["--per_device_train_batch_size", "1", "--teacher", teacher, "--output_dir", tmp_path / "two"]
-    launch("distill.py", *SMALL, *own, *settings, processes=2)
+    spawn(distil, 2, [*SMALL, *own, *settings])
     together, meta = scores(tmp_path / "two" / "results.json")
     assert meta["world_size"] == 2, "a launcher that quietly starts one process is not two"
     run("evaluate.py", "--model", tmp_path / "two", *own, "--output", tmp_path / "one.json")

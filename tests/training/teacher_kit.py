@@ -33,9 +33,3 @@ class Rounded(FrozenTeacher):
 def online_teacher(kit, teacher, dtype="fp32"):
     kind = {"fp32": FrozenTeacher, "fp16": Rounded}[dtype]
     return kind([load_model(teacher)], kit.model().config, batch_size=1, sha256=[weights_sha256(teacher)])
-
-
-def taught_online(kit, teacher, key):
-    item = kit.train_data()[key]
-    predictions = online_teacher(kit, teacher)(item["pixel_values"][None], item["pixel_mask"][None]).predictions
-    return {name: value[0] for name, value in predictions.items()}

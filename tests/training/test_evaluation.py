@@ -1,17 +1,10 @@
-import json
-import os
-
-import numpy as np
 import pytest
-import torch
-from conftest_kit import Kit
-from spawn_kit import spawn
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, DenseDataset, EvalTransform, TransformedDataset, open_dataset
 from kdam_hf import KdamImageProcessor
 from kdam_hf.errors import KdamValueError
-from kdam_hf.training import MultiTaskTrainer, evaluate_model
+from kdam_hf.training import evaluate_model
 
 
 class MixedSizes(DenseDataset):
@@ -60,30 +53,6 @@ def test_the_image_processor_gives_the_maps_that_are_scored(kit):
     loader = DataLoader([transform(sample, 0, 0)], 1, collate_fn=Collator(kit.tasks))
     scored = evaluate_model(model, loader, kit.tasks, progress=False)
     assert seen == pytest.approx(scored, rel=1e-4, nan_ok=True)
-
-
-def evaluate_share(rank, root):
-    kit = Kit(root)
-    trainer = MultiTaskTrainer(kit.model(), kit.args(), kit.tasks, kit.train_data(), kit.eval_data())
-    values = {key: value for key, value in trainer.evaluate().items() if "/" in key}
-    (root / f"{os.environ.get('WORLD_SIZE', 1)}-{rank}.json").write_text(json.dumps(values))
-
-
-@pytest.mark.reliability
-def test_two_processes_that_share_five_images_count_each_of_them_once(tmp_path):
-    spawn(evaluate_share, 2, tmp_path)
-    evaluate_share(0, tmp_path)
-    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
-    assert first == second == pytest.approx(one, rel=1e-9, nan_ok=True)
-
-
-@pytest.mark.fault(12)
-def test_predictions_that_are_not_finite_are_an_error_not_a_score(kit):
-    model = kit.model()
-    with torch.no_grad():
-        model.decoder.heads["semseg"][1].bias[0] = np.nan
-    with pytest.raises(KdamValueError, match="semseg: predictions for samples"):
-        evaluate_model(model, batches(kit, 2), kit.tasks, progress=False)
 
 
 @pytest.mark.fault(31)

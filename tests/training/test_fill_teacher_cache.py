@@ -13,7 +13,7 @@ from teacher_kit import VIEWS, fill, settings
 from dataset_loaders import TransformedDataset
 from kdam_hf.errors import CheckpointError, DataWorkerError, KdamValueError
 from kdam_hf.io import write_json
-from kdam_hf.training import TeacherCache, fill_teacher_cache
+from kdam_hf.training import TeacherCache, teacher_cache
 
 EVERY = [(view, index) for view in range(VIEWS) for index in range(8)]
 
@@ -113,37 +113,25 @@ def test_a_disk_that_fills_up_on_the_way_leaves_a_cache_to_go_on_with(kit, teach
     assert made == [(1, index) for index in range(2, 8)]
 
 
-def test_what_a_kill_left_is_completed_and_no_finished_record_is_made_again(kit, teacher, made):
-    """One record never begun, one half written, one with a flipped bit."""
+def test_what_a_kill_left_is_completed_and_no_finished_record_is_made_again(kit, teacher, made, monkeypatch):
+    """One record never begun, one half written, one with a flipped bit. A complete cache needs no teacher."""
     cache = fill(kit, teacher)
     assert sorted(made) == EVERY
     expected, size = content(cache), cache.dtype.itemsize
-    write_json(cache.folder / "manifest.json", cache.manifest | {"complete": False})
     damage(cache, 1, 3, 0, bytes(size))
     damage(cache, 1, 5, size // 2, bytes(size - size // 2))
     damage(cache, 1, 6, 0, bytes([expected[(8 + 6) * size] ^ 1]))
+    with pytest.raises(CheckpointError, match="sample 6 in view 1"):
+        TeacherCache(cache.folder).read(1, 6)
     made.clear()
-    again = fill(kit, teacher)
-    assert made == [(1, 3), (1, 5), (1, 6)]
-    assert again.complete
-    assert content(again) == expected
-
-
-def test_a_complete_cache_is_used_without_loading_the_teacher(kit, teacher, made, monkeypatch):
-    fill(kit, teacher)
-    made.clear()
-    monkeypatch.setattr(fill_teacher_cache, "load_teacher", None)
+    write_json(cache.folder / "manifest.json", cache.manifest | {"complete": False})
     assert fill(kit, teacher).complete
-    assert fill(kit, teacher, verify=True).complete
-    assert made == []
-
-
-def test_a_damaged_record_is_named_and_made_again_on_request(kit, teacher, made):
-    cache = fill(kit, teacher)
-    expected = content(cache)
-    damage(cache, 0, 4, 7, bytes([expected[4 * cache.dtype.itemsize + 7] ^ 16]))
-    with pytest.raises(CheckpointError, match="sample 4 in view 0"):
-        TeacherCache(cache.folder).read(0, 4)
+    assert made == [(1, 3), (1, 5), (1, 6)]
+    assert content(cache) == expected
+    damage(cache, 0, 4, 7, bytes([expected[4 * size + 7] ^ 16]))
+    with monkeypatch.context() as patched:
+        patched.setattr(teacher_cache, "load_teacher", None)
+        assert fill(kit, teacher).complete
     made.clear()
     assert content(fill(kit, teacher, verify=True)) == expected
     assert made == [(0, 4)]

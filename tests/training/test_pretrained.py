@@ -38,10 +38,8 @@ def spoil(folder, part, value=None):
 
 
 FOREIGN = {
-    "segformer": {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1] * 4},
     "poolformer": {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32]},
     "swin": {"embed_dim": 16, "depths": [1] * 4, "num_heads": [1, 2, 2, 4], "window_size": 4},
-    "pvt_v2": {"depths": [1] * 4, "hidden_sizes": [16, 32, 40, 64]},
     "dinov2": {"hidden_size": 48, "num_attention_heads": 2, "num_hidden_layers": 8},
 }
 

@@ -42,11 +42,8 @@ def test_a_run_leaves_a_model_that_knows_the_size_of_its_images_and_the_scores_o
     assert {k: v for k, v in results.items() if k != "meta"} == pytest.approx(metrics)
     assert (results["meta"]["world_size"], results["meta"]["data"]) == (1, "synthetic_rooms")
     assert results["meta"]["weights_sha256"] == file_sha256(kit.root / "run" / "model.safetensors")
-    assert (
-        json.loads((kit.root / "run" / "config.json").read_text())["image_size"]
-        == results["meta"]["image_size"]
-        == [40, 56]
-    )
+    config = json.loads((kit.root / "run" / "config.json").read_text())
+    assert config["image_size"] == results["meta"]["image_size"] == [40, 56]
 
 
 class Photos(DenseDataset):
@@ -120,8 +117,6 @@ def test_a_folder_with_checkpoints_is_neither_overwritten_nor_adopted(kit):
     go(kit)
     with pytest.raises(CheckpointError, match="checkpoints of an earlier run"):
         go(kit)
-    with pytest.raises(CheckpointError, match=r"max_steps 2 -> 3"):
-        go(kit, max_steps=3, resume_from_checkpoint="last")
 
 
 def test_a_run_killed_after_its_last_checkpoint_scores_the_same_model_again_and_keeps_what_was_typed(kit):

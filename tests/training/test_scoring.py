@@ -9,14 +9,7 @@ import torch
 from kdam_hf.errors import DataWorkerError, KdamValueError
 from kdam_hf.tasks import NYUD_V2
 from kdam_hf.training import scoring
-from kdam_hf.training.scoring import (
-    ImageMaps,
-    count_maps,
-    flat_values,
-    gain_over,
-    make_metrics,
-    single_task_references,
-)
+from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
 
 META = {"protocol": "ours", "boundaries": "nyud", "data": "nyud_v2", "split": "val", "images": 2, "ids_sha256": None}
 SINGLE = {"semseg/miou": 40.0, "depth/rmse": 0.6, "normals/mean_angle": 20.0, "edge/odsf": 75.0}
@@ -65,18 +58,9 @@ def test_a_counting_process_that_is_killed_is_an_error_that_says_so(all_tasks, m
         count_maps(maps(all_tasks, size=(120, 160)), make_metrics(all_tasks), num_proc=2)
 
 
-def test_no_process_is_refused(all_tasks):
-    with pytest.raises(KdamValueError, match="num_proc is 0"):
-        count_maps([], make_metrics(all_tasks), num_proc=0)
-
-
 def write(path, results, **meta):
     path.write_text(json.dumps({**results, "meta": {**META, **meta}}))
     return path
-
-
-def single_files(folder):
-    return [write(folder / f"{key.split('/')[0]}.json", {key: value}) for key, value in SINGLE.items()]
 
 
 def test_gain_is_that_of_the_primary_metrics_over_one_file_for_all(tmp_path):
@@ -86,7 +70,7 @@ def test_gain_is_that_of_the_primary_metrics_over_one_file_for_all(tmp_path):
 
 
 def test_references_that_are_missing_doubled_or_unreadable_are_refused(tmp_path):
-    files = single_files(tmp_path)
+    files = [write(tmp_path / f"{key.split('/')[0]}.json", {key: value}) for key, value in SINGLE.items()]
     again, no_object = write(tmp_path / "again.json", SINGLE), tmp_path / "list.json"
     no_object.write_text("[1]")
     for given, named in (
@@ -100,9 +84,7 @@ def test_references_that_are_missing_doubled_or_unreadable_are_refused(tmp_path)
         assert named in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "other", [{"protocol": "atrc"}, {"boundaries": "bsds"}, {"images": 3}, {"ids_sha256": "ab"}, {"data": "x"}]
-)
+@pytest.mark.parametrize("other", [{"protocol": "atrc"}, {"images": 3}])
 def test_references_under_other_conditions_are_refused_with_both(tmp_path, other):
     file = write(tmp_path / "single.json", SINGLE, **other)
     ((name, value),) = other.items()

@@ -5,7 +5,6 @@ import torch
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import file_sha256, tensors_sha256
-from kdam_hf.presets import PRESETS
 from kdam_hf.tasks import make_task
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import FrozenTeacher, load_teacher
@@ -92,7 +91,7 @@ def test_neither_its_own_batch_size_nor_the_students_precision_changes_what_is_t
         torch.testing.assert_close(single[name], value, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("tiny-")])
+@pytest.mark.parametrize("preset", ["tiny-resnet", "tiny-swin"])
 def test_a_teacher_in_bf16_says_the_same_in_float32(kit, preset):
     images, mask = torch.randn(2, 3, 32, 48), torch.ones(2, 32, 48, dtype=torch.bool)
     exact, fast = (

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from teacher_kit import VIEWS, fill, online_teacher, taught_online
+from teacher_kit import VIEWS, fill, online_teacher
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator
@@ -27,13 +27,11 @@ def outcome(trainer, resume=None):
     return [line["loss"] for line in trainer.state.log_history if "loss" in line], tensors_sha256(trainer.model)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_replayed_training_equals_online_training_on_the_same_views_step_for_step(kit, teacher, dtype):
+def test_replayed_training_equals_online_training_on_the_same_views_step_for_step(kit, teacher):
     """Bit for bit, once the online teacher is rounded as the cache rounds it; a student that just starts is chaotic."""
-    online = outcome(distiller(kit, "online", online_teacher(kit, teacher, dtype)))
-    replayed = outcome(distiller(kit, "replayed", cache=fill(kit, teacher, teacher_cache_dtype=dtype)))
+    online = outcome(distiller(kit, "online", online_teacher(kit, teacher, "fp16")))
     assert len(online[0]) == 10
-    assert replayed == online
+    assert outcome(distiller(kit, "replayed", cache=fill(kit, teacher))) == online
 
 
 @pytest.mark.fault(8)
@@ -42,8 +40,8 @@ def test_an_online_run_and_an_exact_replay_of_it_continue_each_other(kit, teache
     kinds = [{"online": online_teacher(kit, teacher)}, {"cache": cache}]
     for first, second in (kinds, kinds[::-1]):
         name = next(iter(first))
-        ends.append(outcome(distiller(kit, name, save_strategy="steps", save_steps=6, **first)))
-        ends.append(outcome(distiller(kit, "b", **second), resume=str(kit.root / name / "checkpoint-6")))
+        ends.append(outcome(distiller(kit, name, max_steps=6, save_strategy="steps", save_steps=3, **first)))
+        ends.append(outcome(distiller(kit, "b", max_steps=6, **second), resume=str(kit.root / name / "checkpoint-3")))
     assert ends == [ends[0]] * 4
 
 
@@ -59,15 +57,6 @@ def test_a_replay_of_other_numbers_is_another_objective(kit, teacher, stored, ex
     online = distiller(kit, online=online_teacher(kit, teacher))
     replay = distiller(kit, cache=fill(kit, teacher, **{"teacher_cache_dtype": "fp32", **stored}))
     assert differences(online.describe(), replay.describe()) == expected
-
-
-def test_a_record_holds_what_the_teacher_predicts_on_that_very_crop(kit, teacher):
-    data = CachedTeacherDataset(kit.train_data(), fill(kit, teacher))
-    for key in ((0, 0), (1, 0), (1, 7)):
-        assert torch.equal(data[key]["pixel_values"], kit.train_data()[key]["pixel_values"])
-        for name, expected in taught_online(kit, teacher, key).items():
-            assert data[key]["teacher"][name].dtype == torch.float32
-            torch.testing.assert_close(data[key]["teacher"][name], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_single_task_teachers_are_cached_as_one_whatever_their_order(kit):
@@ -112,8 +101,8 @@ def test_the_reader_goes_to_worker_processes_closed_and_opens_there(kit, teacher
     data = CachedTeacherDataset(kit.train_data(), fill(kit, teacher))
     data[0, 0]
     assert pickle.loads(pickle.dumps(data)).cache._map is None
-    loader = DataLoader(data, 4, sampler=[(1, k) for k in range(8)], num_workers=2, collate_fn=Collator(kit.tasks))
-    batches = list(loader)
+    loader = DataLoader(data, 8, sampler=[(1, k) for k in range(8)], num_workers=2, collate_fn=Collator(kit.tasks))
+    (batch,) = loader
     for k in range(8):
         for name, value in data[1, k]["teacher"].items():
-            assert np.array_equal(batches[k // 4]["teacher"][name][k % 4], value)
+            assert np.array_equal(batch["teacher"][name][k], value)
