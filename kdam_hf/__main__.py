@@ -56,19 +56,17 @@ complete -o default -F _kdam kdam"""
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; exit code 2 for one that does not exist."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    module = COMMANDS.get(name, [name])[0]
+    file = FOLDER / f"{module}.py"
     if name in ("--help", "-h", "help"):
         print(USAGE.format(commands="\n".join(f"    {key:15}{line}" for key, (_, line) in COMMANDS.items())))
-        return
-    if name == "completion":
+    elif name == "completion":
         print(COMPLETION.replace("@COMMANDS@", " ".join(COMMANDS)))
-        return
-    if name not in COMMANDS:
+    elif name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         _refuse(f"unknown command {name!r}; " + (f"did you mean {close[0]}?" if close else "see kdam --help."))
-    module = COMMANDS[name][0]
-    file = FOLDER / f"{module}.py"
-    if {"--help", "-h"} & {*words} and "all" not in words:
-        print(ast.get_docstring(ast.parse(file.read_text("utf-8"))))
+    elif {"--help", "-h"} & {*words} and "all" not in words:
+        print(_first_screen(ast.parse(file.read_text("utf-8"))))
     elif name in ALONE:
         specification: Any = spec_from_file_location(module, file)
         alone = module_from_spec(specification)
@@ -81,6 +79,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         from kdam_hf.training import run_command
 
         run_command(lambda: import_module(f"kdam_hf.commands.{module}").main(words))
+
+
+def _first_screen(tree: ast.Module) -> str:
+    """The docstring of a command; behind its examples the options that its file declares, by `option` or to a parser."""
+    title, examples, *rest = (ast.get_docstring(tree) or "").split("\n\n")
+    declared: list[Any] = [node for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body]
+    calls = {node.target.id: node.value.args for node in declared if isinstance(getattr(node, "value", None), ast.Call)}
+    told = {name: args[-1] for name, args in calls.items() if args}
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.keywords):
+        if ast.unparse(node.func) == "parser.add_argument":
+            told[ast.literal_eval(node.args[0])[2:]] = next(word.value for word in node.keywords if word.arg == "help")
+    lines = [f"    --{name:<23} {ast.literal_eval(text)}" for name, text in told.items()]
+    return "\n\n".join([title, examples, *(["\n".join(lines)] if lines else []), *rest])
 
 
 def _processes(words: list[str]) -> int:

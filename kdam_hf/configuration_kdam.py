@@ -25,6 +25,7 @@ TASK_KEYS = {
 ACTIVATION_NAMES = ("none", "positive", "unit")
 """How a head's raw output becomes a prediction, see `modeling_kdam`."""
 HEAD_NAMES = ("conv", "separable")
+RESNET18 = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2] * 4, "out_indices": [1, 2, 3, 4]}
 # What the library writes to config.json or sets while it loads, whatever its version; use_cache is set by Trainer.
 # fmt: off
 LIBRARY_KEYS = {
@@ -52,19 +53,18 @@ def refuse_unknown(given: Iterable[str], known: set[str], where: str) -> None:
     """Raise ValueError with the keys that are not known."""
     unknown = sorted(set(given) - known)
     if unknown:
-        raise ValueError(
-            f"{where} has unknown keys {', '.join(unknown)}; expected some of {', '.join(sorted(known - LIBRARY_KEYS))}. "
-            "Correct them, or use the versions of kdam-hf and transformers that wrote the file."
-        )
+        remedy = "Correct them, or use the versions of kdam-hf and transformers that wrote the file."
+        expected = ", ".join(sorted(known - LIBRARY_KEYS))
+        raise ValueError(f"{where} has unknown keys {', '.join(unknown)}; expected some of {expected}. {remedy}")
 
 
 def refuse_kernels(config: dict[str, Any], where: str) -> None:
     """Raise ValueError when a config asks for an implementation that lies in a repository: that is code."""
     for key in ("attn_implementation", "experts_implementation"):
         if "/" in str(config.get(key)):
+            remedy = "If you trust it, load the model without and call model.set_attn_implementation."
             raise ValueError(
-                f"{where} asks for {key} {config[key]!r}, code of a repository; expected one that the library has, such as "
-                "sdpa or eager. If you trust it, load the model without and call model.set_attn_implementation."
+                f"{where}: {key} {config[key]!r} is code of a repository; expected sdpa or eager. {remedy}"
             )
 
 
@@ -82,16 +82,7 @@ class KdamConfig(PreTrainedConfig):
     """
 
     sub_configs_defaults = {  # noqa: RUF012
-        "backbone_config": SubConfigSpec(
-            config_class=AutoConfig,
-            model_type="resnet",
-            init_kwargs={
-                "layer_type": "basic",
-                "hidden_sizes": [64, 128, 256, 512],
-                "depths": [2, 2, 2, 2],
-                "out_indices": [1, 2, 3, 4],
-            },
-        )
+        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet", init_kwargs=RESNET18)
     }
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -132,23 +123,17 @@ class KdamConfig(PreTrainedConfig):
         """Every task entry is complete and of the right types, names are unique and could be part of a file name."""
         for task in self.tasks or []:
             if set(task) | {"settings"} != set(TASK_KEYS):  # older models have no settings
-                raise ValueError(
-                    f"task entry has keys {sorted(task)}; expected {sorted(TASK_KEYS)}, as of Task.spec()."
-                )
+                raise ValueError(f"task entry has keys {sorted(task)}; expected those of Task.spec(): {[*TASK_KEYS]}.")
             for key, value in task.items():
                 if type(value) is not TASK_KEYS[key]:
                     raise ValueError(f"task {task['name']!r}: {key} is {value!r}; expected {TASK_KEYS[key].__name__}.")
+            what = f"task {task['name']!r}"
             if task["activation"] not in ACTIVATION_NAMES:
-                raise ValueError(
-                    f"task {task['name']!r}: activation is {task['activation']!r}; expected {', '.join(ACTIVATION_NAMES)}."
-                )
+                raise ValueError(f"{what}: activation {task['activation']!r}; expected {', '.join(ACTIVATION_NAMES)}.")
             if not task["name"].isidentifier() or task["channels"] < 1:
-                raise ValueError(
-                    f"task {task['name']!r} with {task['channels']} channels; expected letters, digits and _, and at least 1."
-                )
-        names = self.task_names
-        if len(set(names)) != len(names):
-            raise ValueError(f"tasks {names} are not unique.")
+                raise ValueError(f"{what} of {task['channels']} channels; expected letters, digits, _, and at least 1.")
+        if len(set(self.task_names)) != len(self.task_names):
+            raise ValueError(f"tasks {self.task_names} are not unique.")
 
     @property
     def task_names(self) -> list[str]:
@@ -177,9 +162,8 @@ class KdamTeacherConfig(KdamConfig):
     def validate_attention(self) -> None:
         """Heads divide channels."""
         if self.decoder_channels % self.attention_heads:
-            raise ValueError(
-                f"decoder_channels={self.decoder_channels} is not a multiple of attention_heads={self.attention_heads}."
-            )
+            given = f"decoder_channels={self.decoder_channels}"
+            raise ValueError(f"{given} is not a multiple of attention_heads={self.attention_heads}.")
 
 
 @strict

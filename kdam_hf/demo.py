@@ -55,11 +55,7 @@ class PhotoResult:
 
 
 class DemoModels:
-    """Student and perhaps teacher, ready to predict.
-
-    Args:
-        student: folder or hub id of a model, a teacher as well as a student.
-        teacher: another one to compare it with.
+    """Student and perhaps teacher, by folder or hub id, ready to predict; the student may be any model.
 
     Raises:
         CheckpointError: no complete model there.
@@ -162,10 +158,7 @@ def build_page(models: DemoModels, examples: Sequence[Path] = ()) -> gr.Blocks:
 def serve(page: gr.Blocks, port: int | None = None, **launch: Any) -> Any:
     """Serve the page on this machine (on a Space, to the world) until it is stopped.
 
-    Args:
-        page: of `build_page`.
-        port: None for the first free one from 7860 on.
-        launch: further settings of `Blocks.launch`.
+    At `port`, or the first free one from 7860 on; `launch` are further settings of `Blocks.launch`.
     """
     mono = ("ui-monospace", "monospace")
     theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=mono)
@@ -181,10 +174,10 @@ def facts(models: DemoModels, result: PhotoResult) -> str:
         time_ms = 1000 * statistics.median(result.seconds[role])
         rows.append(f"| {role} `{models.names[role]}` | {size / 1e6:.2f} M parameters | {time_ms:.1f} ms |")
     if len(sizes) == 2:
-        share = 100 * sizes["Student"] / sizes["Teacher"]
-        rounds = zip(result.seconds["Teacher"], result.seconds["Student"], strict=True)
-        ratio = statistics.median(teacher / student for teacher, student in rounds)
-        rows.append(f"| Student against teacher | {share:.1f} % of the size | {ratio:.1f} times as fast |")
+        student, teacher = sizes.values()
+        ratio = statistics.median(there / here for here, there in zip(*result.seconds.values(), strict=True))
+        share = f"{100 * student / teacher:.1f} % of the size"
+        rows.append(f"| Student against teacher | {share} | {ratio:.1f} times as fast |")
     return "\n".join(rows)
 
 

@@ -132,12 +132,8 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         for k, (kernel, stride, expansion, _, _) in enumerate(STAGES):
             blocks = nn.Sequential()
             for r in range(config.repeats(k)):
-                step = stride if r == 0 else 1
-                blocks.append(
-                    InvertedBlock(last, widths[k], kernel, step, expansion)
-                    if k
-                    else SeparableBlock(last, widths[k], kernel, step)
-                )
+                block = last, widths[k], kernel, 1 if r else stride
+                blocks.append(InvertedBlock(*block, expansion) if k else SeparableBlock(*block))
                 last = widths[k]
             self.blocks.append(blocks)
         self.num_features = [STEM, *(widths[k] for k in LAST_OF_STRIDE)]

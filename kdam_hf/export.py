@@ -52,10 +52,9 @@ def choose_size(model: KdamPreTrainedModel, size: tuple[int, int] | None) -> tup
     if size is not None or (isinstance(model, KdamStudent) and backbone.model_type in DYNAMIC_SIZE):
         return size
     if model.config.image_size is None:
-        raise KdamValueError(
-            f"the graph of a {type(model).__name__} on {backbone.model_type} needs a fixed size, and its config does not say "
-            f"which it was trained at; give --height and --width. Students on {', '.join(DYNAMIC_SIZE)} take any size."
-        )
+        what = f"the graph of a {type(model).__name__} on {backbone.model_type}"
+        others = f"Students on {', '.join(DYNAMIC_SIZE)} take any size."
+        raise KdamValueError(f"{what} needs a fixed size, and its config has none; give --height and --width. {others}")
     height, width = model.config.image_size
     return height, width
 
@@ -160,10 +159,8 @@ class OnnxModel(nn.Module):
         mask = torch.ones(len(pixels), height, width, dtype=torch.bool) if mask is None else mask
         below, right = (self.size[0] - height, self.size[1] - width) if self.size else (0, 0)
         if below < 0 or right < 0:
-            raise KdamValueError(
-                f"an image of {height}x{width} pixels for a graph of {self.size}; export with --height and --width that cover "
-                "every image, or score smaller images."
-            )
+            remedy = "export with --height and --width that cover every image, or score smaller images"
+            raise KdamValueError(f"an image of {height}x{width} pixels for a graph of {self.size}; {remedy}.")
         given = {PIXELS: pixels, MASK: mask}
         return {name: F.pad(given[name], (0, right, 0, below)) for name in self.input_names}
 
@@ -176,12 +173,9 @@ class OnnxModel(nn.Module):
 
 
 def quantize(source: Path, target: Path, images: Iterable[Tensor]) -> None:
-    """Write the form in eight bits: unsigned activations, signed weights with one scale per output channel.
+    """Write the form in eight bits of a float32 file: unsigned activations, signed weights with one scale per output channel.
 
-    Args:
-        source: ONNX file in float32.
-        target: ONNX file to write.
-        images: pixel values (3, H, W) float32 of which the ranges of activations are taken, smallest to largest.
+    The ranges of activations, smallest to largest, are taken of `images`: pixel values (3, H, W) float32.
 
     Raises:
         ExportError: the file cannot be quantised.
@@ -259,10 +253,9 @@ def describe(model: KdamPreTrainedModel, exported: OnnxModel) -> dict[str, Any]:
     sides = list(exported.size or ("height", "width"))
     mask = {"mask": {"name": MASK, "dtype": "bool", "shape": ["batch", *sides]}}
     tasks = []
-    for spec in model.config.tasks or []:
-        reader = readout_of(spec)
-        settings = reader.entry.get("settings", {})
-        tasks.append(spec | {"settings": settings, "legend": reader.legend(), "values": reader.words})
+    for reader in (readout_of(spec) for spec in model.config.tasks or []):
+        known = {"settings": reader.entry.get("settings", {}), "legend": reader.legend(), "values": reader.words}
+        tasks.append({**reader.entry, **known})
     return {
         "kind": type(model).__name__,
         "input": {"name": PIXELS, "dtype": "float32", "shape": ["batch", 3, *sides]},

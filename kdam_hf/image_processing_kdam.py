@@ -5,7 +5,7 @@ with its batch on the right and at the bottom. `post_process` undoes all of it, 
 PIL and torch only; torchvision is not needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,12 +80,12 @@ class KdamImageProcessor(BaseImageProcessor):
             raise ValueError("no image given; expected one photo or a list of photos.")
         photos = [self._prepare(photo) for photo in upright]
         height, width = (max(p.shape[k] for p in photos) for k in (1, 2))
-        margins = [(0, width - photo.shape[2], 0, height - photo.shape[1]) for photo in photos]
-        values = torch.stack([F.pad(photo, m, mode="replicate") for photo, m in zip(photos, margins, strict=True)])
-        inside = [torch.ones(photo.shape[1:], dtype=torch.bool) for photo in photos]
-        mask = torch.stack([F.pad(one, m) for one, m in zip(inside, margins, strict=True)])
+        mask = torch.zeros(len(photos), height, width, dtype=torch.bool)
+        for inside, (_, h, w) in zip(mask, (photo.shape for photo in photos), strict=True):
+            inside[:h, :w] = True
+        padded = [F.pad(p, (0, width - p.shape[2], 0, height - p.shape[1]), mode="replicate") for p in photos]
         sizes = torch.tensor([(photo.height, photo.width) for photo in upright])
-        content = {"pixel_values": values, "pixel_mask": mask, "original_sizes": sizes}
+        content = {"pixel_values": torch.stack(padded), "pixel_mask": mask, "original_sizes": sizes}
         return BatchFeature(content, tensor_type=return_tensors)
 
     def _prepare(self, photo: Image.Image) -> Tensor:
@@ -112,7 +112,7 @@ class KdamImageProcessor(BaseImageProcessor):
         Returns:
             Per photo a dict task -> class ids int64, probabilities or metres float32 (H, W); unit vectors float32 (3, H, W).
         """
-        return self._read(outputs, target_sizes, {task["name"]: readout_of(task) for task in self.tasks})
+        return self._read(outputs, target_sizes, [readout_of(task) for task in self.tasks])
 
     def post_process_semantic_segmentation(self, outputs: Any, target_sizes: Any) -> list[Tensor]:
         """Class ids int64 (H, W) per photo, as `pipeline("image-segmentation")` asks: of the first task that has classes.
@@ -134,12 +134,11 @@ class KdamImageProcessor(BaseImageProcessor):
         if not found:
             names = ", ".join(task["name"] for task in self.tasks)
             raise ValueError(f"no task of this model predicts {what}; it has {names}. Use another model or pipeline.")
-        name = found[0].entry["name"]
-        return [maps[name] for maps in self._read(outputs, target_sizes, {name: found[0]})]
+        return [maps[found[0].entry["name"]] for maps in self._read(outputs, target_sizes, found[:1])]
 
     @torch.no_grad()
     def _read(
-        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor, readers: Mapping[str, Readout]
+        self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor, readers: Sequence[Readout]
     ) -> list[dict[str, Tensor]]:
         predictions = outputs["predictions"]
         batch = len(next(iter(predictions.values())))
@@ -149,8 +148,8 @@ class KdamImageProcessor(BaseImageProcessor):
         for k, (height, width) in enumerate(target_sizes):
             target = int(height), int(width)
             inside = self.resized(target)
-            for name, reader in readers.items():
-                prediction = predictions[name][k : k + 1]
+            for reader in readers:
+                prediction = predictions[reader.entry["name"]][k : k + 1]
                 seen = tuple(min(STRIDE * side, most) for side, most in zip(prediction.shape[-2:], inside, strict=True))
                 if seen != inside:
                     raise ValueError(
@@ -158,7 +157,7 @@ class KdamImageProcessor(BaseImageProcessor):
                         f"{seen}; give original_sizes, the (height, width) before preprocessing."
                     )
                 values = reader.read([prediction], inside, target)[0][0]
-                results[k][name] = values[0] if values.ndim == 3 and len(values) == 1 else values
+                results[k][reader.entry["name"]] = values[0] if values.ndim == 3 and len(values) == 1 else values
         return results
 
 

@@ -74,11 +74,8 @@ def resize(x_BCHW: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 def conv_norm_act(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
     """Convolution, batch norm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 class Predictor(nn.Conv2d):
@@ -90,10 +87,8 @@ class Predictor(nn.Conv2d):
 
 def separable_conv_norm_act(in_channels: int, out_channels: int) -> nn.Sequential:
     """Depthwise 3x3 and pointwise convolution, batch norm, ReLU: a fraction of the cost of `conv_norm_act`."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
-        *conv_norm_act(in_channels, out_channels, 1),
-    )
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+    return nn.Sequential(depthwise, *conv_norm_act(in_channels, out_channels, 1))
 
 
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {"conv": conv_norm_act, "separable": separable_conv_norm_act}
@@ -106,14 +101,9 @@ class PyramidAdapter(nn.Module):
         super().__init__()
         c = channels[0]
         self.channels = [c // 4, c // 2, c, c]
-        self.scales = nn.ModuleList(
-            [
-                nn.Sequential(nn.ConvTranspose2d(c, c // 2, 2, 2), nn.GELU(), nn.ConvTranspose2d(c // 2, c // 4, 2, 2)),
-                nn.ConvTranspose2d(c, c // 2, 2, 2),
-                nn.Identity(),
-                nn.MaxPool2d(2, ceil_mode=True),
-            ]
-        )
+        finest = nn.Sequential(nn.ConvTranspose2d(c, c // 2, 2, 2), nn.GELU(), nn.ConvTranspose2d(c // 2, c // 4, 2, 2))
+        coarse = (nn.ConvTranspose2d(c, c // 2, 2, 2), nn.Identity(), nn.MaxPool2d(2, ceil_mode=True))
+        self.scales = nn.ModuleList([finest, *coarse])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Map k of the ViT becomes level k of the pyramid."""
@@ -155,16 +145,15 @@ class PyramidEncoder(nn.Module):
         backbone_config: Any = config.backbone_config
         known = type(backbone_config) in MODEL_FOR_BACKBONE_MAPPING
         self.backbone = AutoBackbone.from_config(backbone_config) if known else HiddenStateBackbone(backbone_config)
-        declared = list(self.backbone.channels)
+        declared = self.declared = list(self.backbone.channels)
         if len(declared) != 4:
+            given = f"backbone {backbone_config.model_type} yields {len(declared)} maps {self.backbone.out_features}"
             raise ValueError(
-                f"backbone {backbone_config.model_type} yields {len(declared)} maps {self.backbone.out_features}; "
-                "expected 4. Set out_indices in backbone_config (four stages of a pyramid, four layers of a ViT)."
+                f"{given}; expected 4. Set out_indices: four stages of a pyramid, or four layers of a ViT."
             )
         plain = len(set(declared)) == 1
         self.patch = int(backbone_config.patch_size) if plain else 1
         self.adapter = PyramidAdapter(declared) if plain else None
-        self.declared = declared
         self.channels: list[int] = self.adapter.channels if self.adapter is not None else declared
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
@@ -173,19 +162,15 @@ class PyramidEncoder(nn.Module):
         A plain ViT cuts off what its patches do not cover, so the image is stretched to whole patches first.
         """
         if pixel_values.dtype == torch.float16 and self.backbone.config.model_type in NOT_IN_FLOAT16:
-            raise ValueError(
-                f"{type(self.backbone).__name__} gives NaN in float16; load the model in bfloat16 or float32."
-            )
+            raise ValueError(f"a {type(self.backbone).__name__} gives NaN in float16; load it in bfloat16 or float32.")
         whole = [-(-side // self.patch) * self.patch for side in pixel_values.shape[-2:]]
         if whole != list(pixel_values.shape[-2:]):
             pixel_values = resize(pixel_values, torch.Size(whole))
         maps = list(self.backbone.forward_with_filtered_kwargs(pixel_values).feature_maps)
         shapes = [tuple(x.shape) for x in maps]
         if any(len(s) != 4 for s in shapes) or [s[1] for s in shapes] != self.declared:
-            raise ValueError(
-                f"backbone {type(self.backbone).__name__} declares channels {self.declared}, its maps have shapes {shapes}; "
-                "it cannot be used. Choose one with maps (B, C, h, w) of the declared channels, such as swin or convnext."
-            )
+            given = f"{type(self.backbone).__name__} declares channels {self.declared}, its maps have shapes {shapes}"
+            raise ValueError(f"{given}; expected maps (B, C, h, w) of these, as of swin or convnext. Choose another.")
         return self.adapter(maps) if self.adapter is not None else maps
 
 
@@ -201,13 +186,9 @@ class StudentDecoder(nn.Module):
         width, head = config.decoder_channels, config.head_channels
         self.project = nn.ModuleList([nn.Conv2d(c, width, 1, bias=False) for c in channels])
         self.norm = nn.BatchNorm2d(width)
-        make = HEADS[config.head]
-        self.heads = nn.ModuleDict(
-            {
-                task["name"]: nn.Sequential(make(width, head), Predictor(head, task["channels"]))
-                for task in config.tasks or []
-            }
-        )
+        self.heads = nn.ModuleDict()
+        for task in config.tasks or []:
+            self.heads[task["name"]] = nn.Sequential(HEADS[config.head](width, head), Predictor(head, task["channels"]))
 
     def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
         """Four maps -> raw head outputs at `size`."""
@@ -250,12 +231,10 @@ class CrossTaskAttention(nn.Module):
     def _pool(self, y: Tensor, mask: Tensor | None, T: int) -> tuple[Tensor, Tensor | None]:
         """Masked average over a grid: tokens (B, T*grid^2, D) and which of them hold any pixel (B, T*grid^2)."""
         B, TD = y.shape[:2]
-        pooled = F.adaptive_avg_pool2d(y if mask is None else y * mask, self.grid)
-        alive = None
+        pooled, alive = F.adaptive_avg_pool2d(y if mask is None else y * mask, self.grid), None
         if mask is not None:
             share = F.adaptive_avg_pool2d(mask, self.grid)
-            pooled = pooled / share.clamp_min(1e-6)
-            alive = (share > 0).flatten(1).repeat(1, T)
+            pooled, alive = pooled / share.clamp_min(1e-6), (share > 0).flatten(1).repeat(1, T)
         tokens = pooled.reshape(B, T, TD // T, self.grid**2).transpose(2, 3)
         return tokens.reshape(B, T * self.grid**2, TD // T), alive
 
@@ -268,20 +247,13 @@ class TeacherDecoder(nn.Module):
         width, tasks = config.decoder_channels, config.tasks or []
         self.lateral = nn.ModuleList([conv_norm_act(c, width, 1) for c in channels])
         self.start = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
-        self.blocks = nn.ModuleList(
-            [
-                CrossTaskAttention(width, config.attention_heads, config.attention_grid, len(tasks))
-                for _ in range(config.attention_layers)
-            ]
-        )
+        block = (width, config.attention_heads, config.attention_grid, len(tasks))
+        self.blocks = nn.ModuleList([CrossTaskAttention(*block) for _ in range(config.attention_layers)])
         self.refine8 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
         self.refine4 = nn.ModuleList([conv_norm_act(width, width) for _ in tasks])
-        self.heads = nn.ModuleDict(
-            {
-                task["name"]: nn.Sequential(conv_norm_act(width, width), Predictor(width, task["channels"]))
-                for task in tasks
-            }
-        )
+        self.heads = nn.ModuleDict()
+        for task in tasks:
+            self.heads[task["name"]] = nn.Sequential(conv_norm_act(width, width), Predictor(width, task["channels"]))
 
     def forward(self, maps: list[Tensor], size: tuple[int, int], mask: Tensor | None) -> dict[str, Tensor]:
         """Four maps -> raw head outputs at `size`; mask (B, 1, H, W) float is 0 on padding."""
@@ -315,9 +287,7 @@ class KdamPreTrainedModel(PreTrainedModel):
     def __init__(self, config: KdamConfig) -> None:
         super().__init__(config)
         if not config.tasks:
-            raise ValueError(
-                "config.tasks is empty; give at least one task, for example [task.spec() for task in NYUD_V2]."
-            )
+            raise ValueError("config.tasks is empty; give at least one, such as [task.spec() for task in NYUD_V2].")
         self.encoder = PyramidEncoder(config)
         self.decoder = self.decoder_class(self.encoder.channels, config)
         self.activations = {task["name"]: task["activation"] for task in config.tasks}
@@ -352,9 +322,8 @@ class KdamPreTrainedModel(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: folder or Hub id with `config.json` and `model.safetensors`, or its shards.
-            args: as of the library.
             output_loading_info: return the library's record of the keys too.
-            kwargs: as of the library.
+            args, kwargs: as of the library.
 
         Raises:
             OSError: nothing there.
@@ -369,9 +338,8 @@ class KdamPreTrainedModel(PreTrainedModel):
         try:
             model, info = super().from_pretrained(name, *args, **(kwargs | always))
         except SafetensorError as error:
-            raise ValueError(
-                f"{name}: {WEIGHTS} cannot be read ({error}): cut short, or no safetensors. Get the file again."
-            ) from error
+            reason = f"{WEIGHTS} cannot be read ({error}): cut short, or no safetensors"
+            raise ValueError(f"{name}: {reason}. Get the file again.") from error
         refuse_incomplete(name, info)
         refuse_non_finite(name, model.state_dict())
         return (model, info) if output_loading_info else model
@@ -381,15 +349,13 @@ class KdamPreTrainedModel(PreTrainedModel):
 
     get_output_embeddings = get_input_embeddings
 
-    def save_pretrained(
-        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
-    ) -> Any:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Save with the keys of `state_dict()`.
 
         The library's default writes the keys of the original checkpoints for some backbones (swin, dinov2, ...), which
         `Trainer` then silently fails to load on resume (transformers #43701, #48805).
         """
-        return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        return super().save_pretrained(save_directory, *args, **({"save_original_format": False} | kwargs))
 
     def forward(
         self,
@@ -438,9 +404,7 @@ class KdamPreTrainedModel(PreTrainedModel):
     def _loss(self, predictions: Mapping[str, Tensor], labels: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
         """By the function that the package has made known to the library; a model alone has no losses."""
         if self.loss_type != type(self).__name__:
-            raise ValueError(
-                "labels were given, but losses are not part of a model's code: import kdam_hf before it is made."
-            )
+            raise ValueError("labels were given, but a model's code has no losses: import kdam_hf before it is made.")
         loss: Tensor = self.loss_function(predictions, labels, mask, self.config.tasks)
         return loss
 

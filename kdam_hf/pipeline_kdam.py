@@ -44,10 +44,7 @@ class MultiTaskDensePredictionPipeline(Pipeline):
     """
 
     _load_image_processor = True
-    _load_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
-    _load_video_processor = False
+    _load_processor = _load_feature_extractor = _load_tokenizer = _load_video_processor = False
 
     @classmethod
     def of_model(cls, model: PreTrainedModel, **settings: Any) -> "MultiTaskDensePredictionPipeline":

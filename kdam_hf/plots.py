@@ -16,7 +16,7 @@ from kdam_hf.errors import KdamValueError
 try:
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("plots need matplotlib: pip install 'kdam-hf[plots]'") from error
 
@@ -36,8 +36,7 @@ def precision_recall_figure(
     Args:
         curves: label -> (precision, recall), both (K,) in [0, 1], one entry per threshold; both 0, or NaN, where a
             threshold finds nothing, which leaves the point out.
-        title: above the axes.
-        f_name: what the best F1 is called in the legend, such as "odsF".
+        title, f_name: above the axes, and what the best F1 is called in the legend, such as "odsF".
 
     Raises:
         KdamValueError: another number of curves, other shapes, values outside of [0, 1], or only NaN.
@@ -51,13 +50,11 @@ def precision_recall_figure(
         p, r = (np.asarray(side, dtype=np.float64) for side in curve)
         known = ~np.isnan(p + r) if p.shape == r.shape and p.ndim == 1 else np.zeros(0, np.bool_)
         if not known.any() or not all(0 <= value <= 1 for value in (*p[known], *r[known])):
-            raise KdamValueError(
-                f"{label}: precision is {p.shape}, recall {r.shape}: expected values in [0, 1], not percent, one of each per "
-                "threshold, and not all of them NaN"
-            )
+            expected = "values in [0, 1], not percent, one of each per threshold, and not all of them NaN"
+            raise KdamValueError(f"{label}: precision is {p.shape}, recall {r.shape}; expected {expected}.")
         found = known & (p + r > 0)
         p, r = (p[found], r[found]) if found.any() else (p[known][:1], r[known][:1])
-        f = np.divide(2 * p * r, p + r, out=np.zeros_like(p), where=p + r > 0)
+        f = 2 * p * r / np.maximum(p + r, 1e-12)
         best = int(f.argmax())
         axes.plot(r, p, label=f"{label}  {f_name} {100 * f[best]:.1f}", zorder=3, **line)
         axes.plot(r[best], p[best], "o", color=line["color"], **MARKER)
@@ -73,8 +70,7 @@ def confusion_figure(confusion: ArrayLike, class_names: Sequence[str], title: st
 
     Args:
         confusion: (C, C) counts; row: label, column: prediction (`metrics.confusion.confusion_matrix`).
-        class_names: C names.
-        title: above the axes.
+        class_names, title: C names, and what stands above the axes.
 
     Raises:
         KdamValueError: not square, negative or not finite, or another number of names.
@@ -122,9 +118,7 @@ def error_figure(
         edges: (K + 1,) ascending edges of the bins.
         histograms: label of a model -> (K,) counts, as `error_histogram` of `DepthErrors` and `NormalErrors` gives them.
         limits: errors whose share is marked, one or more, each one an edge, such as 11.25, 22.5 and 30 degrees.
-        axis: what the error is, such as "angle to the true normal".
-        unit: written behind each error, such as "°" or " m".
-        title: above the axes.
+        axis, unit, title: what the error is, what is written behind each, such as "°" or " m", and above the axes.
         log: logarithmic error axis, for ratios.
 
     Raises:
@@ -134,9 +128,7 @@ def error_figure(
     counts = {label: _counts(each, (len(edges) - 1,), f"{label}: histogram") for label, each in histograms.items()}
     at_limits = [int(np.abs(edges - limit).argmin()) for limit in limits]
     if not limits or not np.allclose(edges[at_limits], limits):
-        raise KdamValueError(
-            f"limits are {tuple(limits)}: expected one or more edges of the histogram, where shares are exact"
-        )
+        raise KdamValueError(f"limits are {tuple(limits)}; expected edges of the histogram, where shares are exact.")
     figure, axes = _figure(6.4, 4.4, title)
     shown = round(1.3 * max(at_limits))  # bins: room behind the last limit, and most pixels of every model
     for (label, each), line in zip(counts.items(), _lines(counts), strict=True):
@@ -147,13 +139,12 @@ def error_figure(
         axes.plot(limits, below[at_limits], "o", color=line["color"], **MARKER)
     for limit in limits:
         axes.axvline(limit, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-    axes.set(
-        ylabel="% of the pixels below", xlabel=axis, ylim=(0, 104), xlim=(edges[0], edges[min(shown, len(edges) - 1)])
-    )
+    right = edges[min(shown, len(edges) - 1)]
+    axes.set(ylabel="% of the pixels below", xlabel=axis, ylim=(0, 104), xlim=(edges[0], right))
     if log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator([edges[0], *limits]))
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks([edges[0], *limits])
+        axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _text(value, unit)))
     heading = "% below " + " / ".join(_text(limit, unit) for limit in limits)
     axes.legend(title=heading, loc="lower right", handlelength=3.5)
@@ -186,9 +177,7 @@ def _lines(models: Mapping[str, object]) -> list[dict[str, Any]]:
 def _counts(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
     counts = np.asarray(values, dtype=np.float64)
     if counts.shape != shape or not np.isfinite(counts).all() or not counts.any() or counts.min() < 0:
-        raise KdamValueError(
-            f"{what} is {counts.shape}: expected {shape} counts, finite, not negative and not all of them 0"
-        )
+        raise KdamValueError(f"{what} is {counts.shape}; expected {shape} counts, finite, not negative, not all 0.")
     return counts
 
 

@@ -72,12 +72,10 @@ PRESETS = {
     "swin-tiny": Backbone(_swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 7), "microsoft/swin-tiny-patch4-window7-224"),
     "swin-small": Backbone(_swin(96, [2, 2, 18, 2], [3, 6, 12, 24], 7), "microsoft/swin-small-patch4-window7-224"),
     "swin-base": Backbone(
-        _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 12),
-        "microsoft/swin-base-patch4-window12-384-in22k",
+        _swin(128, [2, 2, 18, 2], [4, 8, 16, 32], 12), "microsoft/swin-base-patch4-window12-384-in22k"
     ),
     "swin-large": Backbone(
-        _swin(192, [2, 2, 18, 2], [6, 12, 24, 48], 12),
-        "microsoft/swin-large-patch4-window12-384-in22k",
+        _swin(192, [2, 2, 18, 2], [6, 12, 24, 48], 12), "microsoft/swin-large-patch4-window12-384-in22k"
     ),
     "swinv2-tiny": Backbone(
         _swin(96, [2, 2, 6, 2], [3, 6, 12, 24], 8, "v2"), "microsoft/swinv2-tiny-patch4-window8-256"
@@ -98,10 +96,7 @@ PRESETS = {
     "pvt-v2-b0": Backbone(_pvt([32, 64, 160, 256], [2, 2, 2, 2]), "OpenGVLab/pvt_v2_b0", (96, 64)),
     "dinov2-small": Backbone(_dino("v2", 384, 6, 12, 14), "facebook/dinov2-small"),
     "dinov2-base": Backbone(_dino("v2", 768, 12, 12, 14), "facebook/dinov2-base"),
-    "dinov3-small": Backbone(
-        _dino("v3_vit", 384, 6, 12, 16),
-        "facebook/dinov3-vits16-pretrain-lvd1689m",
-    ),
+    "dinov3-small": Backbone(_dino("v3_vit", 384, 6, 12, 16), "facebook/dinov3-vits16-pretrain-lvd1689m"),
     "slim-resnet": Backbone(_resnet("basic", [24, 48, 96, 192], [1, 2, 2, 1]), None, (64, 64)),
     # for tests and demonstrations
     "tiny-swin": Backbone(_swin(16, [1, 1, 1, 1], [1, 2, 2, 4], 4, drop_path=0.0), None, TINY),
@@ -128,9 +123,8 @@ def make_config(
     """Configuration of a model on a named backbone.
 
     Args:
-        role: teacher (strong decoder) or student (light one).
+        role, tasks: teacher (strong decoder) or student (light one), of these tasks in the order of the heads.
         preset: a key of `PRESETS`, or a backbone of `pretrained.find_backbone`.
-        tasks: in the order of the heads.
         backbone_config: replaces the preset's, as when it was read from a checkpoint of another size.
         overrides: fields of `KdamTeacherConfig` / `KdamStudentConfig`.
 
@@ -140,17 +134,13 @@ def make_config(
     if isinstance(preset, str) and preset not in PRESETS:
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
     backbone = PRESETS[preset] if isinstance(preset, str) else preset
-    fields = {
-        "backbone_config": backbone_config or dict(backbone.config),
-        "tasks": [task.spec() for task in tasks],
-        **backbone.fields,
-    }
-    teacher_width, student_width = backbone.decoder_channels
-    widths = {"decoder_channels": student_width, "head_channels": max(16, student_width // 2), "head": backbone.head}
+    width = backbone.decoder_channels[role == "student"]
+    fields: dict[str, Any] = {"decoder_channels": width, **backbone.fields}
+    fields |= {"backbone_config": backbone_config or dict(backbone.config), "tasks": [task.spec() for task in tasks]}
     try:
         if role == "teacher":
-            return KdamTeacherConfig(**(fields | {"decoder_channels": teacher_width} | overrides))
-        return KdamStudentConfig(**(fields | widths | overrides))
+            return KdamTeacherConfig(**(fields | overrides))
+        return KdamStudentConfig(**(fields | {"head_channels": max(16, width // 2), "head": backbone.head} | overrides))
     except (ValueError, StrictDataclassError) as error:
         reason = str(error).split("ValueError: ")[-1]
         raise KdamValueError(f"no {role} with this backbone can be made: {reason}") from error

@@ -19,19 +19,32 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, M
 
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
-from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
+from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import file_sha256, lines_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.presets import PRESETS, Backbone
 from kdam_hf.weights_kdam import find_weights, refuse_incomplete, refuse_non_finite
 
 # New layers of a backbone that no classification checkpoint has: norms on the feature maps it hands out.
-FRESH = ("hidden_states_norms.",)
+FRESH = "hidden_states_norms."
 # Backbones whose published weights have timm's names and no config of the library.
 TIMM_NAMES = ("efficientnet_lite", "timm_backbone")
 # What EfficientNet-Lite has beyond its stages.
 CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
 _REMEDY = "Give a folder that kdam train or kdam distill wrote, or a hub id."
+_OF_THE_LIBRARY = OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError
+
+
+@contextmanager
+def explained(kind: type[KdamError], what: str, remedy: str = "") -> Iterator[None]:
+    """Turn what the library raises into a `kind`: what failed, the library's words in one line, and what to do."""
+    try:
+        yield
+    except KdamError:
+        raise
+    except _OF_THE_LIBRARY as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"{what}: {words} {remedy}".rstrip()) from error
 
 
 def find_backbone(preset: str) -> Backbone:
@@ -46,9 +59,8 @@ def find_backbone(preset: str) -> Backbone:
     if preset.startswith("timm/"):
         return _timm_backbone(preset)
     if "/" not in preset and not Path(preset).is_dir():
-        raise KdamValueError(
-            f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}, a hub id or folder, or timm/NAME."
-        )
+        known = ", ".join(PRESETS)
+        raise KdamValueError(f"unknown preset {preset!r}; expected one of {known}, a hub id or folder, or timm/NAME.")
     fields = {}
     with suppress(OSError):  # many backbones come without
         facts, _ = BaseImageProcessor.get_image_processor_dict(preset)
@@ -61,19 +73,14 @@ def _timm_backbone(preset: str) -> Backbone:
     try:
         import timm
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit is a RuntimeError
-        raise KdamValueError(
-            f"preset {preset!r} needs timm and the torchvision that fits torch {torch.__version__} ({error}): "
-            "pip install 'kdam-hf[timm]', or choose another preset."
-        ) from error
+        needed = f"{preset} needs timm and the torchvision that fits torch {torch.__version__} ({error})"
+        raise KdamValueError(f"{needed}: pip install 'kdam-hf[timm]', or choose another preset.") from error
     if not timm.is_model(name):
-        raise KdamValueError(
-            f"preset {preset!r}: timm {timm.__version__} has no model {name!r}; see timm.list_models()."
-        )
+        raise KdamValueError(f"{preset}: timm {timm.__version__} has no model {name!r}; see timm.list_models().")
     facts = timm.get_pretrained_cfg(name)
     config = {"model_type": "timm_backbone", "backbone": name, "features_only": True, "out_indices": [-4, -3, -2, -1]}
-    return Backbone(
-        config, facts.hf_hub_id or preset, fields={"image_mean": list(facts.mean), "image_std": list(facts.std)}
-    )
+    statistics = {"image_mean": list(facts.mean), "image_std": list(facts.std)}
+    return Backbone(config, facts.hf_hub_id or preset, fields=statistics)
 
 
 def read_backbone_config(name_or_path: str, out_indices: list[int] | None) -> dict[str, Any]:
@@ -94,29 +101,25 @@ def read_backbone_config(name_or_path: str, out_indices: list[int] | None) -> di
 
 
 def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None:
-    """Copy pretrained weights into the model's backbone.
-
-    Args:
-        model: a KDAM model whose backbone has the architecture of the weights.
-        name_or_path: hub id or local folder with `model.safetensors`.
+    """Copy pretrained weights, of a hub id or folder with `model.safetensors`, into the model's backbone.
 
     Raises:
         BackboneWeightsError: another kind of backbone, or weights that are missing, of another shape or not finite; the
             message names them.
     """
     backbone: Any = model.encoder.backbone
+    failed = f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained"
+    remedy = "Choose the preset these weights belong to, or --backbone_weights none."
     if backbone.config.model_type in TIMM_NAMES:
-        with _explained(name_or_path):
+        with explained(BackboneWeightsError, failed, remedy):
             _load_timm(backbone, name_or_path)
         return
     config = _backbone_config(name_or_path, getattr(backbone.config, "out_indices", None))
     if config.model_type != backbone.config.model_type:
-        raise BackboneWeightsError(
-            f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone; "
-            "choose the preset that fits."
-        )
+        both = f"{name_or_path} holds a {config.model_type}, the model has a {backbone.config.model_type} backbone"
+        raise BackboneWeightsError(f"{both}; choose the preset that fits.")
     known = MODEL_FOR_BACKBONE_MAPPING.get(type(config), None)
-    with _explained(name_or_path):
+    with explained(BackboneWeightsError, failed, remedy):
         find_weights(name_or_path)
         loaded, info = (known or AutoModel).from_pretrained(
             name_or_path, config=config, use_safetensors=True, output_loading_info=True
@@ -135,43 +138,24 @@ def _load_timm(backbone: Any, name_or_path: str) -> None:
     if backbone.config.model_type == "timm_backbone":
         found = backbone._backbone.load_state_dict(state, strict=False)
         if found.missing_keys:
-            raise ValueError(
-                f"missing keys {', '.join(found.missing_keys[:5])}; expected all of the backbone's weights."
-            )
+            raise ValueError(f"missing keys {', '.join(found.missing_keys[:5])}; expected all of the backbone's.")
     else:
         backbone.load_state_dict({key: value for key, value in state.items() if not key.startswith(CLASSIFIER)})
 
 
-@contextmanager
-def _explained(name_or_path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BackboneWeightsError(
-            f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained: {_words(error)} "
-            "Choose the preset these weights belong to, or --backbone_weights none."
-        ) from error
-
-
 def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
-    try:
+    remedy = "Give the hub id or folder of a config.json and model.safetensors, or --backbone_weights none."
+    with explained(BackboneWeightsError, f"no backbone at {name_or_path!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
         refuse_kernels(facts, f"{name_or_path}: config.json")
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        raise BackboneWeightsError(
-            f"no backbone at {name_or_path!r}: {_words(error)} "
-            "Give the hub id or folder of a checkpoint with config.json and model.safetensors, or --backbone_weights none."
-        ) from error
     if type(config) in MODEL_FOR_BACKBONE_MAPPING:
         last = len(config.stage_names) - 1
         quarters = [last * k // 4 for k in (1, 2, 3, 4)]
         indices = out_indices or (quarters if last > 4 else [*range(last - 3, last + 1)])
         config.set_output_features_output_indices(out_features=None, out_indices=indices)
     elif type(config) not in MODEL_MAPPING or not getattr(config, "num_channels", None):
-        raise BackboneWeightsError(
-            f"{name_or_path} is a {config.model_type}, of which transformers offers no backbone."
-        )
+        raise BackboneWeightsError(f"{name_or_path} is a {config.model_type}; transformers offers no backbone of it.")
     return config
 
 
@@ -190,9 +174,7 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
             found = f"is a {kind}" if kind else "holds no config.json with a model_type, so no finished model"
             raise CheckpointError(f"{name_or_path} {found}; expected {' or '.join(classes)}.")
         if (Path(name_or_path) / "kdam.json").is_file():
-            raise CheckpointError(
-                f"{name_or_path} holds an ONNX file; run it with: kdam onnx --model {name_or_path} ..."
-            )
+            raise CheckpointError(f"{name_or_path} holds an ONNX file: kdam onnx --model {name_or_path} ... runs it.")
         return classes[kind].from_pretrained(name_or_path, config=classes[kind].config_class.from_dict(facts))
 
 
@@ -213,18 +195,7 @@ def _named(name_or_path: str) -> Iterator[None]:
     path = Path(name_or_path)
     if not path.exists() and path.parent != Path() and path.parent.is_dir():
         inside = sorted(entry.name for entry in path.parent.iterdir() if (entry / "config.json").exists())
-        raise CheckpointError(
-            f"no model at {name_or_path!r}: {path.parent} is a folder here that holds the models "
-            f"{', '.join(inside) or 'none'}. {_REMEDY}"
-        )
-    try:
+        what = f"{path.parent} is a folder here that holds the models {', '.join(inside) or 'none'}"
+        raise CheckpointError(f"no model at {name_or_path!r}: {what}. {_REMEDY}")
+    with explained(CheckpointError, f"no model at {name_or_path!r}", _REMEDY):
         yield
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, TypeError, RuntimeError, StrictDataclassError) as error:
-        raise CheckpointError(f"no model at {name_or_path!r}: {_words(error)} {_REMEDY}") from error
-
-
-def _words(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

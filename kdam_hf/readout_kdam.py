@@ -70,13 +70,13 @@ class Readout(ABC):
             Values (B, H, W), or (B, c, H, W) where `decide` keeps the channels: ids int64, everything else float32.
         """
         values, kept = [], []
-        for bands in zip(*(bands_of_rows(view, seen, target) for view in views), strict=True):
-            if len(bands) == 1 and not keep:
-                values.append(self.values(bands[0]))
+        for first, *second in zip(*(bands_of_rows(view, seen, target) for view in views), strict=True):
+            if not second and not keep:
+                values.append(self.values(first))
                 continue
-            quantity = self.quantity(bands[0])
-            if len(bands) == 2:
-                quantity = (quantity + self.unmirrored(self.quantity(bands[1]))) / 2
+            quantity = self.quantity(first)
+            for mirrored in second:
+                quantity = (quantity + self.unmirrored(self.quantity(mirrored))) / 2
             values.append(self.decide(quantity))
             kept += [quantity] if keep else []
         whole = torch.cat(values, 1)
@@ -132,10 +132,9 @@ class ClassIds(Readout):
 
     def colours(self, values: Values) -> Picture:
         """One colour per class, black where ignored (255)."""
-        table = np.zeros((256, 3), np.uint8)
-        palette = class_palette(self.entry["channels"])
-        table[: len(palette)] = palette
-        return table[values.astype(np.uint8)]
+        table = np.zeros((max(256, self.entry["channels"]), 3), np.uint8)
+        table[: self.entry["channels"]] = class_palette(self.entry["channels"])
+        return table[values.astype(np.uint16)]
 
     def legend(self) -> Legend:
         names = self.entry["class_names"] or [f"class {k}" for k in range(self.entry["channels"])]
@@ -305,10 +304,8 @@ def readout_of(entry: Mapping[str, Any]) -> Readout:
         ValueError: a readout this version does not know, or settings that make no sense.
     """
     if entry["readout"] not in READOUTS:
-        raise ValueError(
-            f"task {entry['name']!r} has the readout {entry['readout']!r}; expected one of {', '.join(READOUTS)}. "
-            "Use the version of kdam-hf that wrote the model."
-        )
+        given = f"task {entry['name']!r} has the readout {entry['readout']!r}; expected one of {', '.join(READOUTS)}"
+        raise ValueError(f"{given}. Use the version of kdam-hf that wrote the model.")
     return READOUTS[entry["readout"]](entry)
 
 

@@ -44,8 +44,7 @@ def shrunk(picture: Picture, height: int = LARGEST, width: int = LARGEST) -> Pic
 def legend_picture(entries: Sequence[tuple[str, tuple[int, int, int]]], height: int, width: int) -> Picture:
     """What the colours of a task mean, as a cell of a contact sheet; in as many columns as fit."""
     image = Image.new("RGB", (width, height), (245, 245, 245))
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
-    per_column = max(1, (height - 4) // 15)
+    draw, font, per_column = ImageDraw.Draw(image), ImageFont.load_default(11), max(1, (height - 4) // 15)
     for k, (text, rgb) in enumerate(entries):
         x, y = 4 + (k // per_column) * 110, 4 + (k % per_column) * 15
         draw.rectangle((x, y, x + 12, y + 11), fill=tuple(rgb), outline=(120, 120, 120))

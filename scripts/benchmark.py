@@ -36,7 +36,6 @@ SECTIONS = {
     "step": "a training step with a teacher online, replayed and without, beside a plain one",
 }
 COMMON = {"rounds": 5, "device": "cpu", "threads": 1, "seed": 0}
-PLACES = ("output", "section", "data_dir")
 OPTIONAL_PACKAGES = ("scipy", "pyedgeeval", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime")
 ENVIRONMENT = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
@@ -44,48 +43,41 @@ ENVIRONMENT = ("OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHO
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
+    if args.device not in ("cpu", "cuda") or (args.device == "cuda" and not torch.cuda.is_available()):
+        raise KdamValueError(f"--device {args.device}: expected cpu, or cuda if there is one; leave it out for the CPU")
+    torch.set_num_threads(args.threads)
+    settings = {name: value for name, value in vars(args).items() if name not in ("output", "section", "data_dir")}
+    print(", ".join(f"{name} {value}" for name, value in settings.items()))
     facts = {"section": args.section, "command": shlex.join(["python", "scripts/benchmark.py", *argv]), **machine()}
-    found = run_section(args)
+    found = import_module(f"benchmarks.{args.section}").run(args)
+    for each in [] if args.quick else found.get("targets", []):
+        print(f"{each['what']}: {in_words(each)}, wanted {each['wanted']}: {'met' if each['met'] else 'NOT met'}")
     if args.output:
-        write_json(args.output, facts | found)
+        write_json(args.output, facts | {"settings": settings, **found})
         print(f"written to {args.output}")
 
 
 def parse(argv: list[str]) -> Namespace:
     """The command line; only the section that is asked for is imported, since each may need packages of its own."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    kind = RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=kind)
     sections = parser.add_subparsers(dest="section", required=True)
-    for name, text in SECTIONS.items():
-        sub = sections.add_parser(name, help=text, formatter_class=RawDescriptionHelpFormatter)
+    subs = {name: sections.add_parser(name, help=text, formatter_class=kind) for name, text in SECTIONS.items()}
+    if argv[:1] and argv[0] in subs:
+        sub, section = subs[argv[0]], import_module(f"benchmarks.{argv[0]}")
+        sub.description = section.__doc__
         sub.add_argument("--output", help="JSON file to write")
         sub.add_argument("--quick", action="store_true", help="small settings wherever no other is given")
-        if name not in argv[:1]:
-            continue
-        section = import_module(f"benchmarks.{name}")
-        sub.description = section.__doc__
         for option, default in (COMMON | section.OPTIONS).items():
-            kind: dict[str, Any] = {"type": type(default)}
+            typed: dict[str, Any] = {"type": type(default)}
             if isinstance(default, list):
-                kind = {"nargs": "+", "type": type(default[0])}
+                typed = {"nargs": "+", "type": type(default[0])}
             elif isinstance(default, bool):
-                kind = {"action": "store_true"}
-            sub.add_argument(f"--{option}", default=default, help="default: %(default)s", **kind)
+                typed = {"action": "store_true"}
+            sub.add_argument(f"--{option}", default=default, help="default: %(default)s", **typed)
         if "--quick" in argv:
             sub.set_defaults(**section.QUICK)
     return parser.parse_args(argv)
-
-
-def run_section(args: Namespace) -> dict[str, Any]:
-    """What a section measured, with its settings."""
-    if args.device not in ("cpu", "cuda") or (args.device == "cuda" and not torch.cuda.is_available()):
-        raise KdamValueError(f"--device {args.device}: expected cpu, or cuda if there is one; leave it out for the CPU")
-    torch.set_num_threads(args.threads)
-    settings = {name: value for name, value in vars(args).items() if name not in PLACES}
-    print(", ".join(f"{name} {value}" for name, value in settings.items()))
-    found = import_module(f"benchmarks.{args.section}").run(args)
-    for each in [] if args.quick else found.get("targets", []):
-        print(f"{each['what']}: {in_words(each)}, wanted {each['wanted']}: {'met' if each['met'] else 'NOT met'}")
-    return {"settings": settings, **found}
 
 
 def machine() -> dict[str, Any]:

@@ -75,10 +75,8 @@ def test_the_notebook_runs_from_photos_to_maps(tmp_path, monkeypatch):
     mpl.use("Agg")
     for source in code:
         exec(compile(source, "quickstart.ipynb", "exec"), found)
-    height, width = np.array(found["photo"]).shape[:2]
-    assert {name: values.shape for name, values in found["maps"].items()} == dict.fromkeys(
-        ("semseg", "depth"), (height, width)
-    )
+    size = np.array(found["photo"]).shape[:2]
+    assert {name: values.shape for name, values in found["maps"].items()} == {"semseg": size, "depth": size}
     assert {"agreement/semseg/miou", "agreement/depth/rmse"} <= found["student"].metrics.keys()
     assert [axis.get_images() != [] for axis in found["figure"].axes] == [True] * 5
     found["plt"].close("all")

@@ -36,10 +36,10 @@ def test_file_is_a_png_that_fits_a_page_is_not_blank_and_leaves_no_global_state(
 
     before = dict(matplotlib.rcParams)
     save_png(make(), tmp_path / "new" / "figure.png")
-    with Image.open(tmp_path / "new" / "figure.png") as image:
-        assert image.format == "PNG"
-        assert all(400 <= side <= 2000 for side in image.size)
-        assert len(image.convert("RGB").getcolors(1 << 20)) > 50
+    image = Image.open(tmp_path / "new" / "figure.png")
+    assert image.format == "PNG"
+    assert all(400 <= side <= 2000 for side in image.size)
+    assert len(image.convert("RGB").getcolors(1 << 20)) > 50
     assert dict(matplotlib.rcParams) == before
     assert not _pylab_helpers.Gcf.figs
 

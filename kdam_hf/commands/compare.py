@@ -2,11 +2,6 @@
 
     kdam compare --teacher_config rooms_teacher --student_config rooms_student --methods none cs --output_dir outputs/demo
 
-    --teacher_config, --student_config   recipes, as of `kdam train` and `kdam distill`
-    --methods          one student each, perhaps with options of its own: cs:beta=0.5,intra=false
-    --seeds            one student per method and seed
-    --output_dir       folder to write to
-
 Runs `kdam train` and `kdam distill`, prints each command, and hands further options to both. Finished runs of the same
 settings are reused, an interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth,
 teacher, students), results.json and results.md; with several seeds these state the 95 % interval of the difference to `none`,
@@ -24,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from scipy import stats
@@ -60,9 +54,11 @@ Results = dict[str, Any]
 def main(argv: list[str] | None = None) -> None:
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, allow_abbrev=False)
-    parser.add_argument("--teacher_config", required=True, help="recipe of the teacher")
-    parser.add_argument("--student_config", required=True, help="recipe of the students")
-    parser.add_argument("--methods", nargs="+", default=["none", "cs"], help="one student each")
+    parser.add_argument("--teacher_config", required=True, help="recipe of the teacher, as of kdam train")
+    parser.add_argument("--student_config", required=True, help="recipe of the students, as of kdam distill")
+    parser.add_argument(
+        "--methods", nargs="+", default=["none", "cs"], help="one student each, as in cs:beta=0.5,intra=false"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
     parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
     parser.add_argument("--balance", type=int, metavar="STEPS", help="measure the terms' gradients every so many steps")
@@ -130,10 +126,8 @@ def train(command: str, config: str, folder: Path, options: list[str]) -> Result
     words = [sys.executable, *LAUNCH.split(), "-m", "kdam_hf", command, *arguments]
     # killed, this process leaves no training behind
     finished = subprocess.run(words, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
-    if finished.returncode:
-        raise KdamError(
-            f"kdam {command} ended with code {finished.returncode}, see above. Run the same command to continue."
-        )
+    if code := finished.returncode:
+        raise KdamError(f"kdam {command} ended with code {code}, see above. Run the same command to continue.")
     return json.loads(results.read_text("utf-8"))
 
 
@@ -145,12 +139,9 @@ def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
         now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
         before = {key: found["meta"].get(key) for key in now}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} does not describe a run ({error!r}); remove it to score the run again."
-        ) from error
+        raise CheckpointError(f"{path} does not describe a run ({error!r}); remove it to score it again.") from error
     ignore = {f"recipe.{key}" for key in INCIDENTAL}
-    different = differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS})
-    if different:
+    if different := differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS}):
         remedy = f"Run make clean, remove {path.parent}, or choose another --output_dir."
         raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(different)}. {remedy}")
     return found
@@ -193,17 +184,14 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
     rows, titles = [], []
     for index in indices:
         sample = dataset[index]
-        size = sample["image"].shape[:2]
-        predictions = {}
-        for name, model in models.items():
-            inputs = EvalTransform(dataset.tasks, model.config.image_mean or [], model.config.image_std or [])(
-                sample, 0, index
-            )
-            predictions[name] = model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions
+        size, predictions = sample["image"].shape[:2], []
+        for config, model in ((model.config, model) for model in models.values()):
+            transform = EvalTransform(dataset.tasks, config.image_mean or [], config.image_std or [])
+            inputs = transform(sample, 0, index)
+            predictions.append(model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions)
         for task in dataset.tasks:
-            truth = sample["labels"].get(task.name)
-            maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions.values()]
-            cells = [None if x is None else task.render(x) for x in (truth, *maps)]
+            maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions]
+            cells = [None if x is None else task.render(x) for x in (sample["labels"].get(task.name), *maps)]
             rows.append([sample["image"], *cells, legend_picture(task.legend(), *size)])
             titles.append(f"{task.name} ({sample['id']})")
     return contact_sheet(rows, titles, ["photo", "truth", *models, "legend"])
@@ -214,12 +202,12 @@ def latency_ratio(student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, da
     """Median over interleaved rounds of student time / teacher time for one image on the CPU."""
     pixel_values, ratios = torch.zeros(1, 3, *dataset[0]["image"].shape[:2]), []
     for _ in range(10):
-        start = time.perf_counter()
-        student(pixel_values)
-        between = time.perf_counter()
-        teacher(pixel_values)
-        ratios.append((between - start) / (time.perf_counter() - between))
-    return float(np.median(ratios[1:]))
+        times = [time.perf_counter()]
+        for model in (student, teacher):
+            model(pixel_values)
+            times.append(time.perf_counter())
+        ratios.append((times[1] - times[0]) / (times[2] - times[1]))
+    return statistics.median(ratios[1:])
 
 
 def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> str:

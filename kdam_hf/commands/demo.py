@@ -2,22 +2,18 @@
 
     kdam demo --model outputs/demo/cs --teacher outputs/demo/teacher
 
-    --model            folder or hub id of the model to show
-    --teacher          folder or hub id of a model to show beside it
-    --examples         folder of photos to offer; rendered rooms by default
-    --port             default: the first free one from 7860 on
-
 Needs the extra `demo`. Works offline on local models.
 """
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
+from kdam_hf.commands import option, required
 from kdam_hf.commands.predict import photos_in
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import parse_recipe
@@ -29,10 +25,10 @@ ROOMS = (0, 3, 6, 9)
 class DemoArguments:
     """Which models the page shows, and where."""
 
-    model: str = field(metadata={"help": "folder or hub id of the model to show"})
-    teacher: str | None = field(default=None, metadata={"help": "folder or hub id of a model to show beside it"})
-    examples: str | None = field(default=None, metadata={"help": "folder of photos to offer (JPEG, PNG, WebP)"})
-    port: int | None = field(default=None, metadata={"help": "default: the first free one from 7860 on"})
+    model: str = required("folder or hub id of the model to show")
+    teacher: str | None = option(None, "folder or hub id of a model to show beside it")
+    examples: str | None = option(None, "folder of photos to offer; rendered rooms by default")
+    port: int | None = option(None, "default: the first free one from 7860 on")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,22 +14,16 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 SHOWN = (
-    "kdam-hf",
-    "torch",
-    "torchvision",
-    "transformers",
-    "accelerate",
-    "datasets",
-    "huggingface-hub",
-    "numpy",
-    "pillow",
+    *("kdam-hf", "torch", "torchvision", "transformers", "accelerate"),
+    *("datasets", "huggingface-hub", "numpy", "pillow"),
 )
+ABSENT = {"torchvision": ", and not needed", "kdam-hf": "; runs from a clone"}
 
 
 def main(argv: Sequence[str] = ()) -> None:
     print(f"{'python':18}{platform.python_version()}, {platform.platform()}")
     for name in SHOWN:
-        print(f"{name:18}{installed(name) or 'not installed' + fitting(name)}")
+        print(f"{name:18}{installed(name) or 'not installed' + ABSENT.get(name, '')}")
     for extra, missing in missing_of_extras().items():
         remedy = f"missing {', '.join(missing)}: pip install 'kdam-hf[{extra}]'"
         print(f"{f'extra {extra}':18}{remedy if missing else 'installed'}")
@@ -59,11 +53,6 @@ def installed(name: str) -> str | None:
     return f"{found}, fits torch"
 
 
-def fitting(name: str) -> str:
-    """What that a package is not installed means."""
-    return {"torchvision": ", and not needed", "kdam-hf": "; runs from a clone"}.get(name, "")
-
-
 def missing_of_extras() -> dict[str, list[str]]:
     """Extra -> its packages that are not installed in a version that will do."""
     missing: dict[str, list[str]] = {}
@@ -83,8 +72,7 @@ def would_use() -> str:
 
     from kdam_hf.training.arguments import fast_bf16
 
-    precision = f"precision {'bf16' if fast_bf16() else 'fp32'}"
-    cores = f"{os.cpu_count()} cores"
+    precision, cores = f"precision {'bf16' if fast_bf16() else 'fp32'}", f"{os.cpu_count()} cores"
     if not torch.accelerator.is_available():
         return f"the CPU ({cores}), {precision}"
     device, count = torch.accelerator.current_accelerator(), torch.accelerator.device_count()

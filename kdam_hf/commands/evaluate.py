@@ -5,17 +5,8 @@
     kdam evaluate --predictions MAPS --dataset folder --data_dir DIR --protocol atrc
     kdam evaluate --model outputs/own --dataset folder --data_dir DIR --single_task semseg.json edge.json
 
-    --model            folder or hub id; or --predictions, a folder of maps on disk
-    --dataset          folder, nyud_v2, pascal_context, hub, or synthetic_rooms
-    --data_dir         root of the data
-    --columns, --streaming   of hub: which column is the image, and which holds labels; read Parquet where it lies
-    --split            split to score; val by default
-    --ids              file with the ids to score
-    --protocol         ours, or that of other code: atrc, invpt, mtl_pytorch
-    --single_task      results.json of single-task models, for delta_m
-    --save_predictions new folder for the predicted maps
-    --plots            folder for figures
-    --output           file to write: a flat results.json; its table gets the same name with .md
+    --dataset, --data_dir     folder, nyud_v2, pascal_context, hub or synthetic_rooms, and the root of the data
+    --columns, --streaming    of hub: which column is the image, and which holds labels; read Parquet where it lies
 
 Images are scored at their own size on their labelled pixels. What a file it replaces says of the training of the same
 weights is kept. Maps on disk, protocols and definitions: docs/metrics.md. `--help all` lists every key.
@@ -25,7 +16,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset_loaders import Collator, DenseDataset, EvalTransform, SubsetDataset, TransformedDataset, read_ids
+from kdam_hf.commands import option
 from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
@@ -50,27 +42,23 @@ from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class EvaluationArguments:
     """What is scored, how, and where the numbers go."""
 
-    model: str | None = _option(None, "folder or hub id of a model")
-    predictions: str | None = _option(None, "folder of maps on disk to score in place of a model's")
-    split: str = _option("val", "split to score")
-    ids: str | None = _option(None, "file with the ids to score, one a line; the whole split by default")
-    protocol: str = _option("ours", "ours, or that of other code: atrc, invpt, mtl_pytorch")
-    boundaries: str | None = _option(None, "protocol of odsF: nyud, pascal, bsds, none; that of the dataset by default")
-    single_task: list[str] | None = _option(None, "results.json of single-task models, for delta_m")
-    save_predictions: str | None = _option(None, "new folder for the predicted maps")
-    plots: str | None = _option(None, "folder for figures")
-    output: str = _option("results.json", "file to write; its table gets the same name with .md")
-    batch_size: int = _option(4, "images per batch of the model")
-    num_workers: int = _option(0, "worker processes that read images")
-    num_proc: int | None = _option(None, "processes that count; all cores, half of them beside a model on the CPU")
+    model: str | None = option(None, "folder or hub id of a model")
+    predictions: str | None = option(None, "folder of maps on disk to score in place of a model's")
+    split: str = option("val", "split to score; val by default")
+    ids: str | None = option(None, "file with the ids to score, one a line; the whole split by default")
+    protocol: str = option("ours", "ours, or that of other code: atrc, invpt, mtl_pytorch")
+    boundaries: str | None = option(None, "protocol of odsF: nyud, pascal, bsds, none; that of the dataset by default")
+    single_task: list[str] | None = option(None, "results.json of single-task models, for delta_m")
+    save_predictions: str | None = option(None, "new folder for the predicted maps")
+    plots: str | None = option(None, "folder for figures")
+    output: str = option("results.json", "file to write; its table gets the same name with .md")
+    batch_size: int = option(4, "images per batch of the model")
+    num_workers: int = option(0, "worker processes that read images")
+    num_proc: int | None = option(None, "processes that count; all cores, half of them beside a model on the CPU")
 
 
 def main(argv: Arguments = None) -> dict[str, float]:
@@ -84,10 +72,8 @@ def main(argv: Arguments = None) -> dict[str, float]:
     except UnknownTaskError as error:
         if model is None:
             raise
-        predicted = ", ".join(model.config.task_names)
-        raise KdamValueError(
-            f"{args.model} predicts {predicted}: {error} Choose with --tasks what both have."
-        ) from error
+        names = ", ".join(model.config.task_names)
+        raise KdamValueError(f"{args.model} predicts {names}: {error} Choose with --tasks what both have.") from error
     if args.ids:
         source = SubsetDataset(source, read_ids(Path(args.ids)))
     tasks = with_boundaries(with_options(source.tasks, data.task_options or ()), args.boundaries)
@@ -98,9 +84,8 @@ def main(argv: Arguments = None) -> dict[str, float]:
     maps: Iterable[ImageMaps]
     if model is not None:
         check_tasks_agree(model.config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
-        dataset = TransformedDataset(
-            source, EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
-        )
+        transform = EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
+        dataset = TransformedDataset(source, transform)
         batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(tasks))
         maps = predict_maps(model.to(device), batches, tasks, device)
         if args.save_predictions:
@@ -135,9 +120,8 @@ def check_arguments(args: EvaluationArguments) -> None:
     """Refuse what cannot be meant, before minutes of work."""
     check_numbers(args, {"at least 1": "batch_size num_proc", "at least 0": "num_workers"})
     if (args.model is None) == (args.predictions is None):
-        raise KdamValueError(
-            f"model={args.model}, predictions={args.predictions}; give --model FOLDER_OR_HUB_ID or --predictions DIR."
-        )
+        given = f"model={args.model}, predictions={args.predictions}"
+        raise KdamValueError(f"{given}; give --model FOLDER_OR_HUB_ID or --predictions DIR.")
     if args.predictions and args.save_predictions:
         raise KdamValueError("save_predictions goes with --model: the maps of --predictions are on disk already.")
     if Path(args.output).suffix != ".json":

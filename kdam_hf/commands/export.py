@@ -5,20 +5,13 @@
     kdam export --model outputs/student --int8 --dataset folder --data_dir DIR --output outputs/onnx
     kdam export --model outputs/teacher --height 448 --width 576 --output outputs/onnx
 
-    --model            folder or hub id
-    --output           new or empty folder to write to
-    --height, --width  fix the size of images, pixels; open by default
-    --decode           class ids, metres, unit vectors and probabilities as outputs, at the size of the input
-    --int8             write a form in eight bits too, calibrated and scored on the data
-    --dataset, --data_dir, --train_split, --eval_split, --calibration_images   for --int8
-
 The folder gets onnx/model.onnx, onnx/model_quantized.onnx in eight bits, config.json and preprocessor_config.json, as
 optimum and transformers.js lay them out, and kdam.json, which says how to feed and read them. Nothing is left there unless
 every check passes. `kdam onnx` runs the result on a photo; docs/export.md has the details. `--help all` lists every key.
 """
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +19,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
+from kdam_hf.commands import option, required
 from kdam_hf.errors import ExportError, KdamValueError
 from kdam_hf.export import (
     TOLERANCE,
@@ -56,15 +50,17 @@ CODE = ("auto_map", "custom_pipelines")  # keys of a config that name files of a
 class ExportArguments:
     """Which model, in which form, and where it goes."""
 
-    model: str = field(metadata={"help": "folder or hub id"})
-    output: str = field(metadata={"help": "new or empty folder to write to"})
-    height: int | None = field(default=None, metadata={"help": "fix the height of images, pixels; open by default"})
-    width: int | None = field(default=None, metadata={"help": "fix the width of images, pixels; open by default"})
-    decode: bool = field(default=False, metadata={"help": "ids, metres, vectors and probabilities as outputs"})
-    int8: bool = field(default=False, metadata={"help": "a form in eight bits too, calibrated and scored on the data"})
-    calibration_images: int = field(default=32, metadata={"help": "images of the training split for --int8"})
-    train_split: str = field(default="train", metadata={"help": "split to calibrate on"})
-    eval_split: str = field(default="val", metadata={"help": "split to score on"})
+    model: str = required("folder or hub id")
+    output: str = required("new or empty folder to write to")
+    height: int | None = option(None, "fix the height of images, pixels; open by default")
+    width: int | None = option(None, "fix the width of images, pixels; open by default")
+    decode: bool = option(
+        False, "class ids, metres, unit vectors and probabilities as outputs, at the size of the input"
+    )
+    int8: bool = option(False, "a form in eight bits too, calibrated and scored on --dataset and --data_dir")
+    calibration_images: int = option(32, "images of the training split for --int8")
+    train_split: str = option("train", "split to calibrate on")
+    eval_split: str = option("val", "split to score on")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -138,15 +134,10 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
         for name, values in eight.items():  # its scores are those of the graph without decisions
             if values.dtype != whole[name].dtype or values.shape != whole[name].shape or not values.isfinite().all():
                 raise ExportError(f"{target.name}: {name} is {values.dtype} {tuple(values.shape)}, or not finite.")
-    return {
-        "file": f"onnx/{target.name}",
-        "bytes": target.stat().st_size,
-        "calibration_images": count,
-        "calibration_split": args.train_split,
-        "scores": scores,
-        "primary_metrics": {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks},
-        "scored_on": describe_data(held_out, data, tasks),
-    }
+    primary = {f"{t.name}/{t.primary_metric}": "↑" if t.higher_is_better else "↓" for t in tasks}
+    facts = {"file": f"onnx/{target.name}", "bytes": target.stat().st_size, "calibration_images": count}
+    facts |= {"calibration_split": args.train_split, "scores": scores, "primary_metrics": primary}
+    return facts | {"scored_on": describe_data(held_out, data, tasks)}
 
 
 def summary(facts: dict[str, Any]) -> str:

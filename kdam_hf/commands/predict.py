@@ -4,13 +4,6 @@
     kdam predict --model org/kdam-student --images clip.mp4 --overlay --batch_size 8
     kdam predict --model outputs/demo/cs --images 0 --max_frames 100
 
-    --model            folder or hub id
-    --images           photos, folders of them, patterns, URLs, videos, numbers of cameras
-    --output_dir       folder to write to
-    --batch_size       photos per forward pass, as far as they have one size
-    --overlay          write each picture blended over the photo too
-    --max_frames       of each video or camera; all by default
-
 Writes, per photo and task, at the photo's own size
   NAME_TASK.npy            class ids uint8 (uint16 above 256 classes), probabilities float32 or metres float32, all (H, W);
                            unit vectors float32 (H, W, 3), x right, y up, z towards the camera
@@ -25,7 +18,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,6 +30,7 @@ from tqdm import tqdm
 
 from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import MultiTaskDensePredictionPipeline
+from kdam_hf.commands import option, required
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.image_processing_kdam import channels_last
 from kdam_hf.photos_kdam import open_photo
@@ -52,12 +46,12 @@ SHOWN = 8
 class PredictionArguments:
     """Which model and photos, and where the maps go."""
 
-    model: str = field(metadata={"help": "folder or hub id"})
-    images: list[str] = field(metadata={"help": "photos, folders of them, patterns, URLs, videos, numbers of cameras"})
-    output_dir: str = field(default="outputs/predictions", metadata={"help": "folder to write to"})
-    batch_size: int = field(default=1, metadata={"help": "photos per forward pass, as far as they have one size"})
-    overlay: bool = field(default=False, metadata={"help": "write each picture blended over the photo too"})
-    max_frames: int | None = field(default=None, metadata={"help": "of each video or camera; all by default"})
+    model: str = required("folder or hub id")
+    images: list[str] = required("photos, folders of them, patterns, URLs, videos, numbers of cameras")
+    output_dir: str = option("outputs/predictions", "folder to write to")
+    batch_size: int = option(1, "photos per forward pass, as far as they have one size")
+    overlay: bool = option(False, "write each picture blended over the photo too")
+    max_frames: int | None = option(None, "of each video or camera; all by default")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,24 +5,15 @@
         --teacher_results outputs/demo/teacher/results.json --baseline_results outputs/demo/none/results.json \\
         --picture outputs/demo/contact_sheet.png
 
-    --model            folder that `kdam train` or `kdam distill` wrote
-    --repo_id          org/name or user/name on the Hub; created if need be
-    --private          only owners may see the repository
-    --revision         also name this state by a new tag, e.g. v1
-    --license          of the weights, as the Hub names it, e.g. cc-by-nc-4.0; it depends on the training data
-    --accept_teacher_license   a teacher's licence forbids commercial use, and you have checked what that means
-    --teacher_results, --baseline_results, --picture   what stands beside the scores on the card
-    --allow_no_results publish without results.json
-    --dry_run          write the repository to this folder (to_publish by default), and upload nothing
-
 Log in first (`hf auth login`), or set HF_TOKEN. Only what is named goes on the card; local paths and pickles are never
 published.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdam_hf.commands import option, required
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import make_publication, publish, write_repository
 from kdam_hf.training import load_model, parse_recipe
@@ -33,28 +24,17 @@ from kdam_hf.training.recipes import Arguments
 class PublishingArguments:
     """What is published, where, and what stands beside it on the card."""
 
-    model: str = field(metadata={"help": "folder that kdam train or kdam distill wrote"})
-    repo_id: str = field(metadata={"help": "org/name or user/name on the Hub; created if need be"})
-    private: bool = field(default=False, metadata={"help": "only owners may see the repository"})
-    revision: str | None = field(default=None, metadata={"help": "also name this state by a new tag, e.g. v1"})
-    license: str = field(
-        default="unknown",
-        metadata={"help": "of the weights, as the Hub names it, e.g. cc-by-nc-4.0; it depends on the training data"},
-    )
-    accept_teacher_license: bool = field(
-        default=False,
-        metadata={"help": "a teacher's licence forbids commercial use, and you have checked what that means"},
-    )
-    allow_no_results: bool = field(default=False, metadata={"help": "publish without results.json"})
-    teacher_results: str | None = field(default=None, metadata={"help": "results.json of the teacher"})
-    baseline_results: str | None = field(
-        default=None, metadata={"help": "results.json of the same student trained without a teacher"}
-    )
-    picture: str | None = field(default=None, metadata={"help": "photo or contact sheet for the card"})
-    dry_run: str | None = field(
-        default=None,
-        metadata={"help": "write the repository to this folder instead", "nargs": "?", "const": "to_publish"},
-    )
+    model: str = required("folder that kdam train or kdam distill wrote")
+    repo_id: str = required("org/name or user/name on the Hub; created if need be")
+    private: bool = option(False, "only owners may see the repository")
+    revision: str | None = option(None, "also name this state by a new tag, e.g. v1")
+    license: str = option("unknown", "of the weights, e.g. cc-by-nc-4.0; it depends on the training data")
+    accept_teacher_license: bool = option(False, "one forbids commercial use, and you checked what that means")
+    allow_no_results: bool = option(False, "publish without results.json")
+    teacher_results: str | None = option(None, "results.json of the teacher")
+    baseline_results: str | None = option(None, "results.json of the same student trained without a teacher")
+    picture: str | None = option(None, "photo or contact sheet for the card")
+    dry_run: str | None = option(None, "write it to this folder, upload nothing", nargs="?", const="to_publish")
 
 
 def main(argv: Arguments = None) -> str:
@@ -62,12 +42,10 @@ def main(argv: Arguments = None) -> str:
     if not Path(args.model).is_dir():
         raise KdamValueError(f"--model {args.model}: no such folder; give one that kdam train or kdam distill wrote.")
     load_model(args.model)  # refuses what is not a complete model
-    names = ("teacher_results", "baseline_results", "picture")
-    given: dict[str, Any] = {name: Path(path) for name in names if (path := getattr(args, name)) is not None}
-    accepted = args.accept_teacher_license
-    ready = make_publication(
-        args.model, args.repo_id, args.license, args.allow_no_results, accept_teacher_license=accepted, **given
-    )
+    given: dict[str, Any] = {"license": args.license, "accept_teacher_license": args.accept_teacher_license}
+    for name in ("teacher_results", "baseline_results", "picture"):
+        given |= {name: Path(path)} if (path := getattr(args, name)) is not None else {}
+    ready = make_publication(args.model, args.repo_id, allow_no_results=args.allow_no_results, **given)
     if args.dry_run is not None:
         write_repository(ready.files, args.dry_run)
         print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")

@@ -3,11 +3,6 @@
     kdam onnx --model outputs/onnx --image photo.jpg --output_dir outputs/maps
     python kdam_hf/commands/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
 
-    --model            folder that `kdam export` wrote
-    --image            photo
-    --output_dir       folder to write to
-    --int8             run the quantised form
-
 An example to copy from: the folder of `kdam export` holds all that is needed. Writes, per task, the map at the photo's
 own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
 """
@@ -51,12 +46,11 @@ def main(argv: list[str] | None = None) -> None:
     feed = {facts["input"]["name"]: pixels} | ({facts["mask"]["name"]: mask} if "mask" in facts else {})
     predictions = session.run([task["name"] for task in facts["tasks"]], feed)
     inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
-    output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     for task, prediction in zip(facts["tasks"], predictions, strict=True):
         full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
         values = read(full, task, READ_DECODED if facts.get("decoded") else READ)
-        path = output / f"{Path(args.image).stem}_{task['name']}"
+        path = Path(args.output_dir) / f"{Path(args.image).stem}_{task['name']}"
         np.save(f"{path}.npy", values)
         if values.ndim == 2 or values.shape[2] == 3:
             Image.fromarray(draw(values, task)).save(f"{path}.png")
@@ -95,14 +89,12 @@ def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:
     fixed = facts["input"]["shape"][2:] if "height" not in facts["dynamic"] else None
     scales = [1.0, *([facts["resize"]["shortest_edge"] / min(size)] if facts["resize"] else [])]
     scale = min(scales + [most / side for most, side in zip(fixed or (), size, strict=bool(fixed))])
-    height, width = (max(1, round(side * scale)) for side in size)
-    if (height, width) != size:
-        photo = photo.resize((width, height), Image.Resampling.BILINEAR)
+    inside = height, width = tuple(max(1, round(side * scale)) for side in size)
+    photo = photo if inside == size else photo.resize((width, height), Image.Resampling.BILINEAR)
     values = np.asarray(photo, np.float32).transpose(2, 0, 1) / 255
     mean, std = (np.array(facts[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
-    below, right = (most - side for most, side in zip(fixed or (height, width), (height, width), strict=True))
-    pixels = np.pad((values - mean) / std, ((0, 0), (0, below), (0, right)))
-    return pixels[None], np.pad(np.ones((1, height, width), bool), ((0, 0), (0, below), (0, right)))
+    margins = ((0, 0), *((0, most - side) for most, side in zip(fixed or inside, inside, strict=True)))
+    return np.pad((values - mean) / std, margins)[None], np.pad(np.ones((1, *inside), bool), margins)
 
 
 def at_photo(prediction: np.ndarray, inside: tuple[int, int], target: tuple[int, int], stride: int) -> np.ndarray:
@@ -132,11 +124,10 @@ def draw(values: np.ndarray, task: dict) -> np.ndarray:
     colors = np.array([rgb for _, rgb in task["legend"]], np.float32)
     if values.dtype.kind == "u":
         return colors[values].astype(np.uint8)
+    low, high = min(0, values.min()), max(1, values.max())
     if "nearest" in task["settings"]:  # metres, on a log scale
         low, high = np.log(task["settings"]["nearest"]), np.log(task["settings"]["farthest"])
         values = np.log(np.maximum(values, 1e-3))
-    else:
-        low, high = min(0, values.min()), max(1, values.max())
     place = (values - low) / (high - low) * (len(colors) - 1)
     channels = [np.interp(place, range(len(colors)), channel) for channel in colors.T]
     return np.rint(np.stack(channels, -1)).astype(np.uint8)

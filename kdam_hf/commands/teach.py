@@ -2,19 +2,13 @@
 
     kdam teacher depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf photo.jpg
 
-    --teacher          folder, hub id or FILE.py:NAME, as of `kdam distill`; or the first word
-    --images           photos, folders or patterns, of which the first 12 are shown; or the words after it
-    --class_map        YAML file for semseg, as of `kdam distill`
-    --normal_axes      where the channels of normals point, e.g. right,down,front
-    --output           the contact sheet
-
 Prints its tasks, classes, units, axes, the size it works at, its licence and the milliseconds it takes, and writes a contact
 sheet. Normals are put to the test on synthetic rooms, whose walls and floors have known directions.
 """
 
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -23,6 +17,7 @@ import torch
 
 from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import KdamStudentConfig
+from kdam_hf.commands import option, required
 from kdam_hf.commands.predict import find_photos
 from kdam_hf.errors import KdamValueError
 from kdam_hf.photos_kdam import open_photo
@@ -41,11 +36,11 @@ SHOWN = 12
 class TeachArguments:
     """Which teacher, and what it looks at."""
 
-    teacher: str = field(metadata={"help": "folder, hub id or FILE.py:NAME, as of kdam distill"})
-    images: list[str] = field(metadata={"help": "photos"})
-    class_map: str | None = field(default=None, metadata={"help": "as of kdam distill"})
-    normal_axes: str | None = field(default=None, metadata={"help": "as of kdam distill"})
-    output: str = field(default="outputs/teacher.png", metadata={"help": "the contact sheet"})
+    teacher: str = required("folder, hub id or FILE.py:NAME, as of kdam distill; or the first word")
+    images: list[str] = required("photos, folders or patterns, of which the first 12 are shown; or the words after it")
+    class_map: str | None = option(None, "YAML file for semseg, as of kdam distill")
+    normal_axes: str | None = option(None, "where the channels of normals point, e.g. right,down,front")
+    output: str = option("outputs/teacher.png", "the contact sheet")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,8 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     if output.suffix.lower() not in PHOTO_SUFFIXES:
         raise KdamValueError(f"output {output}; expected a picture, such as {output.with_suffix('.png')}.")
     try:
-        found = islice(find_photos(args.images), SHOWN)
-        photos = [(name, np.array(open_photo(place))) for name, place in found]
+        photos = [(name, np.array(open_photo(place))) for name, place in islice(find_photos(args.images), SHOWN)]
     except ValueError as error:
         raise KdamValueError(str(error)) from error
     teaching = plan_teaching([args.teacher], (), class_map=args.class_map, normal_axes=args.normal_axes)

@@ -6,20 +6,17 @@
 
 from kdam_hf.hub.card import make_card
 from kdam_hf.hub.publication import Publication, make_publication, publish, write_repository
-from kdam_hf.hub.record import Record, read_record
-from kdam_hf.hub.redact import redact
+from kdam_hf.hub.record import read_record
 from kdam_hf.hub.upload import check_repo_id, open_repository, upload
 
 __all__ = [
     "Publication",
-    "Record",
     "check_repo_id",
     "make_card",
     "make_publication",
     "open_repository",
     "publish",
     "read_record",
-    "redact",
     "upload",
     "write_repository",
 ]

@@ -4,7 +4,6 @@ The sentences stand in card_template.md; they see redacted facts only.
 """
 
 import math
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from kdam_hf.hub.record import Record, scores_of
-from kdam_hf.hub.redact import redact
+from kdam_hf.hub.redact import is_hub_name, redact
 from kdam_hf.metrics import PROTOCOLS, delta_m
 from kdam_hf.pipeline_kdam import TASK
 from kdam_hf.presets import PRESETS
-from kdam_hf.readout_kdam import Numbers, readout_of
+from kdam_hf.readout_kdam import Numbers
 from kdam_hf.tasks import Task, task_from_spec, with_boundaries
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -39,8 +38,7 @@ def make_card(
     """The card of a model to be published as `repo_id`; its metadata holds a `model-index` when there are scores.
 
     Args:
-        record: what is known of it.
-        repo_id: `org/name`.
+        record, repo_id: what is known of it, and `org/name`.
         license: identifier that the Hub knows, of the weights; it depends on the training data, so none is assumed.
         has_picture: whether the repository holds `PICTURE`.
         progress: for a model that is still being trained, how far it is.
@@ -94,7 +92,9 @@ def card_facts(record: Record) -> dict[str, Any]:
         "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),
         "words": SETTINGS,
         "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
-        "hub_dataset": settings["data_dir"] if settings["dataset"] == "hub" and _is_id(settings["data_dir"]) else None,
+        "hub_dataset": settings["data_dir"]
+        if settings["dataset"] == "hub" and is_hub_name(settings["data_dir"])
+        else None,
         "backbone_source": _backbone_source(settings),
     }
 
@@ -102,19 +102,13 @@ def card_facts(record: Record) -> dict[str, Any]:
 def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardData:
     """Metadata of the card; values that are not finite are left out of the model-index."""
     meta, tasks = facts["meta"], {task.name: task for task in facts["tasks"]}
-    results = [
-        EvalResult(
-            task_type=tasks[key.split("/")[0]].hub_task,
-            dataset_type=facts["hub_dataset"] or meta["data"],
-            dataset_name=meta["data"],
-            dataset_split=meta["split"],
-            metric_type=key.split("/")[1],
-            metric_name=key,
-            metric_value=round(value, 4),
-        )
-        for key, value in facts["scores"].items()
-        if key.split("/")[0] in tasks and math.isfinite(value)
-    ]
+    on = {"dataset_type": facts["hub_dataset"] or meta["data"], "dataset_name": meta["data"]}
+    results = []
+    for key, value in facts["scores"].items():
+        task, _, metric = key.partition("/")
+        if task in tasks and math.isfinite(value):
+            scored = {"metric_type": metric, "metric_name": key, "metric_value": round(value, 4)}
+            results.append(EvalResult(tasks[task].hub_task, dataset_split=meta["split"], **on, **scored))
     tags = ["kdam", "multi-task-learning", "dense-prediction", *tasks]
     tags += ["knowledge-distillation"] if facts["record"].distilled else []
     return ModelCardData(
@@ -129,14 +123,9 @@ def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardDat
     )
 
 
-def _is_id(data_dir: str) -> bool:
-    """Whether it is no folder, and no data that were in memory."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", data_dir) is not None and not Path(data_dir).is_dir()
-
-
 def _output(task: Task) -> str:
     """What a value of the task is, in words; a plain number has a unit."""
-    words = readout_of(task.spec()).words
+    words = task.reader.words
     return f"{words}, {task.unit}" if words == Numbers.words and task.unit else words
 
 
@@ -157,9 +146,7 @@ def _backbone_source(settings: dict[str, Any]) -> str | None:
 
 
 def _number(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "–" if math.isnan(value) else f"{value:.3f}"
+    return str(value) if not isinstance(value, float) else "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _scaled(value: float | None, unit: float = 1) -> str:

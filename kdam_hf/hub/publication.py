@@ -7,6 +7,7 @@ local paths and secrets, a picture without its metadata. With the code, and the 
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.hub.card import PICTURE, UNKNOWN, make_card
 from kdam_hf.hub.record import MODELS, RESULTS, WEIGHTS, Record, read_record
 from kdam_hf.hub.redact import redact, redact_config
-from kdam_hf.hub.upload import check_repo_id, check_tag, open_repository, upload
+from kdam_hf.hub.upload import check_repo_id, open_repository, upload
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.io import replacing
 from kdam_hf.photos_kdam import open_photo
@@ -67,8 +68,8 @@ def make_publication(
             f"{folder} holds no {RESULTS}, so its card could not say how good it is. Score it with kdam evaluate --model "
             f"{folder} --output {Path(folder) / RESULTS}, or give --allow_no_results."
         )
-    stated = (str(one.get("license")) for one in record.meta.get("teachers") or ())
-    limited = sorted({license for license in stated if "-nc" in license})
+    stated = {str(one.get("license")) for one in record.meta.get("teachers") or ()}
+    limited = sorted(license for license in stated if "-nc" in license)
     if limited and not accept_teacher_license:
         raise KdamValueError(
             f"{folder}: a teacher's licence is {', '.join(limited)}, which forbids commercial use and may bind what learnt "
@@ -82,21 +83,14 @@ def make_publication(
 
 
 def publish(publication: Publication, private: bool = False, tag: str | None = None) -> str:
-    """Create the repository if need be, and commit everything at once, with the token of this machine.
-
-    Args:
-        publication: what to upload.
-        private: only its owners may see it.
-        tag: name for this state, e.g. v1.
-
-    Returns:
-        URL of the commit.
+    """Create the repository if need be, commit everything at once with the token of this machine; the URL of the commit.
 
     Raises:
         HubError: refused, unreachable or interrupted, or committed but not tagged; says which, and what to do.
         KdamValueError: a tag that is not a name.
     """
-    check_tag(tag)
+    if tag is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
+        raise KdamValueError(f"revision {tag!r}; expected a name of letters, digits, '.', '_' and '-', such as v1.")
     open_repository(publication.repo_id, private)
     scores = "with its scores" if RESULTS in publication.files else "without scores"
     return upload(publication.repo_id, publication.files, f"Publish the model {scores}", tag)
@@ -125,13 +119,13 @@ def _model_files(record: Record) -> dict[str, bytes | Path]:
     processor = KdamImageProcessor.from_model_config(record.config).to_dict()
     processor["auto_map"] = {"AutoImageProcessor": _code(KdamImageProcessor)}
     optional = {RESULTS: record.results, "recipe.json": record.settings, "training_log.json": record.log}
-    return {
+    files: dict[str, bytes | Path] = {
         WEIGHTS: record.folder / WEIGHTS,
         "config.json": _json(config),
         "preprocessor_config.json": _json(processor),
-        **{path.name: path for path in sorted(Path(__file__).parents[1].glob("*_kdam.py"))},
-        **{name: _json(redact(content)) for name, content in optional.items() if content is not None},
     }
+    files |= {path.name: path for path in sorted(Path(__file__).parents[1].glob("*_kdam.py"))}
+    return files | {name: _json(redact(content)) for name, content in optional.items() if content is not None}
 
 
 def _code(cls: type) -> str:

@@ -62,12 +62,7 @@ class Record:
 def read_record(
     folder: str | Path, teacher_results: Path | None = None, baseline_results: Path | None = None
 ) -> Record:
-    """Read a folder that kdam train or kdam distill wrote, or a checkpoint of theirs.
-
-    Args:
-        folder: of the model.
-        teacher_results: results.json of its teacher.
-        baseline_results: results.json of the same student trained without a teacher.
+    """Read a folder that kdam train or kdam distill wrote, or a checkpoint of theirs, and the results.json to show beside.
 
     Raises:
         CheckpointError: no model, a file that does not hold what its name says, or results of other weights.
@@ -121,10 +116,8 @@ def _check_own(record: Record) -> None:
     tasks, known = {key.split("/")[-2] for key in results if "/" in key}, isinstance(results.get("meta"), dict)
     scored = known and (record.meta.get("weights_sha256") or record.weights_sha256)
     if scored != record.weights_sha256 or not tasks <= set(record.config.task_names):
-        raise CheckpointError(
-            f"{where} is without 'meta', or the score of other weights or tasks than those in {record.folder}; score this "
-            f"model with kdam evaluate --model {record.folder} --output {where}."
-        )
+        fault = f"{where} is without 'meta', or the score of other weights or tasks than those in {record.folder}"
+        raise CheckpointError(f"{fault}; use kdam evaluate --model {record.folder} --output {where}.")
 
 
 def _log(folder: Path) -> list[dict[str, Any]] | None:
@@ -140,17 +133,13 @@ def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights
         return None
     other = _object(path, KdamValueError)
     if other is None or not isinstance(other.get("meta"), dict):
-        raise KdamValueError(
-            f"{path}: no results there; give the results.json of kdam train, kdam distill or kdam evaluate."
-        )
+        raise KdamValueError(f"{path}: no results there; give a results.json of kdam train, distill or evaluate.")
     there = {key: other["meta"].get(key) for key in (*SAME_SCORE, *same)}
     here = {key: record.meta.get(key) for key in there}
     scored = other["meta"].get("weights_sha256")
     if scored and weights and scored not in weights:
         there["weights_sha256"], here["weights_sha256"] = scored, weights[0]
     if different := differences(there, here):
-        raise KdamValueError(
-            f"{path} does not fit {record.folder / RESULTS} (there -> here): {'; '.join(different)}. Scores stand side by side "
-            "only on the same images under the same protocol; score both with kdam evaluate."
-        )
+        fault = f"{path} does not fit {record.folder / RESULTS} (there -> here): {'; '.join(different)}"
+        raise KdamValueError(f"{fault}. Score both on the same images under one protocol, with kdam evaluate.")
     return other

@@ -53,9 +53,9 @@ def is_repo_id(text: str) -> bool:
     """Whether `text` has the form `org/name`."""
     try:
         validate_repo_id(text)
+        return text.count("/") == 1
     except HFValidationError:
         return False
-    return text.count("/") == 1
 
 
 def _is_place(key: str) -> bool:

@@ -4,7 +4,6 @@ Nothing is visible before the commit, so the same command may be run again; weig
 it only the tag can fail, which is said apart.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.hub.redact import is_repo_id
 
-TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 AGAIN = "run the same command again; nothing is visible before the commit, and what has arrived is not sent twice"
 REMEDIES = {
     401: "the token is missing or not valid (401); log in with `hf auth login`, or set HF_TOKEN to one that may write.",
@@ -27,55 +25,34 @@ REMEDIES = {
 def check_repo_id(repo_id: str) -> str:
     """`repo_id` itself; KdamValueError unless it has the form `org/name`."""
     if not is_repo_id(repo_id):
-        raise KdamValueError(
-            f"repo_id {repo_id!r}; expected org/name or user/name of letters, digits, '-', '_' and '.', such as "
-            "my-org/kdam-student."
-        )
+        raise KdamValueError(f"repo_id {repo_id!r}; expected org/name or user/name, such as my-org/kdam-student.")
     return repo_id
 
 
-def check_tag(tag: str | None) -> None:
-    """Raise KdamValueError for what is no name of a tag."""
-    if tag is not None and not TAG.fullmatch(tag):
-        raise KdamValueError(f"revision {tag!r}; expected a name of letters, digits, '.', '_' and '-', such as v1.")
-
-
 def open_repository(repo_id: str, private: bool = False, token: str | None = None) -> None:
-    """Create the repository unless it is there.
-
-    Args:
-        repo_id: `org/name`.
-        private: only its owners may see it; a repository that is there already must be so.
-        token: with the right to write; by default the one of this machine.
+    """Create the repository unless it is there, with the token of this machine unless one is given.
 
     Raises:
-        HubError: refused, unreachable, or public although private was asked for.
+        HubError: refused, unreachable, or there already and public although private was asked for.
     """
     api = HfApi(token=token)
     with explained(repo_id):
         # None leaves it to the organisation, whose default may be private
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
-            raise HubError(
-                f"{repo_id} exists and is public, but private was asked for; nothing was uploaded. Make it private in its "
-                "settings on the Hub, or choose another name."
-            )
+            remedy = "Nothing was uploaded. Make it private in its settings on the Hub, or choose another name."
+            raise HubError(f"{repo_id} exists and is public, but private was asked for. {remedy}")
 
 
 def upload(
     repo_id: str, files: Mapping[str, bytes | Path], message: str, tag: str | None = None, token: str | None = None
 ) -> str:
-    """Put all files into an existing repository by one commit.
+    """Put files (path -> content, or the file that holds it) into a repository by one commit; returns the commit's URL.
 
     Args:
-        repo_id: `org/name`.
-        files: path in it -> content or file.
-        message: of the commit.
+        repo_id, files, message: of the commit.
         tag: name for this state; it must be new.
         token: with the right to write; by default the one of this machine.
-
-    Returns:
-        URL of the commit.
 
     Raises:
         HubError: refused, unreachable or interrupted; or committed, but not tagged.

@@ -58,14 +58,10 @@ def equal_names(teacher: Sequence[str], student: Sequence[str]) -> ClassMap:
     for k, name in enumerate(teacher):
         for word in (name, *name.split(",")):
             known.setdefault(_plain(word), k)
-    sources: dict[str, tuple[int, ...]] = {
-        name: (known[_plain(name)],) if _plain(name) in known else () for name in student
-    }
+    sources = {name: (known[_plain(name)],) if _plain(name) in known else () for name in student}
     if not any(sources.values()):
-        raise KdamValueError(
-            f"the teacher's classes ({_some(teacher)}) and the student's ({_some(student)}) have no name in common; "
-            "say which belong together with --class_map FILE."
-        )
+        both = f"the teacher's classes ({_some(teacher)}) and the student's ({_some(student)})"
+        raise KdamValueError(f"{both} have no name in common; say which belong together with --class_map FILE.")
     return _complete(sources, len(teacher))
 
 
@@ -84,33 +80,29 @@ def read_class_map(path: str | Path) -> dict[str, list[str] | str]:
     for name, members in content.items():
         listed = isinstance(members, list) and members and all(isinstance(m, str) for m in members)
         if not listed and members not in (IGNORE, REST):
-            raise KdamValueError(
-                f"class_map {path}: {name}: {members!r}; expected a list of teacher classes, '{IGNORE}' or '{REST}'."
-            )
+            expected = f"a list of teacher classes, '{IGNORE}' or '{REST}'"
+            raise KdamValueError(f"class_map {path}: {name}: {members!r}; expected {expected}.")
     return content
 
 
 def from_names(
     entries: Mapping[str, Any], teacher: Sequence[str], student: Sequence[str] | None, where: str
 ) -> ClassMap:
-    """The map that `read_class_map` found, for these classes.
+    """The map that `read_class_map` found (student class -> teacher classes, `ignore` or `rest`), for these classes.
 
     Args:
-        entries: student class -> teacher classes, `ignore` or `rest`.
-        teacher: its classes.
-        student: its classes, where labels fix them; those of `entries` for None.
-        where: the file, for messages.
+        entries, where: the map, and its file for messages.
+        teacher, student: their classes; for None the student's are those of `entries`.
 
     Raises:
         KdamValueError: an unknown class, or a teacher class that two student classes claim.
     """
     index = {_plain(name): k for k, name in reversed([*enumerate(teacher)])}
-    if student is not None:
-        for name in entries:
-            if name not in student:
-                raise KdamValueError(f"{where}: the labels have no class {name!r}{_near(name, student)}.")
+    for name in entries:
+        if student is not None and name not in student:
+            raise KdamValueError(f"{where}: the labels have no class {name!r}{_near(name, student)}.")
     claimed: dict[int, str] = {}
-    sources: dict[str, tuple[int, ...]] = dict.fromkeys(student if student is not None else entries, ())
+    sources: dict[str, tuple[int, ...]] = dict.fromkeys(entries if student is None else student, ())
     for name, members in entries.items():
         for member in members if isinstance(members, list) else ():
             if _plain(member) not in index:
@@ -129,7 +121,7 @@ def from_names(
     return _complete(sources, len(teacher))
 
 
-def _complete(sources: dict[str, tuple[int, ...]], count: int) -> ClassMap:
+def _complete(sources: Mapping[str, tuple[int, ...]], count: int) -> ClassMap:
     claimed = {k for members in sources.values() for k in members}
     return ClassMap(sources, tuple(k for k in range(count) if k not in claimed))
 

@@ -23,9 +23,8 @@ class DepthTeacher(ForeignTeacher):
 
     @classmethod
     def tasks_of(cls, config: Any) -> tuple[Task, ...]:
-        if config.model_type == "dpt" or getattr(config, "depth_estimation_type", "") == "relative":
-            return (RelativeDepth(),)
-        return (Depth(),)
+        relative = config.model_type == "dpt" or getattr(config, "depth_estimation_type", "") == "relative"
+        return (RelativeDepth() if relative else Depth(),)
 
     def maps(self, output: Any) -> dict[str, Tensor]:
         (task,) = self.tasks

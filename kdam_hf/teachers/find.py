@@ -1,8 +1,8 @@
 """A teacher by its name: a folder or hub id, or a module of the user; what it teaches is known before it is loaded."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,15 +10,13 @@ from typing import Any
 
 import transformers
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError, did_you_mean
 from kdam_hf.io import tensors_sha256
-from kdam_hf.pretrained import load_model, weights_sha256
+from kdam_hf.pretrained import explained, load_model, weights_sha256
 from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
 from kdam_hf.teachers.inputs import input_rule
@@ -50,9 +48,7 @@ class TeacherSource:
 def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
     """The teacher called `given`: a folder, a hub id with or without `@REVISION`, or `FILE.py:NAME`, perhaps behind `TASK=`.
 
-    Args:
-        given: its name.
-        normal_axes: where the channels of its normals point, see `normals.parse_axes`; as its family states for None.
+    `normal_axes` says where the channels of its normals point, see `normals.parse_axes`; as its family states for None.
 
     Raises:
         CheckpointError: nothing there, no safetensors, no image processor, or weights that are not whole.
@@ -68,7 +64,8 @@ def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
         return source
     chosen = tuple(one for one in source.tasks if one.name == task)
     if not chosen:
-        raise KdamValueError(f"{name} predicts {_names(source.tasks)}, not {task}; give another teacher for {task}.")
+        known = ", ".join(one.name for one in source.tasks)
+        raise KdamValueError(f"{name} predicts {known}, not {task}; give another teacher for {task}.")
     return replace(source, tasks=chosen)
 
 
@@ -78,26 +75,21 @@ def find_teachers(given: Sequence[str], normal_axes: str | None = None) -> list[
     Raises:
         KdamValueError: two teach the same task.
     """
-    sources: list[TeacherSource] = []
+    sources: dict[tuple[str, str], TeacherSource] = {}
     for source in (find_teacher(name, normal_axes) for name in given):
-        same = next(
-            (k for k, other in enumerate(sources) if (other.name, other.sha256) == (source.name, source.sha256)), None
-        )
-        if same is None:
-            sources.append(source)
-        else:  # further tasks of a model that is there already
-            more = tuple(task for task in source.tasks if task not in sources[same].tasks)
-            sources[same] = replace(sources[same], tasks=(*sources[same].tasks, *more))
+        before = sources.setdefault((source.name, source.sha256), source)
+        more = tuple(task for task in source.tasks if task not in before.tasks)  # of a model that is there already
+        sources[source.name, source.sha256] = replace(before, tasks=(*before.tasks, *more))
     taught: dict[str, str] = {}
-    for source in sources:
-        for task in source.tasks:
-            if task.name in taught:
+    for source in sources.values():
+        for name in (task.name for task in source.tasks):
+            if name in taught:
                 raise KdamValueError(
-                    f"task {task.name} is taught by two teachers, {taught[task.name]} and {source.name}; choose one for each "
-                    f"task, as in --teacher {task.name}={source.name} ..., as often as needed."
+                    f"task {name} is taught by two teachers, {taught[name]} and {source.name}; choose one for each task, as "
+                    f"in --teacher {name}={source.name} ..., as often as needed."
                 )
-            taught[task.name] = source.name
-    return sources
+            taught[name] = source.name
+    return [*sources.values()]
 
 
 def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
@@ -109,13 +101,9 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
         repo, revision = str(Path(name).resolve()), ""
     elif Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise CheckpointError(f"no teacher at {name!r}: no such folder; expected one with config.json, or a hub id.")
-    try:
+    remedy = "Give a folder or hub id with config.json; a gated model needs `hf auth login`."
+    with explained(CheckpointError, f"no teacher at {name!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(repo, revision=revision or None)
-    except (OSError, ValueError, HFValidationError) as error:
-        raise CheckpointError(
-            f"no teacher at {name!r}: {str(error).splitlines()[0]} Give a folder or hub id with config.json; a gated model "
-            "needs `hf auth login`."
-        ) from error
     if str(facts.get("model_type", "")).startswith("kdam_"):
         load = partial(load_model, repo)
         tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
@@ -127,10 +115,8 @@ def _of_library(
     name: str, repo: str, revision: str | None, raw: dict[str, Any], axes: tuple[str, ...] | None
 ) -> TeacherSource:
     """A model of transformers, by the class of its head."""
-    try:
+    with explained(CheckpointError, f"{name}: its config.json cannot be used"):
         config = AutoConfig.from_pretrained(repo, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name}: its config.json cannot be used ({str(error).splitlines()[0]}).") from error
     heads = config.architectures or ["unknown"]
     family = FAMILIES.get(heads[0])
     if family is None:
@@ -142,7 +128,7 @@ def _of_library(
 
     def load() -> nn.Module:
         rule = input_rule(repo, revision)
-        with _explained(name):
+        with explained(CheckpointError, f"{name}: its weights cannot be used"):
             model, info = getattr(transformers, heads[0]).from_pretrained(
                 repo, config=config, revision=revision, use_safetensors=True, output_loading_info=True, dtype="float32"
             )
@@ -174,10 +160,8 @@ def _own_module(file: Path, attribute: str) -> TeacherSource:
         raise KdamValueError(f"teacher {file}:{attribute} cannot be made: {type(error).__name__}: {error}") from error
     tasks = getattr(module, "tasks", None)
     if not isinstance(module, nn.Module) or not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise KdamValueError(
-            f"teacher {file}:{attribute} is a {type(module).__name__} with tasks {tasks!r}; expected an nn.Module whose "
-            "`tasks` are Task objects, such as (Depth(),)."
-        )
+        given = f"teacher {file}:{attribute} is a {type(module).__name__} with tasks {tasks!r}"
+        raise KdamValueError(f"{given}; expected an nn.Module whose `tasks` are Task objects, such as (Depth(),).")
     return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, tensors_sha256(module))
 
 
@@ -189,18 +173,3 @@ def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[s
         if card is not None:
             found["license"] = ModelCard.load(card, ignore_metadata_errors=True).data.license
     return {key: value for key, value in found.items() if value}
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """What the library says of weights that do not fit, as our error."""
-    try:
-        yield
-    except KdamError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError, ImportError) as error:
-        raise CheckpointError(f"{name}: its weights cannot be used: {str(error).splitlines()[0]}") from error
-
-
-def _names(tasks: Sequence[Task]) -> str:
-    return ", ".join(task.name for task in tasks)

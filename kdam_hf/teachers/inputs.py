@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
 from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.pretrained import explained
 
 COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 # steps that would hide a part of the photo, or add to it; the whole crop is resized instead
@@ -39,8 +40,8 @@ class InputRule:
         size, matrix, shift = self.measured((pixel_values.shape[-2], pixel_values.shape[-1]))
         if size != tuple(pixel_values.shape[-2:]):
             pixel_values = F.interpolate(pixel_values, size, mode="bilinear", antialias=True)
-        matrix, shift = matrix.to(pixel_values.device), shift.to(pixel_values.device)
-        return torch.einsum("oc,bchw->bohw", matrix, pixel_values) + shift[:, None, None]
+        coloured = torch.einsum("oc,bchw->bohw", matrix.to(pixel_values.device), pixel_values)
+        return coloured + shift.to(pixel_values.device)[:, None, None]
 
     def measured(self, size: tuple[int, int]) -> tuple[tuple[int, int], Tensor, Tensor]:
         """For photos of `size` (height, width): the size they get, and their colours: matrix (3, 3) and shift (3,).
@@ -91,13 +92,9 @@ def input_rule(name: str, revision: str | None = None) -> InputRule:
     Raises:
         CheckpointError: there is none.
     """
-    try:
+    remedy = "It says what the model expects of a photo; save it beside the weights with processor.save_pretrained."
+    with explained(CheckpointError, f"{name}: no preprocessor_config.json", remedy):
         facts, _ = BaseImageProcessor.get_image_processor_dict(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{name}: no image processor ({str(error).splitlines()[0]}); expected preprocessor_config.json beside the "
-            "weights, which says what the model expects of a photo. Save it there with processor.save_pretrained."
-        ) from error
     try:
         processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:

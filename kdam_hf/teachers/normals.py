@@ -89,16 +89,10 @@ def measured_axes(predict: Callable[[Tensor], Tensor], images: Tensor, truth: Te
         images: (B, 3, H, W) RGB in [0, 1].
         truth: (B, 3, H, W) unit vectors in our axes, zero where unknown.
     """
-    found = F.interpolate(predict(images), truth.shape[-2:], mode="bilinear")
+    products = F.normalize(F.interpolate(predict(images), truth.shape[-2:], mode="bilinear"), dim=1) * truth
     valid = truth.square().sum(1) > 0.5
-    return {
-        signs: float(
-            (F.normalize(found, dim=1) * truth * truth.new_tensor(signs)[:, None, None])
-            .sum(1)[valid]
-            .clamp(-1, 1)
-            .acos()
-            .rad2deg()
-            .mean()
-        )
-        for signs in product((1, -1), repeat=3)
-    }
+    angles = {}
+    for signs in product((1, -1), repeat=3):
+        cosines = torch.einsum("bchw,c->bhw", products, truth.new_tensor(signs))[valid]
+        angles[signs] = float(cosines.clamp(-1, 1).acos().rad2deg().mean())
+    return angles

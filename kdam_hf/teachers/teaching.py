@@ -74,11 +74,10 @@ def plan_teaching(
     """Find the teachers and bring them together with the labels.
 
     Args:
-        teachers: as of `find_teacher`.
+        teachers, normal_axes: as of `find_teacher`.
         labelled: the tasks of the data set, none for photos.
         wanted: names of the student's tasks; all that are labelled or taught for None.
         class_map: a file as of `read_class_map`, for `semseg`.
-        normal_axes: as of `find_teacher`.
 
     Raises:
         CheckpointError, KdamValueError: as `find_teachers` has them; a task that nobody teaches, or classes that do not fit.
@@ -99,24 +98,23 @@ def plan_teaching(
         raise KdamValueError(f"task {', '.join(unknown)} has neither labels nor a teacher; {hint}")
     names = [name for name in TASK_NAMES if (name in own or name in taught) and (wanted is None or name in wanted)]
     if sources and not any(name in taught for name in names):
-        raise KdamValueError(
-            f"the teachers predict {', '.join(taught)}; the student has {', '.join(names)}: none of them."
-        )
-    entries = None if class_map is None else read_class_map(class_map)
-    mapped = [name for name, task in taught.items() if type(task) is Categorical]
-    if entries is not None and not mapped:
+        raise KdamValueError(f"the teachers predict {', '.join(taught)}; the student has {', '.join(names)} alone.")
+    mapped = [name for name, task in taught.items() if class_map is not None and type(task) is Categorical]
+    if class_map is not None and not mapped:
         raise KdamValueError(f"class_map {class_map} is for semantic classes, which no teacher predicts; leave it out.")
     tasks, maps, notes = [], {}, []
     for name in names:
         task = own.get(name) or taught[name]
         if name in taught:
-            found = _class_map(
-                task if name in own else None, taught[name], entries if name in mapped else None, class_map
-            )
-            if found is not None:
-                maps[name] = found
-                task = _taught(task, found)
-                notes += _class_notes(name, taught[name], found, name in own)
+            theirs, ours = taught[name].class_names, own[name].class_names if name in own else None
+            if name in mapped:
+                where = f"class_map {Path(class_map or '').name}"
+                maps[name] = from_names(read_class_map(class_map or ""), theirs, ours, where)
+            elif isinstance(taught[name], Categorical) and ours is not None and ours != theirs:
+                maps[name] = equal_names(theirs, ours)
+            if name in maps:
+                task, said = _with_classes(task, maps[name], theirs, name in own)
+                notes += said
             if own and name not in own:
                 notes.append(f"{name}: learnt from the teacher only; the data set has no labels of it")
         elif sources:
@@ -126,31 +124,14 @@ def plan_teaching(
     return Teaching(sources, tuple(tasks), maps, tuple(notes))
 
 
-def _class_map(
-    own: Task | None, teacher: Task, entries: Mapping[str, Any] | None, where: str | None
-) -> ClassMap | None:
-    """How the teacher's classes become the student's; None where they are the same."""
-    student = None if own is None else own.class_names
-    if entries is not None:
-        return from_names(entries, teacher.class_names, student, f"class_map {Path(where or '').name}")
-    if not isinstance(teacher, Categorical) or own is None or student == teacher.class_names:
-        return None
-    return equal_names(teacher.class_names, student or ())
-
-
-def _taught(task: Task, found: ClassMap) -> Task:
-    """The student's task with its classes, of which some may be learnt from labels only."""
-    classes = tuple(found.sources)
-    partly = found.taught if len(found.taught) < len(classes) else ()
-    return replace(task, classes=classes, taught=partly)  # type: ignore[call-arg]  # of Categorical
-
-
-def _class_notes(name: str, teacher: Task, found: ClassMap, has_labels: bool) -> list[str]:
+def _with_classes(task: Task, found: ClassMap, theirs: Sequence[str], has_labels: bool) -> tuple[Task, list[str]]:
+    """The student's task with its classes, of which some may be learnt from labels only; and what to say of it."""
     alone = [label for label, members in found.sources.items() if not members]
     if alone and not has_labels:
-        raise KdamValueError(f"{name}: no teacher class and no label for {', '.join(alone)}; map or remove them.")
-    notes = [f"{name}: {', '.join(alone)} learnt from labels only; no teacher class"] if alone else []
+        raise KdamValueError(f"{task.name}: no teacher class and no label for {', '.join(alone)}; map or remove them.")
+    notes = [f"{task.name}: {', '.join(alone)} learnt from labels only; no teacher class"] if alone else []
     if found.unclaimed:
-        some = ", ".join(teacher.class_names[k] for k in found.unclaimed[:8])
-        notes.append(f"{name}: {len(found.unclaimed)} classes of the teacher are ignored, such as {some}")
-    return notes
+        some = ", ".join(theirs[k] for k in found.unclaimed[:8])
+        notes.append(f"{task.name}: {len(found.unclaimed)} classes of the teacher are ignored, such as {some}")
+    partly = found.taught if alone else ()
+    return replace(task, classes=tuple(found.sources), taught=partly), notes  # type: ignore[call-arg]

@@ -68,14 +68,9 @@ def write_tree(root: Path, args: Namespace) -> Path:
         (root / name).mkdir(parents=True)
     ids = [f"{index + 1:04}" for index in range(len(rooms))]
     for index, sample_id in enumerate(ids):
-        sample = rooms[index]
-        labels = sample["labels"]
-        pictures = {
-            "images": sample["image"],
-            "segmentation": labels["semseg"] + 1,
-            "normals": np.rint((labels["normals"] + 1) * 127.5).astype(np.uint8),
-            "edge": labels["edge"] * 255,
-        }
+        image, labels = rooms[index]["image"], rooms[index]["labels"]
+        pictures = {"images": image, "segmentation": labels["semseg"] + 1, "edge": labels["edge"] * 255}
+        pictures["normals"] = np.rint((labels["normals"] + 1) * 127.5).astype(np.uint8)
         for name, array in pictures.items():
             Image.fromarray(array).save(root / name / f"{sample_id}.png")
         np.save(root / "depth" / f"{sample_id}.npy", labels["depth"])

@@ -19,15 +19,12 @@ Spread = dict[str, float]
 """`median`, `min` and `max` over rounds."""
 
 
-def race(variants: Mapping[str, Callable[[], object]], args: Namespace, wall: bool = False) -> Timings:
-    """Time each variant once per round; the order rotates, and a first round is dropped.
+def race(variants: Mapping[str, Callable[[], object]], args: Namespace) -> Timings:
+    """Time each variant (name -> work) once per round; the order rotates, and a first round is dropped.
 
-    Args:
-        variants: name -> work.
-        args: with `rounds`, `device` and `threads`.
-        wall: use wall time, for work in other processes.
+    `args` has `rounds`, `device` and `threads`.
     """
-    processor = args.device == "cpu" and args.threads == 1 and not wall
+    processor = args.device == "cpu" and args.threads == 1
     clock, names = time.process_time if processor else time.perf_counter, list(variants)
     wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     timings: Timings = {name: [] for name in names}

@@ -38,16 +38,18 @@ def run(args: Namespace) -> dict[str, Any]:
     calls, facts = {}, {"error": {}, "parameters": {}, "gflops": {}}
     with TemporaryDirectory() as folder, torch.inference_mode():
         for name in (TEACHER, *args.students):
-            preset, role = (args.teacher, TEACHER) if name == TEACHER else (name, "student")
-            model = make_model(role, preset, args).eval()
+            is_student = name != TEACHER
+            model = make_model(*(("student", name) if is_student else (TEACHER, args.teacher)), args).eval()
             size = describe_model(model, args.height, args.width)
-            forms = torch_forms(model, args.compile and role != TEACHER)
-            if not missing and role != TEACHER:
+            forms = torch_forms(model, args.compile and is_student)
+            if not missing and is_student:
                 forms |= onnx_forms(model, pixels, Path(folder) / name, args.threads)
             expected = forms[EAGER](pixels)
             for form, call in forms.items():
                 calls[f"{name}, {form}"] = partial(call, pixels)
-                own = {"error": relative_error(call(pixels), expected), **size}
+                found = call(pixels)
+                pairs = [(found[task].detach().double(), x.detach().double()) for task, x in expected.items()]
+                own = {"error": max(float((a - x).norm() / x.norm().clamp_min(1e-30)) for a, x in pairs), **size}
                 for key, values in facts.items():
                     values[f"{name}, {form}"] = own[key]
         timings = race(calls, args)
@@ -57,14 +59,13 @@ def run(args: Namespace) -> dict[str, Any]:
 def torch_forms(model: KdamPreTrainedModel, compiled: bool) -> dict[str, Form]:
     """The model in each form, taking pixels (B, 3, H, W) float32 and returning its predictions."""
 
-    def form(dtype: torch.dtype, layout: torch.memory_format, compile_it: bool) -> Form:
-        copied = copy.deepcopy(model).to(dtype).to(memory_format=layout)
-        call = torch.compile(copied) if compile_it else copied
+    def form(dtype: torch.dtype, layout: torch.memory_format, compiler: Any = lambda x: x) -> Form:
+        call = compiler(copy.deepcopy(model).to(dtype).to(memory_format=layout))
         return lambda x: call(x.to(dtype=dtype, memory_format=layout)).predictions
 
     kinds = {EAGER: (torch.float32, torch.contiguous_format), FAST: (torch.bfloat16, torch.channels_last)}
-    forms = {name: form(*kind, False) for name, kind in kinds.items()}
-    return forms | ({f"compiled {name}": form(*kind, True) for name, kind in kinds.items()} if compiled else {})
+    forms = {name: form(*kind) for name, kind in kinds.items()}
+    return forms | {f"compiled {name}": form(*kind, torch.compile) for name, kind in kinds.items() if compiled}
 
 
 def onnx_forms(model: KdamPreTrainedModel, pixels: Tensor, path: Path, threads: int) -> dict[str, Form]:
@@ -76,9 +77,3 @@ def onnx_forms(model: KdamPreTrainedModel, pixels: Tensor, path: Path, threads: 
     quantize(plain, int8, pixels)
     sessions = {"ONNX fp32": OnnxModel(plain, threads), "ONNX int8": OnnxModel(int8, threads)}
     return {name: lambda x, session=session: session(x).predictions for name, session in sessions.items()}
-
-
-def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Largest over tasks of ||found - expected|| / ||expected||."""
-    pairs = [(found[name].detach().double(), x.detach().double()) for name, x in expected.items()]
-    return max(float((a - x).norm() / x.norm().clamp_min(1e-30)) for a, x in pairs)

@@ -55,8 +55,12 @@ def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[st
     settings = {"temperature": args.temperature, "beta": args.beta}
     usual = partial(plain.objective, tasks, **settings)
     variants = {USUAL: usual, USUAL_SMALL: partial(usual, match_full=False)}
+
+    def ours(objective: Objective, maps: plain.Maps, batch: dict[str, Any], teacher: plain.Maps) -> Tensor:
+        return objective.total(objective(maps, batch["labels"], batch["pixel_mask"], teacher))
+
     for name in ("none", *(name for name, method in METHODS.items() if not method.needs_features)):
-        variants[f"ours, {name}"] = partial(our_loss, Objective(tasks, make_method(name, tasks, **settings)))
+        variants[f"ours, {name}"] = partial(ours, Objective(tasks, make_method(name, tasks, **settings)))
 
     def differentiate(loss: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         leaves = {name: x.detach().requires_grad_() for name, x in student.items()}
@@ -65,10 +69,6 @@ def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[st
         return value.detach(), {name: x.grad for name, x in leaves.items()}
 
     return {name: partial(differentiate, loss) for name, loss in variants.items()}
-
-
-def our_loss(objective: Objective, predictions: plain.Maps, batch: dict[str, Any], teacher: plain.Maps) -> Tensor:
-    return objective.total(objective(predictions, batch["labels"], batch["pixel_mask"], teacher))
 
 
 def peak_mib(call: Callable[[], object], device: str) -> float | None:
@@ -82,10 +82,8 @@ def peak_mib(call: Callable[[], object], device: str) -> float | None:
         return None
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator kept would be used again unseen
     CLEAR_REFS.write_text("5")  # the peak restarts from what is held now
-    before = high_water_mib()
-    call()
-    return high_water_mib() - before
-
-
-def high_water_mib() -> float:
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    status, peaks = Path("/proc/self/status"), []
+    for step in (lambda: None, call):
+        step()
+        peaks.append(int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024)
+    return peaks[1] - peaks[0]

@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate.utils import send_to_device
 
 from dataset_loaders import Collator, TrainTransform, TransformedDataset, open_dataset
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
@@ -36,11 +36,4 @@ def make_crops(args: Namespace) -> TransformedDataset:
 def make_batch(args: Namespace) -> dict[str, Any]:
     """The crops as the collator makes a batch of them, on the device."""
     crops = make_crops(args)
-    return on_device(Collator(NYUD_V2)([crops[0, index] for index in range(len(crops))]), args.device)
-
-
-def on_device(x: Any, device: str) -> Any:
-    """Tensors of nested dicts, moved."""
-    if isinstance(x, dict):
-        return {name: on_device(value, device) for name, value in x.items()}
-    return x.to(device) if isinstance(x, Tensor) else x
+    return send_to_device(Collator(NYUD_V2)([crops[0, index] for index in range(len(crops))]), args.device)

@@ -18,21 +18,15 @@ QUICK = {"height": 64, "width": 64}
 
 def run(args: Namespace) -> dict[str, Any]:
     """Count and print."""
-    on_meta = Namespace(**{**vars(args), "device": "meta"})
-    print(
-        "\n| preset | public weights | student, M | GFLOPs | teacher, M | GFLOPs |\n| --- | --- | --- | --- | --- | --- |"
-    )
-    found = {}
+    args.device, found = "meta", {}
+    print("\n| preset | public weights | student, M | GFLOPs | teacher, M | GFLOPs |\n" + 6 * "| --- " + "|")
     for preset in args.presets:
         cells = [f"`{preset}`", f"`{PRESETS[preset].weights}`"]
         for role in ("student", "teacher"):
             with torch.device("meta"):
-                found[f"{preset}, {role}"] = size = describe_model(
-                    make_model(role, preset, on_meta), args.height, args.width
-                )
-            cells += [
-                f"{size['parameters'] / 1e6:.1f}",
-                f"{size['gflops']:.0f}" if size["gflops"] >= 10 else f"{size['gflops']:.1f}",
-            ]
+                size = describe_model(make_model(role, preset, args), args.height, args.width)
+            found[f"{preset}, {role}"] = size
+            digits = 0 if size["gflops"] >= 10 else 1
+            cells += [f"{size['parameters'] / 1e6:.1f}", f"{size['gflops']:.{digits}f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
     return {"models": found}

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from benchmarks import models, plain
 from benchmarks.harness import race, ratio, report, target
-from benchmarks.models import make_batch, make_crops, make_model, on_device
+from benchmarks.models import make_batch, make_crops, make_model
 from kdam_hf.distillation import make_method
 from kdam_hf.tasks import NYUD_V2
 from kdam_hf.teachers.teaching import plan_teaching
@@ -70,7 +70,7 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
     def replay() -> dict[str, Any]:
         records = [cache.read(0, index)[1] for index in range(len(crops))]
         maps = {name: torch.stack([record[name] for record in records]) for name in records[0]}
-        return {"teacher": on_device(maps, args.device)}
+        return {"teacher": {name: x.to(args.device) for name, x in maps.items()}}
 
     def plain_loss(model: nn.Module) -> Tensor:
         inputs = batch["pixel_values"], batch["pixel_mask"]

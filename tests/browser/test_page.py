@@ -9,8 +9,7 @@ from PIL import Image
 from kdam_hf.demo import DemoModels
 
 TASKS = ["Semantic segmentation", "Human parts", "Saliency", "Depth", "Surface normals", "Boundaries"]
-# a photo that cannot be used is answered in the notice, any other with facts and pictures
-DONE = "#facts table, #notice strong"
+DONE = "#facts table"
 
 
 def upload(page, path):
@@ -64,14 +63,6 @@ def test_a_click_on_any_map_reads_all_of_them_at_that_place(page, rooms, models)
     patterns = [r"[a-z0-9_. ]+"] * 4 + [r"\d\.\d\d"] * 2 + [r"\d+\.\d\d m"] * 2 + [r"-?\d\.\d\d(, -?\d\.\d\d){2}"] * 2
     for pattern, text in zip([*patterns, r"\d\.\d\d", r"\d\.\d\d"], shown, strict=True):
         assert re.fullmatch(pattern, text)
-
-
-def test_a_bad_file_gets_a_message_instead_of_maps_and_the_page_keeps_serving(page, rooms, tmp_path):
-    (tmp_path / "broken.png").write_bytes(rooms[0].read_bytes()[:3000])
-    for path, count in ((rooms[1], 2 * len(TASKS)), (tmp_path / "broken.png", 0), (rooms[0], 2 * len(TASKS))):
-        upload(page, path)
-        assert pictures(page).count() == count
-        assert ("broken.png" in page.locator("#notice").inner_text()) == (count == 0)
 
 
 @pytest.mark.skipif(not os.environ.get("SCREENSHOT"), reason="asked for with SCREENSHOT=FILE")

@@ -1,5 +1,7 @@
 """A Hub on loopback for every test, and a published model."""
 
+import shutil
+
 import huggingface_hub.constants
 import pytest
 from hub_kit import ID, make_student
@@ -20,6 +22,7 @@ def hub(monkeypatch, tmp_path):
         # transformers keeps the client of the first Hub it saw
         monkeypatch.setattr("transformers.utils.hub._hf_api", None)
         monkeypatch.setenv("HF_TOKEN", "owner")
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between attempts
         yield server
 
 
@@ -30,9 +33,12 @@ def student(tmp_path_factory):
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(student, tmp_path):
     """A student's folder that may be changed."""
-    return make_student(tmp_path / "run" / "cs")
+    run = shutil.copytree(student.parent, tmp_path / "run")
+    for path in run.rglob("*.json"):
+        path.write_text(path.read_text().replace(str(student.parent), str(run)))
+    return run / "cs"
 
 
 @pytest.fixture(scope="session")

@@ -53,36 +53,28 @@ def test_scores_stand_beside_teacher_and_undistilled_student_with_their_directio
         assert {row.count("|") for row in [header, *rows]} == {rule.count("|")}, table
 
 
-def test_without_other_results_none_are_looked_for(own):
-    write_json(own.parent / "none" / "results.json", results_of(method="none"))
+def test_the_gain_is_the_mean_over_tasks_with_errors_counted_downwards_if_a_baseline_is_given(own):
     text = card_of(own)
-    assert "| metric | this model |\n" in text
     assert "scores of its teacher were not at hand" in text
     assert "what distillation added is not shown" in text
-
-
-def test_the_gain_is_the_mean_over_tasks_with_errors_counted_downwards(own):
     for path, angle in ((own / "results.json", 20.0), (beside(own), 25.0)):
         write_json(path, json.loads(path.read_text()) | {"normals/mean_angle": angle})
     expected = 100 * (2.5 / 10 + 0.1 / 1.0 + 5 / 25 + 10 / 40) / 4
     assert f"{expected:+.2f} %" in card_of(own, baseline_results=own.parent / "beside.json")
 
 
-OTHERS = {"data": "x", "split": "test", "images": 10, "ids_sha256": "a", "protocol": "atrc", "boundaries": "bsds"}
-OTHERS = [(role, {key: value}) for role in ("teacher_results", "baseline_results") for key, value in OTHERS.items()]
-OTHERS += [("baseline_results", {"parameters": 1}), ("baseline_results", {"kind": "KdamTeacher"})]
-OTHERS += [("teacher_results", {"weights_sha256": "0" * 64})]
+def test_other_conditions_and_another_student_or_teacher_do_not_stand_side_by_side(own):
+    others = {"data": "x", "split": "test", "images": 10, "ids_sha256": "a", "protocol": "atrc", "boundaries": "bsds"}
+    of_students = {"parameters": 1, "kind": "KdamTeacher"}
+    for role, more in (("teacher_results", {"weights_sha256": "0" * 64}), ("baseline_results", of_students)):
+        for key, value in (others | more).items():
+            with pytest.raises(KdamValueError, match=f"{key} .* -> "):
+                read_record(own, **{role: beside(own, **{key: value})})
 
 
-@pytest.mark.parametrize(("role", "meta"), OTHERS)
-def test_other_conditions_and_another_student_or_teacher_do_not_stand_side_by_side(own, role, meta):
-    with pytest.raises(KdamValueError, match=f"{next(iter(meta))} .* -> "):
-        read_record(own, **{role: beside(own, **meta)})
-
-
-@pytest.mark.parametrize(
-    ("meta", "said"),
-    [
+def test_what_is_recorded_is_told_and_what_is_missing_is_said_to_be_missing(own):
+    recorded = (own / "results.json").read_text()
+    for meta, said in (
         ({}, f"Teacher: not published under a name; weights SHA-256 `{'f' * 64}`."),
         ({"teacher": ["org/teacher"]}, "Teacher: `org/teacher`"),
         ({}, "Method: `cs`"),
@@ -99,13 +91,12 @@ def test_other_conditions_and_another_student_or_teacher_do_not_stand_side_by_si
         ({"versions": None}, "Versions: not recorded."),
         ({}, "a CPU | not measured | – |"),
         ({"latency_over_teacher": 0.14}, "a CPU | 0.14 | 1 |"),
-    ],
-)
-def test_what_is_recorded_is_told_and_what_is_missing_is_said_to_be_missing(own, meta, said):
-    change_results(own, **meta)
-    text = card_of(own)
-    assert said in text
-    assert str(own.parent) not in text
+    ):
+        (own / "results.json").write_text(recorded)
+        change_results(own, **meta)
+        text = card_of(own)
+        assert said in text
+        assert str(own.parent) not in text
 
 
 def test_data_it_was_scored_on_later_is_not_taken_for_what_it_learned_from(own):
@@ -139,39 +130,33 @@ def test_the_licence_is_the_publishers_word_or_unknown(student):
     assert "Weights: `mit`, as stated by the publisher." in card_of(student)
 
 
-@pytest.mark.parametrize("content", ["{", "[1.0]", '{"semseg/miou": 1.0}', '{"semseg/miou": 1.0, "meta": []}', None])
-def test_results_without_their_facts_are_refused_by_name(own, content):
+def test_results_without_their_facts_or_of_other_weights_or_tasks_are_refused_by_name(own):
     path = own / "results.json"
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises((CheckpointError, KdamValueError), match=str(path)):
-        read_record(own, **({"baseline_results": path} if content is None else {}))
+    results = json.loads(path.read_text())
+    others = [results | {"human_parts/miou": 1.0}, results | {"meta": results["meta"] | {"weights_sha256": "0" * 64}}]
+    others += [[1.0], {"semseg/miou": 1.0}, {"semseg/miou": 1.0, "meta": []}]
+    for content in ("{", *map(json.dumps, others)):
+        path.write_text(content)
+        with pytest.raises(CheckpointError, match=str(path)):
+            read_record(own)
+    path.unlink()
+    with pytest.raises(KdamValueError, match=str(path)):
+        read_record(own, baseline_results=path)
 
 
-@pytest.mark.parametrize("change", [{"weights_sha256": "0" * 64}, {"human_parts/miou": 1.0}])
-def test_scores_of_other_weights_or_tasks_are_refused(own, change):
-    results = json.loads((own / "results.json").read_text())
-    (results if "human_parts/miou" in change else results["meta"]).update(change)
-    write_json(own / "results.json", results)
-    with pytest.raises(CheckpointError, match="evaluate"):
-        read_record(own)
-
-
-@pytest.mark.parametrize(
-    ("recorded", "settings", "role", "told"),
-    [
-        ("none", {"method": "none"}, "trained on labels alone", "None: this model was trained on labels alone."),
-        (None, {"method": "kl"}, "distilled from a teacher", "Method: `kl`."),
-        (None, {"teacher": ["/home/alice/teacher"]}, "distilled from a teacher", "Method: not recorded."),
-        (None, {}, "trained on labels alone", "None: this model was trained on labels alone."),
-        (None, None, "of unrecorded training", "## Distillation\n\n- Not recorded."),
-    ],
-)
-def test_whether_it_was_distilled_is_answered_alike_all_over_the_card(own, recorded, settings, role, told):
-    change_results(own, method=recorded, recipe=settings)
+def test_whether_it_was_distilled_is_answered_alike_all_over_the_card(own):
     (own / "recipe.json").unlink()
-    text = card_of(own)
-    distilled = role == "distilled from a teacher"
-    assert role in text
-    assert told in text
-    assert ("- knowledge-distillation\n" in text) == distilled
-    assert ("No student trained alike without a teacher" in text) == distilled
+    taught, alone = "distilled from a teacher", "trained on labels alone"
+    for recorded, settings, role, told in (
+        ("none", {"method": "none"}, alone, "None: this model was trained on labels alone."),
+        (None, {"method": "kl"}, taught, "Method: `kl`."),
+        (None, {"teacher": ["/home/alice/teacher"]}, taught, "Method: not recorded."),
+        (None, {}, alone, "None: this model was trained on labels alone."),
+        (None, None, "of unrecorded training", "## Distillation\n\n- Not recorded."),
+    ):
+        change_results(own, method=recorded, recipe=settings)
+        text = card_of(own)
+        assert role in text
+        assert told in text
+        assert ("- knowledge-distillation\n" in text) == (role == taught)
+        assert ("No student trained alike without a teacher" in text) == (role == taught)

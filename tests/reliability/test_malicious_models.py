@@ -2,9 +2,7 @@
 
 import json
 import pickle
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-import kdam_hf
 from kdam_hf import KdamStudent
 from kdam_hf.errors import BackboneWeightsError, CheckpointError
 from kdam_hf.presets import PRESETS
@@ -42,11 +39,7 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def folder(saved, tmp_path):
     """A copy of the good student."""
-    target = tmp_path / "student"
-    target.mkdir()
-    for path in saved.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
+    return shutil.copytree(saved, tmp_path / "student")
 
 
 def change(folder, **fields):
@@ -60,19 +53,6 @@ def refused(folder, message):
         load_model(str(folder))
     with pytest.raises((ValueError, OSError, StrictDataclassError), match=message):
         AutoModel.from_pretrained(str(folder))
-
-
-@pytest.mark.fault(27, 28)
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("tiny-")])
-def test_every_backbone_comes_back_with_the_same_bits(preset, kit):
-    model = kit.model("teacher", preset).eval()
-    model.save_pretrained(kit.root / "m")
-    again = load_model(str(kit.root / "m"))
-    assert not again.training
-    images = torch.randn(1, 3, 61, 83, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        for name, value in model(images).predictions.items():
-            assert torch.equal(value, again(images).predictions[name])
 
 
 @pytest.mark.fault(27)
@@ -117,22 +97,13 @@ def test_the_code_of_a_repository_is_never_run_by_our_door(folder, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("surprise", 1),
-        ("_attn_implementation_internal", "evil/kernel"),
-        ("attn_implementation", "evil/kernel"),
-        ("transformers_weights", "../other.safetensors"),
-        ("quantization_config", {"quant_method": "evil"}),
-        ("backbone_config.surprise", 1),
-        ("backbone_config.auto_map", {}),
-        ("backbone_config.attn_implementation", "evil/kernel"),
+        *(("surprise", 1), ("transformers_weights", "../other.safetensors"), ("tasks", {}), ("dtype", "load")),
+        *(("_attn_implementation_internal", "evil/kernel"), ("attn_implementation", "evil/kernel")),
+        *(("quantization_config", {"quant_method": "evil"}), ("decoder_channels", "16"), ("initializer_range", "0.3")),
+        *(("image_std", [0.5, 0.0, 0.5]), ("image_mean", [0.5, float("nan"), 0.5]), ("backbone_config.surprise", 1)),
+        *(("backbone_config.auto_map", {}), ("backbone_config.attn_implementation", "evil/kernel")),
         ("backbone_config._attn_implementation_internal", "evil/kernel"),
         ("backbone_config.hidden_sizes", "16"),
-        ("decoder_channels", "16"),
-        ("initializer_range", "0.3"),
-        ("image_std", [0.5, 0.0, 0.5]),
-        ("image_mean", [0.5, float("nan"), 0.5]),
-        ("dtype", "load"),
-        ("tasks", {}),
     ],
 )
 def test_a_config_with_unknown_keys_or_wrong_types_is_refused(folder, key, value):
@@ -179,34 +150,3 @@ def test_weights_that_were_cut_short_are_refused(folder, keep):
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
     refused(folder, "model.safetensors")
-
-
-@pytest.mark.fault(28)
-def test_remote_code_without_the_package_is_as_strict(folder, tmp_path):
-    """The flat files travel with published models and must not need the package for it."""
-    for name in ("configuration_kdam.py", "efficientnet_lite_kdam.py", "modeling_kdam.py", "weights_kdam.py"):
-        (folder / name).write_text((Path(kdam_hf.__file__).parent / name).read_text())
-    refs = {"AutoConfig": "configuration_kdam.KdamStudentConfig", "AutoModel": "modeling_kdam.KdamStudent"}
-    change(folder, auto_map=refs)
-    alone = f"""
-import sys
-sys.modules["kdam_hf"] = None
-from transformers import AutoModel
-load = lambda: AutoModel.from_pretrained({str(folder)!r}, trust_remote_code=True)
-print(type(load()).__name__)
-from safetensors.torch import load_file, save_file
-path = {str(folder / "model.safetensors")!r}
-weights = load_file(path)
-weights["decoder.norm.weight"][1] = float("nan")
-save_file(weights, path, {{"format": "pt"}})
-try:
-    load()
-except ValueError as error:
-    print(error)
-"""
-    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr[-2000:]
-    name, message = done.stdout.splitlines()
-    assert name == "KdamStudent"
-    assert "1 weights are not finite: decoder.norm.weight" in message

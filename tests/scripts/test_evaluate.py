@@ -23,10 +23,7 @@ def evaluate():
 
 def put(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, array)
-    else:
-        Image.fromarray(array).save(path)
+    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
 
 
 def full(value, dtype=np.uint8):
@@ -55,11 +52,10 @@ def data(tmp_path_factory):
         semseg[:, HALF:] = 1
         saliency[:HALF] = 1
         depth[:HALF] = 2 * (name == "a")
-        put(root / "semseg" / f"{name}.png", semseg)
-        put(root / "saliency" / f"{name}.png", saliency)
+        for task, array in {"semseg": semseg, "saliency": saliency, "edge": line(HALF, 1)}.items():
+            put(root / task / f"{name}.png", array)
         put(root / "depth" / f"{name}.npy", depth)
         put(root / "normals" / f"{name}.npy", tilted(0))
-        put(root / "edge" / f"{name}.png", line(HALF, 1))
     tasks = {"semseg": {"class_names": ["left", "right"]}, "saliency": {}, "depth": {}, "normals": {}, "edge": {}}
     (root / "dataset.json").write_text(json.dumps({"name": "halves", "tasks": tasks}))
     (root / "train.txt").write_text("a\n")
@@ -206,32 +202,26 @@ def test_scoring_a_trained_model_again_keeps_what_is_known_of_its_training_and_c
         assert evaluate.facts_of_training(output, None) == {}
 
 
-@pytest.mark.parametrize(
-    ("cores", "given", "on_cpu", "counting", "left"),
-    [(1, None, True, 1, None), (8, None, True, 4, 4), (8, None, False, 8, None), (8, 6, True, 6, 2)],
-)
-def test_a_model_on_the_cpu_is_left_some_cores(evaluate, monkeypatch, cores, given, on_cpu, counting, left):
-    threads = []
-    monkeypatch.setattr(evaluate.os, "cpu_count", lambda: cores)
-    monkeypatch.setattr(evaluate.torch, "set_num_threads", threads.append)
-    assert evaluate.share_cores(given, on_cpu) == counting
-    assert threads == ([] if left is None else [left])
+def test_a_model_on_the_cpu_is_left_some_cores(evaluate, monkeypatch):
+    for cores, given, on_cpu, counting, left in ((1, None, True, 1, []), (8, None, True, 4, [4]), (8, 6, True, 6, [2])):
+        threads = []
+        monkeypatch.setattr(evaluate.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(evaluate.torch, "set_num_threads", threads.append)
+        assert evaluate.share_cores(given, on_cpu) == counting
+        assert threads == left
+        assert evaluate.share_cores(None, False) == cores
 
 
-@pytest.mark.parametrize(
-    ("arguments", "given"),
-    [
-        ([], "model=None, predictions=None"),
-        (["--model", "m", "--predictions", "p"], "model=m, predictions=p"),
-        (["--predictions", "p", "--save_predictions", "q"], "save_predictions"),
-        (["--predictions", "p", "--output", "r.md"], "r.md"),
-        (["--predictions", "p", "--protocol", "their"], "'their'"),
-        (["--predictions", "p", "--boundaries", "their"], "'their'"),
-        (["--predictions", "nowhere"], "nowhere/semseg"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_named_and_writes_nothing(evaluate, data, tmp_path, arguments, given):
-    with pytest.raises((KdamValueError, DataIntegrityError)) as caught:
-        run(evaluate, data, tmp_path, *arguments)
-    assert given in str(caught.value)
-    assert not list(tmp_path.iterdir())
+def test_a_mistake_on_the_command_line_is_named_and_writes_nothing(evaluate, data, tmp_path):
+    for arguments, given in {
+        "": "model=None, predictions=None",
+        "--model m --predictions p": "model=m, predictions=p",
+        "--predictions p --save_predictions q": "save_predictions",
+        "--predictions p --output r.md": "r.md",
+        "--predictions p --protocol their": "'their'",
+        "--predictions p --boundaries their": "'their'",
+        "--predictions nowhere": "nowhere/semseg",
+    }.items():
+        with pytest.raises((KdamValueError, DataIntegrityError), match=given):
+            run(evaluate, data, tmp_path, *arguments.split())
+        assert not list(tmp_path.iterdir())

@@ -106,9 +106,8 @@ def test_a_video_or_camera_gives_numbered_frames_and_is_read_no_further(
     assert sorted(path.name for path in folder.glob("*_depth.npy")) == [f"{k:06d}_depth.npy" for k in range(frames)]
     (capture,) = Capture.seen
     assert capture.count == -read
-    assert [frame[0, 0].tolist() for frame in video.frames(str(tmp_path / "clip.mp4"))] == [
-        [10 * k, 0, 0] for k in (1, 2, 3, 4)
-    ]
+    seen = [frame[0, 0].tolist() for frame in video.frames(str(tmp_path / "clip.mp4"))]
+    assert seen == [[10 * k, 0, 0] for k in (1, 2, 3, 4)]
 
 
 def test_a_batch_is_all_that_is_held(student):
@@ -145,24 +144,20 @@ def test_frames_of_a_real_video_are_read_upright(tmp_path):
         list(video.frames(tmp_path / "bad.mp4"))
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        (["nowhere.jpg"], DataIntegrityError, "nowhere.jpg"),
-        (["*.gif"], DataIntegrityError, r"\*.gif"),
-        (["e.png", "folder/e.png"], KdamValueError, "folder/e.png"),
-        (["e.png", "--batch_size", "0"], KdamValueError, "batch_size 0"),
-        (["e.png", "--max_frames", "0"], KdamValueError, "max_frames 0"),
-        (["clip.mp4"], KdamValueError, r"clip.mp4 .*kdam-hf\[video\]"),
-        (["0"], KdamValueError, "camera 0 .*opencv"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_meant_is_refused_before_the_model_is_loaded(photos, monkeypatch, options, error, words):
+def test_what_cannot_be_meant_is_refused_before_the_model_is_loaded(photos, monkeypatch):
     monkeypatch.chdir(photos)
     (photos / "clip.mp4").touch()
     (photos / "folder" / "e.png").write_bytes((photos / "e.png").read_bytes())
     monkeypatch.setattr(video, "find_spec", lambda name: None)
-    with pytest.raises(error, match=words):
-        command.main(["--model", "/nowhere", "--images", *options])
+    for options, words in {
+        "nowhere.jpg": "nowhere.jpg",
+        "*.gif": r"\*.gif",
+        "e.png folder/e.png": "folder/e.png",
+        "e.png --batch_size 0": "batch_size 0",
+        "e.png --max_frames 0": "max_frames 0",
+        "clip.mp4": r"clip.mp4 .*kdam-hf\[video\]",
+        "0": "camera 0 .*opencv",
+    }.items():
+        with pytest.raises((DataIntegrityError, KdamValueError), match=words):
+            command.main(["--model", "/nowhere", "--images", *options.split()])
     assert not (photos / "outputs").exists()

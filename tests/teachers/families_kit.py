@@ -12,6 +12,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
 VIT = {**SMALL, "intermediate_size": 32, "image_size": 64, "patch_size": 16}
 DINO = {**SMALL, "image_size": 56, "patch_size": 14}
+MIT = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
 SQUARE = {"height": 64, "width": 96}
 
 
@@ -20,23 +21,19 @@ def dinov2():
 
 
 def segformer():
-    sizes = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
-    return t.SegformerForSemanticSegmentation(t.SegformerConfig(**sizes, **NAMES)), t.SegformerImageProcessorPil(
-        size=SQUARE
-    )
+    model = t.SegformerForSemanticSegmentation(t.SegformerConfig(**MIT, **NAMES))
+    return model, t.SegformerImageProcessorPil(size=SQUARE)
 
 
 def mobilevit():
     config = t.MobileViTConfig(hidden_sizes=[16, 16, 16], neck_hidden_sizes=[8] * 7, aspp_out_channels=8, **NAMES)
-    return t.MobileViTForSemanticSegmentation(config), t.MobileViTImageProcessorPil(
-        size={"shortest_edge": 64}, crop_size=SQUARE
-    )
+    processor = t.MobileViTImageProcessorPil(size={"shortest_edge": 64}, crop_size=SQUARE)
+    return t.MobileViTForSemanticSegmentation(config), processor
 
 
 def dpt(head, **names):
-    config = t.DPTConfig(
-        **VIT, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, backbone_out_indices=[0, 1, 2, 3], **names
-    )
+    sizes = {"neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8, "backbone_out_indices": [0, 1, 2, 3]}
+    config = t.DPTConfig(**VIT, **sizes, **names)
     return head(config), t.DPTImageProcessorPil(size={"height": 64, "width": 64})
 
 
@@ -53,33 +50,25 @@ def zoedepth():
     backbone = t.BeitConfig(**VIT, out_features=STAGES, reshape_hidden_states=False, use_relative_position_bias=True)
     config = t.ZoeDepthConfig(
         backbone_config=backbone, backbone_hidden_size=16, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8,
-        bottleneck_features=8,
-        num_relative_features=8, bin_embedding_dim=8, num_attractors=[2, 2, 2, 2], readout_type="project",
+        bottleneck_features=8, num_relative_features=8, bin_embedding_dim=8, num_attractors=[2] * 4, readout_type="project",
     )  # fmt: skip
     return t.ZoeDepthForDepthEstimation(config), t.ZoeDepthImageProcessorPil(size={"height": 64, "width": 64})
 
 
 def glpn():
-    sizes = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
-    return t.GLPNForDepthEstimation(t.GLPNConfig(**sizes)), t.GLPNImageProcessorPil()
+    return t.GLPNForDepthEstimation(t.GLPNConfig(**MIT)), t.GLPNImageProcessorPil()
 
 
 def swin():
     return t.SwinConfig(
-        image_size=64,
-        embed_dim=8,
-        depths=[1] * 4,
-        num_heads=[1] * 4,
-        window_size=2,
-        out_features=STAGES,
+        image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=2, out_features=STAGES
     )
 
 
 def mask2former():
     config = t.Mask2FormerConfig(
         backbone_config=swin(), feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=8,
-        encoder_layers=1,
-        decoder_layers=2, num_attention_heads=1, dim_feedforward=8, num_queries=5, **NAMES,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=1, dim_feedforward=8, num_queries=5, **NAMES,
     )  # fmt: skip
     processor = t.Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}, size_divisor=32)
     return t.Mask2FormerForUniversalSegmentation(config), processor
@@ -171,11 +160,7 @@ def save(name, folder):
     else:
         processor.save_pretrained(folder)
     if name == "oneformer":
-        pieces = [
-            "<|startoftext|>",
-            "<|endoftext|>",
-            *string.ascii_lowercase,
-            *(f"{x}</w>" for x in string.ascii_lowercase),
-        ]
+        letters = (*string.ascii_lowercase, *(f"{x}</w>" for x in string.ascii_lowercase))
+        pieces = ["<|startoftext|>", "<|endoftext|>", *letters]
         t.CLIPTokenizer(vocab={piece: k for k, piece in enumerate(pieces)}, merges=[]).save_pretrained(folder)
     return folder
