@@ -1,4 +1,4 @@
-"""Figures of metrics: precision-recall curves, confusion matrices, shares of pixels below an error (extra `plots`).
+"""Figures: precision-recall curves, confusion matrices, shares of pixels below an error, losses (extra `plots`).
 
 Unusual here: figures are built without pyplot, so nothing global is set and nothing has to be closed; colours are those of
 Okabe and Ito, told apart by readers with any colour vision, and every curve also has a line style of its own.
@@ -148,6 +148,36 @@ def error_figure(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _text(value, unit)))
     heading = "% below " + " / ".join(_text(limit, unit) for limit in limits)
     axes.legend(title=heading, loc="lower right", handlelength=3.5)
+    return figure
+
+
+def loss_figure(steps: ArrayLike, losses: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
+    """Losses over the steps of trainings, beside each other for 1 or more tasks: the mean over seeds, and their range.
+
+    Args:
+        steps: (K,) ascending.
+        losses: task -> label of 1 to 7 models -> (S, K) floats of S seeds.
+
+    Raises:
+        KdamValueError: another number of models, or other shapes.
+    """
+    columns = min(len(losses), 4 if len(losses) % 3 else 3)
+    rows = -(-len(losses) // columns)
+    figure = Figure(figsize=(3.1 * columns, 3.0 * rows), layout="constrained", facecolor="white")
+    steps = np.asarray(steps)
+    for k, (task, models) in enumerate(losses.items(), start=1):
+        axes = figure.add_subplot(rows, columns, k)
+        for (label, values), line in zip(models.items(), _lines(models), strict=True):
+            seeds = np.asarray(values, dtype=np.float64)
+            if seeds.ndim != 2 or seeds.shape[1] != len(steps):
+                raise KdamValueError(f"{task}, {label}: losses are {seeds.shape}; expected (seeds, {len(steps)}).")
+            axes.plot(steps, seeds.mean(0), label=label, **line)
+            axes.fill_between(steps, seeds.min(0), seeds.max(0), color=line["color"], alpha=0.2, linewidth=0)
+        axes.set_title(task, loc="left", fontsize=10)
+        axes.set(xlabel="step", ylim=(0, None))
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, handlelength=3.5)
     return figure
 
 

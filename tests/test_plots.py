@@ -10,7 +10,7 @@ from kdam_hf.metrics import DepthErrors, NormalErrors
 
 pytest.importorskip("matplotlib")
 
-from kdam_hf.plots import COLORS, confusion_figure, error_figure, precision_recall_figure, save_png
+from kdam_hf.plots import COLORS, confusion_figure, error_figure, loss_figure, precision_recall_figure, save_png
 
 PRECISION = np.array([0.3, 0.6, 0.9, np.nan])
 RECALL = np.array([0.9, 0.6, 0.2, 0.0])
@@ -21,6 +21,7 @@ FIGURES = {
     "curves": lambda: precision_recall_figure({"a": (PRECISION, RECALL), "b": (RECALL, PRECISION)}, "Boundaries"),
     "confusion": lambda: confusion_figure(torch.tensor(CONFUSION), NAMES, "Semantic segmentation"),
     "large_confusion": lambda: confusion_figure(np.eye(40) * 7, [f"class {k}" for k in range(40)]),
+    "losses": lambda: loss_figure([50, 100], {"depth": {"none": [[2.0, 1.0], [4.0, 2.0]], "cs": [[1.0, 0.5]]}}),
     "errors": lambda: error_figure(EDGES, {"a": COUNTS, "b": COUNTS[::-1]}, (1, 3), "error", " m", "Depth"),
 }
 
@@ -106,3 +107,12 @@ REFUSED = {
 def test_what_cannot_be_drawn_is_refused(make):
     with pytest.raises(KdamValueError):
         make()
+
+
+def test_losses_are_means_over_seeds_within_their_range():
+    (axes,) = FIGURES["losses"]().axes
+    assert line_of(axes, "none").get_ydata().tolist() == [3, 1.5]
+    assert line_of(axes, "cs").get_xdata().tolist() == [50, 100]
+    assert axes.collections[0].get_paths()[0].get_extents().extents.tolist() == [50, 1, 100, 4]
+    with pytest.raises(KdamValueError):
+        loss_figure([50], {"depth": {"none": [[2.0, 1.0]]}})

@@ -4,8 +4,8 @@
 
 Runs `kdam train` and `kdam distill`, prints each command, and hands further options to both. Finished runs of the same
 settings are reused, an interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth,
-teacher, students), results.json and results.md; with several seeds these state the 95 % interval of the difference to `none`,
-paired by seed. `--help all` lists every key.
+teacher, students), curves.png (losses; extra `plots`), results.json and results.md; with several seeds these state the 95 %
+interval of the difference to `none`, paired by seed. `--help all` lists every key.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.pretrained import weights_sha256
 from kdam_hf.readout_kdam import as_map
-from kdam_hf.tasks import with_options
+from kdam_hf.tasks import Task, with_options
 from kdam_hf.training import (
     DataArguments,
     DistillationArguments,
@@ -85,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     student = next(model for label, model in models.items() if label != "teacher")
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
     tasks = with_options(held_out.tasks, data.task_options or ())
+    draw_losses({label: of for label, of in runs.items() if label != "teacher"}, tasks, root / "curves.png")
     keys = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
     summary = {label: summarise(of, runs.get("none", []), keys) for label, of in runs.items()}
     ratio = latency_ratio(student, models["teacher"], held_out)
@@ -98,7 +100,8 @@ def main(argv: list[str] | None = None) -> None:
     source = rooms if data.dataset == "synthetic_rooms" else str(data.data_dir)
     text = report(summary, keys, source)
     write_text(root / "results.md", text)
-    print("\n" + text + f"\nWritten to {root}: contact_sheet.png, results.json, results.md")
+    written = (path.name for path in sorted(root.iterdir()) if path.is_file())
+    print("\n" + text + f"\nWritten to {root}: {', '.join(written)}")
 
 
 def split_method(text: str) -> tuple[str, list[str]]:
@@ -195,6 +198,35 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
             rows.append([sample["image"], *cells, legend_picture(task.legend(), *size)])
             titles.append(f"{task.name} ({sample['id']})")
     return contact_sheet(rows, titles, ["photo", "truth", *models, "legend"])
+
+
+def draw_losses(runs: dict[str, list[Results]], tasks: Sequence[Task], path: Path) -> None:
+    """The supervised loss of each task over the steps that every student logged; nothing without the extra `plots`."""
+    try:
+        from kdam_hf.plots import loss_figure, save_png
+    except ModuleNotFoundError as error:
+        print(f"no {path.name}: {error}")
+        return
+    logs = {label: [logged_losses(Path(run["meta"]["model"])) for run in of] for label, of in runs.items()}
+    if steps := sorted(set.intersection(*(set(log) for of in logs.values() for log in of))):
+        losses = {
+            task.name: {
+                label: [[log[step][f"loss_{task.name}"] for step in steps] for log in of] for label, of in logs.items()
+            }
+            for task in tasks
+        }
+        save_png(loss_figure(steps, losses), path)
+
+
+def logged_losses(run: Path) -> dict[int, dict[str, float]]:
+    """Step -> supervised losses by name, of the last checkpoint of a run; empty if it left none."""
+    states = sorted(run.glob("checkpoint-*/trainer_state.json"), key=lambda file: int(file.parent.name.split("-")[1]))
+    history = json.loads(states[-1].read_text("utf-8"))["log_history"] if states else []
+    return {
+        entry["step"]: {key: value for key, value in entry.items() if key.startswith("loss_")}
+        for entry in history
+        if "loss" in entry
+    }
 
 
 @torch.inference_mode()

@@ -25,7 +25,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     recipe.write_text("dataset: synthetic_rooms\n")
     arguments = ["--teacher_config", recipe, "--student_config", recipe, "--methods", "none", "cs:beta=0.1"]
     arguments += ["--seeds", "0", "1", "--balance", "1", "--output_dir", out, *SMALL, "--max_steps", "1", *ROOMS]
-    arguments += ["--tasks", "semseg", "depth"]
+    arguments += ["--tasks", "semseg", "depth", "--logging_steps", "1"]
     run("compare.py", *arguments)
     results = json.loads((out / "results.json").read_text())
     assert list(results) == ["teacher", "none", "cs"]
@@ -38,6 +38,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert len(balance["kd_intra_task_depth"]) == 1
     assert cs["meta"]["distillation"]["beta"] == 0.1
     assert Image.open(out / "contact_sheet.png").width > 5 * 56
+    assert (out / "curves.png").exists()
     text = (out / "results.md").read_text()
     assert all(word in text for word in ("SYNTHETIC", "semseg/miou ↑", "depth/rmse ↓", "95 %"))
     assert run("compare.py", *arguments).stdout.count("reused") == 5
