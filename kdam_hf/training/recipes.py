@@ -89,7 +89,10 @@ def parse_recipe(
     keys = dict(argv) if isinstance(argv, Mapping) else {}
     arguments = [] if isinstance(argv, Mapping) else list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & {*arguments} and "all" not in arguments:
-        print(description)
+        own = [key for group in groups if group.__module__.startswith("kdam_hf.commands") for key in fields(group)]
+        title, examples, *rest = (description or "").split("\n\n")
+        options = "\n".join(f"    --{key.name:<23} {key.metadata['help']}" for key in own)
+        print("\n\n".join(part for part in (title, examples, options, *rest) if part))
         raise SystemExit(0)
     for group in groups:
         group._argument_group_name = (group.__doc__ or "").split("\n")[0]  # type: ignore[attr-defined]
