@@ -78,10 +78,3 @@ def segment_borders(segments: NDArray[np.integer]) -> NDArray[np.uint8]:
     border[:, :-1] |= segments[:, :-1] != segments[:, 1:]
     border[:-1] |= segments[:-1] != segments[1:]
     return border
-
-
-def laplacian_borders(segments: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where the four-neighbour Laplacian of the ids is not zero, the picture mirrored at its rim; (H, W) bool."""
-    ids = np.pad(segments.astype(np.int64), 1, "reflect" if min(segments.shape) > 1 else "edge")
-    around = ids[:-2, 1:-1] + ids[2:, 1:-1] + ids[1:-1, :-2] + ids[1:-1, 2:]
-    return around != 4 * ids[1:-1, 1:-1]

@@ -12,42 +12,10 @@ from dataset_loaders.sample import DenseDataset, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamError, LabelOrientationError
 from kdam_hf.tasks import LabelStatistics, Task
 
-
-@dataclass(frozen=True)
-class SampleReport:
-    """One sample after a look at it, or its problem.
-
-    Args:
-        index: in the split.
-        id: of the sample.
-        size: height and width.
-        orientation: of the stored photo, as EXIF counts; 1 is upright.
-        statistics: facts of each labelled task.
-        payload: what was made of it.
-        problem: in one sentence.
-        raw_label: whether the problem is that a label has the size of a photo that EXIF turns.
-    """
-
-    index: int
-    id: str
-    size: tuple[int, int] = (0, 0)
-    orientation: int = 1
-    statistics: dict[str, LabelStatistics] = field(default_factory=dict)
-    payload: Any = None
-    problem: str | None = None
-    raw_label: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data of a good sample, without the payload; `from_json` reads it."""
-        facts = {"index": self.index, "id": self.id, "size": list(self.size), "orientation": self.orientation}
-        return facts | {"statistics": {name: of.as_json() for name, of in self.statistics.items()}}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "SampleReport":
-        """What `as_json` wrote."""
-        statistics = {name: LabelStatistics.from_json(facts) for name, facts in data["statistics"].items()}
-        height, width = data["size"]
-        return cls(data["index"], data["id"], (height, width), data.get("orientation", 1), statistics)
+Facts = dict[str, Any]
+"""Of one sample, in plain data, as the index of prepared data keeps them: `index`, `id`, `size` (height, width), `orientation`
+of the stored photo as EXIF counts (1 is upright), and `statistics` of each labelled task; or else its `problem` in one
+sentence, and whether it is a `raw_label`, of the size of a photo before EXIF turns it."""
 
 
 @dataclass
@@ -65,18 +33,18 @@ class SplitReport:
         """An empty report; files that belong to no sample are problems from the start."""
         return cls(dataset, dataset.unlisted(), {task.name: LabelStatistics() for task in dataset.tasks})
 
-    def add(self, sample: SampleReport) -> None:
+    def add(self, sample: Facts) -> None:
         """Count one sample in."""
-        if sample.problem is not None:
-            self.problems.append(sample.problem)
-            self.turned["raw"] += sample.raw_label
+        if "problem" in sample:
+            self.problems.append(sample["problem"])
+            self.turned["raw"] += sample["raw_label"]
             return
-        height, width = sample.size
+        height, width = sample["size"]
         self.sizes[f"{height}x{width}"] += 1
-        if sample.orientation > 1:
-            self.turned["upright" if sample.orientation > 4 and height != width else "unclear"] += 1
-        for name, facts in sample.statistics.items():
-            self.statistics[name] += facts
+        if (orientation := sample.get("orientation", 1)) > 1:
+            self.turned["upright" if orientation > 4 and height != width else "unclear"] += 1
+        for name, facts in sample["statistics"].items():
+            self.statistics[name] += LabelStatistics.from_json(facts)
 
     def remarks(self) -> list[str]:
         """What a user should look at, beside the notes of the data set."""
@@ -145,32 +113,33 @@ def iter_reports(
     make: Callable[[Sample, int], Any] | None = None,
     num_proc: int = 1,
     verb: str = "checking",
-) -> Iterator[SampleReport]:
-    """Read and check samples in the order of `indices`; a bad one comes back as a report with its problem.
+) -> Iterator[tuple[Facts, Any]]:
+    """Read and check samples in the order of `indices`: facts of each, and what `make` made of it.
 
-    `make` is called on each good sample in the process that read it; its result is the payload.
+    `make` is called on each good sample in the process that read it.
 
     Raises:
         KdamError: a process that reads was killed.
     """
     # A DataLoader keeps the order, bounds what waits in memory and notices a killed worker. Handing over a sample costs as
-    # much as checking a small one, so reports travel in bundles and payloads one by one.
+    # much as checking a small one, so facts travel in bundles and what was made one by one.
     loader: DataLoader[Any] = DataLoader(
-        _Reports(dataset, make),
+        _Inspected(dataset, make),
         batch_size=16 if make is None and num_proc > 1 else 1,
         sampler=indices,
         num_workers=num_proc if num_proc > 1 else 0,
         collate_fn=list,
         prefetch_factor=8 if num_proc > 1 else None,
     )
-    last = "the first sample"
-    done, total = len(dataset) - len(indices), len(dataset)
+    last, total = "the first sample", len(dataset)
     try:
-        with tqdm(None, f"{verb} {dataset.split}", total, initial=done, unit="image", disable=None) as bar:
+        with tqdm(
+            None, f"{verb} {dataset.split}", total, initial=total - len(indices), unit="image", disable=None
+        ) as bar:
             for bundle in loader:
-                for report in bundle:
-                    last = f"sample {report.id!r}"
-                    yield report
+                for facts, made in bundle:
+                    last = f"sample {facts['id']!r}"
+                    yield facts, made
                 bar.update(len(bundle))
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -181,31 +150,29 @@ def iter_reports(
         ) from None
 
 
-class _Reports(Dataset[SampleReport]):
+class _Inspected(Dataset[tuple[Facts, Any]]):
     def __init__(self, dataset: DenseDataset, make: Callable[[Sample, int], Any] | None) -> None:
         self.dataset, self.make = dataset, make
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> SampleReport:
+    def __getitem__(self, index: int) -> tuple[Facts, Any]:
+        facts: Facts = {"index": index, "id": self.dataset.ids[index]}
         try:
             sample = check_sample(self.dataset[index], self.dataset.tasks)
-            payload = None if self.make is None else self.make(sample, index)
+            made = None if self.make is None else self.make(sample, index)
             header = self.dataset.photo_header(index)
         except DataIntegrityError as error:
             header = self.dataset.photo_header(index) if isinstance(error, LabelOrientationError) else None
-            raw = header is not None and header.orientation > 4
-            return SampleReport(index, self.dataset.ids[index], problem=str(error), raw_label=raw)
-        labels, (height, width) = sample["labels"], sample["image"].shape[:2]
-        statistics = {t.name: t.label.statistics(labels[t.name]) for t in self.dataset.tasks if t.name in labels}
-        orientation = 1 if header is None else header.orientation
-        return SampleReport(index, sample["id"], (height, width), orientation, statistics, payload)
+            return facts | {"problem": str(error), "raw_label": header is not None and header.orientation > 4}, None
+        labels = sample["labels"]
+        facts |= {"size": [*sample["image"].shape[:2]], "orientation": 1 if header is None else header.orientation}
+        kinds = {task.name: task.label for task in self.dataset.tasks if task.name in labels}
+        statistics = {name: kind.statistics(labels[name]).as_json() for name, kind in kinds.items()}
+        return facts | {"statistics": statistics}, made
 
 
 def inspect_split(dataset: DenseDataset, num_proc: int = 1) -> SplitReport:
     """Check every sample of a split and report; nothing is written."""
     report = SplitReport.of(dataset)
-    for sample in iter_reports(dataset, range(len(dataset)), num_proc=num_proc):
+    for sample, _ in iter_reports(dataset, range(len(dataset)), num_proc=num_proc):
         report.add(sample)
     return report

@@ -4,10 +4,9 @@ Four incompatible trees share two names; which one a folder holds is recognised 
 form: semseg ids 0..39 (13 classes in `mtan` and `parquet`), depth in metres, unit normals, edges.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,48 +89,23 @@ def _photo(path: Path) -> NDArray[np.uint8]:
 
 
 def _ids(path: Path) -> NDArray[Any]:
-    return class_ids(read_mat_map(path, "segmentation") if path.suffix == ".mat" else _map(path), str(path))
+    return class_ids(_map(path), str(path))
 
 
-class _Form(NamedTuple):
-    """How a tree holds the photos or the labels of a task: folder, end of the files, what opens one, what is known of it."""
-
-    folder: str
-    suffix: str
-    load: Callable[[Path], NDArray[Any]] = read_array
-    options: Mapping[str, Any] = {}
+def _mat(path: Path) -> NDArray[Any]:
+    """The map of a .mat, which is called as its folder; class ids may be stored as floats."""
+    array = read_mat_map(path, path.parent.name)
+    return class_ids(array, str(path)) if path.parent.name == "segmentation" else array
 
 
-_VOID_FIRST = {"ignore_index": 0, "first_id": 1}
-_TREES = {
-    "astmt": {
-        "image": _Form("images", ".jpg", read_image),
-        "semseg": _Form("segmentation", ".mat", _ids, _VOID_FIRST),
-        "depth": _Form("depth", ".mat", partial(read_mat_map, key="depth"), METRIC_DEPTH),
-        "normals": _Form("normals", ".jpg", read_image),
-        "edge": _Form("edge", ".png", options={"edge_value": 255}),
-    },
-    "mtl_pytorch": {
-        "image": _Form("images", ".jpg", read_image),
-        "semseg": _Form("segmentation", ".png", options=_VOID_FIRST),
-        "depth": _Form("depth", ".npy", options=METRIC_DEPTH),
-        "normals": _Form("normals", ".npy"),
-        "edge": _Form("edge", ".npy", options={"edge_value": 1}),
-    },
-    "atrc": {
-        "image": _Form("images", ".png", read_image),
-        "semseg": _Form("segmentation", ".png", options=_VOID_FIRST),
-        "depth": _Form("depth", ".npy", options=METRIC_DEPTH),
-        "normals": _Form("normals", ".png"),
-        "edge": _Form("edge", ".png", options={"edge_value": 255}),
-    },
-    "mtan": {
-        "image": _Form("image", ".npy", _photo),
-        "semseg": _Form("label", ".npy", _ids, {"ignore_index": -1}),
-        "depth": _Form("depth", ".npy", _map, METRIC_DEPTH),
-        "normals": _Form("normal", ".npy", _map),
-    },
+_FOLDERS = {"image": "images", "semseg": "segmentation", "depth": "depth", "normals": "normals", "edge": "edge"}
+# How the files of each of them end, in trees with lists of ids.
+_SUFFIXES = {
+    "astmt": (".jpg", ".mat", ".mat", ".jpg", ".png"),
+    "mtl_pytorch": (".jpg", ".png", ".npy", ".npy", ".npy"),
+    "atrc": (".png", ".png", ".npy", ".png", ".png"),
 }
+_MTAN = {"image": ("image", _photo), "semseg": ("label", _ids), "depth": ("depth", _map), "normals": ("normal", _map)}
 _COLUMNS = {"image": "image", "semseg": "segmentation", "depth": "depth", "normals": "normal"}
 
 
@@ -141,15 +115,25 @@ def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: 
     if by_folder and (check_id(split) not in SPLITS or not (root / split).is_dir()):
         raise KdamValueError(f"{NAME}: no split {split!r} in {root}; expected one of {', '.join(SPLITS)}.")
     ids = () if by_folder else read_ids(lists / f"{check_id(split)}.txt")
-    place = root / split if by_folder else root
-    forms = {name: _TREES[key][name] for name in ("image", *(task.name for task in tasks))}
-    files = {n: list_folder(place / form.folder, form.suffix, f"the {n} files") for n, form in forms.items()}
-    labels = {task: LabelFiles(files[task.name], forms[task.name].load, forms[task.name].options) for task in tasks}
+    if by_folder:
+        forms = {name: (root / split / folder, ".npy", load) for name, (folder, load) in _MTAN.items()}
+    else:
+        openers = {".jpg": read_image, ".mat": _mat}
+        ends = zip(_FOLDERS.items(), _SUFFIXES[key], strict=True)
+        forms = {name: (root / folder, end, openers.get(end, read_array)) for (name, folder), end in ends}
+        forms["image"] = (*forms["image"][:2], read_image)
+    files = {n: list_folder(*forms[n][:2], f"the {n} files") for n in ("image", *(task.name for task in tasks))}
+    options: dict[str, Mapping[str, Any]] = {
+        "semseg": {"ignore_index": -1} if by_folder else {"ignore_index": 0, "first_id": 1},
+        "depth": METRIC_DEPTH,
+        "edge": {"edge_value": 1 if key == "mtl_pytorch" else 255},
+    }
+    labels = {t: LabelFiles(files[t.name], forms[t.name][2], options.get(t.name, {})) for t in tasks}
     if by_folder:
         ids = tuple(sorted(files["image"].files, key=lambda stem: (int(stem) if stem.isdigit() else -1, stem)))
     listed = {*ids, *(sample_id for path in lists.glob("*.txt") for sample_id in read_ids(path))}
     facts: dict[str, Any] = {"name": NAME, "split": split, "strict": strict, "origin": origin, "settings": key}
-    facts |= {"listed": listed, "notes": count_notes(SPLITS, split, len(ids)), "read_photo": forms["image"].load}
+    facts |= {"listed": listed, "notes": count_notes(SPLITS, split, len(ids)), "read_photo": forms["image"][2]}
     return FileDataset(ids=ids, images=files["image"], labels=labels, **facts)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from dataset_loaders.files import FileDataset, Folder, LabelFiles, list_folder
-from dataset_loaders.geometry import laplacian_borders
 from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat, read_mat_map
 from dataset_loaders.reading import check_id, read_array, read_ids, reading
@@ -153,7 +153,7 @@ def _borders(path: Path) -> NDArray[Any]:
     """A drawn map as it is; the borders of a 459-class map, one pixel thin."""
     if path.suffix.lower() == ".png":
         return read_array(path)
-    return thin(laplacian_borders(_label_map(path))).astype(np.uint8)
+    return thin(ndimage.laplace(_label_map(path).astype(float), mode="mirror") != 0).astype(np.uint8)
 
 
 def _human_parts(root: Path, split: str) -> LabelFiles:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.inspection import SampleReport, SplitReport, iter_reports
+from dataset_loaders.inspection import SplitReport, iter_reports
 from dataset_loaders.reading import check_id
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
@@ -156,7 +156,7 @@ def prepare(
     prepared.tasks = tuple(dataset.tasks)  # with their settings
     if not report.sizes:
         for entry in prepared._entries:
-            report.add(SampleReport.from_json(entry))
+            report.add(entry)
     return prepared
 
 
@@ -183,16 +183,16 @@ def _write(dataset: DenseDataset, target: Path, header: dict[str, Any], num_proc
     building = target.parent / f".{target.name}.building"
     left, bad = dict.fromkeys(range(len(dataset))), []
     for entry in _recover(building, header, dataset):
-        report.add(SampleReport.from_json(entry))
+        report.add(entry)
         del left[entry["index"]]
     with (building / DATA_FILE).open("ab") as data, (building / INDEX_FILE).open("ab") as index:
-        for sample in iter_reports(dataset, [*left], partial(_encode, dataset=dataset), num_proc, "preparing"):
+        for sample, made in iter_reports(dataset, [*left], partial(_encode, dataset=dataset), num_proc, "preparing"):
             report.add(sample)
-            if sample.problem is not None:
-                bad.append(sample.problem)
+            if "problem" in sample:
+                bad.append(sample["problem"])
                 continue
-            content, facts = sample.payload
-            entry = facts | {"offset": data.tell()} | sample.as_json()
+            content, facts = made
+            entry = facts | {"offset": data.tell()} | sample
             data.write(content)
             data.flush()  # a kill must not leave a line without its sample
             index.write(json.dumps(entry).encode() + b"\n")

@@ -98,14 +98,73 @@ def _draw_color_matrix(rng: np.random.Generator) -> NDArray[np.float64]:
     return color_matrix(*(low + (high - low) * s if u < 0.5 else none for u, s, (low, high, none) in drawn))
 
 
-class TrainTransform:
-    """Random scale, crop, flip and colour; an image smaller than the crop lies at its top left, the rest is padding.
+class EvalTransform:
+    """The whole image at its own size, normalised.
 
     Args:
         tasks: the tasks to deliver; one that is missing in a sample comes out invalid everywhere.
-        size: (height, width) of the crop, pixels.
         mean: per channel, of values in [0, 1].
         std: likewise.
+    """
+
+    def __init__(self, tasks: Sequence[Task], mean: Sequence[float], std: Sequence[float]) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise KdamValueError(f"mean {mean}, std {std}: expected three numbers each, std above 0.")
+        self.tasks = tuple(tasks)
+        self._factors = 1 / (255 * np.array(std))
+        self._offsets = -np.array(mean) / np.array(std)
+
+    def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
+        """As `TrainTransform.__call__`, the same in every epoch."""
+        pixel_values = self._normalize(sample["image"])
+        return self._to_tensors(pixel_values, sample["labels"], pixel_values.shape[1:], sample["id"], index)
+
+    def _normalize(self, image: NDArray[np.uint8], colors: NDArray[np.float64] | None = None) -> Floats:
+        """(v / 255 - mean) / std, after a change of colours, an affine map (3, 4) of RGB, that is clipped to 0..255.
+
+        uint8 (h, w, 3) -> float32 (3, h, w).
+        """
+        values = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+        if colors is None:
+            values *= self._factors[:, None, None].astype(np.float32)
+            values += self._offsets[:, None, None].astype(np.float32)
+            return values
+        matrix = (self._factors[:, None] * colors).astype(np.float32)
+        values = (matrix[:, :3] @ values.reshape(3, -1)).reshape(values.shape)
+        for k, offset in enumerate(self._offsets):  # a channel at a time stays in the cache
+            values[k] += np.float32(matrix[k, 3] + offset)
+            np.clip(values[k], np.float32(offset), np.float32(offset + 255 * self._factors[k]), out=values[k])
+        return values
+
+    def _to_tensors(
+        self, values: Floats, labels: Mapping[str, NDArray[Any]], size: tuple[int, ...], sample_id: str, index: int
+    ) -> dict[str, Any]:
+        """Image and labels at the top left of `size` (height, width); the rest is padding."""
+        rows, columns = values.shape[1:]
+        whole, used = (rows, columns) == tuple(size), np.s_[:rows, :columns]
+        mask = np.zeros(size, np.bool_)
+        mask[used] = True
+        if not whole:
+            values = np.pad(values, [(0, 0), (0, size[0] - rows), (0, size[1] - columns)], "edge")
+        view: dict[str, Any] = {"pixel_values": torch.from_numpy(values), "pixel_mask": torch.from_numpy(mask)}
+        view |= {"labels": {}, "index": index, "id": sample_id}
+        for task in self.tasks:
+            label = labels.get(task.name)
+            if label is None or not whole:
+                padded = task.label.unlabelled(*size)
+                if label is not None:
+                    padded[used] = label
+                label = padded
+            view["labels"][task.name] = task.label.to_tensor(label)
+        return view
+
+
+class TrainTransform(EvalTransform):
+    """Random scale, crop, flip and colour; an image smaller than the crop lies at its top left, the rest is padding.
+
+    Args:
+        tasks, mean, std: as of `EvalTransform`.
+        size: (height, width) of the crop, pixels.
         scale: range of the enlargement, drawn uniformly; task labels are corrected for it.
         hflip: mirror half of the samples.
         photometric: brightness +-32/255, contrast and saturation 0.5 to 1.5, hue +-18 degrees, each in half of the
@@ -127,12 +186,12 @@ class TrainTransform:
         if min(size) < 1 or not 0 < scale[0] <= scale[1] or seed < 0:
             expected = "positive sizes, 0 < lowest <= highest scale and a seed >= 0"
             raise KdamValueError(f"size {size}, scale {scale}, seed {seed}: expected {expected}.")
-        self.tasks, self.size, self.scale, self.seed = tuple(tasks), size, scale, seed
+        super().__init__(tasks, mean, std)
+        self.size, self.scale, self.seed = size, scale, seed
         self.hflip, self.photometric = hflip, photometric
         sizes = {"crop": list(size), "image_mean": list(mean), "image_std": list(std), "scale": list(scale)}
         chances = {"hflip": hflip, "photometric": photometric, "max_class_share": MAX_CLASS_SHARE}
         self.settings: dict[str, Any] = sizes | chances | {"seed": seed, "crop_tries": CROP_TRIES}
-        self._normalize = _Normalize(mean, std)
         self._balanced = next((task for task in self.tasks if task.limits_class_share), None)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
@@ -153,7 +212,7 @@ class TrainTransform:
                 label = window.resize_label(sample["labels"][task.name])
                 labels[task.name] = task.label.rescale(task.label.mirror_values(label) if flip else label, scale)
         pixel_values = self._normalize(window.resize_image(sample["image"]), colors)
-        return _to_tensors(pixel_values, labels, self.size, self.tasks, sample["id"], index)
+        return self._to_tensors(pixel_values, labels, self.size, sample["id"], index)
 
     def _draw_window(self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator) -> Window:
         """A window that is not filled by one class of the task whose share is limited, if there is one."""
@@ -169,71 +228,6 @@ class TrainTransform:
             if max(counts) / max(1, sum(counts)) <= MAX_CLASS_SHARE:
                 break
         return window
-
-
-class EvalTransform:
-    """The whole image at its own size, normalised; arguments as of `TrainTransform`."""
-
-    def __init__(self, tasks: Sequence[Task], mean: Sequence[float], std: Sequence[float]) -> None:
-        self.tasks = tuple(tasks)
-        self._normalize = _Normalize(mean, std)
-
-    def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
-        """As `TrainTransform.__call__`, the same in every epoch."""
-        size = sample["image"].shape[:2]
-        return _to_tensors(self._normalize(sample["image"]), sample["labels"], size, self.tasks, sample["id"], index)
-
-
-class _Normalize:
-    """(v / 255 - mean) / std, after a change of colours that is clipped to 0..255."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise KdamValueError(f"mean {mean}, std {std}: expected three numbers each, std above 0.")
-        self._factors = 1 / (255 * np.array(std))
-        self._offsets = -np.array(mean) / np.array(std)
-
-    def __call__(self, image: NDArray[np.uint8], colors: NDArray[np.float64] | None = None) -> Floats:
-        """uint8 (h, w, 3) -> float32 (3, h, w); `colors` is an affine map (3, 4) of RGB."""
-        values = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
-        if colors is None:
-            values *= self._factors[:, None, None].astype(np.float32)
-            values += self._offsets[:, None, None].astype(np.float32)
-            return values
-        matrix = (self._factors[:, None] * colors).astype(np.float32)
-        values = (matrix[:, :3] @ values.reshape(3, -1)).reshape(values.shape)
-        for k, offset in enumerate(self._offsets):  # a channel at a time stays in the cache
-            values[k] += np.float32(matrix[k, 3] + offset)
-            np.clip(values[k], np.float32(offset), np.float32(offset + 255 * self._factors[k]), out=values[k])
-        return values
-
-
-def _to_tensors(
-    pixel_values: Floats,
-    labels: Mapping[str, NDArray[Any]],
-    size: tuple[int, ...],
-    tasks: Sequence[Task],
-    sample_id: str,
-    index: int,
-) -> dict[str, Any]:
-    """Image and labels at the top left of `size` (height, width); the rest is padding."""
-    rows, columns = pixel_values.shape[1:]
-    whole, used = (rows, columns) == tuple(size), np.s_[:rows, :columns]
-    mask = np.zeros(size, np.bool_)
-    mask[used] = True
-    if not whole:
-        pixel_values = np.pad(pixel_values, [(0, 0), (0, size[0] - rows), (0, size[1] - columns)], "edge")
-    view: dict[str, Any] = {"pixel_values": torch.from_numpy(pixel_values), "pixel_mask": torch.from_numpy(mask)}
-    view |= {"labels": {}, "index": index, "id": sample_id}
-    for task in tasks:
-        label = labels.get(task.name)
-        if label is None or not whole:
-            padded = task.label.unlabelled(*size)
-            if label is not None:
-                padded[used] = label
-            label = padded
-        view["labels"][task.name] = task.label.to_tensor(label)
-    return view
 
 
 class TransformedDataset(Dataset[dict[str, Any]]):

@@ -5,8 +5,7 @@ NaN or Inf in a prediction is an error; a value that no valid pixel defines is N
 
 from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.metrics.base import Metric
-from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryCounts, boundary_counts
-from kdam_hf.metrics.boundary_scores import BoundaryScores, score_boundaries
+from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryCounts, BoundaryScores, boundary_counts
 from kdam_hf.metrics.confusion import MeanIoU
 from kdam_hf.metrics.delta_m import delta_m
 from kdam_hf.metrics.depth import DepthErrors
@@ -32,6 +31,5 @@ __all__ = [
     "boundary_counts",
     "delta_m",
     "in_processes",
-    "score_boundaries",
     "under_protocol",
 ]

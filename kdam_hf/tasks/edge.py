@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
-from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS
-from kdam_hf.metrics.boundary_scores import BoundaryScores
+from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryScores
 from kdam_hf.metrics.thresholds import EdgeF
 from kdam_hf.tasks.base import Task, at_least_float32
 from kdam_hf.tasks.labels import Label, LabelKind, Mask

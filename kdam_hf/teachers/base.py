@@ -45,13 +45,13 @@ class ForeignTeacher(nn.Module, ABC):
         FAMILIES.update(dict.fromkeys(cls.heads, cls))
 
     @classmethod
-    @abstractmethod
     def tasks_of(cls, config: Any) -> tuple[Task, ...]:
-        """The tasks that a model of this config predicts.
+        """The tasks that a model of this config predicts; here `semseg` over the classes of the config.
 
         Raises:
             KdamValueError: this model cannot teach; says why.
         """
+        return classes_of(config)
 
     @abstractmethod
     def maps(self, output: Any) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ class DepthTeacher(ForeignTeacher):
 
     heads: ClassVar[Sequence[str]] = (
         *("DepthAnythingForDepthEstimation", "ZoeDepthForDepthEstimation", "GLPNForDepthEstimation"),
-        "DPTForDepthEstimation",
+        *("DPTForDepthEstimation", "Tipsv2DptForDepthEstimation"),
     )
 
     @classmethod

@@ -5,8 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from kdam_hf.tasks import Depth, Normals, Task
-from kdam_hf.teachers.base import ForeignTeacher, classes_of
-from kdam_hf.teachers.depth import DepthTeacher
+from kdam_hf.teachers.base import ForeignTeacher
 from kdam_hf.teachers.normals import to_our_axes
 
 
@@ -17,7 +16,7 @@ class Tipsv2Teacher(ForeignTeacher):
 
     @classmethod
     def tasks_of(cls, config: Any) -> tuple[Task, ...]:
-        return (*classes_of(config), Depth(), Normals())
+        return (*super().tasks_of(config), Depth(), Normals())
 
     def maps(self, output: Any) -> dict[str, Tensor]:
         depth = output.predicted_depth
@@ -26,9 +25,3 @@ class Tipsv2Teacher(ForeignTeacher):
             "depth": depth if depth.ndim == 4 else depth[:, None],
             "normals": to_our_axes(output.normals.float(), self.axes),
         }
-
-
-class Tipsv2DepthTeacher(DepthTeacher):
-    """Its depth head alone: metres."""
-
-    heads = ("Tipsv2DptForDepthEstimation",)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from benchmarks.harness import print_table, race, ratio, spread
 from dataset_loaders import open_dataset
-from kdam_hf.metrics import BOUNDARY_PROTOCOLS, BoundaryCounts, boundary_counts, score_boundaries
+from kdam_hf.metrics import BOUNDARY_PROTOCOLS, BoundaryCounts, BoundaryScores, boundary_counts, in_processes
 from kdam_hf.metrics.boundaries import precision_recall_f
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
 
@@ -69,11 +69,19 @@ def race_matchers(scene: Scene, args: Namespace) -> list[dict[str, float]]:
 def nyud_protocol(scenes: list[Scene], num_proc: int) -> dict[str, Any]:
     """Suppression, 101 thresholds, thinning, matching."""
     used, start = os.times(), time.perf_counter()
-    values = score_boundaries(scenes, num_proc, **BOUNDARY_PROTOCOLS["nyud"]).compute()
+    metric = BoundaryScores(**BOUNDARY_PROTOCOLS["nyud"])
+    for counts in in_processes(count_scene, scenes, num_proc):
+        metric.add(counts)
+    values = metric.compute()
     wall = time.perf_counter() - start
     cpu = sum(os.times()[:4]) - sum(used[:4])  # of children that have ended too
     print(f"NYUD protocol: {len(scenes)} images, {num_proc} processes: {wall:.1f} s, {cpu:.1f} s of processor time")
     return {"images": len(scenes), "wall_s": wall, "cpu_s": cpu, "values": values}
+
+
+def count_scene(scene: Scene) -> BoundaryCounts:
+    """Of one image under the NYUD protocol."""
+    return boundary_counts(*scene, **BOUNDARY_PROTOCOLS["nyud"])
 
 
 def make_scene(label: NDArray, rng: np.random.Generator) -> Scene:
