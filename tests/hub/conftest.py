@@ -1,29 +1,23 @@
-"""A Hub on loopback for every test, and a published model."""
+"""A Hub without a network for every test, and a published model."""
 
 import shutil
 
 import huggingface_hub.constants
 import pytest
+from fake_hub import FakeHub
 from hub_kit import ID, make_student
-from hub_server import HubServer
 
 from kdam_hf.hub import make_publication
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A fresh Hub that this process's client talks to, as its owner."""
-    with HubServer() as server:
-        settings = {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
-        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        settings["HF_HUB_CACHE"] = str(tmp_path / "cache")
-        for name, value in settings.items():
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
-        # transformers keeps the client of the first Hub it saw
-        monkeypatch.setattr("transformers.utils.hub._hf_api", None)
-        monkeypatch.setenv("HF_TOKEN", "owner")
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between attempts
-        yield server
+    """A fresh Hub that this process publishes to, as its owner, and loads from."""
+    hub = FakeHub(tmp_path / "cache")
+    monkeypatch.setattr("kdam_hf.hub.upload.HfApi", hub)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub.cache))
+    monkeypatch.setenv("HF_TOKEN", "owner")
+    return hub
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_a_stranger_without_the_package_predicts_the_same_bits_and_is_refused_br
     assert type(installed.model) is KdamStudent
     assert type(installed.image_processor) is KdamImageProcessor
 
-    environment = hub.environment(tmp_path / "home", token=None)
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(hub.cache), "HF_HUB_OFFLINE": "1"}
     run_python("-I", "-c", STRANGER, ID, env=environment, cwd=tmp_path)
     found = torch.load(tmp_path / "found.pt", weights_only=False)
     inputs = processor(photo)
