@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, ViTImageProcessorPil
 from transformers.image_processing_utils import BaseImageProcessor
 
 from kdam_hf.errors import CheckpointError, KdamValueError
@@ -66,26 +66,6 @@ class InputRule:
         return torch.as_tensor(self.processor(images=photo, return_tensors="pt", **options)["pixel_values"])[0].float()
 
 
-class StatedProcessor:
-    """The usual steps as `preprocessor_config.json` states them, for processors that need torchvision where there is none."""
-
-    def __init__(self, facts: dict[str, Any]) -> None:
-        self.facts = facts
-
-    def __call__(self, images: Image.Image, **_: Any) -> dict[str, Tensor]:
-        """Resize, rescale, normalise one photo."""
-        facts, size = self.facts, self.facts.get("size") or {}
-        if facts.get("do_resize", True) and {"height", "width"} <= set(size):
-            images = images.resize((size["width"], size["height"]))
-        values = torch.tensor(images.getpixel((0, 0))).float()[:, None, None].expand(3, images.height, images.width)
-        if facts.get("do_rescale", True):
-            values = values * facts.get("rescale_factor", 1 / 255)
-        if facts.get("do_normalize", True):
-            mean, std = (torch.tensor(facts[key])[:, None, None] for key in ("image_mean", "image_std"))
-            values = (values - mean) / std
-        return {"pixel_values": values[None]}
-
-
 def input_rule(name: str, revision: str | None = None) -> InputRule:
     """The rule of the image processor in a folder or hub id.
 
@@ -100,5 +80,7 @@ def input_rule(name: str, revision: str | None = None) -> InputRule:
     except (OSError, ValueError, ImportError) as error:
         if "torchvision" not in str(error):
             raise CheckpointError(f"{name}: its image processor cannot be used ({error}).") from error
-        processor = StatedProcessor(facts)
+        # the usual steps as they are stated, where torchvision is missing; nothing that is not stated is assumed
+        assumed = {"do_resize": "size" in facts, "image_mean": None, "image_std": None}
+        processor = ViTImageProcessorPil.from_dict(assumed | facts)
     return InputRule(processor, Path(name).name)

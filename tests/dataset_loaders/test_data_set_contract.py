@@ -13,15 +13,11 @@ from dataset_loaders.builders import features_of, row_of
 from dataset_loaders.inspection import inspect_split
 from kdam_hf.errors import KdamValueError
 
-NAMES = {layout: trees.name_of(layout) for layout in trees.LAYOUTS} | {
-    "hub": "hub",
-    "synthetic_rooms": "synthetic_rooms",
-    "photos": "photos",
-}
+OTHERS = ["hub", "synthetic_rooms", "photos"]
 
 
-@pytest.fixture(scope="module", params=[*NAMES, "prepared", "subset"])
-def dataset(request, tmp_path_factory):
+@pytest.fixture(scope="module", params=[*trees.LAYOUTS, *OTHERS, "prepared", "subset"])
+def dataset(request, tree, tmp_path_factory):
     """Three samples of each kind."""
     root, kind = tmp_path_factory.mktemp("data"), request.param
     if kind == "synthetic_rooms":
@@ -30,8 +26,8 @@ def dataset(request, tmp_path_factory):
         for k in range(10):
             Image.fromarray(np.full((40, 48, 3), 20 * k, np.uint8)).save(root / f"{k}.png")
         return open_dataset(kind, "val", root, held_out=0.3)
-    trees.write_tree(kind if kind in trees.LAYOUTS else "folder", root / "tree", 1, 3)
-    source = open_dataset(NAMES[kind] if kind in trees.LAYOUTS else "folder", "val", root / "tree")
+    layout = kind if kind in trees.LAYOUTS else "folder"
+    source = open_dataset(trees.name_of(layout), "val", tree(layout)[0])
     if kind == "hub":
         from datasets import Dataset
 
@@ -54,7 +50,7 @@ def same(a, b):
 
 
 def test_every_registered_data_set_is_held_to_the_contract():
-    assert set(NAMES.values()) == set(DATASETS)
+    assert {*OTHERS, *map(trees.name_of, trees.LAYOUTS)} == set(DATASETS)
 
 
 def test_samples_keep_the_contract_in_the_order_of_the_ids(dataset):

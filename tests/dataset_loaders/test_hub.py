@@ -122,6 +122,7 @@ def test_classes_are_named_by_class_labels_or_a_file_or_else_counted(tmp_path, c
 
 METRES = RNG.uniform(0.5, 9, (H, W)).astype(np.float32)
 UP = np.tile(np.float32([0, 1, 0]), (H, W, 1))
+FLOATS = (RGB / 255).astype(np.float32)
 STORED = {  # column, kind, cell, task, label
     "16-bit png": ("depth", None, file_of(DEEP), DEEP / 1000),
     "float tiff": ("depth", None, file_of(METRES, "TIFF"), METRES),
@@ -134,6 +135,7 @@ STORED = {  # column, kind, cell, task, label
     "mask of 0 and 255": ("edge", None, file_of((IDS > 1) * np.uint8(255)), IDS > 1),
     "jpeg": ("semseg", None, file_of(IDS, "JPEG"), None),
     "ragged": ("semseg", List(List(Value("uint8"))), [[1, 2], [1]], None),
+    **{f"{photo.dtype} photo": ("image", Array3D((H, W, 3), str(photo.dtype)), photo, RGB) for photo in (RGB, FLOATS)},
 }
 
 
@@ -141,7 +143,9 @@ STORED = {  # column, kind, cell, task, label
 @pytest.mark.parametrize("kind", STORED)
 def test_a_column_is_read_as_it_is_stored_or_refused_and_named(tmp_path, kind, streaming):
     task, feature, cell, label = STORED[kind]
-    folder = written(table({**PHOTOS, "truth": feature}, truth=cell), tmp_path / "set")
+    beside = {"depth_map": Array2D((H, W), "float32")} if task == "image" else PHOTOS
+    cells = {"truth": cell} | ({"depth_map": METRES} if task == "image" else {})
+    folder = written(table({**beside, "truth": feature}, **cells), tmp_path / "set")
     (folder / "id2label.json").write_text(json.dumps(dict(enumerate(NAMES))))
     data = open_dataset("hub", "train", folder, columns=[f"{task}=truth"], streaming=streaming)
     if label is None:
@@ -150,14 +154,7 @@ def test_a_column_is_read_as_it_is_stored_or_refused_and_named(tmp_path, kind, s
     else:
         sample = check_sample(data[1], data.tasks)
         np.testing.assert_array_equal(sample["image"], RGB)
-        np.testing.assert_allclose(sample["labels"][task], label, atol=1e-6)
-
-
-def test_a_photo_may_be_an_array():
-    for pixels in (RGB, (RGB / 255).astype(np.float32)):
-        kinds = {"image": Array3D((H, W, 3), str(pixels.dtype)), "depth": Array2D((H, W), "float32")}
-        with in_memory(table(kinds, image=pixels, depth=METRES)) as source:
-            np.testing.assert_array_equal(open_dataset("hub", "train", source)[0]["image"], RGB)
+        np.testing.assert_allclose((sample["labels"] | {"image": sample["image"]})[task], label, atol=1e-6)
 
 
 # ---- splits ----
@@ -262,10 +259,9 @@ def test_what_is_no_parquet_cannot_be_streamed_and_a_broken_file_is_named(stream
 
 
 @pytest.mark.parametrize("layout", ["O", "pascal", "folder"])
-def test_what_went_to_parquet_trains_as_it_was(tmp_path, layout):
+def test_what_went_to_parquet_trains_as_it_was(tree, tmp_path, layout):
     """Ids and edges are exact, depth within half a millimetre, normals within 0.4 degrees."""
-    trees.write_tree(layout, tmp_path / "tree", 3, 1)
-    source = open_dataset(trees.name_of(layout), "train", tmp_path / "tree")
+    source = open_dataset(trees.name_of(layout), "train", tree(layout)[0])
     made = as_table(source, num_proc=2, cache_dir=str(tmp_path / "cache"))
     assert [row["id"] for row in as_table(source, streaming=True)] == list(made["id"]) == list(source.ids)
     in_view = set(source[0]["labels"]["semseg"].ravel().tolist()) - {255}

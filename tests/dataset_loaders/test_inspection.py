@@ -3,8 +3,7 @@
 import io
 import os
 import pickle
-import shutil
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,27 +16,6 @@ from dataset_loaders import DenseDataset, SubsetDataset, check_sample, open_data
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamError, LabelOrientationError
 from kdam_hf.tasks import Depth, make_task
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """Each layout once, one training image and three of val; copied before anything is spoilt."""
-
-    @cache
-    def get(layout):
-        root = tmp_path_factory.mktemp("good") / layout
-        return root, trees.write_tree(layout, root, 1, 3)
-
-    return get
-
-
-@pytest.fixture
-def copy(good, tmp_path):
-    def get(layout):
-        root, truth = good(layout)
-        return shutil.copytree(root, tmp_path / layout), truth
-
-    return get
 
 
 def half(path):

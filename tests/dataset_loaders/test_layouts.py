@@ -1,11 +1,9 @@
 """Every layout against the truth of the generated trees, and which layout a folder is taken for."""
 
 import shutil
-from functools import cache
 
 import numpy as np
 import pytest
-import trees
 from trees import name_of
 
 from dataset_loaders import check_sample, open_dataset
@@ -18,18 +16,6 @@ NYUD, PASCAL = ["semseg", "depth", "normals", "edge"], ["semseg", "human_parts",
 TASKS = {layout: NYUD[:3] if layout in "DE" else PASCAL if layout.startswith("pascal") else NYUD for layout in KEYS}
 TASKS["folder"] = ["semseg", "human_parts", "saliency", "depth", "normals", "edge"]
 DERIVED = {"O": {"normals", "edge"}}
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """Writes each layout once: `tree("A")` is (root, truth); the tree is alone in its parent folder."""
-
-    @cache
-    def get(layout):
-        root = tmp_path_factory.mktemp(layout) / "tree"
-        return root, trees.write_tree(layout, root, 4, 2)
-
-    return get
 
 
 def open_tree(layout, split, root, **options):
@@ -72,7 +58,7 @@ def test_a_tree_is_recognised_and_says_where_it_is(tree, layout):
         data = open_tree(layout, "val", data_dir)
         assert f"layout {KEYS[layout]} (" in data.origin
         assert data.origin.endswith(f" in {root}")
-        assert len(data) == 2
+        assert len(data) == 3
 
 
 def test_two_layouts_in_one_folder_are_named_the_override_decides_and_the_folder_itself_comes_first(tree, tmp_path):
@@ -112,8 +98,8 @@ def test_a_task_that_a_layout_does_not_have_is_named_with_those_it_has(tree):
 
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("layout", ["A", "B", "C", "pascal"])
-def test_any_list_of_ids_is_a_split(tree, tmp_path, layout):
-    root = shutil.copytree(tree(layout)[0], tmp_path / "tree")
+def test_any_list_of_ids_is_a_split(copy, layout):
+    root = copy(layout)[0]
     lists = root / ("ImageSets/Context" if layout == "pascal" else "gt_sets")
     ids = (lists / "train.txt").read_text().split()
     (lists / "mini.txt").write_text(f"{ids[3]}\r\n{ids[0]}\r\n")

@@ -185,10 +185,11 @@ def edited(path):
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(copy, tmp_path):
     """Ids of three samples of files, and what opens them."""
-    ids = [scene.id for scene in trees.write_tree("B", tmp_path / "data", 3, 1)["train"]]
-    return ids, lambda folder="data": open_dataset("nyud_v2", "train", tmp_path / folder)
+    root, truth = copy("B")
+    root.rename(tmp_path / "data")
+    return [scene.id for scene in truth["val"]], lambda folder="data": open_dataset("nyud_v2", "val", tmp_path / folder)
 
 
 def test_labels_made_again_in_the_same_size_are_noticed_also_behind_a_subset_and_in_a_table(tmp_path, files):
@@ -224,7 +225,7 @@ def test_a_continued_call_reads_again_what_changed_meanwhile(tmp_path, files):
 def test_a_copy_with_its_times_is_the_same_and_without_them_is_told_what_to_do(tmp_path, files):
     """`rsync -a` and `tar` keep the times of files, `cp -r` and `scp -r` do not."""
     _, source = files
-    target = tmp_path / "out" / "nyud_v2-train"
+    target = tmp_path / "out" / "nyud_v2-val"
     write(target, source())
     shutil.copytree(tmp_path / "data", tmp_path / "kept")
     write(target, source("kept"))
@@ -235,10 +236,10 @@ def test_a_copy_with_its_times_is_the_same_and_without_them_is_told_what_to_do(t
 
 def test_prepared_data_is_found_by_the_name_it_was_opened_by(tmp_path, files):
     ids, source = files
-    write(tmp_path / "out" / "nyud_v2-train", source())
-    assert open_dataset("nyud_v2", "train", tmp_path / "out").ids == tuple(ids)
-    with pytest.raises(KdamValueError, match=r"nyud_v2-train \(nyud_v2\).*folder"):
-        open_dataset("folder", "train", tmp_path / "out")
+    write(tmp_path / "out" / "nyud_v2-val", source())
+    assert open_dataset("nyud_v2", "val", tmp_path / "out").ids == tuple(ids)
+    with pytest.raises(KdamValueError, match=r"nyud_v2-val \(nyud_v2\).*folder"):
+        open_dataset("folder", "val", tmp_path / "out")
     write(tmp_path / "out" / "random-train")  # opened by no name, so it is anybody's
     assert open_dataset("folder", "train", tmp_path / "out").name == "random"
     with pytest.raises(KdamValueError, match="random-train"):

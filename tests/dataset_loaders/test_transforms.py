@@ -85,15 +85,6 @@ def test_a_view_depends_on_seed_epoch_and_index_alone():
         np.testing.assert_array_equal(sample["labels"][name], label)
 
 
-def test_shapes_and_dtypes_are_those_of_the_contract():
-    view = TrainTransform(TASKS, (32, 48), **PLAIN)(sample_of(), 0, 0)
-    assert (view["pixel_values"].shape, view["pixel_values"].dtype) == ((3, 32, 48), torch.float32)
-    assert (view["pixel_mask"].shape, view["pixel_mask"].dtype) == ((32, 48), torch.bool)
-    for task in TASKS:
-        label, expected = view["labels"][task.name], task.label.to_tensor(task.label.unlabelled(32, 48))
-        assert (label.shape, label.dtype) == (expected.shape, expected.dtype)
-
-
 @pytest.mark.parametrize("scale", [(0.5, 0.5), (1.0, 1.0), (1.37, 1.37), (0.5, 2.0)])
 def test_image_and_labels_stay_aligned(scale):
     transform = TrainTransform(TASKS, (40, 56), **PLAIN, scale=scale, photometric=False)
@@ -139,6 +130,7 @@ def test_every_size_and_scale_yields_a_full_view():
     for index in range(60):
         height, width, h, w = (int(v) for v in rng.integers(2, 60, 4))
         view = TrainTransform(TASKS, (h, w), **PLAIN, scale=(0.1, 4))(sample_of(height, width), 0, index)
+        assert (view["pixel_values"].shape, view["pixel_values"].dtype) == ((3, h, w), torch.float32)
         assert view["pixel_mask"].any()
         assert torch.equal(view["labels"]["semseg"] < 8, view["pixel_mask"])
 

@@ -1,6 +1,7 @@
 """A Hub without a network for every test, and a published model."""
 
 import shutil
+import sys
 
 import huggingface_hub.constants
 import pytest
@@ -14,7 +15,7 @@ from kdam_hf.hub import make_publication
 def hub(monkeypatch, tmp_path):
     """A fresh Hub that this process publishes to, as its owner, and loads from."""
     hub = FakeHub(tmp_path / "cache")
-    monkeypatch.setattr("kdam_hf.hub.upload.HfApi", hub)
+    monkeypatch.setattr(sys.modules["kdam_hf.hub.upload"], "HfApi", hub)  # the package has a function of this name
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub.cache))
     monkeypatch.setenv("HF_TOKEN", "owner")
     return hub

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from skimage import morphology
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import boundary_counts
+from kdam_hf.metrics import BoundaryScores, EdgeF, boundary_counts
 from kdam_hf.metrics.boundaries import HED_THRESHOLDS, average_precision
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
 
@@ -153,3 +154,42 @@ def test_other_inputs_are_refused_with_what_was_given(change, given):
     with pytest.raises(KdamValueError) as caught:
         boundary_counts(**{"prediction": np.zeros(SHAPE), "annotations": [np.zeros(SHAPE, bool)], **change})
     assert given in str(caught.value)
+
+
+def reference_scores(images, settings):
+    """ODS, OIS and their threshold by plain loops over images and thresholds."""
+    per_image = [np.array(boundary_counts(*image, **settings)) for image in images]
+
+    def f(counts):
+        r, p = counts[0] / max(counts[1], 1), counts[2] / max(counts[3], 1)
+        return 2 * p * r / (p + r) if p + r else 0.0
+
+    whole = sum(per_image)
+    of_threshold = [f(whole[:, k]) for k in range(9)]
+    own = sum(counts[:, int(np.argmax([f(counts[:, k]) for k in range(9)]))] for counts in per_image)
+    best = int(np.argmax(of_threshold))
+    return {"odsf": 100 * max(of_threshold), "oisf": 100 * f(own), "ods_threshold": (1 + best) / 10}
+
+
+def test_scores_agree_with_loops_over_images_and_thresholds():
+    settings = {"thresholds": 9, "max_dist": 0.05}
+    prediction = torch.from_numpy(np.stack([soft_map(50 + k) for k in range(5)]))
+    label = torch.from_numpy(np.stack([soft_map(k) > 0.6 for k in range(5)])).long()
+    label[:, :3] = 255
+    metric, exact = BoundaryScores(**settings), EdgeF()
+    for each in (metric, exact):
+        each.update(prediction, label)
+    values = metric.compute()
+    images = [(p.numpy(), [a.numpy() == 1], a.numpy() == 255) for p, a in zip(prediction, label, strict=True)]
+    expected = reference_scores(images, settings)
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+    p, r = values["ods_precision"], values["ods_recall"]
+    assert values["odsf"] == pytest.approx(2 * p * r / (p + r))
+    assert 0 < values["ap"] <= 100
+    assert values["maxf"] == exact.compute()["maxf"]
+    several = [(soft_map(k), masks(k, 3)) for k in range(2)]
+    metric = metric.with_settings()
+    for image in several:
+        metric.add(boundary_counts(*image, **settings))
+    assert metric.compute()["odsf"] == pytest.approx(reference_scores(several, settings)["odsf"])
+    assert int(metric.state["images"]) == 2
