@@ -4,16 +4,15 @@ Four incompatible trees share two names; which one a folder holds is recognised 
 form: semseg ids 0..39 (13 classes in `mtan` and `parquet`), depth in metres, unit normals, edges.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_loaders.files import FileDataset, LabelFiles, list_folder
+from dataset_loaders.files import FileDataset, LabelFiles, Layout, count_notes, list_folder, recognise
 from dataset_loaders.hub import RowsDataset, as_photo
-from dataset_loaders.layouts import Layout, count_notes, recognise
 from dataset_loaders.matlab import class_ids, read_mat_map
 from dataset_loaders.nyud_v2_official import METRIC_DEPTH, OfficialNyud
 from dataset_loaders.reading import check_id, read_array, read_ids, read_image, reading
@@ -105,7 +104,13 @@ _SUFFIXES = {
     "mtl_pytorch": (".jpg", ".png", ".npy", ".npy", ".npy"),
     "atrc": (".png", ".png", ".npy", ".png", ".png"),
 }
-_MTAN = {"image": ("image", _photo), "semseg": ("label", _ids), "depth": ("depth", _map), "normals": ("normal", _map)}
+Load = Callable[[Path], NDArray[Any]]
+_MTAN: dict[str, tuple[str, Load]] = {
+    "image": ("image", _photo),
+    "semseg": ("label", _ids),
+    "depth": ("depth", _map),
+    "normals": ("normal", _map),
+}
 _COLUMNS = {"image": "image", "semseg": "segmentation", "depth": "depth", "normals": "normal"}
 
 
@@ -115,10 +120,11 @@ def _open_tree(root: Path, split: str, tasks: Sequence[Task], key: str, strict: 
     if by_folder and (check_id(split) not in SPLITS or not (root / split).is_dir()):
         raise KdamValueError(f"{NAME}: no split {split!r} in {root}; expected one of {', '.join(SPLITS)}.")
     ids = () if by_folder else read_ids(lists / f"{check_id(split)}.txt")
+    forms: dict[str, tuple[Path, str, Load]]
     if by_folder:
         forms = {name: (root / split / folder, ".npy", load) for name, (folder, load) in _MTAN.items()}
     else:
-        openers = {".jpg": read_image, ".mat": _mat}
+        openers: dict[str, Load] = {".jpg": read_image, ".mat": _mat}
         ends = zip(_FOLDERS.items(), _SUFFIXES[key], strict=True)
         forms = {name: (root / folder, end, openers.get(end, read_array)) for (name, folder), end in ends}
         forms["image"] = (*forms["image"][:2], read_image)

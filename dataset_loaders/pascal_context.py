@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dataset_loaders.files import FileDataset, Folder, LabelFiles, list_folder
-from dataset_loaders.layouts import Layout, count_notes, recognise
+from dataset_loaders.files import FileDataset, Folder, LabelFiles, Layout, count_notes, list_folder, recognise
 from dataset_loaders.matlab import class_ids, read_mat, read_mat_map
 from dataset_loaders.reading import check_id, read_array, read_ids, reading
 from dataset_loaders.registry import register

@@ -33,7 +33,6 @@ Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-VALUES = ("odsf", "oisf", "ap", "ods_threshold", "ods_precision", "ods_recall")
 HED_THRESHOLDS = (0.001, *(k / 100 for k in range(1, 100)), 0.999)
 
 # arguments of `boundary_counts` under which the numbers in papers were made
@@ -227,13 +226,11 @@ class BoundaryScores(Metric):
         return precision_recall_f(BoundaryCounts(*self.state["counts"].numpy()))
 
     def compute(self) -> dict[str, float]:
-        """The values named in `VALUES`, and `maxf`."""
-        if not self.state["images"]:
-            return dict.fromkeys((*VALUES, "maxf"), math.nan)
+        """The values that the class names."""
         precision, recall, f = self.curve()
         best = int(f.argmax())
         at_own_best = precision_recall_f(BoundaryCounts(*self.state["best"].numpy()[:, None]))[2]
-        return {
+        values = {
             "odsf": 100 * float(f[best]),
             "oisf": 100 * float(at_own_best[0]),
             "ap": 100 * average_precision(precision, recall),
@@ -242,3 +239,4 @@ class BoundaryScores(Metric):
             "ods_recall": 100 * float(recall[best]),
             "maxf": best_f1(self.state["pixels"]),
         }
+        return values if self.state["images"] else dict.fromkeys(values, math.nan)
