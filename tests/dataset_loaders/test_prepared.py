@@ -8,46 +8,34 @@ import numpy as np
 import pytest
 import trees
 
-from dataset_loaders import DenseDataset, PreparedDataset, SubsetDataset, check_sample, open_dataset, prepare
+from dataset_loaders import PreparedDataset, SubsetDataset, check_sample, open_dataset, prepare
 from dataset_loaders.builders import as_table
 from dataset_loaders.inspection import SplitReport, inspect_split
 from dataset_loaders.synthetic_rooms import SyntheticRooms
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.tasks import make_task
 
-TASKS = (make_task("semseg", ["a", "b", "c"]), make_task("depth"), make_task("normals"), make_task("edge"))
 FILES = ("samples.bin", "index.jsonl")
 
 
-class Random(DenseDataset):
-    """Samples of different sizes, every third without semseg; it remembers which were read."""
+class Random(SyntheticRooms):
+    """Every third without semseg; it remembers which were read."""
 
-    name, split, tasks, ids = "random", "train", TASKS, ()
+    name = "random"
 
     def __init__(self, length=5, stop_at=None, spoilt=()):
-        self.ids = [f"{index:04}" for index in range(length)]
-        self.stop_at, self.spoilt, self.read = stop_at, spoilt, []
+        super().__init__(height=20, width=31, tasks=["semseg", "depth", "edge"])
+        self.num_images, self.stop_at, self.spoilt, self.read = length, stop_at, spoilt, []
 
     def __getitem__(self, index):
         self.read.append(index)
         if index == self.stop_at:
             raise KeyboardInterrupt
-        rng = np.random.default_rng(index)
-        size = 20 + index, 31 - index
-        normals = rng.normal(size=(*size, 3))
-        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-        normals[rng.random(size) < 0.2] = 0
-        labels = {
-            "semseg": rng.choice([0, 1, 2, 255], size).astype(np.uint8),
-            "depth": rng.uniform(0, 60, size).astype(np.float32),
-            "normals": normals.astype(np.float32),
-            "edge": rng.choice([0, 1, 255], size).astype(np.uint8),
-        }
+        sample = super().__getitem__(index)
         if index in self.spoilt:
-            labels["edge"][0, 0] = 9
+            sample["labels"]["edge"][0, 0] = 9
         if index % 3 == 0:
-            del labels["semseg"]
-        return {"id": self.ids[index], "image": rng.integers(0, 256, (*size, 3), np.uint8), "labels": labels}
+            del sample["labels"]["semseg"]
+        return sample
 
 
 def write(path, dataset=None, **kwargs):
@@ -116,7 +104,7 @@ def test_every_bad_sample_is_found_the_first_named_and_the_good_ones_are_kept(tm
     report = SplitReport.of(data)
     with pytest.raises(DataIntegrityError, match=r"2 of 5.*0001.*edge"):
         write(tmp_path / "p", data, report=report)
-    assert [text.split("'")[1] for text in report.problems] == ["0001", "0003"]
+    assert [text.split("'")[1] for text in report.problems] == ["train-0000001", "train-0000003"]
     assert report.sizes.total() == 3
     good = Random()
     report = SplitReport.of(good)
