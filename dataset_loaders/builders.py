@@ -25,7 +25,7 @@ from kdam_hf.tasks import Task
 
 
 def as_table(
-    dataset: DenseDataset, num_proc: int | None = None, streaming: bool = False, cache_dir: str | None = None
+    dataset: DenseDataset, num_proc: int | None = None, streaming: bool = False
 ) -> datasets.Dataset | datasets.IterableDataset:
     """One split as typed rows; an edit of its files makes another cache.
 
@@ -33,7 +33,6 @@ def as_table(
         dataset: the split.
         num_proc: processes that read.
         streaming: make rows as they are asked for, and write nothing.
-        cache_dir: of `datasets`.
 
     Raises:
         DataIntegrityError: a file is not usable, or holds a value that a row cannot.
@@ -43,7 +42,7 @@ def as_table(
     if streaming:
         return datasets.IterableDataset.from_generator(_rows, **how)
     facts = lines_sha256([repr(features), *map(dataset.stamp, indices)])
-    return datasets.Dataset.from_generator(_rows, cache_dir=cache_dir, num_proc=num_proc, fingerprint=facts[:16], **how)
+    return datasets.Dataset.from_generator(_rows, num_proc=num_proc, fingerprint=facts[:16], **how)
 
 
 def _rows(dataset: DenseDataset, indices: list[int]) -> Iterator[dict[str, Any]]:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import thinning
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundary_matching import match_pixels
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
+from kdam_hf.metrics.thinning import thin
 from kdam_hf.metrics.thresholds import (
     EDGE_THRESHOLDS,
     EdgeF,
@@ -37,9 +37,9 @@ HED_THRESHOLDS = (0.001, *(k / 100 for k in range(1, 100)), 0.999)
 
 # arguments of `boundary_counts` under which the numbers in papers were made
 BOUNDARY_PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
-    "bsds": {"thresholds": 99, "max_dist": 0.0075, "nms": False, "thin": True, "thin_annotations": False},
-    "nyud": {"thresholds": 101, "max_dist": 0.011, "nms": True, "thin": True, "thin_annotations": True},
-    "pascal": {"thresholds": 101, "max_dist": 0.0075, "nms": True, "thin": True, "thin_annotations": True},
+    "bsds": {"thresholds": 99, "max_dist": 0.0075, "nms": False, "thin_annotations": False},
+    "nyud": {"thresholds": 101, "max_dist": 0.011, "nms": True, "thin_annotations": True},
+    "pascal": {"thresholds": 101, "max_dist": 0.0075, "nms": True, "thin_annotations": True},
 }
 
 
@@ -64,7 +64,6 @@ def boundary_counts(
     thresholds: int | Sequence[float] | Floats = 101,
     max_dist: float = 0.0075,
     nms: bool = False,
-    thin: bool = True,
     thin_annotations: bool = False,
 ) -> BoundaryCounts:
     """Match the boundaries of one image, one to one, at every threshold.
@@ -81,8 +80,8 @@ def boundary_counts(
         max_dist: how far two matched pixels may be apart, as a share of the image diagonal: 0.0075 for PASCAL and BSDS,
             0.011 for NYUD.
         nms: suppress non-maxima first; for soft maps with thick responses.
-        thin: thin predictions to lines of one pixel at each threshold.
-        thin_annotations: thin annotations too, as NYUD and PASCAL evaluations do and BSDS does not.
+        thin_annotations: thin annotations to lines of one pixel, as predictions are at each threshold; NYUD and PASCAL
+            evaluations do, BSDS does not.
 
     Raises:
         KdamValueError: shapes, types or ranges other than these; NaN or Inf where it counts.
@@ -109,7 +108,7 @@ def boundary_counts(
     if nms:
         strength = suppress_non_maxima(strength)
     annotated = (mask if ignore is None else mask & ~ignore for mask in annotations)
-    pixels = [np.flatnonzero(thinning.thin(mask) if thin_annotations else mask) for mask in annotated]
+    pixels = [np.flatnonzero(thin(mask) if thin_annotations else mask) for mask in annotated]
     radius = max_dist * math.hypot(*strength.shape)
     counts = np.zeros((4, len(values)), np.int64)
     counts[1] = sum(len(each) for each in pixels)
@@ -121,7 +120,7 @@ def boundary_counts(
         if size == size_before:  # masks of rising thresholds are nested: the same size is the same mask
             counts[:, k] = counts[:, k - 1]
             continue
-        predicted = np.flatnonzero(thinning.thin(found) if thin else found)
+        predicted = np.flatnonzero(thin(found))
         hit = np.zeros(len(predicted), np.bool_)
         for annotated_pixels in pixels:
             pairs = match_pixels(predicted, annotated_pixels, strength.shape[1], radius, shortest=len(pixels) > 1)
@@ -183,7 +182,7 @@ class BoundaryScores(Metric):
     of `EdgeF`, of images that came by `update`.
 
     Args:
-        thresholds, max_dist, nms, thin, thin_annotations: see `boundary_counts`; `BOUNDARY_PROTOCOLS` holds those of papers.
+        thresholds, max_dist, nms, thin_annotations: see `boundary_counts`; `BOUNDARY_PROTOCOLS` holds those of papers.
 
     Source:
         Arbeláez et al., PAMI 33(5), 2011, section 2.
@@ -194,11 +193,10 @@ class BoundaryScores(Metric):
         thresholds: int | Sequence[float] = 101,
         max_dist: float = 0.0075,
         nms: bool = False,
-        thin: bool = True,
         thin_annotations: bool = False,
     ) -> None:
         self.thresholds, self.max_dist = threshold_values(thresholds), max_dist
-        self.nms, self.thin, self.thin_annotations = nms, thin, thin_annotations
+        self.nms, self.thin_annotations = nms, thin_annotations
         self.state = {
             "counts": torch.zeros(4, len(self.thresholds), dtype=torch.int64),
             "best": torch.zeros(4, dtype=torch.int64),

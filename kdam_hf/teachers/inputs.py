@@ -28,11 +28,13 @@ class InputRule:
     Args:
         processor: of the library; called as `processor(images=..., return_tensors="pt")`.
         name: of the model, for messages.
-        fixed: height and width that every photo gets, for a model that takes no other.
     """
 
-    def __init__(self, processor: Any, name: str, fixed: tuple[int, int] | None = None) -> None:
-        self.processor, self.name, self.fixed = processor, name, fixed
+    fixed: tuple[int, int] | None = None
+    """Height and width that every photo gets, for a model that takes no other."""
+
+    def __init__(self, processor: Any, name: str) -> None:
+        self.processor, self.name = processor, name
         self._known: dict[tuple[int, int], tuple[tuple[int, int], Tensor, Tensor]] = {}
 
     def __call__(self, pixel_values: Tensor) -> Tensor:

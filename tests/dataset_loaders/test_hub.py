@@ -262,7 +262,7 @@ def test_what_is_no_parquet_cannot_be_streamed_and_a_broken_file_is_named(stream
 def test_what_went_to_parquet_trains_as_it_was(tree, tmp_path, layout):
     """Ids and edges are exact, depth within half a millimetre, normals within 0.4 degrees."""
     source = open_dataset(trees.name_of(layout), "train", tree(layout)[0])
-    made = as_table(source, num_proc=2, cache_dir=str(tmp_path / "cache"))
+    made = as_table(source, num_proc=2)
     assert [row["id"] for row in as_table(source, streaming=True)] == list(made["id"]) == list(source.ids)
     in_view = set(source[0]["labels"]["semseg"].ravel().tolist()) - {255}
     assert made[0]["semseg_classes"] == sorted(in_view)

@@ -185,7 +185,7 @@ def test_labels_made_again_in_the_same_size_are_noticed_also_behind_a_subset_and
     ids, source = files
 
     def deepest():
-        return int(np.max(as_table(source(), cache_dir=str(tmp_path / "cache"))[1]["depth"]))
+        return int(np.max(as_table(source())[1]["depth"]))
 
     before = deepest()
     for _ in range(2):
