@@ -38,15 +38,11 @@ def refuse(status):
     raise HfHubHTTPError(f"{status} from the Hub", response=response)
 
 
-class Repository:
-    """Commits (id, message), tags (name -> id of a commit) and whether it is private; files lie in the cache."""
-
-    def __init__(self, private=False):
-        self.private, self.commits, self.tags = private, [], {}
-
-
 class FakeHub:
-    """Also the `HfApi` class: calling it gives the client of a token."""
+    """Also the `HfApi` class: calling it gives the client of a token.
+
+    A repository has commits (id, message), tags (name -> id of a commit) and may be private; its files lie in the cache.
+    """
 
     url = "https://hub"
 
@@ -61,7 +57,7 @@ class FakeHub:
 
     def put(self, id, files, message="put"):
         """A commit of these contents upon those that are there, without any check; its id."""
-        repository = self.repositories.setdefault(id, Repository())
+        repository = self.repositories.setdefault(id, SimpleNamespace(private=False, commits=[], tags={}))
         content = (self.files(id) if repository.commits else {}) | files
         oid = hashlib.sha1(repr([len(repository.commits), message]).encode()).hexdigest()
         for name, data in content.items():
