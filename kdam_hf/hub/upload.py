@@ -80,13 +80,8 @@ def explained(what: str, again: str = AGAIN) -> Iterator[None]:
     except HubError:
         raise
     except Exception as error:  # the client raises RuntimeError, ValueError, OSError and those of its HTTP library
-        raise HubError(f"{what}: {_remedy(error, again)}") from error
-
-
-def _remedy(error: Exception, again: str) -> str:
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status in REMEDIES:
-        return REMEDIES[status]
-    # the client names what is wrong with its settings, the token or the card, and what to do
-    text = " ".join(f"{error} {error.__cause__ or ''}".split()).rstrip(".") or type(error).__name__
-    return f"not done: {text}. Mend what is named, or check the network, and {again}."
+        # the client names what is wrong with its settings, the token or the card, and what to do
+        text = " ".join(f"{error} {error.__cause__ or ''}".split()).rstrip(".") or type(error).__name__
+        other = f"not done: {text}. Mend what is named, or check the network, and {again}."
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+        raise HubError(f"{what}: {REMEDIES.get(status, other)}") from error
