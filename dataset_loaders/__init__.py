@@ -3,7 +3,7 @@
 Every data set is a `DenseDataset` of raw samples (see `sample`); `open_dataset` makes one by name.
 """
 
-from dataset_loaders import folder, hub, nyud_v2, pascal_context, synthetic_rooms  # noqa: F401  they register themselves
+from dataset_loaders import folder, hub, nyud_v2, pascal_context, synthetic_rooms  # they register themselves
 from dataset_loaders.collate import Collator
 from dataset_loaders.photos import MixedDataset, PhotosDataset, TaughtDataset
 from dataset_loaders.prepared import PreparedDataset, prepare
@@ -36,11 +36,16 @@ __all__ = [
     "TransformedDataset",
     "check_id",
     "check_sample",
+    "folder",
+    "hub",
+    "nyud_v2",
     "open_dataset",
+    "pascal_context",
     "prepare",
     "read_array",
     "read_ids",
     "read_image",
     "register",
     "shuffled",
+    "synthetic_rooms",
 ]

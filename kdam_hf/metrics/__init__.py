@@ -3,6 +3,7 @@
 NaN or Inf in a prediction is an error; a value that no valid pixel defines is NaN. `delta_m` compares a set of results.
 """
 
+from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, BoundaryCounts, BoundaryScores, boundary_counts
 from kdam_hf.metrics.confusion import MeanIoU
@@ -16,6 +17,7 @@ from kdam_hf.metrics.thresholds import EdgeF
 
 __all__ = [
     "BOUNDARY_PROTOCOLS",
+    "IGNORE_INDEX",
     "PROTOCOLS",
     "BoundaryCounts",
     "BoundaryScores",

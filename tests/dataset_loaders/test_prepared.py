@@ -23,7 +23,7 @@ class Random(SyntheticRooms):
     name = "random"
 
     def __init__(self, length=5, stop_at=None, spoilt=()):
-        super().__init__(height=20, width=31, tasks=["semseg", "depth", "edge"])
+        super().__init__(height=20, width=31, tasks=["semseg", "normals", "edge"])
         self.num_images, self.stop_at, self.spoilt, self.read = length, stop_at, spoilt, []
 
     def __getitem__(self, index):
@@ -52,8 +52,8 @@ def test_the_number_of_processes_changes_no_byte_and_tasks_can_be_some_of_those_
     assert content(tmp_path / "1") == content(tmp_path / "2")
     for index in range(5):
         check_sample(data[index], data.tasks)
-    some = PreparedDataset(tmp_path / "2", ["edge", "depth"])
-    assert [task.name for task in some.tasks] == list(some[1]["labels"]) == ["depth", "edge"]
+    some = PreparedDataset(tmp_path / "2", ["edge", "normals"])
+    assert [task.name for task in some.tasks] == list(some[1]["labels"]) == ["normals", "edge"]
     with pytest.raises(KdamValueError, match="saliency"):
         PreparedDataset(tmp_path / "2", ["saliency"])
 
@@ -228,7 +228,7 @@ def test_prepared_data_is_found_by_the_name_it_was_opened_by(tmp_path, files):
     assert open_dataset("nyud_v2", "val", tmp_path / "out").ids == tuple(ids)
     with pytest.raises(KdamValueError, match=r"nyud_v2-val \(nyud_v2\).*folder"):
         open_dataset("folder", "val", tmp_path / "out")
-    write(tmp_path / "out" / "random-train")  # opened by no name, so it is anybody's
-    assert open_dataset("folder", "train", tmp_path / "out").name == "random"
-    with pytest.raises(KdamValueError, match="random-train"):
-        open_dataset("nyud_v2", "train", tmp_path / "out")
+    write(tmp_path / "out" / "random-val")  # opened by no name, so it is anybody's
+    assert open_dataset("folder", "val", tmp_path / "out").name == "random"
+    with pytest.raises(KdamValueError, match="random-val"):
+        open_dataset("nyud_v2", "val", tmp_path / "out")
