@@ -81,6 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_command(lambda: import_module(f"kdam_hf.commands.{module}").main(words))
 
 
+def run_script(name: str) -> None:
+    """A command as a script of a clone."""
+    main([name, *sys.argv[1:]])
+
+
 def _first_screen(tree: ast.Module) -> str:
     """The docstring of a command; behind its examples the options that its file declares, by `option` or to a parser."""
     title, examples, *rest = (ast.get_docstring(tree) or "").split("\n\n")

@@ -25,13 +25,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset_loaders import Collator, DenseDataset, EvalTransform, SubsetDataset, TransformedDataset, read_ids
-from kdam_hf.commands import option
 from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, write_results
-from kdam_hf.training.arguments import check_numbers
+from kdam_hf.training.arguments import check_numbers, option
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.recipes import Arguments

@@ -19,7 +19,6 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
-from kdam_hf.commands import option, required
 from kdam_hf.errors import ExportError, KdamValueError
 from kdam_hf.export import (
     TOLERANCE,
@@ -38,6 +37,7 @@ from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe
+from kdam_hf.training.arguments import option, required
 from kdam_hf.training.report import versions
 from kdam_hf.training.runs import describe_data
 from kdam_hf.training.sources import open_split

@@ -30,12 +30,12 @@ from tqdm import tqdm
 
 from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import MultiTaskDensePredictionPipeline
-from kdam_hf.commands import option, required
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.image_processing_kdam import channels_last
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.readout_kdam import readout_of
 from kdam_hf.training import load_model, parse_recipe
+from kdam_hf.training.arguments import option, required
 from kdam_hf.video import SUFFIXES, frames, is_video
 from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
 
