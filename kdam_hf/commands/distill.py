@@ -92,8 +92,9 @@ def main(argv: Arguments = None) -> Trained:
             teacher = loaded()
         match = method.settings() | {"teacher_views": distillation.teacher_views}
         facts |= {**run.teaching.facts(), "distillation": match}
-    views, of_run = distillation.teacher_views, (run.model, args, run.tasks, train_dataset, run.eval_dataset)
-    trainer = DistillationTrainer(*of_run, teacher=teacher, method=method, views=views, examiner=loaded)
+    views, examiner = distillation.teacher_views, None if method is None else loaded
+    of_run = (run.model, args, run.tasks, train_dataset, run.eval_dataset)
+    trainer = DistillationTrainer(*of_run, teacher=teacher, method=method, views=views, examiner=examiner)
     steps = distillation.balance_steps
     probe = None if steps is None else BalanceProbe(run.model.encoder, trainer.objective, steps)
     metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))
