@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         _refuse(f"unknown command {name!r}; " + (f"did you mean {close[0]}?" if close else "see kdam --help."))
     elif {"--help", "-h"} & {*words} and "all" not in words:
-        print(_first_screen(ast.parse(file.read_text("utf-8"))))
+        print(_first_screen(file))
     elif name in ALONE:
         specification: Any = spec_from_file_location(module, file)
         alone = module_from_spec(specification)
@@ -86,17 +86,31 @@ def run_script(name: str) -> None:
     main([name, *sys.argv[1:]])
 
 
-def _first_screen(tree: ast.Module) -> str:
-    """The docstring of a command; behind its examples the options that its file declares, by `option` or to a parser."""
+def _first_screen(file: Path) -> str:
+    """The docstring of a command; behind its examples its own options, and the keys of trainings that it names as KEYS."""
+    tree, training = _parsed(file), FOLDER.with_name("training")
     title, examples, *rest = (ast.get_docstring(tree) or "").split("\n\n")
-    declared: list[Any] = [node for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body]
-    calls = {node.target.id: node.value.args for node in declared if isinstance(getattr(node, "value", None), ast.Call)}
-    told = {name: args[-1] for name, args in calls.items() if args}
-    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.keywords):
-        if ast.unparse(node.func) == "parser.add_argument":
-            told[ast.literal_eval(node.args[0])[2:]] = next(word.value for word in node.keywords if word.arg == "help")
-    lines = [f"    --{name:<23} {ast.literal_eval(text)}" for name, text in told.items()]
+    known = {**_declared(_parsed(training / "recipes.py")), **_declared(_parsed(training / "arguments.py"))}
+    named = [ast.literal_eval(node.value) for node in tree.body if ast.unparse(node).startswith("KEYS =")]
+    told = {key: known[key] for keys in named for key in keys.split()} | _declared(tree)
+    lines = [f"    --{name:<23} {text}" for name, text in told.items()]
     return "\n\n".join([title, examples, *(["\n".join(lines)] if lines else []), *rest])
+
+
+def _declared(tree: ast.Module) -> dict[str, str]:
+    """Options that a file declares, by `option` or `required` or to a parser, and their texts."""
+    told = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.value or node).startswith(("option(", "required(")):
+            told[ast.unparse(node.target)] = node.value.args[-1]  # type: ignore[union-attr]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument"):
+            text = next(word.value for word in node.keywords if word.arg == "help")
+            told[ast.literal_eval(node.args[0])[2:]] = text
+    return {name: ast.literal_eval(text) for name, text in told.items()}
+
+
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"))
 
 
 def _processes(words: list[str]) -> int:

@@ -5,22 +5,6 @@
     kdam distill --config own_data_student --data_dir DIR --teacher outputs/teacher --output_dir outputs/student \\
         --teacher_views 4 --teacher_cache outputs/cache --num_processes 2
 
-    --teacher          folders or hub ids of models that predict dense tasks, one for all or several (docs/teachers.md)
-    --images           photos without labels: a folder, an archive, or a hub id; without --config by photos_student
-    --data_dir         data with labels, of the --dataset folder, nyud_v2, pascal_context or hub
-    --columns, --streaming   of hub: which column is the image, and which holds labels; read Parquet where it lies
-    --unlabeled        photos without labels, beside --data_dir
-    --output_dir       where the student and results.json go
-    --config           recipe: a YAML file, or a name that `kdam recipes` prints
-    --method           cs (KDAM), kl, dist, cwd, or none for the same student without a teacher
-    --student          its backbone: efficientnet-lite0, a hub id or folder, timm/NAME, ... (docs/models.md); also --preset
-    --backbone_weights preset for pretrained ones, a hub id or folder, or none
-    --class_map        which classes of the teacher make which of the student: a YAML file (docs/teachers.md)
-    --crop_height, --crop_width, --max_steps   what a training step sees, and how many there are
-    --teacher_views, --teacher_cache   run the teacher once over so many fixed crops of each image, and replay them
-    --temperature, --beta, --kd_weight, --inter, --intra   of the match (docs/method.md)
-    --resume_from_checkpoint last      goes on where an earlier run was interrupted
-
 With --num_processes N it runs under `accelerate launch`, one process for each GPU. `--help all` lists every key.
 """
 
@@ -49,6 +33,10 @@ from kdam_hf.training.runs import build_run, execute, start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
 GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+KEYS = """
+    teacher images data_dir dataset columns streaming unlabeled output_dir config method preset backbone_weights class_map
+    crop_height crop_width max_steps teacher_views teacher_cache temperature beta kd_weight inter intra
+    resume_from_checkpoint"""
 
 
 def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:

@@ -5,9 +5,6 @@
     kdam evaluate --predictions MAPS --dataset folder --data_dir DIR --protocol atrc
     kdam evaluate --model outputs/own --dataset folder --data_dir DIR --single_task semseg.json edge.json
 
-    --dataset, --data_dir     folder, nyud_v2, pascal_context, hub or synthetic_rooms, and the root of the data
-    --columns, --streaming    of hub: which column is the image, and which holds labels; read Parquet where it lies
-
 Images are scored at their own size on their labelled pixels. What a file it replaces says of the training of the same
 weights is kept. Maps on disk, protocols and definitions: docs/metrics.md. `--help all` lists every key.
 """
@@ -39,6 +36,8 @@ from kdam_hf.training.runs import OF_TRAINING, describe_data, describe_run
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
 from kdam_hf.training.sources import open_split
 from kdam_hf.training.teacher import check_tasks_agree
+
+KEYS = "dataset data_dir columns streaming"
 
 
 @dataclass

@@ -5,12 +5,6 @@
     kdam prepare --dataset folder --data_dir DIR --check_only
     kdam prepare --dataset hub --data_dir org/name --output_dir outputs/name --columns image=photo semseg=mask
 
-    --dataset          folder (your own data), nyud_v2, pascal_context, hub
-    --data_dir         where it is: a folder, an archive, or a hub id; never written to
-    --tasks            some of them
-    --columns          of hub: which column is the image, and which holds the labels of a task
-    --layout, --data_options, --task_options   form of the tree, further options of the dataset and its tasks (docs/data.md)
-
 Every sample is read once. The report names each file at fault, and is kept as report.json in output_dir; with a fault the
 exit code is 1 and the split is not there. Run again, it goes on with what is left. `--help all` lists every key.
 """
@@ -32,6 +26,7 @@ from kdam_hf.training.report import versions, write_json
 from kdam_hf.training.sources import open_split, prepare_split
 
 DATASETS = ("nyud_v2", "pascal_context", "folder", "hub")
+KEYS = "dataset data_dir tasks columns layout data_options task_options"
 
 
 @dataclass

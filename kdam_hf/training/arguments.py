@@ -79,7 +79,7 @@ class DataArguments(SourceArguments):
     hflip: bool = option(True, "mirror half of the crops")
     photometric: bool = option(True, "random brightness, contrast, saturation and hue")
     images: str | None = option(
-        None, "kdam distill: photos without labels in place of data: a folder, archive or hub id"
+        None, "kdam distill: photos without labels, in place of data: a folder, archive or hub id; see photos_student"
     )
     unlabeled: str | None = option(None, "kdam distill: photos without labels beside the data set, as of images")
     unlabeled_share: float = option(0.5, "share of the unlabelled photos in every batch")
@@ -103,7 +103,9 @@ class ModelArguments:
 
     role: str = option("teacher", "teacher (strong decoder) or student (light decoder)")
     preset: str = option(
-        "swin-tiny", "backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME", aliases=["--student"]
+        "swin-tiny",
+        "backbone, also --student: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME",
+        aliases=["--student"],
     )
     backbone_weights: str | None = option(
         None,
@@ -194,7 +196,7 @@ class KdamTrainingArguments(TrainingArguments):
     save_steps: float = option(1000, "steps between checkpoints")
     save_total_limit: int | None = option(2, "checkpoints kept")
     resume_from_checkpoint: str | None = option(
-        None, "a checkpoint, or 'last' for the newest in output_dir if there is one"
+        None, "go on from a checkpoint, or from 'last', the newest in output_dir if there is one"
     )
     logging_nan_inf_filter: bool = option(False, "kept off: a loss that is not finite ends the training")
     remove_unused_columns: bool = option(False, "kept off: batches are dicts of our own")

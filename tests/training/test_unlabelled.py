@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import runpy
-from pathlib import Path
 
 import families_kit
 import numpy as np
@@ -14,11 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from trees import write_tree
 
+from kdam_hf.commands.distill import main as distill
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.teachers.teaching import plan_teaching
 
-ROOT = Path(__file__).parents[2]
-distill = runpy.run_path(str(ROOT / "scripts" / "distill.py"))["main"]
 SIZES = {"crop_height": 32, "crop_width": 48, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
 STEPS = {"max_steps": 2, "save_steps": 1, "logging_steps": 1, "learning_rate": 0.001, "warmup_steps": 0}
 PLAIN = {"use_cpu": True, "cpu_threads": 1, "precision": "fp32", "teacher_precision": "fp32", "disable_tqdm": True}
