@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from dataset_loaders import DenseDataset, EvalTransform
+from dataset_loaders import DenseDataset
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import differences, write_json, write_text
@@ -41,6 +41,7 @@ from kdam_hf.training import (
     load_model,
     parse_recipe,
 )
+from kdam_hf.training.evaluation import seen_by
 from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
 from kdam_hf.training.report import hardware
 from kdam_hf.training.signals import end_with_parent
@@ -188,9 +189,8 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
     for index in indices:
         sample = dataset[index]
         size, predictions = sample["image"].shape[:2], []
-        for config, model in ((model.config, model) for model in models.values()):
-            transform = EvalTransform(dataset.tasks, config.image_mean or [], config.image_std or [])
-            inputs = transform(sample, 0, index)
+        for model in models.values():
+            inputs = seen_by(model.config, dataset, dataset.tasks)[index]
             predictions.append(model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions)
         for task in dataset.tasks:
             maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions]

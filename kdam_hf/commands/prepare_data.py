@@ -34,9 +34,7 @@ class PreparationArguments:
     """What is written, and with how many processes."""
 
     output_dir: str | None = option(None, "where prepared data and report.json go")
-    splits: list[str] | None = option(
-        None, "train and val by default; of hub also shares, such as train[:90%] train[90%:]"
-    )
+    splits: list[str] | None = option(None, "train and val by default; of hub also shares of a split (docs/data.md)")
     check_only: bool = option(False, "check and report, prepare nothing")
     num_proc: int = option(os.cpu_count() or 1, "processes that read")
     sha256: str | None = option(None, "of an archive in data_dir, as its publisher states it")

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
-from dataset_loaders import DenseDataset, TransformedDataset, shuffled
-from kdam_hf.configuration_kdam import STRIDE
+from dataset_loaders import DenseDataset, EvalTransform, TransformedDataset, shuffled
+from kdam_hf.configuration_kdam import STRIDE, KdamConfig
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -26,7 +26,7 @@ from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.loading import layers
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics
 from kdam_hf.training.sources import starts
-from kdam_hf.training.teacher import FrozenTeacher
+from kdam_hf.training.teacher import FrozenTeacher, check_tasks_agree
 
 PREFIX = "agreement/"
 """Before the name of every score against a teacher."""
@@ -142,6 +142,16 @@ def predict_maps(
                     )
     finally:
         model.train(was_training)
+
+
+def seen_by(config: KdamConfig, dataset: DenseDataset, tasks: Sequence[Task]) -> TransformedDataset:
+    """A data set at full size, as a model with this configuration sees it and its tasks are scored.
+
+    Raises:
+        KdamValueError: the model does not have one of the tasks, or with other classes.
+    """
+    check_tasks_agree(config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
+    return TransformedDataset(dataset, EvalTransform(tasks, config.image_mean or [], config.image_std or []))
 
 
 def equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:

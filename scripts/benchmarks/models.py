@@ -1,6 +1,7 @@
 """Models with random weights, and a batch of rendered rooms with the labels of NYUD-v2."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,16 +10,18 @@ from accelerate.utils import send_to_device
 from dataset_loaders import Collator, TrainTransform, TransformedDataset, open_dataset
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import make_config
-from kdam_hf.tasks import NYUD_V2
+from kdam_hf.tasks import NYUD_V2, Task
 
 OPTIONS = {"teacher": "swin-base", "height": 448, "width": 576, "batch_size": 1}
 QUICK = {"teacher": "tiny-swin", "height": 96, "width": 128, "rounds": 2}
 
 
-def make_model(role: str, preset: str, args: Namespace) -> KdamPreTrainedModel:
-    """A model with random weights, the same ones for the same seed."""
+def make_model(
+    role: str, preset: str, args: Namespace, tasks: Sequence[Task] = NYUD_V2, **options: Any
+) -> KdamPreTrainedModel:
+    """A model with random weights, the same ones for the same seed; `options` are of its configuration."""
     torch.manual_seed(args.seed)
-    config = make_config(role, preset, NYUD_V2, image_size=[args.height, args.width])
+    config = make_config(role, preset, tasks, image_size=[args.height, args.width], **options)
     return (KdamTeacher if role == "teacher" else KdamStudent)(config).to(args.device)
 
 

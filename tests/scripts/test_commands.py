@@ -80,7 +80,7 @@ def test_every_command_and_recipe_has_its_line(capsys):
 
 def test_tab_completes_commands_and_their_keys(capsys):
     kdam.main(["completion"])
-    shell = capsys.readouterr().out + f'\nkdam() {{ {sys.executable} -m kdam_hf "$@"; }}\n'
+    shell = capsys.readouterr().out + f'\nkdam() {{ {sys.executable} kdam_hf/__main__.py "$@"; }}\n'
     for words, expected in ((["kdam", "eval"], "evaluate"), (["kdam", "distill", "--teacher_v"], "--teacher_views")):
         asked = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _kdam; echo ${{COMPREPLY[@]}}"
         done = subprocess.run(["bash", "-c", shell + asked], capture_output=True, text=True, cwd=ROOT)
