@@ -1,5 +1,6 @@
 """The command `kdam`. A `--help` is read from the source: nothing is imported, and torch loads, before a command runs."""
 
+import argparse
 import ast
 import difflib
 import os
@@ -115,15 +116,12 @@ def _parsed(file: Path) -> ast.Module:
 
 def _processes(words: list[str]) -> int:
     """Take `--num_processes N` out of the command line."""
-    for place, word in enumerate(words):
-        key, given, value = word.partition("=")
-        if key == "--num_processes":
-            value = value if given else "".join(words[place + 1 : place + 2])
-            if not value.isdecimal() or int(value) < 1:
-                _refuse(f"--num_processes is {value!r}; expected a number of processes, at least 1.")
-            del words[place : place + (1 if given else 2)]
-            return int(value)
-    return 1
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--num_processes", type=int, default=1)
+    found, words[:] = parser.parse_known_args(words)
+    if found.num_processes < 1:
+        _refuse(f"--num_processes is {found.num_processes}; expected a number of processes, at least 1.")
+    return int(found.num_processes)
 
 
 def _refuse(message: str) -> None:

@@ -25,6 +25,7 @@ from PIL import Image
 from scipy import stats
 
 from dataset_loaders import DenseDataset
+from kdam_hf.commands.distill import GROUPS
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import differences, write_json, write_text
@@ -33,14 +34,7 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.pretrained import weights_sha256
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task, with_options
-from kdam_hf.training import (
-    DataArguments,
-    DistillationArguments,
-    KdamTrainingArguments,
-    StudentArguments,
-    load_model,
-    parse_recipe,
-)
+from kdam_hf.training import load_model, parse_recipe
 from kdam_hf.training.evaluation import seen_by
 from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
 from kdam_hf.training.report import hardware
@@ -49,7 +43,6 @@ from kdam_hf.training.sources import open_split
 from kdam_hf.visualization import contact_sheet, legend_picture
 
 LAUNCH = "-m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
-GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
 Results = dict[str, Any]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from benchmarks import models, plain
+from benchmarks import loss, models
 from benchmarks.harness import race, ratio, report, target
 from benchmarks.models import make_batch, make_crops, make_model
 from kdam_hf.distillation import make_method
@@ -76,7 +76,7 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
         inputs = batch["pixel_values"], batch["pixel_mask"]
         with torch.no_grad():
             taught = teacher(*inputs).predictions
-        return plain.objective(NYUD_V2, model(*inputs).predictions, batch, taught, **settings)
+        return loss.objective(NYUD_V2, model(*inputs).predictions, batch, taught, **settings)
 
     def ours(taught: FrozenTeacher | None, source: Callable[[], Mapping[str, Any]], compiled: bool) -> Any:
         method = make_method("none" if taught is None else "cs", NYUD_V2, **settings)

@@ -5,10 +5,10 @@ import random
 import pytest
 import yaml
 
+from kdam_hf.commands.distill import GROUPS
 from kdam_hf.errors import KdamError
-from kdam_hf.training import DataArguments, DistillationArguments, KdamTrainingArguments, StudentArguments, parse_recipe
+from kdam_hf.training import parse_recipe
 
-GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
 # what may be typed, good and bad; YAML and the command line alike
 VALUES = {
     "max_steps": [1, 40, 0, -3, "ten"],

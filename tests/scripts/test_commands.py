@@ -6,11 +6,9 @@ import runpy
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import trees
 from command_kit import ROOMS, ROOT, SCRIPTS, SMALL, run
-from PIL import Image
 from spawn_kit import spawn
 
 from kdam_hf import __main__ as kdam
@@ -103,8 +101,9 @@ def test_a_count_of_processes_starts_a_launcher_of_the_same_command(monkeypatch)
     ("words", "named"),
     [
         (["distil"], "distill"),
-        (["train", "--num_processes", "0"], "'0'"),
-        (["train", "--num_processes"], "''"),
+        (["train", "--num_processes", "0"], "is 0"),
+        (["train", "--num_processes", "x"], "'x'"),
+        (["train", "--num_processes"], "--num_processes"),
         (["predict", "--num_processes", "2"], "'num_processes'"),
         (["train", "--config", "rooms_teachr"], "rooms_teacher"),
     ],
@@ -123,8 +122,8 @@ def test_the_doctor_says_what_there_is(capsys):
     assert "precision" in out
 
 
-def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(own, teacher, tmp_path):
-    student, output, pictures = tmp_path / "student", tmp_path / "r.json", tmp_path / "pictures"
+def test_own_data_goes_from_teacher_to_student_to_scores(own, teacher, tmp_path):
+    student, output = tmp_path / "student", tmp_path / "r.json"
     done = run("distill.py", *SMALL, *own, "--teacher", teacher, "--output_dir", student)
     assert "depth: 5 of 6 images labelled" in done.stdout
     run("evaluate.py", "--model", student, *own, "--split", "val", "--output", output)
@@ -132,14 +131,6 @@ def test_own_data_goes_from_teacher_to_student_to_scores_and_pictures(own, teach
     assert {"semseg/miou", "depth/rmse", "normals/mean_angle", "edge/odsf", "edge/maxf"} <= set(found)
     assert meta["images"] == 3
     assert scores(student / "results.json")[0] == pytest.approx(found, rel=1e-4)
-    photos = sorted((own[3] / "images").iterdir())[:2]
-    run("predict.py", "--model", student, "--images", *photos, "--output_dir", pictures)
-    for photo in photos:
-        width, height = Image.open(photo).size
-        for task in ("semseg", "depth", "normals", "edge"):
-            assert np.load(pictures / f"{photo.stem}_{task}.npy").shape[:2] == (height, width)
-            assert Image.open(pictures / f"{photo.stem}_{task}.png").size == (width, height)
-    assert Image.open(pictures / "contact_sheet.png").width > 4 * 50
 
 
 def distil(rank, arguments):

@@ -6,6 +6,7 @@ import pytest
 from command_kit import ROOMS, SMALL, load, run
 from PIL import Image
 
+from kdam_hf.commands.distill import GROUPS
 from kdam_hf.errors import CheckpointError
 from kdam_hf.training import parse_recipe
 
@@ -53,7 +54,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
 def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, tmp_path):
     recipe, path = tmp_path / "recipe.yaml", tmp_path / "none" / "results.json"
     recipe.write_text("dataset: nyud_v2\n")
-    settings = parse_recipe(compare.GROUPS, ["--config", str(recipe), "--output_dir", str(path.parent)])[-1]
+    settings = parse_recipe(GROUPS, ["--config", str(recipe), "--output_dir", str(path.parent)])[-1]
     meta = {"recipe": settings, "protocol": "ours", "split": "val"}
     path.parent.mkdir()
     path.write_text(json.dumps({"meta": meta}))
