@@ -7,7 +7,7 @@ anything is written; several processes (--num_processes N) share the work; run a
 a complete cache it checks every record and makes damaged ones again. `--help all` lists every key.
 """
 
-from kdam_hf.commands.distill import GROUPS
+from kdam_hf.commands.distill import GROUPS, OF_PHOTOS
 from kdam_hf.training import fill_cache, parse_recipe
 from kdam_hf.training.runs import open_splits, training_crops
 
@@ -17,7 +17,7 @@ KEYS = """
 
 
 def main(argv: list[str] | None = None) -> None:
-    data, model, distillation, args, _ = parse_recipe(GROUPS, argv, __doc__)
+    data, model, distillation, args, _ = parse_recipe(GROUPS, argv, __doc__, OF_PHOTOS)
     with args.main_process_first(local=False, desc="opening the data"):
         train, _, _, teaching = open_splits(data, distillation)
     _, config, crops = training_crops(train, data, model, args)

@@ -33,6 +33,7 @@ from kdam_hf.training.runs import build_run, execute, start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
 GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+OF_PHOTOS = dict.fromkeys(("images", "unlabeled"), "photos_student")
 KEYS = """
     teacher images data_dir dataset columns streaming unlabeled output_dir config method preset backbone_weights class_map
     crop_height crop_width max_steps teacher_views teacher_cache temperature beta kd_weight inter intra
@@ -57,8 +58,7 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
 
 
 def main(argv: Arguments = None) -> Trained:
-    photos = dict.fromkeys(("images", "unlabeled"), "photos_student")
-    data, model, distillation, args, settings = parse_recipe(GROUPS, argv, __doc__, photos)
+    data, model, distillation, args, settings = parse_recipe(GROUPS, argv, __doc__, OF_PHOTOS)
     if distillation.method != "none" and not distillation.teacher:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."

@@ -185,14 +185,8 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             return None
         folder, manifest = found
         refuse_other_objective(manifest["objective"], self._facts["objective"], folder)
-        required = [
-            WEIGHTS,
-            "optimizer.pt",
-            f"rng_state{self._rank}.pth",
-            self._sums_file,
-            "scheduler.pt",
-            TRAINER_STATE_NAME,
-        ]
+        own = [f"rng_state{self._rank}.pth", self._sums_file]
+        required = [WEIGHTS, "optimizer.pt", *own, "scheduler.pt", TRAINER_STATE_NAME]
         if absent := [name for name in required if name not in manifest["files"]]:
             raise CheckpointError(f"{folder} was saved without {', '.join(absent)}; training cannot go on from it.")
         if self.args.process_index == 0:
@@ -224,18 +218,10 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             self._sampler = MixedSampler(source.counts, source.share, seed, self.views, source.both_runs)
         else:
             self._sampler = EpochSampler(len(source), seed, self.views, source.runs)
-        watched = self._watched["train"] = WatchedDataset(self.train_dataset, self.args.dataloader_num_workers)
-        loader = make_loader(
-            watched,
-            self.args,
-            batch_size=self.args.per_device_train_batch_size,
-            sampler=self._sampler,
-            collate_fn=self.data_collator,
-            drop_last=self.args.dataloader_drop_last,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-        )
-        return self.accelerator.prepare(loader)
+        names = "drop_last", "pin_memory", "persistent_workers"
+        options = {name: getattr(self.args, f"dataloader_{name}") for name in names}
+        batch_size = self.args.per_device_train_batch_size
+        return self.accelerator.prepare(self._loader("train", self.train_dataset, batch_size, self._sampler, **options))
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
         """This process's strided share of a dataset, or of one of `self.eval_dataset` by name; that by default.
@@ -250,14 +236,13 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             dataset = (self.eval_dataset or {}).get(dataset)
         if dataset is None:
             raise KdamValueError("no eval_dataset to score: give one to the trainer, or to evaluate.")
-        watched = self._watched["eval"] = WatchedDataset(dataset, self.args.dataloader_num_workers)
-        return make_loader(
-            watched,
-            self.args,
-            batch_size=self.args.per_device_eval_batch_size,
-            sampler=range(self.args.process_index, len(dataset), self.args.world_size),
-            collate_fn=self.data_collator,
-        )
+        share = range(self.args.process_index, len(dataset), self.args.world_size)
+        return self._loader("eval", dataset, self.args.per_device_eval_batch_size, share)
+
+    def _loader(self, name: str, dataset: Any, batch_size: int, sampler: Any, **options: Any) -> DataLoader:
+        watched = self._watched[name] = WatchedDataset(dataset, self.args.dataloader_num_workers)
+        options |= {"batch_size": batch_size, "sampler": sampler, "collate_fn": self.data_collator}
+        return make_loader(watched, self.args, **options)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         """As `get_eval_dataloader`."""
