@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from absent import without
-from command_kit import ROOT, SCRIPTS, load
+from command_kit import ROOT, load
 from PIL import Image
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
@@ -291,7 +291,7 @@ def test_numpy_alone_gives_the_maps_of_predict(exported, student, photo, tmp_pat
 {without("torch", "transformers", "kdam_hf", "dataset_loaders", "onnx")}
 import runpy
 sys.argv = ["run_onnx.py", "--model", {str(exported)!r}, "--image", {str(photo)!r}, "--output_dir", {str(tmp_path / "a")!r}]
-runpy.run_path({str(SCRIPTS / "run_onnx.py")!r}, run_name="__main__")
+runpy.run_path({str(runner.__file__)!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
