@@ -92,8 +92,9 @@ def _first_screen(file: Path) -> str:
     tree, training = _parsed(file), FOLDER.with_name("training")
     title, examples, *rest = (ast.get_docstring(tree) or "").split("\n\n")
     known = {**_declared(_parsed(training / "recipes.py")), **_declared(_parsed(training / "arguments.py"))}
-    named = [ast.literal_eval(node.value) for node in tree.body if ast.unparse(node).startswith("KEYS =")]
-    told = {key: known[key] for keys in named for key in keys.split()} | _declared(tree)
+    assigned = (node for node in tree.body if isinstance(node, ast.Assign))
+    keys = [ast.literal_eval(node.value) for node in assigned if ast.unparse(node.targets[0]) == "KEYS"]
+    told = {key: known[key] for key in " ".join(keys).split()} | _declared(tree)
     lines = [f"    --{name:<23} {text}" for name, text in told.items()]
     return "\n\n".join([title, examples, *(["\n".join(lines)] if lines else []), *rest])
 

@@ -117,7 +117,7 @@ class MultiTaskTrainer(ResumableTrainer):
         _check_teaching(teacher, method, views, train_dataset)
         self.teacher = None if teacher is None else teacher.to(args.device)
         self.tasks, self.views = tuple(tasks), views
-        self._examiner = examiner if self.teacher is None else lambda: self.teacher
+        self._examiner: Any = examiner if teacher is None else lambda: teacher
         self._pending = list[Pending]()
         self.objective = Objective(tasks, method, weighting or make_weighting(args.weighting, tasks)).to(args.device)
         if train_dataset is not None:
