@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import race, ratio, report, target
-from benchmarks.models import make_model
+from benchmarks.harness import make_model, race, ratio, report, target
 from kdam_hf.configuration_kdam import HEAD_NAMES
 from kdam_hf.tasks import NYUD_V2
 

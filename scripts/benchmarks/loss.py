@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.harness import race, ratio, report, spread, target
-from benchmarks.models import make_batch
+from benchmarks.harness import make_batch, race, ratio, report, spread, target
 from kdam_hf.distillation import METHODS, make_method
 from kdam_hf.objective import Objective
 from kdam_hf.tasks import NYUD_V2, Task
