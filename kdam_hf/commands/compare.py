@@ -99,11 +99,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def split_method(text: str) -> tuple[str, list[str]]:
-    """`kl:beta=0.02,temperature=4` -> ("kl", ["--beta", "0.02", "--temperature", "4"])."""
+    """`kl:beta=0.02,kd_weight=edge=0` -> ("kl", ["--beta", "0.02", "--kd_weight", "edge=0"])."""
     method, _, rest = text.partition(":")
     if method not in ("none", *METHODS):
         raise KdamValueError(f"unknown method {method!r}; expected none, {', '.join(METHODS)}.")
-    pairs = [pair.split("=") for pair in rest.split(",")] if rest else []
+    pairs = [pair.split("=", 1) for pair in rest.split(",")] if rest else []
     if any(len(pair) != 2 for pair in pairs):
         raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
     return method, [word for key, value in pairs for word in (f"--{key}", value)]
