@@ -35,8 +35,6 @@ def keys(name: str) -> str:
     rows = ["| key | default | meaning |", "| --- | --- | --- |"]
     for field in fields:
         if isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Call):
-            default, text = (*field.value.args, *(keyword.value for keyword in field.value.keywords))
-            shown, words = (ast.literal_eval(known.get(ast.unparse(part), part)) for part in (default, text))
-            words = words["help"] if isinstance(words, dict) else words
+            shown, words = (ast.literal_eval(known.get(ast.unparse(part), part)) for part in field.value.args)
             rows.append(f"| `{ast.unparse(field.target)}` | {'' if shown in (None, '') else f'`{shown}`'} | {words} |")
     return "\n".join(rows)

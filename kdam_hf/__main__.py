@@ -1,5 +1,6 @@
 """The command `kdam`. A `--help` is read from the source: nothing is imported, and torch loads, before a command runs."""
 
+import argparse
 import ast
 import difflib
 import os
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         _refuse(f"unknown command {name!r}; " + (f"did you mean {close[0]}?" if close else "see kdam --help."))
     elif {"--help", "-h"} & {*words} and "all" not in words:
-        print(_first_screen(ast.parse(file.read_text("utf-8"))))
+        print(_first_screen(file))
     elif name in ALONE:
         specification: Any = spec_from_file_location(module, file)
         alone = module_from_spec(specification)
@@ -81,30 +82,47 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_command(lambda: import_module(f"kdam_hf.commands.{module}").main(words))
 
 
-def _first_screen(tree: ast.Module) -> str:
-    """The docstring of a command; behind its examples the options that its file declares, by `option` or to a parser."""
+def run_script(name: str) -> None:
+    """A command as a script of a clone."""
+    main([name, *sys.argv[1:]])
+
+
+def _first_screen(file: Path) -> str:
+    """The docstring of a command; behind its examples its own options, and the keys of trainings that it names as KEYS."""
+    tree, training = _parsed(file), FOLDER.with_name("training")
     title, examples, *rest = (ast.get_docstring(tree) or "").split("\n\n")
-    declared: list[Any] = [node for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body]
-    calls = {node.target.id: node.value.args for node in declared if isinstance(getattr(node, "value", None), ast.Call)}
-    told = {name: args[-1] for name, args in calls.items() if args}
-    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.keywords):
-        if ast.unparse(node.func) == "parser.add_argument":
-            told[ast.literal_eval(node.args[0])[2:]] = next(word.value for word in node.keywords if word.arg == "help")
-    lines = [f"    --{name:<23} {ast.literal_eval(text)}" for name, text in told.items()]
+    known = {**_declared(_parsed(training / "recipes.py")), **_declared(_parsed(training / "arguments.py"))}
+    assigned = (node for node in tree.body if isinstance(node, ast.Assign))
+    keys = [ast.literal_eval(node.value) for node in assigned if ast.unparse(node.targets[0]) == "KEYS"]
+    told = {key: known[key] for key in " ".join(keys).split()} | _declared(tree)
+    lines = [f"    --{name:<23} {text}" for name, text in told.items()]
     return "\n\n".join([title, examples, *(["\n".join(lines)] if lines else []), *rest])
+
+
+def _declared(tree: ast.Module) -> dict[str, str]:
+    """Options that a file declares, by `option` or `required` or to a parser, and their texts."""
+    told = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.value or node).startswith(("option(", "required(")):
+            told[ast.unparse(node.target)] = node.value.args[-1]  # type: ignore[union-attr]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument"):
+            text = next(word.value for word in node.keywords if word.arg == "help")
+            told[ast.literal_eval(node.args[0])[2:]] = text
+    return {name: ast.literal_eval(text) for name, text in told.items()}
+
+
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"))
 
 
 def _processes(words: list[str]) -> int:
     """Take `--num_processes N` out of the command line."""
-    for place, word in enumerate(words):
-        key, given, value = word.partition("=")
-        if key == "--num_processes":
-            value = value if given else "".join(words[place + 1 : place + 2])
-            if not value.isdecimal() or int(value) < 1:
-                _refuse(f"--num_processes is {value!r}; expected a number of processes, at least 1.")
-            del words[place : place + (1 if given else 2)]
-            return int(value)
-    return 1
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--num_processes", type=int, default=1)
+    found, words[:] = parser.parse_known_args(words)
+    if found.num_processes < 1:
+        _refuse(f"--num_processes is {found.num_processes}; expected a number of processes, at least 1.")
+    return int(found.num_processes)
 
 
 def _refuse(message: str) -> None:

@@ -1,7 +1,6 @@
 """`kdam demo` of a clone."""
 
-from kdam_hf.commands.demo import main
-from kdam_hf.training import run_command
+from kdam_hf.__main__ import run_script
 
 if __name__ == "__main__":
-    run_command(main)
+    run_script("demo")

@@ -55,13 +55,11 @@ def render(number: int, text: dict[str, str], cases: list[tuple[str, str]]) -> t
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds tests/ and docs/")
-    root = parser.parse_args(argv).root
-    outcomes, page = Outcomes(), root / "docs/reliability.md"
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
+    outcomes, page = Outcomes(), ROOT / "docs/reliability.md"
     sys.path.insert(0, str(ROOT))  # before tests/, which has a folder dataset_loaders too
-    pytest.main(["-q", "-m", "fault", f"--rootdir={root}", str(root / "tests")], plugins=[outcomes])
-    texts = yaml.safe_load((root / "docs/reliability_rows.yaml").read_text("utf-8"))
+    pytest.main(["-q", "-m", "fault", f"--rootdir={ROOT}", str(ROOT / "tests")], plugins=[outcomes])
+    texts = yaml.safe_load((ROOT / "docs/reliability_rows.yaml").read_text("utf-8"))
     lines, proven = zip(*(render(row, text, outcomes.rows[row]) for row, text in texts.items()), strict=True)
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     facts = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {versions}."

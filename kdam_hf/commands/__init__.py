@@ -1,14 +1,4 @@
-"""What the commands of `kdam` run: one module each; its docstring and the texts of its options are the first screen of help."""
+"""What the commands of `kdam` run: one module each.
 
-from dataclasses import field
-from typing import Any
-
-
-def option(default: Any, text: str, **more: Any) -> Any:
-    """A field of a dataclass of options, with its help; `more` is for argparse."""
-    return field(default=default, metadata={"help": text, **more})
-
-
-def required(text: str) -> Any:
-    """One without a default."""
-    return field(metadata={"help": text})
+The first screen of help is its docstring, with the texts of its own options and of the keys of trainings that `KEYS` names.
+"""

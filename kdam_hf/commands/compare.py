@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from dataset_loaders import DenseDataset, EvalTransform
+from dataset_loaders import DenseDataset
+from kdam_hf.commands.distill import GROUPS
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import differences, write_json, write_text
@@ -33,14 +34,8 @@ from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.pretrained import weights_sha256
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task, with_options
-from kdam_hf.training import (
-    DataArguments,
-    DistillationArguments,
-    KdamTrainingArguments,
-    StudentArguments,
-    load_model,
-    parse_recipe,
-)
+from kdam_hf.training import load_model, parse_recipe
+from kdam_hf.training.evaluation import seen_by
 from kdam_hf.training.fingerprint import DEFAULTS, INCIDENTAL
 from kdam_hf.training.report import hardware
 from kdam_hf.training.signals import end_with_parent
@@ -48,7 +43,6 @@ from kdam_hf.training.sources import open_split
 from kdam_hf.visualization import contact_sheet, legend_picture
 
 LAUNCH = "-m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
-GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
 Results = dict[str, Any]
 
 
@@ -105,11 +99,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def split_method(text: str) -> tuple[str, list[str]]:
-    """`kl:beta=0.02,temperature=4` -> ("kl", ["--beta", "0.02", "--temperature", "4"])."""
+    """`kl:beta=0.02,kd_weight=edge=0` -> ("kl", ["--beta", "0.02", "--kd_weight", "edge=0"])."""
     method, _, rest = text.partition(":")
     if method not in ("none", *METHODS):
         raise KdamValueError(f"unknown method {method!r}; expected none, {', '.join(METHODS)}.")
-    pairs = [pair.split("=") for pair in rest.split(",")] if rest else []
+    pairs = [pair.split("=", 1) for pair in rest.split(",")] if rest else []
     if any(len(pair) != 2 for pair in pairs):
         raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
     return method, [word for key, value in pairs for word in (f"--{key}", value)]
@@ -188,9 +182,8 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
     for index in indices:
         sample = dataset[index]
         size, predictions = sample["image"].shape[:2], []
-        for config, model in ((model.config, model) for model in models.values()):
-            transform = EvalTransform(dataset.tasks, config.image_mean or [], config.image_std or [])
-            inputs = transform(sample, 0, index)
+        for model in models.values():
+            inputs = seen_by(model.config, dataset, dataset.tasks)[index]
             predictions.append(model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions)
         for task in dataset.tasks:
             maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions]

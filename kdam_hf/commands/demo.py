@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf.commands import option, required
 from kdam_hf.commands.predict import photos_in
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import parse_recipe
+from kdam_hf.training.arguments import option, required
 
 ROOMS = (0, 3, 6, 9)
 

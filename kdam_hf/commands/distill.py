@@ -5,22 +5,6 @@
     kdam distill --config own_data_student --data_dir DIR --teacher outputs/teacher --output_dir outputs/student \\
         --teacher_views 4 --teacher_cache outputs/cache --num_processes 2
 
-    --teacher          folders or hub ids of models that predict dense tasks, one for all or several (docs/teachers.md)
-    --images           photos without labels: a folder, an archive, or a hub id; without --config by photos_student
-    --data_dir         data with labels, of the --dataset folder, nyud_v2, pascal_context or hub
-    --columns, --streaming   of hub: which column is the image, and which holds labels; read Parquet where it lies
-    --unlabeled        photos without labels, beside --data_dir
-    --output_dir       where the student and results.json go
-    --config           recipe: a YAML file, or a name that `kdam recipes` prints
-    --method           cs (KDAM), kl, dist, cwd, or none for the same student without a teacher
-    --student          its backbone: efficientnet-lite0, a hub id or folder, timm/NAME, ... (docs/models.md); also --preset
-    --backbone_weights preset for pretrained ones, a hub id or folder, or none
-    --class_map        which classes of the teacher make which of the student: a YAML file (docs/teachers.md)
-    --crop_height, --crop_width, --max_steps   what a training step sees, and how many there are
-    --teacher_views, --teacher_cache   run the teacher once over so many fixed crops of each image, and replay them
-    --temperature, --beta, --kd_weight, --inter, --intra   of the match (docs/method.md)
-    --resume_from_checkpoint last      goes on where an earlier run was interrupted
-
 With --num_processes N it runs under `accelerate launch`, one process for each GPU. `--help all` lists every key.
 """
 
@@ -49,6 +33,11 @@ from kdam_hf.training.runs import build_run, execute, start_unlabelled
 from kdam_hf.training.teacher import coarsest_channels
 
 GROUPS = (DataArguments, StudentArguments, DistillationArguments, KdamTrainingArguments)
+OF_PHOTOS = dict.fromkeys(("images", "unlabeled"), "photos_student")
+KEYS = """
+    teacher images data_dir dataset columns streaming unlabeled output_dir config method preset backbone_weights class_map
+    crop_height crop_width max_steps teacher_views teacher_cache temperature beta kd_weight inter intra
+    resume_from_checkpoint"""
 
 
 def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[], FrozenTeacher]) -> Method | None:
@@ -69,8 +58,7 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
 
 
 def main(argv: Arguments = None) -> Trained:
-    photos = dict.fromkeys(("images", "unlabeled"), "photos_student")
-    data, model, distillation, args, settings = parse_recipe(GROUPS, argv, __doc__, photos)
+    data, model, distillation, args, settings = parse_recipe(GROUPS, argv, __doc__, OF_PHOTOS)
     if distillation.method != "none" and not distillation.teacher:
         raise KdamValueError(
             f"method {distillation.method} needs a teacher: give --teacher FOLDER_OR_HUB_ID, or --method none."
@@ -92,8 +80,9 @@ def main(argv: Arguments = None) -> Trained:
             teacher = loaded()
         match = method.settings() | {"teacher_views": distillation.teacher_views}
         facts |= {**run.teaching.facts(), "distillation": match}
-    views, of_run = distillation.teacher_views, (run.model, args, run.tasks, train_dataset, run.eval_dataset)
-    trainer = DistillationTrainer(*of_run, teacher=teacher, method=method, views=views, examiner=loaded)
+    views, examiner = distillation.teacher_views, None if method is None else loaded
+    of_run = (run.model, args, run.tasks, train_dataset, run.eval_dataset)
+    trainer = DistillationTrainer(*of_run, teacher=teacher, method=method, views=views, examiner=examiner)
     steps = distillation.balance_steps
     probe = None if steps is None else BalanceProbe(run.model.encoder, trainer.objective, steps)
     metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))

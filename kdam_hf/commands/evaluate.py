@@ -5,9 +5,6 @@
     kdam evaluate --predictions MAPS --dataset folder --data_dir DIR --protocol atrc
     kdam evaluate --model outputs/own --dataset folder --data_dir DIR --single_task semseg.json edge.json
 
-    --dataset, --data_dir     folder, nyud_v2, pascal_context, hub or synthetic_rooms, and the root of the data
-    --columns, --streaming    of hub: which column is the image, and which holds labels; read Parquet where it lies
-
 Images are scored at their own size on their labelled pixels. What a file it replaces says of the training of the same
 weights is kept. Maps on disk, protocols and definitions: docs/metrics.md. `--help all` lists every key.
 """
@@ -24,22 +21,22 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset_loaders import Collator, DenseDataset, EvalTransform, SubsetDataset, TransformedDataset, read_ids
-from kdam_hf.commands import option
+from dataset_loaders import Collator, DenseDataset, SubsetDataset, read_ids
 from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, write_results
-from kdam_hf.training.arguments import check_numbers
-from kdam_hf.training.evaluation import predict_maps
+from kdam_hf.training.arguments import check_numbers, option
+from kdam_hf.training.evaluation import predict_maps, seen_by
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.recipes import Arguments
 from kdam_hf.training.report import results_table
 from kdam_hf.training.runs import OF_TRAINING, describe_data, describe_run
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
 from kdam_hf.training.sources import open_split
-from kdam_hf.training.teacher import check_tasks_agree
+
+KEYS = "dataset data_dir columns streaming"
 
 
 @dataclass
@@ -83,9 +80,7 @@ def main(argv: Arguments = None) -> dict[str, float]:
     num_proc = share_cores(args.num_proc, on_cpu=model is not None and device.type == "cpu")
     maps: Iterable[ImageMaps]
     if model is not None:
-        check_tasks_agree(model.config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
-        transform = EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
-        dataset = TransformedDataset(source, transform)
+        dataset = seen_by(model.config, source, tasks)
         batches = DataLoader(dataset, args.batch_size, num_workers=args.num_workers, collate_fn=Collator(tasks))
         maps = predict_maps(model.to(device), batches, tasks, device)
         if args.save_predictions:

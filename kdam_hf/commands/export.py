@@ -18,8 +18,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, EvalTransform, TransformedDataset
-from kdam_hf.commands import option, required
+from dataset_loaders import Collator
 from kdam_hf.errors import ExportError, KdamValueError
 from kdam_hf.export import (
     TOLERANCE,
@@ -38,10 +37,11 @@ from kdam_hf.io import write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe
+from kdam_hf.training.arguments import check_numbers, option, required
+from kdam_hf.training.evaluation import seen_by
 from kdam_hf.training.report import versions
 from kdam_hf.training.runs import describe_data
 from kdam_hf.training.sources import open_split
-from kdam_hf.training.teacher import check_tasks_agree
 
 CODE = ("auto_map", "custom_pipelines")  # keys of a config that name files of a repository
 
@@ -102,8 +102,7 @@ def check_arguments(args: ExportArguments, has_data: bool) -> None:
         raise KdamValueError(f"height and width are {sides}; expected both, in pixels, for one size, or neither.")
     if args.int8 and not has_data:
         raise KdamValueError("int8 is calibrated and scored on images: give --dataset folder --data_dir DIR.")
-    if args.calibration_images < 1:
-        raise KdamValueError(f"calibration_images is {args.calibration_images}; expected at least 1.")
+    check_numbers(args, {"at least 1": "calibration_images"})
     if missing_packages():
         raise KdamValueError(f"ONNX needs {', '.join(missing_packages())}: pip install 'kdam-hf[export]'")
     output = Path(args.output)
@@ -116,15 +115,13 @@ def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArg
     data.tasks = data.tasks or model.config.task_names
     train, held_out = (open_split(data, split) for split in (args.train_split, args.eval_split))
     tasks = with_options(train.tasks, data.task_options or ())
-    check_tasks_agree(model.config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
-    transform = EvalTransform(tasks, model.config.image_mean or [], model.config.image_std or [])
-    seen = TransformedDataset(train, transform)
+    seen = seen_by(model.config, train, tasks)
     count = min(args.calibration_images, len(seen))
     print(f"Calibrating on {count} of {len(seen)} images of {train.name} {args.train_split}.", flush=True)
     target = file.with_name("model_quantized.onnx")
     images = [seen[k * len(seen) // count]["pixel_values"] for k in range(count)]
     quantize(file, target, images)
-    batches = DataLoader(TransformedDataset(held_out, transform), 1, collate_fn=Collator(tasks))
+    batches = DataLoader(seen_by(model.config, held_out, tasks), 1, collate_fn=Collator(tasks))
     forms: dict[str, Any] = {"fp32": OnnxModel(file), "int8": OnnxModel(target)}
     scores = {form: evaluate_model(exported, batches, tasks) for form, exported in forms.items()}
     if args.decode:

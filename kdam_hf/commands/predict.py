@@ -30,12 +30,12 @@ from tqdm import tqdm
 
 from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import MultiTaskDensePredictionPipeline
-from kdam_hf.commands import option, required
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.image_processing_kdam import channels_last
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.readout_kdam import readout_of
 from kdam_hf.training import load_model, parse_recipe
+from kdam_hf.training.arguments import check_numbers, option, required
 from kdam_hf.video import SUFFIXES, frames, is_video
 from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
 
@@ -56,8 +56,7 @@ class PredictionArguments:
 
 def main(argv: list[str] | None = None) -> None:
     args, _ = parse_recipe((PredictionArguments,), argv, __doc__)
-    if any(number is not None and number < 1 for number in (args.batch_size, args.max_frames)):
-        raise KdamValueError(f"batch_size {args.batch_size}, max_frames {args.max_frames}; expected at least 1.")
+    check_numbers(args, {"at least 1": "batch_size max_frames"})
     places = list({str(place): (name, place) for name, place in find_photos(args.images)}.values())
     names = Counter(name for name, _ in places)
     if twice := next((name for name in names if names[name] > 1), None):

@@ -5,23 +5,13 @@
     kdam prepare --dataset folder --data_dir DIR --check_only
     kdam prepare --dataset hub --data_dir org/name --output_dir outputs/name --columns image=photo semseg=mask
 
-    --dataset          folder (your own data), nyud_v2, pascal_context, hub
-    --data_dir         where it is: a folder, an archive, or a hub id; never written to
-    --output_dir       where prepared data and report.json go
-    --check_only       check and report, prepare nothing
-    --splits, --tasks  some of them; of hub also shares of a split, such as train[:90%] train[90%:]
-    --columns          of hub: which column is the image, and which holds the labels of a task
-    --layout, --data_options, --task_options   form of the tree, further options of the dataset and its tasks (docs/data.md)
-    --num_proc         processes that read
-    --sha256           of an archive, as its publisher states it
-
 Every sample is read once. The report names each file at fault, and is kept as report.json in output_dir; with a fault the
 exit code is 1 and the split is not there. Run again, it goes on with what is left. `--help all` lists every key.
 """
 
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,40 +21,43 @@ from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, parse_recipe
+from kdam_hf.training.arguments import option
 from kdam_hf.training.report import versions, write_json
 from kdam_hf.training.sources import open_split, prepare_split
 
 DATASETS = ("nyud_v2", "pascal_context", "folder", "hub")
+KEYS = "dataset data_dir tasks columns layout data_options task_options"
 
 
 @dataclass
 class PreparationArguments:
     """What is written, and with how many processes."""
 
-    output_dir: str | None = field(default=None, metadata={"help": "where prepared data and report.json go"})
-    splits: list[str] = field(default_factory=lambda: ["train", "val"], metadata={"help": "splits to prepare"})
-    check_only: bool = field(default=False, metadata={"help": "check and report, prepare nothing"})
-    num_proc: int = field(default=os.cpu_count() or 1, metadata={"help": "processes that read"})
-    sha256: str | None = field(default=None, metadata={"help": "of an archive in data_dir, as its publisher states it"})
+    output_dir: str | None = option(None, "where prepared data and report.json go")
+    splits: list[str] | None = option(None, "train and val by default; of hub also shares of a split (docs/data.md)")
+    check_only: bool = option(False, "check and report, prepare nothing")
+    num_proc: int = option(os.cpu_count() or 1, "processes that read")
+    sha256: str | None = option(None, "of an archive in data_dir, as its publisher states it")
 
 
 def main(argv: list[str] | None = None) -> None:
     data, args, _ = parse_recipe((SourceArguments, PreparationArguments), argv, __doc__)
     check_arguments(data, args)
+    split_names = args.splits or ["train", "val"]
     output = None if args.output_dir is None else Path(args.output_dir)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         if is_archive(data.data_dir):
             unpacked = output / "unpacked" / Path(data.data_dir).name.split(".")[0]
             data.data_dir = str(extract(data.data_dir, unpacked, sha256=args.sha256))
-    contents = [check_split(data, args, split) for split in args.splits]
+    contents = [check_split(data, args, split) for split in split_names]
     if output is not None:
         write_json(output / "report.json", {"splits": contents, "versions": versions()})
     if problems := sum(len(content["problems"]) for content in contents):
         print(f"\n{problems} problems" + ("" if output is None else f", all in {output / 'report.json'}"))
         sys.exit(1)
     if not args.check_only:
-        splits = zip(("--train_split", "--eval_split"), args.splits, ("train", "val"), strict=False)
+        splits = zip(("--train_split", "--eval_split"), split_names, ("train", "val"), strict=False)
         named = "".join(f" {key} '{split}'" for key, split, usual in splits if split != usual)
         print(f"\nPrepared. Train with: --dataset {data.dataset} --data_dir {output}{named}")
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdam_hf.commands import option, required
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub import make_publication, publish, write_repository
 from kdam_hf.training import load_model, parse_recipe
+from kdam_hf.training.arguments import option, required
 from kdam_hf.training.recipes import Arguments
 
 

@@ -17,7 +17,6 @@ import torch
 
 from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import KdamStudentConfig
-from kdam_hf.commands import option, required
 from kdam_hf.commands.predict import find_photos
 from kdam_hf.errors import KdamValueError
 from kdam_hf.photos_kdam import open_photo
@@ -27,6 +26,7 @@ from kdam_hf.teachers.base import ForeignTeacher
 from kdam_hf.teachers.normals import check_axes
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import FrozenTeacher, load_teacher, parse_recipe
+from kdam_hf.training.arguments import option, required
 from kdam_hf.visualization import contact_sheet, legend_picture, shrunk
 
 SHOWN = 12

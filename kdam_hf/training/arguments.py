@@ -32,28 +32,34 @@ NUMBERS = {
 HUB_STRATEGIES = ("end", "every_save")
 
 
-def _field(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def option(default: Any, text: str, **more: Any) -> Any:
+    """A field of a dataclass of options, with its help; `more` is for argparse."""
+    return field(default=default, metadata={"help": text, **more})
+
+
+def required(text: str) -> Any:
+    """One without a default."""
+    return field(metadata={"help": text})
 
 
 @dataclass
 class SourceArguments:
     """Which images."""
 
-    dataset: str = _field("", "nyud_v2, pascal_context, folder (where only data_dir is given), hub, or synthetic_rooms")
-    data_dir: str | None = _field(None, "root of the dataset on disk, or what kdam prepare wrote")
-    layout: str | None = _field(None, "form of the tree in data_dir; recognised by default")
-    columns: list[str] | None = _field(None, "hub: NAME=COLUMN, NAME image, a task or id; common names by default")
-    streaming: bool = _field(False, "hub and images: read Parquet where it lies, and store nothing")
-    tasks: list[str] | None = _field(None, "subset of the dataset's tasks; all of them by default")
-    data_options: list[str] | None = _field(None, "options of the dataset as NAME=VALUE, e.g. crop=none of nyud_v2")
-    task_options: list[str] | None = _field(None, "settings as TASK.NAME=VALUE, e.g. semseg.class_weights=balanced")
-    cache_dir: str | None = _field(None, "write each split once, decoded, to this folder and read it from there")
-    rooms_train: int = _field(2000, "synthetic_rooms: number of training scenes")
-    rooms_val: int = _field(200, "synthetic_rooms: number of validation scenes")
-    rooms_height: int = _field(240, "synthetic_rooms: image height, pixels")
-    rooms_width: int = _field(320, "synthetic_rooms: image width, pixels")
-    rooms_seed: int = _field(0, "synthetic_rooms: seed of the scenes")
+    dataset: str = option("", "nyud_v2, pascal_context, folder (where only data_dir is given), hub, or synthetic_rooms")
+    data_dir: str | None = option(None, "root of the dataset on disk, or what kdam prepare wrote")
+    layout: str | None = option(None, "form of the tree in data_dir; recognised by default")
+    columns: list[str] | None = option(None, "hub: NAME=COLUMN, NAME image, a task or id; common names by default")
+    streaming: bool = option(False, "hub and images: read Parquet where it lies, and store nothing")
+    tasks: list[str] | None = option(None, "subset of the dataset's tasks; all of them by default")
+    data_options: list[str] | None = option(None, "options of the dataset as NAME=VALUE, e.g. crop=none of nyud_v2")
+    task_options: list[str] | None = option(None, "settings as TASK.NAME=VALUE, e.g. semseg.class_weights=balanced")
+    cache_dir: str | None = option(None, "write each split once, decoded, to this folder and read it from there")
+    rooms_train: int = option(2000, "synthetic_rooms: number of training scenes")
+    rooms_val: int = option(200, "synthetic_rooms: number of validation scenes")
+    rooms_height: int = option(240, "synthetic_rooms: image height, pixels")
+    rooms_width: int = option(320, "synthetic_rooms: image width, pixels")
+    rooms_seed: int = option(0, "synthetic_rooms: seed of the scenes")
 
     def __post_init__(self) -> None:
         """Own data where nothing else is said of a folder."""
@@ -64,19 +70,19 @@ class SourceArguments:
 class DataArguments(SourceArguments):
     """Which images, and how they are augmented."""
 
-    train_split: str = _field("train", "split to train on")
-    eval_split: str = _field("val", "split to evaluate on")
-    crop_height: int = _field(448, "height of a training crop, pixels")
-    crop_width: int = _field(576, "width of a training crop, pixels")
-    scale_min: float = _field(0.5, "smallest random scale; depth is divided by the scale")
-    scale_max: float = _field(2.0, "largest random scale")
-    hflip: bool = _field(True, "mirror half of the crops")
-    photometric: bool = _field(True, "random brightness, contrast, saturation and hue")
-    images: str | None = _field(
-        None, "kdam distill: photos without labels in place of data: a folder, archive or hub id"
+    train_split: str = option("train", "split to train on")
+    eval_split: str = option("val", "split to evaluate on")
+    crop_height: int = option(448, "height of a training crop, pixels")
+    crop_width: int = option(576, "width of a training crop, pixels")
+    scale_min: float = option(0.5, "smallest random scale; depth is divided by the scale")
+    scale_max: float = option(2.0, "largest random scale")
+    hflip: bool = option(True, "mirror half of the crops")
+    photometric: bool = option(True, "random brightness, contrast, saturation and hue")
+    images: str | None = option(
+        None, "kdam distill: photos without labels, in place of data: a folder, archive or hub id; see photos_student"
     )
-    unlabeled: str | None = _field(None, "kdam distill: photos without labels beside the data set, as of images")
-    unlabeled_share: float = _field(0.5, "share of the unlabelled photos in every batch")
+    unlabeled: str | None = option(None, "kdam distill: photos without labels beside the data set, as of images")
+    unlabeled_share: float = option(0.5, "share of the unlabelled photos in every batch")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant; photos are a data set of their own."""
@@ -95,58 +101,56 @@ class DataArguments(SourceArguments):
 class ModelArguments:
     """Which model."""
 
-    role: str = _field("teacher", "teacher (strong decoder) or student (light decoder)")
-    preset: str = field(
-        default="swin-tiny",
-        metadata={
-            "help": "backbone: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME",
-            "aliases": ["--student"],
-        },
+    role: str = option("teacher", "teacher (strong decoder) or student (light decoder)")
+    preset: str = option(
+        "swin-tiny",
+        "backbone, also --student: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME",
+        aliases=["--student"],
     )
-    backbone_weights: str | None = _field(
+    backbone_weights: str | None = option(
         None,
         "hub id or folder of its weights, preset for the preset's own, or none, which a name of kdam_hf/presets.py has",
     )
-    decoder_channels: int | None = _field(None, "width of the decoder; the preset's by default")
-    head: str | None = _field(None, "heads of a student: conv, or separable for small devices; the preset's by default")
+    decoder_channels: int | None = option(None, "width of the decoder; the preset's by default")
+    head: str | None = option(None, "heads of a student: conv, or separable for small devices; the preset's by default")
 
 
 @dataclass
 class StudentArguments(ModelArguments):
     """Which student."""
 
-    role: str = _field("student", "student (light decoder), or teacher to distil into the strong one")
+    role: str = option("student", "student (light decoder), or teacher to distil into the strong one")
 
 
 @dataclass
 class DistillationArguments:
     """How the teacher is matched."""
 
-    teacher: list[str] | None = _field(
+    teacher: list[str] | None = option(
         None,
         "folders or hub ids of teachers, each perhaps as TASK=ID or ID@REVISION, or FILE.py:NAME of your own module",
     )
-    class_map: str | None = _field(
+    class_map: str | None = option(
         None, "YAML file for semseg: student class: [teacher classes], ignore, or rest; equal names by default"
     )
-    normal_axes: str | None = _field(None, "axes of a teacher's normals, e.g. right,down,front; its own by default")
-    teacher_precision: str = _field("auto", "of the teacher: auto (bf16 where the device is fast at it), bf16 or fp32")
-    teacher_batch_size: int | None = _field(None, "crops per pass of the teacher; the student's batch by default")
-    teacher_views: int | None = _field(None, "fixed crops per image, taken in turn; new ones in every epoch by default")
-    teacher_cache: str | None = _field(
+    normal_axes: str | None = option(None, "axes of a teacher's normals, e.g. right,down,front; its own by default")
+    teacher_precision: str = option("auto", "of the teacher: auto (bf16 where the device is fast at it), bf16 or fp32")
+    teacher_batch_size: int | None = option(None, "crops per pass of the teacher; the student's batch by default")
+    teacher_views: int | None = option(None, "fixed crops per image, taken in turn; new ones in every epoch by default")
+    teacher_cache: str | None = option(
         None, "folder for what the teacher says of the teacher_views crops: run once, replayed"
     )
-    teacher_cache_dtype: str = _field("fp16", "of the cache: fp16 or fp32")
-    method: str = _field("cs", "cs (KDAM), kl, dist, cwd, features, or none for the same student without a teacher")
-    temperature: float = _field(4.0, "temperature of both distributions")
-    beta: float = _field(0.5, "weight of the distillation loss")
-    inter: str = _field("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
-    intra: bool = _field(True, "intra-task match")
-    divergence: str = _field("cauchy_schwarz", "of both matches of cs; a function of kdam_hf.distillation.divergences")
-    kd_weight: list[str] | None = _field(None, "weights in the match: TASK=NUMBER, e.g. depth=0.5; 0 leaves it out")
-    features: float = _field(0.0, "weight of a second term: the coarsest map against that of one online teacher")
-    balance_steps: int | None = _field(None, "steps between measurements of the terms' gradients, for balance.json")
-    scale_by_temperature: bool = _field(True, "multiply by T^2 (normals: T), so that gradients do not shrink with T")
+    teacher_cache_dtype: str = option("fp16", "of the cache: fp16 or fp32")
+    method: str = option("cs", "cs (KDAM), kl, dist, cwd, features, or none for the same student without a teacher")
+    temperature: float = option(4.0, "temperature of both distributions")
+    beta: float = option(0.5, "weight of the distillation loss")
+    inter: str = option("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
+    intra: bool = option(True, "intra-task match")
+    divergence: str = option("cauchy_schwarz", "of both matches of cs; a function of kdam_hf.distillation.divergences")
+    kd_weight: list[str] | None = option(None, "weights in the match: TASK=NUMBER, e.g. depth=0.5; 0 leaves it out")
+    features: float = option(0.0, "weight of a second term: the coarsest map against that of one online teacher")
+    balance_steps: int | None = option(None, "steps between measurements of the terms' gradients, for balance.json")
+    scale_by_temperature: bool = option(True, "multiply by T^2 (normals: T), so that gradients do not shrink with T")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -165,43 +169,43 @@ class DistillationArguments:
 class KdamTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the protocol of the field: 40k steps of 8 crops, SGD 0.9, poly 0.9, weight decay 5e-4."""
 
-    output_dir: str | None = _field(None, "where the model, its checkpoints and results.json go")
-    max_steps: int = _field(MAX_STEPS, "optimizer steps")
-    num_train_epochs: float = _field(None, "passes over the training data, in place of max_steps")
-    total_train_batch_size: int | None = _field(
+    output_dir: str | None = option(None, "where the model, its checkpoints and results.json go")
+    max_steps: int = option(MAX_STEPS, "optimizer steps")
+    num_train_epochs: float = option(None, "passes over the training data, in place of max_steps")
+    total_train_batch_size: int | None = option(
         None, "crops per optimizer step, of all processes and accumulated batches; 8 for one process by default"
     )
-    per_device_train_batch_size: int = _field(None, "crops per process and batch, in place of the total; 8 by default")
-    per_device_eval_batch_size: int = _field(4, "images per process and evaluation step")
-    learning_rate: float = _field(1e-3, "initial learning rate")
-    backbone_lr_factor: float = _field(1.0, "the backbone's rate over that of the rest; below 1 keeps its features")
-    freeze_backbone_steps: int = _field(0, "first steps in which the backbone learns nothing, nor its batch norms")
-    weighting: str = _field("fixed", "of tasks: fixed (the given loss weights), uncertainty or dwa")
-    ema_decay: float = _field(0.0, "decay per step of an average of the weights, which is scored and saved, e.g. 0.999")
-    weight_decay: float = _field(5e-4, "weight decay, of the weights of convolutions and linear layers alone")
-    optim: str = _field("sgd", "optimizer, as named by transformers")
-    optim_args: str | None = _field(None, "optimizer arguments; momentum=0.9 by default for sgd")
-    lr_scheduler_type: str = _field("polynomial", "learning rate schedule, as named by transformers")
-    lr_scheduler_kwargs: dict[str, Any] | str | None = _field(None, "power 0.9 down to 0 by default for polynomial")
-    max_grad_norm: float = _field(0.0, "larger gradients are scaled down to this norm; 0, as the protocol, leaves them")
-    sync_batch_norm: bool = _field(False, "with several GPUs: batch norms over the crops of all of them")
-    cpu_threads: int | None = _field(None, "threads per process on the CPU; a share of the cores by default")
-    precision: str = _field("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
-    channels_last: bool = _field(True, "keep images and convolutions channels-last, which most devices prefer")
-    logging_steps: float = _field(50, "steps between log lines")
-    save_steps: float = _field(1000, "steps between checkpoints")
-    save_total_limit: int | None = _field(2, "checkpoints kept")
-    resume_from_checkpoint: str | None = _field(
-        None, "a checkpoint, or 'last' for the newest in output_dir if there is one"
+    per_device_train_batch_size: int = option(None, "crops per process and batch, in place of the total; 8 by default")
+    per_device_eval_batch_size: int = option(4, "images per process and evaluation step")
+    learning_rate: float = option(1e-3, "initial learning rate")
+    backbone_lr_factor: float = option(1.0, "the backbone's rate over that of the rest; below 1 keeps its features")
+    freeze_backbone_steps: int = option(0, "first steps in which the backbone learns nothing, nor its batch norms")
+    weighting: str = option("fixed", "of tasks: fixed (the given loss weights), uncertainty or dwa")
+    ema_decay: float = option(0.0, "decay per step of an average of the weights, which is scored and saved, e.g. 0.999")
+    weight_decay: float = option(5e-4, "weight decay, of the weights of convolutions and linear layers alone")
+    optim: str = option("sgd", "optimizer, as named by transformers")
+    optim_args: str | None = option(None, "optimizer arguments; momentum=0.9 by default for sgd")
+    lr_scheduler_type: str = option("polynomial", "learning rate schedule, as named by transformers")
+    lr_scheduler_kwargs: dict[str, Any] | str | None = option(None, "power 0.9 down to 0 by default for polynomial")
+    max_grad_norm: float = option(0.0, "larger gradients are scaled down to this norm; 0, as the protocol, leaves them")
+    sync_batch_norm: bool = option(False, "with several GPUs: batch norms over the crops of all of them")
+    cpu_threads: int | None = option(None, "threads per process on the CPU; a share of the cores by default")
+    precision: str = option("auto", "auto (bf16 where the device is fast at it), bf16 or fp32")
+    channels_last: bool = option(True, "keep images and convolutions channels-last, which most devices prefer")
+    logging_steps: float = option(50, "steps between log lines")
+    save_steps: float = option(1000, "steps between checkpoints")
+    save_total_limit: int | None = option(2, "checkpoints kept")
+    resume_from_checkpoint: str | None = option(
+        None, "go on from a checkpoint, or from 'last', the newest in output_dir if there is one"
     )
-    logging_nan_inf_filter: bool = _field(False, "kept off: a loss that is not finite ends the training")
-    remove_unused_columns: bool = _field(False, "kept off: batches are dicts of our own")
-    dataloader_drop_last: bool = _field(True, "leave out the last, smaller batch of an epoch")
-    dataloader_num_workers: int = _field(0, "worker processes that load data, and count in evaluation on a GPU")
-    dataloader_timeout: float = _field(600.0, "seconds to wait for a batch of the workers before it is an error")
-    push_to_hub: bool = _field(False, "publish the model in hub_model_id as kdam publish does")
-    hub_model_id: str | None = _field(None, "org/name of the repository on the Hub; created if need be")
-    hub_strategy: str = _field("end", "publish at the end, or at every_save: with every checkpoint, too")
+    logging_nan_inf_filter: bool = option(False, "kept off: a loss that is not finite ends the training")
+    remove_unused_columns: bool = option(False, "kept off: batches are dicts of our own")
+    dataloader_drop_last: bool = option(True, "leave out the last, smaller batch of an epoch")
+    dataloader_num_workers: int = option(0, "worker processes that load data, and count in evaluation on a GPU")
+    dataloader_timeout: float = option(600.0, "seconds to wait for a batch of the workers before it is an error")
+    push_to_hub: bool = option(False, "publish the model in hub_model_id as kdam publish does")
+    hub_model_id: str | None = option(None, "org/name of the repository on the Hub; created if need be")
+    hub_strategy: str = option("end", "publish at the end, or at every_save: with every checkpoint, too")
 
     def __post_init__(self) -> None:
         """Refuse what is not offered or cannot be meant, and fill in what depends on other fields.

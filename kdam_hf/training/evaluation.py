@@ -3,26 +3,30 @@
 The latter says how far the student agrees, not how right it is.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers.trainer_utils import SaveStrategy, SchedulerType
 
-from dataset_loaders import DenseDataset, TransformedDataset, shuffled
-from kdam_hf.configuration_kdam import STRIDE
+from dataset_loaders import DenseDataset, EvalTransform, TransformedDataset, shuffled
+from kdam_hf.configuration_kdam import STRIDE, KdamConfig
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
+from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.loading import layers
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics
 from kdam_hf.training.sources import starts
-from kdam_hf.training.teacher import FrozenTeacher
+from kdam_hf.training.teacher import FrozenTeacher, check_tasks_agree
 
 PREFIX = "agreement/"
 """Before the name of every score against a teacher."""
@@ -67,6 +71,41 @@ def evaluate_model(
     return flat_values(totals)
 
 
+def score_model(
+    model: KdamPreTrainedModel,
+    batches: DataLoader,
+    tasks: Sequence[Task],
+    examiner: Callable[[], FrozenTeacher] | None,
+    device: torch.device,
+    **settings: Any,
+) -> dict[str, float]:
+    """As `evaluate_model`, and `agreement/task/metric` against a teacher for photos and tasks that nothing labels.
+
+    Args:
+        examiner: gives the teacher; None for no such scores.
+        settings: of `evaluate_model`.
+
+    Raises:
+        KdamValueError: photos without a teacher.
+    """
+    unlabelled = is_unlabelled(batches.dataset)
+    found = {} if unlabelled else evaluate_model(model, batches, tasks, device, **settings)
+    labelled = {key.split("/")[0] for key, value in found.items() if not math.isnan(value)}
+    rest = [task for task in tasks if task.name not in labelled]
+    if unlabelled and examiner is None:
+        raise KdamValueError("photos without labels are scored against a teacher; there is none.")
+    if not rest or examiner is None:
+        return found
+    teacher = examiner().to(device)
+    taught = [task for task in rest if task.name in teacher.task_names]
+    if not taught:
+        return found
+    agreed = evaluate_model(model, taught_batches(batches, teacher, taught, device), taught, device, **settings)
+    alone = {task.name for task in taught}
+    found = {key: value for key, value in found.items() if key.split("/")[0] not in alone}
+    return found | {f"{PREFIX}{name}": value for name, value in agreed.items()}
+
+
 @torch.inference_mode()
 def predict_maps(
     model: KdamPreTrainedModel,
@@ -103,6 +142,16 @@ def predict_maps(
                     )
     finally:
         model.train(was_training)
+
+
+def seen_by(config: KdamConfig, dataset: DenseDataset, tasks: Sequence[Task]) -> TransformedDataset:
+    """A data set at full size, as a model with this configuration sees it and its tasks are scored.
+
+    Raises:
+        KdamValueError: the model does not have one of the tasks, or with other classes.
+    """
+    check_tasks_agree(config.tasks or [], [task.spec() for task in tasks], "the model", "the data")
+    return TransformedDataset(dataset, EvalTransform(tasks, config.image_mean or [], config.image_std or []))
 
 
 def equal_sizes(batch: dict[str, Any]) -> list[dict[str, Any]]:
@@ -154,3 +203,32 @@ def taught_start(
 def _decided(task: Task, prediction: Tensor, size: Sequence[int]) -> list[NDArray[Any]]:
     """Raw labels of what predictions (B, C, h, w) decide at the size of the image."""
     return [task.label.from_values(as_map(one)) for one in task.decode(prediction, size).cpu()]
+
+
+def metric_names(tasks: Sequence[Task]) -> list[str]:
+    """`task/metric` of every score."""
+    return [*flat_values(make_metrics(tasks))]
+
+
+def choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_dataset: Any) -> None:
+    """Fill in whether the metric that decides is to rise or to fall, which its task knows of the primary one."""
+    if args.metric_for_best_model is None and args.save_strategy != SaveStrategy.BEST:
+        return
+    sets = {f"{key}_": x for key, x in eval_dataset.items()} if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    prefixes = {start + (PREFIX if is_unlabelled(dataset) else "") for start, dataset in sets.items()}
+    known = {prefix + name: name for prefix in prefixes for name in metric_names(tasks)}
+    asked, given = args.metric_for_best_model, args.greater_is_better
+    name = known.get(str(asked).removeprefix("eval_"))
+    primary = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
+    if name is None:
+        raise KdamValueError(f"metric_for_best_model is {asked}; expected one of {', '.join(known)}.")
+    rises = primary.get(name, given)
+    if rises is None or given not in (None, rises):
+        raise KdamValueError(
+            f"metric_for_best_model is {asked}, greater_is_better {given}; expected "
+            + ("true, or false for a metric that is better when it falls." if rises is None else f"{rises}.")
+        )
+    args.greater_is_better = rises
+    if args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+        further: Any = args.lr_scheduler_kwargs or {}
+        args.lr_scheduler_kwargs = {"mode": "max" if rises else "min", **further}

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -24,20 +23,10 @@ OF_DISTILLATION = {field.name for field in fields(DistillationArguments)}
 ALTERNATIVES = {"max_steps": "num_train_epochs", "total_train_batch_size": "per_device_train_batch_size"}
 ALTERNATIVES |= {other: key for key, other in ALTERNATIVES.items()}
 SWITCHES = {"on": "true", "off": "false"}
+NULLS = ("", "~", "null")
 RECIPES = Path(__file__).parents[1] / "recipes"
 Arguments = Sequence[str] | Mapping[str, Any] | None
 DROPPED = {"kd_resolution": "the match is computed at stride 4, as the models predict; leave the key out"}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without its words for true and false but these two: `off` and `no` are choices of several keys."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), [*"tTfF"])
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -48,7 +37,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """
     own = RECIPES / f"{path}.yaml"
     try:
-        recipe = _Loader((own if own.is_file() else Path(path)).read_text("utf-8")).get_single_data()
+        # all scalars as they are written: the types are those of the keys, and `off` and `no` are choices of several
+        recipe = yaml.BaseLoader((own if own.is_file() else Path(path)).read_text("utf-8")).get_single_data()
     except OSError as error:
         named = [file.stem for file in RECIPES.glob("*.yaml")]
         hint = did_you_mean(str(path), named, "give a file, or one of the names that `kdam recipes` prints.")
@@ -59,7 +49,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise KdamValueError(f"recipe {path} holds a {type(recipe).__name__}; expected lines of the form 'key: value'.")
     if nested := [key for key, value in recipe.items() if isinstance(value, dict)]:
         raise KdamValueError(f"recipe {path}: {', '.join(nested)} holds a mapping; values are plain scalars or lists.")
-    return recipe
+    return {key: None if value in NULLS else value for key, value in recipe.items()}
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -77,7 +67,7 @@ def parse_recipe(
     Args:
         groups: dataclasses whose fields are the permitted keys.
         argv: command line without the program; `sys.argv` by default. Or keys with their values, as of a recipe.
-        description: text of `--help`; `--help all` adds every key.
+        description: text of `--help`, before all keys.
         usual: key -> the recipe that is taken without `--config` where the command line has this key.
 
     Returns:
@@ -88,12 +78,6 @@ def parse_recipe(
     """
     keys = dict(argv) if isinstance(argv, Mapping) else {}
     arguments = [] if isinstance(argv, Mapping) else list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & {*arguments} and "all" not in arguments:
-        own = [key for group in groups if group.__module__.startswith("kdam_hf.commands") for key in fields(group)]
-        title, examples, *rest = (description or "").split("\n\n")
-        options = "\n".join(f"    --{key.name:<23} {key.metadata['help']}" for key in own)
-        print("\n\n".join(part for part in (title, examples, options, *rest) if part))
-        raise SystemExit(0)
     for group in groups:
         group._argument_group_name = (group.__doc__ or "").split("\n")[0]  # type: ignore[attr-defined]
     parser = HfArgumentParser(groups, description=description, formatter_class=_Formatter, allow_abbrev=False)
@@ -156,7 +140,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _typed(value: Any, action: argparse.Action, where: str) -> Any:
-    """A recipe's value as the command line would have read it: YAML has its own ideas of types."""
+    """A value of a recipe, or of a keyword, as the command line would have read it."""
     if value is None:
         return None
     if action.nargs in ("+", "*"):
@@ -165,7 +149,7 @@ def _typed(value: Any, action: argparse.Action, where: str) -> Any:
         return [_typed(item, scalar, where) for item in (value if isinstance(value, (list, tuple)) else [value])]
     convert = action.type if callable(action.type) else str
     try:
-        if isinstance(value, list) or (isinstance(value, bool) and convert in (int, float)):
+        if isinstance(value, list):
             raise ValueError
         return convert(SWITCHES.get(value, str(value)) if convert is string_to_bool else str(value))
     except (TypeError, ValueError, argparse.ArgumentTypeError) as error:

@@ -3,9 +3,13 @@
 Unusual here: `Trainer` writes a checkpoint into a hidden folder, which is sealed and renamed; a checkpoint also holds the
 sums behind the next log line, so that logged losses do not depend on interruptions; no pickle of the arguments is
 written; a finished run takes no further step; SIGTERM and SIGINT end the training with a checkpoint of the step.
+A push is what `kdam publish` uploads, one commit of model, card, code and log, never of optimizer state or pickles, so the
+strategies `checkpoint` and `all_checkpoints` do not exist. Training waits for the upload, since the next checkpoint may
+delete the one that is sent; an upload that fails during the training is reported and does not end it.
 """
 
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,7 +30,8 @@ from transformers.trainer_utils import TrainOutput
 from dataset_loaders import EpochSampler, MixedDataset, MixedSampler
 from kdam_hf import io
 from kdam_hf.distributed import Processes
-from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
+from kdam_hf.errors import CheckpointError, HubError, KdamError, KdamValueError
+from kdam_hf.hub import make_publication, open_repository, upload
 from kdam_hf.training import checkpointing
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.fingerprint import refuse_other_objective
@@ -180,14 +185,8 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             return None
         folder, manifest = found
         refuse_other_objective(manifest["objective"], self._facts["objective"], folder)
-        required = [
-            WEIGHTS,
-            "optimizer.pt",
-            f"rng_state{self._rank}.pth",
-            self._sums_file,
-            "scheduler.pt",
-            TRAINER_STATE_NAME,
-        ]
+        own = [f"rng_state{self._rank}.pth", self._sums_file]
+        required = [WEIGHTS, "optimizer.pt", *own, "scheduler.pt", TRAINER_STATE_NAME]
         if absent := [name for name in required if name not in manifest["files"]]:
             raise CheckpointError(f"{folder} was saved without {', '.join(absent)}; training cannot go on from it.")
         if self.args.process_index == 0:
@@ -219,18 +218,10 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             self._sampler = MixedSampler(source.counts, source.share, seed, self.views, source.both_runs)
         else:
             self._sampler = EpochSampler(len(source), seed, self.views, source.runs)
-        watched = self._watched["train"] = WatchedDataset(self.train_dataset, self.args.dataloader_num_workers)
-        loader = make_loader(
-            watched,
-            self.args,
-            batch_size=self.args.per_device_train_batch_size,
-            sampler=self._sampler,
-            collate_fn=self.data_collator,
-            drop_last=self.args.dataloader_drop_last,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-        )
-        return self.accelerator.prepare(loader)
+        names = "drop_last", "pin_memory", "persistent_workers"
+        options = {name: getattr(self.args, f"dataloader_{name}") for name in names}
+        batch_size = self.args.per_device_train_batch_size
+        return self.accelerator.prepare(self._loader("train", self.train_dataset, batch_size, self._sampler, **options))
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
         """This process's strided share of a dataset, or of one of `self.eval_dataset` by name; that by default.
@@ -245,14 +236,13 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             dataset = (self.eval_dataset or {}).get(dataset)
         if dataset is None:
             raise KdamValueError("no eval_dataset to score: give one to the trainer, or to evaluate.")
-        watched = self._watched["eval"] = WatchedDataset(dataset, self.args.dataloader_num_workers)
-        return make_loader(
-            watched,
-            self.args,
-            batch_size=self.args.per_device_eval_batch_size,
-            sampler=range(self.args.process_index, len(dataset), self.args.world_size),
-            collate_fn=self.data_collator,
-        )
+        share = range(self.args.process_index, len(dataset), self.args.world_size)
+        return self._loader("eval", dataset, self.args.per_device_eval_batch_size, share)
+
+    def _loader(self, name: str, dataset: Any, batch_size: int, sampler: Any, **options: Any) -> DataLoader:
+        watched = self._watched[name] = WatchedDataset(dataset, self.args.dataloader_num_workers)
+        options |= {"batch_size": batch_size, "sampler": sampler, "collate_fn": self.data_collator}
+        return make_loader(watched, self.args, **options)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         """As `get_eval_dataloader`."""
@@ -314,6 +304,68 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)
             checkpointing.move_files(Path(partial), output)
+
+    # ---- publishing -------------------------------------------------------------------------------------------------
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository, before the first step: a wrong name or token must not wait for the last one.
+
+        Raises:
+            HubError: refused or unreachable.
+        """
+        self.push_in_progress = None
+        self.hub_model_id = self.args.hub_model_id
+        if self.is_world_process_zero():
+            private = self.args.hub_private_repo if private is None else private
+            open_repository(self.args.hub_model_id or "", bool(private), token or self.args.hub_token)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Publish the model of a sealed checkpoint, if asked for, with a card that says how far the training is."""
+        if not args.push_to_hub or args.hub_strategy == "end" or not state.is_world_process_zero:
+            return
+        folder, step = f"{args.output_dir}/checkpoint-{state.global_step}", state.global_step
+        progress = f"Still in training: step {step} of {state.max_steps}, not scored yet."
+        try:
+            self._publish(folder, f"Training in progress, step {step}", progress, args.hub_token)
+        except HubError as error:
+            warnings.warn(f"{error} Training goes on; the next checkpoint is pushed again.", stacklevel=2)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """Publish what is in output_dir, with the scores of results.json where `execute` has left them; the URL of the commit.
+
+        None on processes other than the first. `token` is by default `hub_token`, or that of this machine; it always blocks.
+
+        Raises:
+            HubError: refused, unreachable or interrupted; the model is complete on disk.
+            KdamValueError: a revision, or an argument that is not known.
+        """
+        if given := kwargs | ({} if revision is None else {"revision": revision}):
+            raise KdamValueError(
+                f"push_to_hub was given {given}; it pushes to the main branch. Name a state by a tag: kdam publish --revision."
+            )
+        if not self.is_world_process_zero():
+            return None
+        if self.hub_model_id is None:
+            self.init_hf_repo(token)
+        folder = str(self.args.output_dir)
+        try:
+            return self._publish(folder, commit_message or "End of training", "", token or self.args.hub_token)
+        except HubError as error:
+            raise HubError(
+                f"{error} The model is complete in {folder}; publish it with kdam publish --model {folder} "
+                f"--repo_id {self.args.hub_model_id}."
+            ) from error
+
+    def _publish(self, folder: str, message: str, progress: str, token: str | None) -> str:
+        ready = make_publication(folder, str(self.hub_model_id), allow_no_results=True, progress=progress)
+        return upload(ready.repo_id, ready.files, message, token=token)
 
     # ---- what is between two log lines ------------------------------------------------------------------------------
 

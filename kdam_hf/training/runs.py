@@ -14,7 +14,6 @@ from transformers import set_seed
 
 from dataset_loaders import (
     DenseDataset,
-    EvalTransform,
     MixedDataset,
     PhotosDataset,
     TaughtDataset,
@@ -40,7 +39,7 @@ from kdam_hf.training.arguments import (
     SourceArguments,
 )
 from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
-from kdam_hf.training.evaluation import taught_start
+from kdam_hf.training.evaluation import seen_by, taught_start
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.resumable_trainer import data_seed
 from kdam_hf.training.scoring import conditions
@@ -159,9 +158,8 @@ def build_run(
     weights = _weights(model)
     if weights is not None:
         load_backbone_weights(built, weights)
-    keep = EvalTransform(tasks, config.image_mean or [], config.image_std or [])
-    photos = None if held_out is None else TransformedDataset(held_out, keep)
-    return Run(tasks, built, crops, TransformedDataset(val, keep), settings, teaching, photos)
+    photos = None if held_out is None else seen_by(config, held_out, tasks)
+    return Run(tasks, built, crops, seen_by(config, val, tasks), settings, teaching, photos)
 
 
 def _with_class_weights(task: Task, train: DenseDataset, args: KdamTrainingArguments) -> Task:

@@ -88,6 +88,10 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    def terminate(self) -> None:
+        """As pools and loaders end their workers, which do not listen to SIGTERM."""
+        self.kill()  # type: ignore[attr-defined]
+
 
 class _Fork(_Worker, context.ForkProcess):
     pass
@@ -111,13 +115,8 @@ def worker_context(method: str | None = None) -> Any:
 
 def shield_worker(parent: int, worker: int = 0) -> None:
     """To be called first in a worker of the process `parent`: it leaves signals to that, and ends when that does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        # For threads that libraries have started before the block. After it and not SIG_IGN, which would discard what is
-        # pending: a SIGTERM of the parent must not be lost, or a pool that ends its workers would wait for ever.
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-        threading.Thread(target=_end_when_told_by, args=(parent,), daemon=True).start()
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)  # for threads of libraries too
     end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call above
         os._exit(1)
@@ -141,9 +140,3 @@ def no_worker_left() -> Iterator[None]:
             worker.join()
         if main:
             signal.signal(signal.SIGCHLD, handler)
-
-
-def _end_when_told_by(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)

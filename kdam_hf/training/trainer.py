@@ -5,8 +5,7 @@ a strided share of the split per process, so no prediction is kept and no image 
 before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
-from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from dataset_loaders import Collator
 from kdam_hf.distillation import Method
@@ -30,13 +29,11 @@ from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.objective import Counts, Objective, stride_mask
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
-from kdam_hf.training.evaluation import PREFIX, evaluate_model, is_unlabelled, taught_batches
+from kdam_hf.training.evaluation import choose_direction, metric_names, score_model
 from kdam_hf.training.fingerprint import describe_objective
-from kdam_hf.training.hub_trainer import PublishingTrainer
 from kdam_hf.training.inherited import refuse_methods, refuse_parameters
 from kdam_hf.training.loading import sample_name
-from kdam_hf.training.resumable_trainer import epoch_of
-from kdam_hf.training.scoring import flat_values, make_metrics
+from kdam_hf.training.resumable_trainer import ResumableTrainer, epoch_of
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
 
@@ -71,7 +68,7 @@ class Accumulated:
 
 
 @refuse_methods
-class MultiTaskTrainer(PublishingTrainer):
+class MultiTaskTrainer(ResumableTrainer):
     """Trains a teacher, a baseline or a student on the supervised losses of its tasks, and the terms of a method, if any.
 
     Args:
@@ -119,12 +116,13 @@ class MultiTaskTrainer(PublishingTrainer):
             raise KdamValueError(f"a weighting was given, and args.weighting names {args.weighting!r}; leave one out.")
         _check_teaching(teacher, method, views, train_dataset)
         self.teacher = None if teacher is None else teacher.to(args.device)
-        self.tasks, self.views, self._examiner = tuple(tasks), views, examiner
+        self.tasks, self.views = tuple(tasks), views
+        self._examiner: Any = examiner if teacher is None else lambda: teacher
         self._pending = list[Pending]()
         self.objective = Objective(tasks, method, weighting or make_weighting(args.weighting, tasks)).to(args.device)
         if train_dataset is not None:
             _check_length(train_dataset, args)
-        _choose_direction(args, tasks, eval_dataset)
+        choose_direction(args, tasks, eval_dataset)
         if args.world_size > 1:
             args.ddp_find_unused_parameters = args.freeze_backbone_steps > 0
             _freeze_unused_parameters(model)
@@ -149,7 +147,7 @@ class MultiTaskTrainer(PublishingTrainer):
         if stopping and (self.args.metric_for_best_model is None or self.args.eval_strategy == IntervalStrategy.NO):
             raise KdamValueError(
                 f"EarlyStoppingCallback with metric_for_best_model {self.args.metric_for_best_model} and eval_strategy "
-                f"{self.args.eval_strategy}; set both. There are {', '.join(_metric_names(self.tasks))}."
+                f"{self.args.eval_strategy}; set both. There are {', '.join(metric_names(self.tasks))}."
             )
         result = super().train(*args, **kwargs)
         if self.average is not None:
@@ -390,31 +388,12 @@ class MultiTaskTrainer(PublishingTrainer):
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
-    def score(self, model: KdamPreTrainedModel, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """`task/metric` of a model like this trainer's, over the shares of all processes, as of `evaluate_model`.
-
-        Of photos, and of tasks that nothing here labels, `agreement/task/metric` against the teacher instead.
-        """
-        unlabelled = is_unlabelled(getattr(batches, "dataset", None))
-        found = {} if unlabelled else self._score(model, batches, self.tasks)
-        labelled = {key.split("/")[0] for key, value in found.items() if not math.isnan(value)}
-        if unlabelled and self.teacher is None and self._examiner is None:
-            raise KdamValueError("photos without labels are scored against a teacher; there is none.")
-        if labelled >= {task.name for task in self.tasks}:
-            return found
-        teacher = self.teacher or (self._examiner and self._examiner().to(self.args.device))
-        known = teacher.task_names if teacher else ()
-        taught = [task for task in self.tasks if task.name in known and task.name not in labelled]
-        if not teacher or not taught:
-            return found
-        agreed = self._score(model, taught_batches(batches, teacher, taught, self.args.device), taught)
-        alone = {task.name for task in taught}
-        found = {key: value for key, value in found.items() if key.split("/")[0] not in alone}
-        return found | {f"{PREFIX}{name}": value for name, value in agreed.items()}
-
-    def _score(self, model: KdamPreTrainedModel, batches: Iterable[dict], tasks: Sequence[Task]) -> dict[str, float]:
-        progress, num_proc = not self.args.disable_tqdm and self.args.process_index == 0, self.args.counting_processes
-        return evaluate_model(model, batches, tasks, self.args.device, self.processes, progress, num_proc)
+    def score(self, model: KdamPreTrainedModel, batches: DataLoader) -> dict[str, float]:
+        """`task/metric` of a model like this trainer's, over the shares of all processes, as `score_model` has it."""
+        args = self.args
+        quiet, num_proc = args.disable_tqdm or args.process_index > 0, args.counting_processes
+        settings = {"device": args.device, "processes": self.processes, "progress": not quiet, "num_proc": num_proc}
+        return score_model(model, batches, self.tasks, self._examiner, **settings)
 
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
@@ -429,34 +408,6 @@ class MultiTaskTrainer(PublishingTrainer):
 
 DistillationTrainer = MultiTaskTrainer
 """The same class, by the name under which students are trained."""
-
-
-def _metric_names(tasks: Sequence[Task]) -> list[str]:
-    return [*flat_values(make_metrics(tasks))]
-
-
-def _choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_dataset: Any) -> None:
-    """Fill in whether the metric that decides is to rise or to fall, which its task knows of the primary one."""
-    if args.metric_for_best_model is None and args.save_strategy != SaveStrategy.BEST:
-        return
-    sets = {f"{key}_": x for key, x in eval_dataset.items()} if isinstance(eval_dataset, dict) else {"": eval_dataset}
-    starts = {start + (PREFIX if is_unlabelled(dataset) else "") for start, dataset in sets.items()}
-    known = {start + name: name for start in starts for name in _metric_names(tasks)}
-    asked, given = args.metric_for_best_model, args.greater_is_better
-    name = known.get(str(asked).removeprefix("eval_"))
-    primary = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
-    if name is None:
-        raise KdamValueError(f"metric_for_best_model is {asked}; expected one of {', '.join(known)}.")
-    rises = primary.get(name, given)
-    if rises is None or given not in (None, rises):
-        raise KdamValueError(
-            f"metric_for_best_model is {asked}, greater_is_better {given}; expected "
-            + ("true, or false for a metric that is better when it falls." if rises is None else f"{rises}.")
-        )
-    args.greater_is_better = rises
-    if args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
-        further: Any = args.lr_scheduler_kwargs or {}
-        args.lr_scheduler_kwargs = {"mode": "max" if rises else "min", **further}
 
 
 def _check_teaching(teacher: FrozenTeacher | None, method: Method | None, views: int | None, data: Any) -> None:

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import race, ratio, report, target
+from benchmarks.harness import make_model, race, ratio, report, target
 from kdam_hf.configuration_kdam import HEAD_NAMES
-from kdam_hf.modeling_kdam import KdamStudent
-from kdam_hf.presets import make_config
 from kdam_hf.tasks import NYUD_V2
 
 OPTIONS = {"presets": ["efficientnet-lite0", "resnet18", "pvt-v2-b0", "swin-tiny"], "height": 240, "width": 320}
@@ -24,11 +22,9 @@ def run(args: Namespace) -> dict[str, Any]:
     found, targets = {}, []
     for preset in args.presets:
         for head in HEAD_NAMES:
-            models = {
-                name: KdamStudent(make_config("student", preset, tasks, head=head)).to(args.device).eval()
-                for name, tasks in ((FOUR, NYUD_V2), (ONE, NYUD_V2[:1]))
-            }
-            timings = race({name: partial(model, image) for name, model in models.items()}, args)
+            kinds = {FOUR: NYUD_V2, ONE: NYUD_V2[:1]}
+            models = {name: make_model("student", preset, args, tasks, head=head) for name, tasks in kinds.items()}
+            timings = race({name: partial(model.eval(), image) for name, model in models.items()}, args)
             found[f"{preset}, {head}"] = report(f"{preset}, {head}", timings, ONE)
             if head == "separable":
                 targets.append(target(f"{preset}, {head}: {FOUR} / {ONE}", ratio(timings, FOUR, ONE), at_most=1.25))

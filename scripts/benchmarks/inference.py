@@ -16,15 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import models
-from benchmarks.harness import race, report
-from benchmarks.models import make_batch, make_model
+from benchmarks.harness import OF_MODELS, SMALL_MODELS, make_batch, make_model, race, report
 from kdam_hf.export import OnnxModel, missing_packages, quantize, save_onnx
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.training import describe_model
 
-OPTIONS = models.OPTIONS | {"students": ["resnet18", "pvt-v2-b0", "swin-tiny"], "compile": False}
-QUICK = models.QUICK | {"students": ["tiny-resnet"]}
+OPTIONS = OF_MODELS | {"students": ["resnet18", "pvt-v2-b0", "swin-tiny"], "compile": False}
+QUICK = SMALL_MODELS | {"students": ["tiny-resnet"]}
 Form = Callable[[Tensor], dict[str, Tensor]]
 EAGER, FAST, TEACHER = "eager fp32", "bf16 channels-last", "teacher"
 

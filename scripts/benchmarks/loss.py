@@ -7,24 +7,24 @@ CUDA; freed memory is given back before each measurement. `--tasks` are those of
 
 import ctypes
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from benchmarks import plain
-from benchmarks.harness import race, ratio, report, spread, target
-from benchmarks.models import make_batch
+from benchmarks.harness import make_batch, race, ratio, report, spread, target
 from kdam_hf.distillation import METHODS, make_method
 from kdam_hf.objective import Objective
-from kdam_hf.tasks import NYUD_V2
+from kdam_hf.tasks import NYUD_V2, Task
 
 OPTIONS = {"height": 448, "width": 576, "batch_size": 4, "tasks": ["semseg"], "temperature": 4.0, "beta": 0.5}
 QUICK = {"batch_size": 1, "height": 96, "width": 128, "rounds": 2}
 USUAL, USUAL_SMALL, CS = "upsample, eager losses, CS", "the same, CS at stride 4", "ours, cs"
+Maps = Mapping[str, Tensor]
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -53,10 +53,10 @@ def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[st
         logits, noise = (torch.randn(shape, generator=generator).to(args.device) for _ in range(2))
         student[task.name], teacher[task.name] = 3 * logits, 3 * logits + noise
     settings = {"temperature": args.temperature, "beta": args.beta}
-    usual = partial(plain.objective, tasks, **settings)
+    usual = partial(objective, tasks, **settings)
     variants = {USUAL: usual, USUAL_SMALL: partial(usual, match_full=False)}
 
-    def ours(objective: Objective, maps: plain.Maps, batch: dict[str, Any], teacher: plain.Maps) -> Tensor:
+    def ours(objective: Objective, maps: Maps, batch: dict[str, Any], teacher: Maps) -> Tensor:
         return objective.total(objective(maps, batch["labels"], batch["pixel_mask"], teacher))
 
     for name in ("none", *(name for name, method in METHODS.items() if not method.needs_features)):
@@ -69,6 +69,53 @@ def make_losses(args: Namespace) -> dict[str, Callable[[], tuple[Tensor, dict[st
         return value.detach(), {name: x.grad for name, x in leaves.items()}
 
     return {name: partial(differentiate, loss) for name, loss in variants.items()}
+
+
+def objective(
+    tasks: Sequence[Task],
+    predictions: Maps,
+    batch: Mapping[str, Any],
+    teacher: Maps,
+    temperature: float = 4.0,
+    beta: float = 0.5,
+    match_full: bool = True,
+) -> Tensor:
+    """What ours replaces, plainly: supervised losses, and beta times CS of full-resolution or stride-4 maps (B, C, h, w).
+
+    The supervised losses and distributions are those of the tasks, so both sides compute the same. Every pixel is valid.
+    """
+
+    def distribution(task: Task, maps: Maps) -> Tensor:
+        logits = task.distribution_logits(maps[task.name].movedim(1, -1)).movedim(-1, 1)
+        return (logits / temperature).softmax(1)
+
+    full, labels, mask = upsample(predictions), batch["labels"], batch["pixel_mask"]
+    losses = [task.loss_weight * task.loss(full[task.name], labels[task.name], mask) for task in tasks]
+    for task in tasks:
+        with torch.no_grad():
+            q = distribution(task, upsample(teacher) if match_full else teacher)
+        p = distribution(task, full if match_full else predictions)
+        losses.append(beta * task.kd_weight * temperature**task.temperature_power * cauchy_schwarz(task, p, q))
+    return torch.stack(losses).sum()
+
+
+def upsample(maps: Maps) -> dict[str, Tensor]:
+    """(B, C, h, w) at stride 4 -> (B, C, 4 h, 4 w)."""
+    options = {"scale_factor": 4, "mode": "bilinear", "align_corners": False}
+    return {name: F.interpolate(x, **options) for name, x in maps.items()}
+
+
+def cauchy_schwarz(task: Task, p: Tensor, q: Tensor) -> Tensor:
+    """Inter-task (a row per pixel) + intra-task (a weighted column per class) of one task's probabilities (B, C, h, w).
+
+    Source: Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970); D = -log( <p,q>^2 / (<p,p> <q,q>) ).
+    """
+
+    def divergence(dim: int | tuple[int, ...]) -> Tensor:
+        return -torch.log((p * q).sum(dim) ** 2 / ((p * p).sum(dim) * (q * q).sum(dim)))
+
+    weights = task.column_weights(q.sum((0, 2, 3)))
+    return divergence(1).mean() + divergence((0, 2, 3)) @ (weights / weights.sum())
 
 
 def peak_mib(call: Callable[[], object], device: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.models import make_model
+from benchmarks.harness import make_model
 from kdam_hf.presets import PRESETS
 from kdam_hf.training import describe_model
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from benchmarks import models, plain
-from benchmarks.harness import race, ratio, report, target
-from benchmarks.models import make_batch, make_crops, make_model
+from benchmarks import loss
+from benchmarks.harness import OF_MODELS, SMALL_MODELS, make_batch, make_crops, make_model, race, ratio, report, target
 from kdam_hf.distillation import make_method
 from kdam_hf.tasks import NYUD_V2
 from kdam_hf.teachers.teaching import plan_teaching
@@ -32,8 +31,8 @@ from kdam_hf.training import (
 )
 from kdam_hf.training.arguments import use_bf16
 
-OPTIONS = models.OPTIONS | {"student": "resnet18", "temperature": 4.0, "beta": 0.5, "compile": False}
-QUICK = models.QUICK | {"student": "tiny-resnet"}
+OPTIONS = OF_MODELS | {"student": "resnet18", "temperature": 4.0, "beta": 0.5, "compile": False}
+QUICK = SMALL_MODELS | {"student": "tiny-resnet"}
 PLAIN, UNDISTILLED, REPLAYED, ONLINE = "plain, float32", "ours, undistilled", "ours, replayed", "ours, online"
 
 
@@ -76,7 +75,7 @@ def make_steps(args: Namespace, bf16: bool, folder: Path) -> dict[str, Callable[
         inputs = batch["pixel_values"], batch["pixel_mask"]
         with torch.no_grad():
             taught = teacher(*inputs).predictions
-        return plain.objective(NYUD_V2, model(*inputs).predictions, batch, taught, **settings)
+        return loss.objective(NYUD_V2, model(*inputs).predictions, batch, taught, **settings)
 
     def ours(taught: FrozenTeacher | None, source: Callable[[], Mapping[str, Any]], compiled: bool) -> Any:
         method = make_method("none" if taught is None else "cs", NYUD_V2, **settings)

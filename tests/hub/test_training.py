@@ -8,7 +8,7 @@ import pytest
 from kdam_hf.commands import train as script
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.training import KdamTrainingArguments, load_model
-from kdam_hf.training.hub_trainer import PublishingTrainer
+from kdam_hf.training.resumable_trainer import ResumableTrainer
 
 ID = "org/pushed"
 TINY = "--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 1 --save_steps 1 --logging_steps 1"
@@ -66,4 +66,4 @@ def test_what_cannot_be_pushed_is_refused_at_once(tmp_path):
         with pytest.raises(KdamValueError, match=value or "org/name"):
             KdamTrainingArguments(**(settings | {key: value}))
     with pytest.raises(KdamValueError, match="dev"):  # asked for in code
-        PublishingTrainer.push_to_hub(SimpleNamespace(), revision="dev")
+        ResumableTrainer.push_to_hub(SimpleNamespace(), revision="dev")

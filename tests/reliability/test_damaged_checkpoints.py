@@ -5,24 +5,16 @@ import os
 
 import pytest
 import torch
-from conftest_kit import Kit
-from fault_kit import DAMAGES, copy_tree
+from fault_kit import DAMAGES, copy_tree, trainer_in
 
 from kdam_hf.errors import CheckpointError
 from kdam_hf.io import tensors_sha256
-from kdam_hf.training import MultiTaskTrainer
 from kdam_hf.training.checkpointing import MANIFEST, newest_sealed, rotate, verify
 
 FILES = (
     *("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "running_sums.json"),
     *("trainer_state.json", "training_args.json"),
 )
-
-
-def trainer_in(root, name="run", **options):
-    kit = Kit(root)
-    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3} | options
-    return MultiTaskTrainer(kit.model(), kit.args(name, **options), kit.tasks, kit.train_data())
 
 
 @pytest.fixture(scope="module")

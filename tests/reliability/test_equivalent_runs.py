@@ -4,9 +4,8 @@ import json
 
 import pytest
 from conftest_kit import Kit
-from kill_kit import untimed
+from fault_kit import outcome
 
-from kdam_hf.io import tensors_sha256
 from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, build_run, execute
 
 
@@ -22,7 +21,7 @@ def whole_run(root, name, **options):
     execute(trainer, run, data)
     results = json.loads((root / name / "results.json").read_text())
     del results["meta"]
-    return tensors_sha256(trainer.model), untimed(trainer), results
+    return *outcome(trainer), results
 
 
 @pytest.mark.reliability
@@ -45,5 +44,5 @@ def test_a_match_of_weight_zero_is_no_teacher_and_does_not_run_one(tmp_path):
     for method, beta, taught in (("none", 0.5, None), ("cs", 0.0, teacher)):
         trainer = kit.distiller(method, teacher=taught, beta=beta)
         trainer.train()
-        ends.append((tensors_sha256(trainer.model), untimed(trainer)))
+        ends.append(outcome(trainer))
     assert ends[0] == ends[1]

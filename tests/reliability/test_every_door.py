@@ -3,8 +3,6 @@
 import io
 import json
 import unicodedata
-from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image
 from dataset_loaders import SubsetDataset, check_sample, open_dataset, prepare
 from dataset_loaders.archives import extract
 from kdam_hf import KdamImageProcessor, MultiTaskDensePredictionPipeline
+from kdam_hf.commands import run_onnx
 from kdam_hf.errors import DataIntegrityError
 
 H, W = 6, 8
@@ -106,7 +105,6 @@ LABELS = {
 }
 NFC, NFD = (unicodedata.normalize(form, "küche") for form in ("NFC", "NFD"))
 CLASSES = [f"class_{k}" for k in range(16)]
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def rows():
@@ -175,8 +173,7 @@ def of_values(values):
 @pytest.mark.fault(22, 23)
 @pytest.mark.parametrize("kind", PHOTOS)
 @pytest.mark.parametrize("door", ["folder", "archive", "hub", "prepared", "processor", "pipeline", "onnx"])
-def test_a_photo_shows_the_same_pixels_or_is_refused_through_every_door(data, door, kind, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
+def test_a_photo_shows_the_same_pixels_or_is_refused_through_every_door(data, door, kind, tmp_path):
     content, shown = PHOTOS[kind]
     path = tmp_path / kind
     path.write_bytes(content)
@@ -186,7 +183,7 @@ def test_a_photo_shows_the_same_pixels_or_is_refused_through_every_door(data, do
         "pipeline": lambda: of_values(
             MultiTaskDensePredictionPipeline.preprocess(stub, str(path))["photo"]["pixel_values"]
         ),
-        "onnx": lambda: np.asarray(import_module("run_onnx").read_photo(str(path))),
+        "onnx": lambda: np.asarray(run_onnx.read_photo(str(path))),
     }
     read = doors.get(door, lambda: sample_of(data, door, f"photo-{kind.replace('.', '-')}", tmp_path)["image"])
     if shown is None:

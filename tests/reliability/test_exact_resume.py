@@ -6,7 +6,7 @@
 import pytest
 import torch
 from conftest_kit import Kit
-from kill_kit import untimed
+from fault_kit import outcome
 from transformers import TrainerCallback
 
 from kdam_hf.io import tensors_sha256
@@ -25,10 +25,6 @@ def trainer_in(root, preset="tiny-swin", distilled=False, **options):
         **options,
     }
     return kit.distiller("cs" if distilled else "none", model=kit.model(preset=preset, dropout=0.3), **options)
-
-
-def outcome(trainer):
-    return tensors_sha256(trainer.model), untimed(trainer)
 
 
 def assert_exact(root, steps, **options):

@@ -1,41 +1,15 @@
 """docs/reliability.md cannot rot: rows, marks and links agree, and no row is called proven that is not."""
 
 import re
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 TEXTS = yaml.safe_load((ROOT / "docs/reliability_rows.yaml").read_text("utf-8"))
-SUITE = """
-import pytest
-
-@pytest.mark.fault(1, 2)
-@pytest.mark.parametrize("k", range(3))
-def test_a(k):
-    assert k != 2
-
-@pytest.fixture
-def broken():
-    raise OSError
-
-@pytest.mark.fault(3)
-def test_b(broken): ...
-
-@pytest.mark.fault(4)
-def test_c():
-    pytest.skip()
-
-@pytest.mark.fault(5)
-@pytest.mark.parametrize("k", range(2))
-def test_d(k): ...
-
-@pytest.mark.fault(5)
-def test_e():
-    pytest.skip()
-"""
 
 
 def test_every_row_is_told_and_every_mark_names_a_row():
@@ -58,21 +32,23 @@ def test_the_page_shows_every_row_proven_by_tests_that_exist():
             assert f"def {test}(" in (ROOT / path).read_text("utf-8"), "run python scripts/reliability_table.py"
 
 
-def test_a_row_needs_a_passing_test_and_no_failing_one(tmp_path):
-    texts = {row: {"fault": "f", "elsewhere": "e | e", "here": "h"} for row in range(1, 7)}
-    files = {"tests/test_x.py": SUITE, "docs/reliability_rows.yaml": yaml.safe_dump(texts)}
-    files["docs/reliability.md"] = "# Title\n\nIntroduction.\n\nOld."
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    command = [sys.executable, ROOT / "scripts/reliability_table.py", "--root", tmp_path]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
-    lines = (tmp_path / "docs/reliability.md").read_text().splitlines()
-    assert lines[:4] == ["# Title", "", "Introduction.", ""]
-    assert [line.split(" | ")[-1].removesuffix(" |") for line in lines[-6:]] == [
-        *["**not proven** (1 failed, 2 passed)"] * 2,
-        "**not proven** (1 failed)",
-        "**not proven** (1 skipped)",
-        "2 passed, 1 skipped",
-        "**not proven** (not run)",
-    ]
+@pytest.mark.parametrize(
+    ("cases", "result"),
+    [
+        ([("a[0]", "call", "passed"), ("a[1]", "call", "failed")], "**not proven** (1 failed, 1 passed)"),
+        ([("a", "setup", "failed")], "**not proven** (1 failed)"),
+        ([("a", "setup", "skipped")], "**not proven** (1 skipped)"),
+        ([("a", "setup", "passed"), ("a", "call", "passed"), ("b", "setup", "skipped")], "1 passed, 1 skipped"),
+        ([], "**not proven** (not run)"),
+    ],
+)
+def test_a_row_needs_a_passing_test_and_no_failing_one(cases, result, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    table = import_module("reliability_table")
+    outcomes = table.Outcomes()
+    outcomes.marked = {name: {1} for name, _, _ in cases}
+    for name, when, outcome in cases:
+        outcomes.pytest_runtest_logreport(SimpleNamespace(nodeid=name, when=when, outcome=outcome))
+    line, proven = table.render(1, {"fault": "f", "elsewhere": "e | e", "here": "h"}, outcomes.rows[1])
+    assert line.split(" | ")[-1] == f"{result} |\n"
+    assert proven == (not result.startswith("**not"))

@@ -12,8 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from fault_kit import ROOT
-from kill_kit import STEPS, build, fork, train, wait
+from fault_kit import ROOT, STEPS, build, fork, train, wait
 from transformers import TrainerCallback
 
 from kdam_hf.training.checkpointing import list_checkpoints, verify

@@ -4,8 +4,9 @@ import os
 import signal
 
 import pytest
+from fault_kit import outcome
 from spawn_kit import spawn
-from test_exact_resume import outcome, trainer_in
+from test_exact_resume import trainer_in
 from transformers import TrainerCallback
 
 from kdam_hf.errors import CheckpointError

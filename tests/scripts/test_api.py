@@ -10,7 +10,6 @@ from PIL import Image
 
 import kdam_hf
 from kdam_hf import KdamStudent, distill, evaluate, predict, train
-from kdam_hf.errors import KdamValueError
 
 ROOMS = {"rooms_train": 8, "rooms_val": 3, "rooms_height": 40, "rooms_width": 56, "tasks": ["semseg", "depth"]}
 TINY = {"preset": "tiny-resnet", "backbone_weights": "none", "crop_height": 32, "crop_width": 48, "max_steps": 2}
@@ -62,13 +61,6 @@ def test_what_was_trained_stands_for_its_folder_and_scores_as_it_said(photos, tm
     published = student.push_to_hub("org/student", dry_run=tmp_path / "repository")
     assert (tmp_path / "repository" / "README.md").is_file()
     assert published == str(tmp_path / "repository")
-
-
-def test_a_mistake_is_an_error_of_python():
-    with pytest.raises(KdamValueError, match="output_dir"):
-        train(**ROOMS, use_cpu=True)
-    with pytest.raises(KdamValueError, match="'techer'"):
-        distill(techer="x")
 
 
 def test_a_teacher_shows_what_it_says_of_the_photos_of_a_folder_and_a_mistake_is_named_before_it_loads(

@@ -9,7 +9,7 @@ import torch
 from command_kit import load
 
 # isort: split
-from benchmarks import boundaries, data, harness, inference, loss, usual_chain
+from benchmarks import data, harness, inference, loss
 
 from kdam_hf.errors import KdamValueError
 
@@ -81,29 +81,13 @@ def test_an_error_stands_beside_every_form_of_a_model(written):
     assert (errors, found["left_out"]) == ({}, ["onnx"])
 
 
-def test_peak_memory_is_what_a_call_adds():
-    if not loss.CLEAR_REFS.exists():
-        pytest.skip("needs procfs")
-    assert 60 < loss.peak_mib(lambda: torch.ones(64, 2**18).sum(), "cpu") < 70
-
-
-def test_boundaries_are_matched_beside_the_opponent_where_it_is_installed(monkeypatch):
-    ours, theirs = ([np.array([x]) for x in (matched, 10, matched, 10)] for matched in (6, 5))
-    monkeypatch.setattr(boundaries, "boundary_counts", lambda *case, **_: ours)
-    monkeypatch.setattr(boundaries, "theirs", lambda *case, apply_thinning: theirs)
-    scene = np.eye(20, dtype=np.float32), [np.eye(20, dtype=bool)]
-    rows = boundaries.race_matchers(scene, Namespace(thresholds=[0.2, 0.5], rounds=1, device="cpu", threads=1))
-    assert [row["|dF|"] for row in rows] == pytest.approx([0.1, 0.1])
-    assert all(row["times faster"] >= 0 for row in rows)
-
-
 def test_the_usual_chain_moves_labels_together_and_what_is_enlarged_comes_nearer(tmp_path):
     tree = data.write_tree(tmp_path / "tree", Namespace(image_height=40, image_width=56, num_images=1, seed=0))
-    loaded = usual_chain.load(tree, "0001")
+    loaded = data.load(tree, "0001")
     loaded |= {"depth": loaded["semseg"] + 1, "edge": loaded["semseg"] % 2}
     half = np.full(3, 0.5, np.float32)
     for seed in range(8):
-        view = usual_chain.augment(dict(loaded), (32, 48), half, half, np.random.default_rng(seed))
+        view = data.augment(dict(loaded), (32, 48), half, half, np.random.default_rng(seed))
         assert [tuple(view[name].shape) for name in ("image", "normals")] == [(3, 32, 48)] * 2
         inside = view["semseg"] != 255
         assert (view["edge"][0] == view["semseg"] % 2)[inside].all()

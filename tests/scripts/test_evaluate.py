@@ -202,16 +202,6 @@ def test_scoring_a_trained_model_again_keeps_what_is_known_of_its_training_and_c
         assert evaluate.facts_of_training(output, None) == {}
 
 
-def test_a_model_on_the_cpu_is_left_some_cores(evaluate, monkeypatch):
-    for cores, given, on_cpu, counting, left in ((1, None, True, 1, []), (8, None, True, 4, [4]), (8, 6, True, 6, [2])):
-        threads = []
-        monkeypatch.setattr(evaluate.os, "cpu_count", lambda cores=cores: cores)
-        monkeypatch.setattr(evaluate.torch, "set_num_threads", threads.append)
-        assert evaluate.share_cores(given, on_cpu) == counting
-        assert threads == left
-        assert evaluate.share_cores(None, False) == cores
-
-
 def test_a_mistake_on_the_command_line_is_named_and_writes_nothing(evaluate, data, tmp_path):
     for arguments, given in {
         "": "model=None, predictions=None",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from absent import without
-from command_kit import ROOT, SCRIPTS, load
+from command_kit import ROOT, load
 from PIL import Image
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
@@ -167,18 +167,6 @@ def test_decoded_outputs_are_those_of_the_processor_in_few_bytes_at_the_size_of_
         largest_differences(model, OnnxModel(path), SHAPES, processor=KdamImageProcessor(tasks=model.config.tasks))
 
 
-def test_convolutions_take_eight_bits_with_a_scale_per_channel_of_the_weights(exported):
-    graph = onnx.load(exported / "onnx" / "model_quantized.onnx").graph
-    made_by = {output: node for node in graph.node for output in node.output}
-    scales = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    assert convolutions
-    for node in convolutions:
-        inputs = [made_by[name] for name in node.input[:2]]
-        assert [each.op_type for each in inputs] == ["DequantizeLinear"] * 2
-        assert scales[inputs[1].input[1]].ndim == 1
-
-
 def test_calibration_decides_the_ranges(exported, student, tmp_path):
     """Ranges that are taken from images a hundred times darker cut off what bright ones hold."""
     whole, dark = exported / "onnx" / "model.onnx", tmp_path / "dark.onnx"
@@ -303,7 +291,7 @@ def test_numpy_alone_gives_the_maps_of_predict(exported, student, photo, tmp_pat
 {without("torch", "transformers", "kdam_hf", "dataset_loaders", "onnx")}
 import runpy
 sys.argv = ["run_onnx.py", "--model", {str(exported)!r}, "--image", {str(photo)!r}, "--output_dir", {str(tmp_path / "a")!r}]
-runpy.run_path({str(SCRIPTS / "run_onnx.py")!r}, run_name="__main__")
+runpy.run_path({str(runner.__file__)!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -153,8 +153,8 @@ def test_what_cannot_be_meant_is_refused_before_the_model_is_loaded(photos, monk
         "nowhere.jpg": "nowhere.jpg",
         "*.gif": r"\*.gif",
         "e.png folder/e.png": "folder/e.png",
-        "e.png --batch_size 0": "batch_size 0",
-        "e.png --max_frames 0": "max_frames 0",
+        "e.png --batch_size 0": "batch_size is 0",
+        "e.png --max_frames 0": "max_frames is 0",
         "clip.mp4": r"clip.mp4 .*kdam-hf\[video\]",
         "0": "camera 0 .*opencv",
     }.items():

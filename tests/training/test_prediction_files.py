@@ -43,39 +43,35 @@ def test_a_folder_that_holds_something_is_not_written_to(kit, rooms, saved, tmp_
 
 
 def test_missing_files_and_folders_are_named_before_anything_is_scored(kit, rooms, saved):
-    folder = saved
-    (folder / "semseg" / f"{rooms.ids[1]}.png").unlink()
+    (saved / "semseg" / f"{rooms.ids[1]}.png").unlink()
     with pytest.raises(DataIntegrityError, match=rf"semseg: no prediction for 1 of 3 .*{rooms.ids[1]}\.png or \.npy"):
-        StoredPredictions(folder, rooms, kit.tasks)
+        StoredPredictions(saved, rooms, kit.tasks)
     few = SubsetDataset(rooms, [rooms.ids[0], rooms.ids[2]])
-    assert len(list(StoredPredictions(folder, few, kit.tasks))) == 2
-    (folder / "edge").rename(folder / "edges")
+    assert len(list(StoredPredictions(saved, few, kit.tasks))) == 2
+    (saved / "edge").rename(saved / "edges")
     with pytest.raises(DataIntegrityError, match=r"edge: cannot be listed.*--tasks"):
-        StoredPredictions(folder, few, kit.tasks)
-    assert len(StoredPredictions(folder, few, kit.tasks[:3])) == 2
+        StoredPredictions(saved, few, kit.tasks)
+    assert len(StoredPredictions(saved, few, kit.tasks[:3])) == 2
 
 
 def test_a_map_of_another_size_or_kind_is_named_and_never_resized(kit, rooms, saved):
-    folder = saved
-    path = folder / "semseg" / f"{rooms.ids[0]}.png"
+    path = saved / "semseg" / f"{rooms.ids[0]}.png"
     Image.fromarray(np.zeros((20, 28), np.uint8)).save(path)
     with pytest.raises(DataIntegrityError, match=rf"{rooms.ids[0]}\.png: 20x28 pixels, the image 40x56"):
-        StoredPredictions(folder, rooms, kit.tasks)[0]
+        StoredPredictions(saved, rooms, kit.tasks)[0]
     path.write_bytes(b"GIF89a")
     with pytest.raises(DataIntegrityError, match=rf"{rooms.ids[0]}\.png: not a readable PNG"):
-        StoredPredictions(folder, rooms, kit.tasks)[0]
+        StoredPredictions(saved, rooms, kit.tasks)[0]
 
 
 @pytest.mark.fault(12)
 def test_a_value_that_cannot_be_scored_is_named_with_its_file(kit, rooms, saved):
-    folder = saved
-    Image.fromarray(np.full((40, 56), 77, np.uint8)).save(folder / "semseg" / f"{rooms.ids[2]}.png")
+    Image.fromarray(np.full((40, 56), 77, np.uint8)).save(saved / "semseg" / f"{rooms.ids[2]}.png")
     with pytest.raises(KdamValueError, match=rf"semseg/{rooms.ids[2]}\.png: prediction holds class ids from 77"):
-        count_maps(StoredPredictions(folder, rooms, kit.tasks), make_metrics(kit.tasks))
+        count_maps(StoredPredictions(saved, rooms, kit.tasks), make_metrics(kit.tasks))
 
 
 def test_an_image_without_a_label_does_not_count(kit, rooms, saved):
-    folder = saved
 
     class Partial(SubsetDataset):
         def __getitem__(self, index):
@@ -83,6 +79,6 @@ def test_an_image_without_a_label_does_not_count(kit, rooms, saved):
             return sample | {"labels": {} if index else sample["labels"]}
 
     metrics, alone = make_metrics(kit.tasks), make_metrics(kit.tasks)
-    count_maps(StoredPredictions(folder, Partial(rooms, rooms.ids), kit.tasks), metrics)
-    count_maps(StoredPredictions(folder, SubsetDataset(rooms, rooms.ids[:1]), kit.tasks), alone)
+    count_maps(StoredPredictions(saved, Partial(rooms, rooms.ids), kit.tasks), metrics)
+    count_maps(StoredPredictions(saved, SubsetDataset(rooms, rooms.ids[:1]), kit.tasks), alone)
     assert flat_values(metrics) == pytest.approx(flat_values(alone), nan_ok=True)

@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import runpy
-from pathlib import Path
 
 import families_kit
 import numpy as np
@@ -14,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from trees import write_tree
 
+from kdam_hf.commands.cache_teacher import main as cache_teacher
+from kdam_hf.commands.distill import main as distill
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.teachers.teaching import plan_teaching
 
-ROOT = Path(__file__).parents[2]
-distill = runpy.run_path(str(ROOT / "scripts" / "distill.py"))["main"]
 SIZES = {"crop_height": 32, "crop_width": 48, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
 STEPS = {"max_steps": 2, "save_steps": 1, "logging_steps": 1, "learning_rate": 0.001, "warmup_steps": 0}
 PLAIN = {"use_cpu": True, "cpu_threads": 1, "precision": "fp32", "teacher_precision": "fp32", "disable_tqdm": True}
@@ -40,11 +38,14 @@ def root(tmp_path_factory):
     return root
 
 
-def run(root, name, *options, photos=True, teachers=("segformer", "depth-anything-metric"), named=()):
-    output = root / name
+def words(root, *options, photos=True, teachers=("segformer", "depth-anything-metric"), named=()):
     source = ["--images", str(root / "photos")] if photos else []
-    taught = ["--teacher", *(str(root / one) for one in teachers), *named]
-    distill([*source, *taught, *SMALL, "--output_dir", str(output), *options])
+    return [*source, "--teacher", *(str(root / one) for one in teachers), *named, *SMALL, *options]
+
+
+def run(root, name, *options, **given):
+    output = root / name
+    distill(words(root, "--output_dir", str(output), *options, **given))
     return load_file(output / "model.safetensors"), json.loads((output / "results.json").read_text())
 
 
@@ -75,11 +76,20 @@ def test_photos_and_teachers_are_enough_and_what_is_scored_and_published_is_agre
     assert "agreement/semseg/miou" in (root / "published" / "README.md").read_text()
 
 
-def test_a_stored_teacher_teaches_what_an_online_one_does(root):
+def test_a_stored_teacher_teaches_what_an_online_one_does_and_a_complete_cache_is_checked_by_its_command(root, capsys):
     cached = ["--teacher_views", "2", "--teacher_cache", str(root / "cache"), "--teacher_cache_dtype", "fp32"]
-    weights, _ = run(root, "replayed", *cached, "--teacher_batch_size", "1")
+    weights, results = run(root, "replayed", *cached, "--teacher_batch_size", "1")
+    assert results["meta"]["recipe"]["teacher_views"] == 2
     online, _ = run(root, "online", *cached[:2], "--teacher_batch_size", "1")
     assert same(weights, online)
+    before = (root / "cache" / "records.bin").read_bytes()
+    assert "2 views of 8 images" in capsys.readouterr().out
+    cache_teacher(words(root, *cached))
+    assert "complete, 2 views of 8 images" in (printed := capsys.readouterr().out)
+    assert "to write" not in printed
+    assert (root / "cache" / "records.bin").read_bytes() == before
+    with pytest.raises(CheckpointError, match=r"augmentation\.seed 42 -> 1"):
+        cache_teacher(words(root, *cached, "--seed", "1"))
     manifest = json.loads((root / "cache" / "manifest.json").read_text())
     assert manifest["tasks"]["semseg"]["channels"] == 4
     (root / "map.yaml").write_text("flat: [wall, ceiling]\nfloor: [floor]\n")
@@ -138,6 +148,9 @@ def test_a_task_asked_for_that_only_the_teacher_knows_is_learnt_from_it(root):
         (["--class_map", "nowhere.yaml"], "nowhere"),
         (["--task_options", "semseg.class_weights=balanced"], "class_weights"),
         (["--kd_weight", "dpth=0"], "'depth'"),
+        (["--kd_weight", "depth=x"], "x"),
+        (["--kd_weight", "depth"], "TASK=NUMBER"),
+        (["--kd_weight", "depth.loss_weight=1"], "TASK=NUMBER"),
         (["--tasks", "semsg"], "'semseg'"),
     ],
 )

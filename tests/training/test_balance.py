@@ -1,10 +1,7 @@
 """The balance of terms: what is measured is the gradient at the shared maps, and training goes on as it would."""
 
-import json
-
 import pytest
 import torch
-from command_kit import ROOMS, SMALL, run
 
 from kdam_hf.training.balance import BalanceProbe
 
@@ -41,15 +38,3 @@ def test_measuring_changes_no_weight(kit):
         trainer.train()
         states.append(trainer.model.state_dict())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
-
-
-def test_a_command_weighs_tasks_and_leaves_the_balance_in_a_file(teacher, tmp_path):
-    options = ["--teacher", teacher, *SMALL, *ROOMS, "--balance_steps", "2", "--output_dir", tmp_path / "student"]
-    printed = run("distill.py", *options, "--kd_weight", "depth=0", "edge=2").stdout
-    ratios = json.loads((tmp_path / "student" / "balance.json").read_text())
-    assert "kd_inter_task_depth" not in ratios
-    assert len(ratios["kd_intra_task_edge"]) == 2
-    assert all(value > 0 for values in ratios.values() for value in values)
-    assert "kd_intra_task_edge" in printed
-    for wrong in ("depth", "depth=x", "trees=1", "depth.loss_weight=1"):
-        assert run("distill.py", *options, "--kd_weight", wrong, check=False).returncode == 2

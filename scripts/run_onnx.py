@@ -1,1 +1,0 @@
-../kdam_hf/commands/run_onnx.py
