@@ -24,7 +24,15 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     monkeypatch.setattr("subprocess.run", train_here)
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text("dataset: synthetic_rooms\n")
-    arguments = ["--teacher_config", recipe, "--student_config", recipe, "--methods", "none", "cs:beta=0.1,kd_weight=semseg=0"]
+    arguments = [
+        "--teacher_config",
+        recipe,
+        "--student_config",
+        recipe,
+        "--methods",
+        "none",
+        "cs:beta=0.1,kd_weight=semseg=0",
+    ]
     arguments += ["--seeds", "0", "1", "--balance", "1", "--output_dir", out, *SMALL, "--max_steps", "1", *ROOMS]
     arguments += ["--tasks", "semseg", "depth", "--logging_steps", "1"]
     run("compare.py", *arguments)
@@ -36,7 +44,10 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert low < mean < high
     assert cs["meta"]["seed"] == [0, 1]
     balance = json.loads((out / "cs-seed1" / "balance.json").read_text())
-    assert {name: len(ratios) for name, ratios in balance.items()} == {"kd_inter_task_depth": 1, "kd_intra_task_depth": 1}
+    assert {name: len(ratios) for name, ratios in balance.items()} == {
+        "kd_inter_task_depth": 1,
+        "kd_intra_task_depth": 1,
+    }
     assert cs["meta"]["distillation"]["beta"] == 0.1
     assert Image.open(out / "contact_sheet.png").width > 5 * 56
     assert (out / "curves.png").exists()
