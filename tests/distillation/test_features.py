@@ -1,19 +1,16 @@
 """The term of features is the mean squared distance of unit vectors over valid pixels, alone or beside a method."""
 
 import json
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kdam_hf.commands.distill import main as distill
 from kdam_hf.distillation.methods import Batch, Features
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamStudent
 from kdam_hf.training import load_model
-
-distill = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "distill.py"))["main"]
 
 
 def reference(mine, theirs, weight, bias, valid):
