@@ -26,7 +26,16 @@ from dataset_loaders.columns import (
 )
 from dataset_loaders.reading import composed, picture, read_array, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.rows import ParquetRows, Rows, find_split, is_in_memory, load_splits, runs_of, undecoded
+from dataset_loaders.rows import (
+    ParquetRows,
+    Rows,
+    find_split,
+    is_in_memory,
+    load_splits,
+    runs_of,
+    source_parts,
+    undecoded,
+)
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import IGNORE_INDEX, TASK_NAMES, LabelKind, Task, make_task, select_tasks, task_class
@@ -144,7 +153,7 @@ class HubDataset(RowsDataset):
     """One split of a data set of the Hub, or of a folder that `load_dataset` reads.
 
     Args:
-        data_dir: its id or folder.
+        data_dir: its id or folder, with a configuration after a colon where there are several: `org/scenes:indoor`.
         split: its name, or a share of it such as `train[:90%]`; `val` also takes `validation`.
         tasks: names of the tasks to read; all for None.
         columns: `NAME=COLUMN` for `image`, a task, or `id`; others are recognised by their names (`columns.SYNONYMS`).
@@ -165,7 +174,8 @@ class HubDataset(RowsDataset):
     ) -> None:
         source, known = str(data_dir), list[Task]()
         splits = load_splits(source, streaming)
-        folder = Path("/") if is_in_memory(source) else Path(source).resolve() if Path(source).is_dir() else None
+        place, configuration = source_parts(source)
+        folder = Path("/") if is_in_memory(source) else Path(place).resolve() if Path(place).is_dir() else None
         rows, numbers = find_split(splits, split, source)
         found = find_columns(rows.features, columns, source, tasks)
         written = {ID, IMAGE, *TASK_NAMES, *map(classes_column, TASK_NAMES)}
@@ -181,7 +191,7 @@ class HubDataset(RowsDataset):
                 names = class_names(rows.features, name, found[name])
                 with suppress(KdamValueError):  # of a task that has no classes unless they are given
                     names = names or make_task(name).class_names
-                if not (names := names or read_id2label(source)):
+                if not (names := names or read_id2label(place)):
                     names = [
                         f"class_{k}" for k in range(_count_classes(splits, found[name], kind(name), source, folder))
                     ]
@@ -189,7 +199,8 @@ class HubDataset(RowsDataset):
             known.append(stored_task(name, names))
         super().__init__(rows, found, select_tasks(known, tasks), numbers)
         self.folder = folder
-        self.name, self.split, self.notes = Path(source).name, split, notes
+        self.name = "-".join([Path(place).name, *filter(None, [configuration])])
+        self.split, self.notes = split, notes
         read = "".join(f"; {name} from {column}" for name, column in found.items() if name != column)
         self.origin = f"{source}: {len(numbers)} rows of split {split}{', streamed' if streaming else ''}{read}"
 

@@ -156,24 +156,36 @@ def is_in_memory(source: str) -> bool:
     return source in _IN_MEMORY
 
 
+def source_parts(source: str) -> tuple[str, str | None]:
+    """The id or folder, and the configuration that may follow it after a colon, as in `org/scenes:indoor`."""
+    place, colon, configuration = source.rpartition(":")
+    whole = not colon or is_in_memory(source) or Path(source).exists()
+    return (source, None) if whole else (place, configuration)
+
+
 def load_splits(source: str, streaming: bool) -> Mapping[str, Rows]:
     """The rows of each split of a data set of the Hub, of a folder that `load_dataset` reads, or of one in memory.
+
+    Args:
+        source: see `source_parts`.
+        streaming: read Parquet where it lies.
 
     Raises:
         KdamValueError: it cannot be read, or is to be streamed and is no Parquet.
     """
     from datasets import load_dataset, load_dataset_builder
 
+    place, configuration = source_parts(source)
     try:
         if source in _IN_MEMORY or not streaming:
-            found: Mapping[str, Rows] = _IN_MEMORY.get(source) or load_dataset(source)
+            found: Mapping[str, Rows] = _IN_MEMORY.get(source) or load_dataset(place, configuration)
             return found
-        files = load_dataset_builder(source).config.data_files or {}
+        files = load_dataset_builder(place, configuration).config.data_files or {}
     except Exception as error:  # of the network, the Hub or Arrow
-        here = "" if Path(source).exists() else "no such folder here, and "
+        here = "" if Path(place).exists() else "no such folder here, and "
         raise KdamValueError(
             f"{source}: {here}`load_dataset` cannot read it ({type(error).__name__}: {error}). Give a folder, or the id of "
-            "a data set on the Hub."
+            "a data set on the Hub; one of its configurations as ID:NAME."
         ) from error
     if other := [file for listed in files.values() for file in listed if not file.endswith(".parquet")]:
         raise KdamValueError(

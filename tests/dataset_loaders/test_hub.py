@@ -200,6 +200,18 @@ def stream(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_configuration_is_named_after_a_colon(tmp_path, streaming):
+    for name, count in (("indoor", 3), ("outdoor", 5)):
+        written(numbered(count), tmp_path / name)
+    names = [f"- config_name: {name}\n  data_files: {name}/*.parquet" for name in ("indoor", "outdoor")]
+    (tmp_path / "README.md").write_text("\n".join(["---", "configs:", *names, "---"]))
+    data = open_dataset("hub", "train", f"{tmp_path}:outdoor", streaming=streaming)
+    assert (len(data), data.name) == (5, f"{tmp_path.name}-outdoor")
+    with pytest.raises(KdamValueError, match="indoor"):  # which there are
+        open_dataset("hub", "train", tmp_path, streaming=streaming)
+
+
 def test_a_stream_is_the_stored_data_and_nothing_is_stored(stream, monkeypatch, tmp_path):
     stored = open_dataset("hub", "train", stream)
     monkeypatch.setattr("datasets.load_dataset", None)

@@ -79,9 +79,9 @@ def test_the_image_column_of_a_data_set_is_taken_whatever_its_name(monkeypatch):
 
     rows = datasets.Dataset.from_dict({"picture": [Image.new("RGB", (50, 40))] * 4, "caption": ["x"] * 4})
     rows = rows.cast_column("picture", datasets.Image())
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": rows})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"train": rows})
     assert PhotosDataset("org/photos", "train")[0]["image"].shape == (40, 50, 3)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": rows.remove_columns("picture")})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"train": rows.remove_columns("picture")})
     with pytest.raises(KdamValueError, match="caption"):
         PhotosDataset("org/photos", "train")
 
