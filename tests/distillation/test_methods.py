@@ -92,6 +92,28 @@ def test_each_match_and_each_task_can_be_left_out():
         make_method("cs", [replace(task, kd_weight=0.0) for task in TASKS])
 
 
+def test_a_row_of_all_tasks_holds_what_the_teachers_know_of_a_pixel_weighted_by_task():
+    """Where semseg is not known the row is depth's alone; a task's weight multiplies its products."""
+    tasks = [replace(TASKS[0], kd_weight=0.3), next(task for task in TASKS if task.name == "depth")]
+    case = Case(tasks=tasks)
+    names, shape = ("semseg", "depth"), case.teacher["semseg"].shape
+    elsewhere = torch.randn(shape[0], 1, *shape[2:], generator=torch.Generator().manual_seed(1)).double() * 4
+    teacher = case.teacher | {"semseg": torch.cat([case.teacher["semseg"], elsewhere], 1)}
+    unknown = (teacher["semseg"].argmax(1) == shape[1])[VALID].numpy()
+    assert 0.1 < unknown.mean() < 0.9
+    p, q = (
+        [softmax(rows_of(task, maps[task.name], VALID), 1) for task in tasks] for maps in (case.student, case.teacher)
+    )
+    products = {}
+    for key, (a, b) in {"pq": (p, q), "pp": (p, p), "qq": (q, q)}.items():
+        semseg, depth = ((x * y).sum(1) for x, y in zip(a, b, strict=True))
+        products[key] = depth + np.where(unknown, 0, 0.3 * semseg)
+    expected = -np.log(products["pq"] ** 2 / (products["pp"] * products["qq"]))
+    method = make_method("cs", tasks, beta=1.0, temperature=T, inter="concat", intra=False)
+    batch = Batch({n: case.student[n] for n in names}, teacher, VALID, float(VALID.sum()))
+    assert method.terms(batch)["kd_inter_task"].item() == pytest.approx(T**2 * expected.mean(), rel=1e-9)
+
+
 @every_method
 def test_terms_vanish_where_student_and_teacher_agree_and_shifted_logits_change_nothing(method):
     case = Case(tasks=TASKS)

@@ -112,7 +112,7 @@ class LogitMethod(Method):
         self.temperature, self.scale_by_temperature = temperature, scale_by_temperature
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
-        teacher, kept = aligned(self.tasks, batch, self.same_pixels)
+        teacher, kept = aligned(self.tasks, batch)
         found = {}
         # autocast would take the products inside a task's rule back to half precision
         with torch.autocast(batch.valid.device.type, enabled=False):
@@ -124,13 +124,8 @@ class LogitMethod(Method):
                 scale = self.beta * task.kd_weight * self.scale(task.temperature_power)
                 for name, term in self.compare(task, z[task.name], t[task.name], batch, kept[task.name]).items():
                     found[f"kd_{name}_{task.name}"] = scale * term
-            joint = self.compare_jointly(z, t, batch)
+            joint = self.compare_jointly(z, t, batch, kept)
         return found | {f"kd_{name}": self.beta * term for name, term in joint.items()}
-
-    @property
-    def same_pixels(self) -> bool:
-        """Whether all tasks are compared on the same pixels, as `compare_jointly` may need them."""
-        return False
 
     def scale(self, power: float) -> float:
         """T to a power, or 1."""
@@ -152,8 +147,8 @@ class LogitMethod(Method):
             kept: (N,) int64, index of each pixel among all pixels of the batch.
         """
 
-    def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch) -> dict[str, Tensor]:
-        """Terms, by name, of the distribution logits of all tasks together; none by default."""
+    def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch, kept: Maps) -> dict[str, Tensor]:
+        """Terms, by name, of all tasks together, from what `compare` is given of each; none by default."""
         return {}
 
 
@@ -167,9 +162,7 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
     return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
 
 
-def aligned(
-    tasks: Sequence[Task], batch: Batch, same_pixels: bool = False
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def aligned(tasks: Sequence[Task], batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Task name -> the teacher's predictions at the size of the student's, (B, C, h, w), and the pixels to compare, (N,) int64.
 
     Raises:
@@ -198,6 +191,4 @@ def aligned(
             t = F.interpolate(at_least_float32(t), s.shape[2:], mode="bilinear")
         found[name] = t[:, :channels]
         known[name] = valid if t.shape[1] == channels else valid & (t.argmax(1) < channels)
-    if same_pixels and len({*map(id, known.values())}) > 1:
-        known = dict.fromkeys(known, torch.stack([*known.values()]).all(0))
     return found, {name: mask.flatten().nonzero()[:, 0] for name, mask in known.items()}

@@ -1,5 +1,6 @@
 """KDAM: the Cauchy-Schwarz divergence over inter-task rows and intra-task columns (doi 10.1109/ICCV51070.2023.01970)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,8 @@ from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.tasks import Task
 
 INTER_MODES = ("per_task", "concat", "off")
+LOG_ZERO = -1e4
+"""Finite, as divergences may ask for; its exponential is zero in any floating type."""
 
 
 class CauchySchwarz(LogitMethod):
@@ -19,7 +22,7 @@ class CauchySchwarz(LogitMethod):
 
     Args:
         tasks: as of `Method`.
-        inter: inter-task match: "per_task", one row per pixel and task; "concat", one row of all tasks; or "off".
+        inter: inter-task match: "concat", one row per pixel, of all tasks; "per_task", one row per pixel and task; or "off".
         intra: whether there is an intra-task match.
         divergence: of both matches, a name of `DIVERGENCES`.
         settings: of `LogitMethod`. The values reported as best for KDAM are T = 8 and beta = 0.5.
@@ -49,10 +52,6 @@ class CauchySchwarz(LogitMethod):
         self.inter, self.intra, self.divergence = inter, intra, divergence
         self.couples_batch = intra
 
-    @property
-    def same_pixels(self) -> bool:
-        return self.inter == "concat"
-
     def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
         log_p, log_q, divergence = student.log_softmax(1), teacher.log_softmax(1), DIVERGENCES[self.divergence]
         terms = {}
@@ -62,9 +61,24 @@ class CauchySchwarz(LogitMethod):
             terms["intra_task"] = intra_task(log_p, log_q, divergence, task.column_weights, batch.processes)
         return terms
 
-    def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch) -> dict[str, Tensor]:
-        """One row of all tasks side by side, times T^2, the literal reading of "for all tasks"."""
+    def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch, kept: Maps) -> dict[str, Tensor]:
+        """One row of all tasks side by side, the literal reading of "for all tasks"; with the largest power of T."""
         if self.inter != "concat":
             return {}
-        log_p, log_q = (torch.cat([x.log_softmax(1) for x in maps.values()], 1) for maps in (student, teacher))
-        return {"inter_task": self.scale(2) * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)}
+        pixels = next(iter(kept.values()))
+        if min(map(len, kept.values())) < batch.valid.sum():
+            pixels = torch.cat([*kept.values()]).unique()
+        log_p, log_q = (self._rows(maps, kept, pixels) for maps in (student, teacher))
+        scale = self.scale(max(task.temperature_power for task in self.tasks))
+        return {"inter_task": scale * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)}
+
+    def _rows(self, logits: Maps, kept: Maps, pixels: Tensor) -> Tensor:
+        """Log-probabilities of all tasks, (N, sum of K); a task whose teacher knows nothing of a pixel has none there."""
+        parts = []
+        for task in self.tasks:
+            part = logits[task.name].log_softmax(1) + 0.5 * math.log(task.kd_weight)  # as a factor of its products
+            if len(part) < len(pixels):
+                empty = part.new_full((len(pixels), part.shape[1]), LOG_ZERO)
+                part = empty.index_copy(0, torch.searchsorted(pixels, kept[task.name]), part)
+            parts.append(part)
+        return torch.cat(parts, 1)
