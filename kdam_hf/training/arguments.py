@@ -144,7 +144,7 @@ class DistillationArguments:
     method: str = option("cs", "cs (KDAM), kl, dist, cwd, features, or none for the same student without a teacher")
     temperature: float = option(4.0, "temperature of both distributions")
     beta: float = option(0.5, "weight of the distillation loss")
-    inter: str = option("per_task", "inter-task match: per_task, concat (all tasks in one row) or off")
+    inter: str = option("concat", "inter-task match: concat (one row of all tasks), per_task or off")
     intra: bool = option(True, "intra-task match")
     divergence: str = option("cauchy_schwarz", "of both matches of cs; a function of kdam_hf.distillation.divergences")
     kd_weight: list[str] | None = option(None, "weights in the match: TASK=NUMBER, e.g. depth=0.5; 0 leaves it out")

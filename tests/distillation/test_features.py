@@ -44,7 +44,7 @@ def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the
     state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
     logged = state["log_history"][0]
     assert 0 < logged["kd_features"] <= 2
-    assert logged["kd_inter_task_depth"] > 0
+    assert logged["kd_inter_task"] > 0
     assert json.loads((output / "results.json").read_text())["meta"]["distillation"]["features"] == 0.5
     assert (output / "checkpoint-2" / "objective.safetensors").exists()
     assert isinstance(load_model(str(output)), KdamStudent)

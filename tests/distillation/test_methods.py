@@ -42,7 +42,7 @@ def reference(student, teacher):
     """Every term of every method, without beta and its power of T."""
     cs, kl, pearson = (REFERENCES[name] for name in ("cauchy_schwarz", "kullback_leibler", "pearson_distance"))
     image = np.argwhere(VALID.numpy())[:, 0]
-    expected, rows = {key: {} for key in ("cs", "cs concat", "kl", "dist", "cwd")}, ([], [])
+    expected, rows = {key: {} for key in ("cs", "cs per_task", "kl", "dist", "cwd")}, ([], [])
     for task in TASKS:
         z, t = (rows_of(task, maps[task.name], VALID) for maps in (student, teacher))
         p, q = softmax(z, 1), softmax(t, 1)
@@ -53,13 +53,13 @@ def reference(student, teacher):
             [kl(a, b) for a, b in zip(softmax(z[image == k], 0).T, softmax(t[image == k], 0).T, strict=True)]
             for k in np.unique(image)
         ]
-        expected["cs"][f"kd_inter_task_{task.name}"] = over(cs, p, q)
+        expected["cs per_task"][f"kd_inter_task_{task.name}"] = over(cs, p, q)
         expected["cs"][f"kd_intra_task_{task.name}"] = over_columns(task, cs, p, q)
         expected["kl"][f"kd_kl_{task.name}"] = over(kl, p, q)
         expected["dist"][f"kd_dist_inter_{task.name}"] = over(pearson, p, q)
         expected["dist"][f"kd_dist_intra_{task.name}"] = over_columns(task, pearson, p, q)
         expected["cwd"][f"kd_cwd_{task.name}"] = np.average(np.mean(cwd, 0), weights=weights)
-    expected["cs concat"]["kd_inter_task"] = over(cs, *(np.concatenate(side, 1) for side in rows))
+    expected["cs"]["kd_inter_task"] = over(cs, *(np.concatenate(side, 1) for side in rows))
     return expected
 
 
@@ -83,10 +83,17 @@ def test_terms_agree_with_plain_loops_and_carry_their_weight(dtype, tolerance):
 def test_each_match_and_each_task_can_be_left_out():
     case = Case()
     names = {task.name for task in TASKS}
-    for settings, kept in (({"inter": "off"}, "kd_intra_task_"), ({"intra": False}, "kd_inter_task_")):
-        assert set(terms_of("cs", case.student, case.teacher, **settings)) == {kept + name for name in names}
+    intra, inter = ({f"kd_{match}_task_{name}" for name in names} for match in ("intra", "inter"))
+    for settings, kept in (
+        ({}, {"kd_inter_task"} | intra),
+        ({"inter": "per_task"}, inter | intra),
+        ({"inter": "off"}, intra),
+        ({"intra": False}, {"kd_inter_task"}),
+    ):
+        assert terms_of("cs", case.student, case.teacher, **settings).keys() == kept
     tasks = [replace(task, kd_weight=0.0) if task.name == "depth" else replace(task, kd_weight=3.0) for task in TASKS]
-    once, thrice = (make_method("cs", t).terms(Batch(case.student, case.teacher, VALID, 7.0)) for t in (TASKS, tasks))
+    methods = (make_method("cs", t, inter="per_task") for t in (TASKS, tasks))
+    once, thrice = (method.terms(Batch(case.student, case.teacher, VALID, 7.0)) for method in methods)
     assert thrice == {name: pytest.approx(3 * term) for name, term in once.items() if not name.endswith("depth")}
     with pytest.raises(KdamValueError):
         make_method("cs", [replace(task, kd_weight=0.0) for task in TASKS])

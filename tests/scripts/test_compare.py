@@ -45,7 +45,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert cs["meta"]["seed"] == [0, 1]
     balance = json.loads((out / "cs-seed1" / "balance.json").read_text())
     assert {name: len(ratios) for name, ratios in balance.items()} == {
-        "kd_inter_task_depth": 1,
+        "kd_inter_task": 1,
         "kd_intra_task_depth": 1,
     }
     assert cs["meta"]["distillation"]["beta"] == 0.1

@@ -65,7 +65,7 @@ def test_one_command_learns_labels_from_foreign_columns_and_depth_from_a_teacher
     assert results["meta"]["teachers"][0]["tasks"] == ["depth"]
     log = json.loads((home / "out/checkpoint-2/trainer_state.json").read_text())["log_history"][0]
     assert log["loss_semseg"] > 0 == log["loss_depth"]
-    assert log["kd_inter_task_depth"] > 0
+    assert log["kd_inter_task"] > 0
 
 
 def test_a_stopped_stream_goes_on_to_the_same_weights_and_not_as_stored_data(home):

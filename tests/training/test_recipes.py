@@ -112,7 +112,7 @@ def test_defaults_are_the_protocol_of_the_field(tmp_path):
     assert (args.optim, args.optim_args, args.lr_scheduler_type) == ("sgd", "momentum=0.9", "polynomial")
     assert args.lr_scheduler_kwargs == {"power": 0.9, "lr_end": 0.0}
     assert (distillation.temperature, distillation.beta) == (4.0, 0.5)
-    assert (distillation.inter, distillation.intra) == ("per_task", True)
+    assert (distillation.inter, distillation.intra) == ("concat", True)
 
 
 @pytest.mark.parametrize(

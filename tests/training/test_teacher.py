@@ -76,7 +76,7 @@ def test_a_task_that_no_teacher_predicts_is_not_matched(kit):
     labels_only = [replace(task, kd_weight=0.0) for task in kit.tasks[1:]]
     trainer = kit.distiller(teacher=partial, tasks=(kit.tasks[0], *labels_only), max_steps=1)
     trainer.train()
-    assert {name for name in trainer.state.log_history[0] if name.startswith("kd_inter")} == {"kd_inter_task_semseg"}
+    assert {name for name in trainer.state.log_history[0] if name.startswith("kd_intra")} == {"kd_intra_task_semseg"}
 
 
 def test_neither_its_own_batch_size_nor_the_students_precision_changes_what_is_taught(kit):

@@ -51,7 +51,7 @@ def run(root, name, *options, **given):
 
 @pytest.fixture(scope="module")
 def plain(root):
-    return run(root, "plain")
+    return run(root, "plain", "--inter", "per_task")
 
 
 def same(a, b):

@@ -117,7 +117,7 @@ class LogitMethod(Method):
         # autocast would take the products inside a task's rule back to half precision
         with torch.autocast(batch.valid.device.type, enabled=False):
             z, t = (
-                {task.name: self._logits(task, maps[task.name], kept[task.name]) for task in self.tasks}
+                {task.name: self.rows(task, maps[task.name], kept[task.name]) for task in self.tasks}
                 for maps in (batch.student, teacher)
             )
             for task in self.tasks:
@@ -131,7 +131,8 @@ class LogitMethod(Method):
         """T to a power, or 1."""
         return self.temperature**power if self.scale_by_temperature else 1.0
 
-    def _logits(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
+    def rows(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
+        """What is compared of a task: its distribution logits over the temperature at the pixels `kept`, (N, K)."""
         rows = at_least_float32(prediction.permute(0, 2, 3, 1).flatten(0, 2))
         return task.distribution_logits(rows if len(kept) == len(rows) else rows[kept]) / self.temperature
 
@@ -141,7 +142,7 @@ class LogitMethod(Method):
 
         Args:
             task: the task.
-            student: its distribution logits over the temperature, (N, K).
+            student: its `rows`, (N, K).
             teacher: the same shape.
             batch: what is compared.
             kept: (N,) int64, index of each pixel among all pixels of the batch.

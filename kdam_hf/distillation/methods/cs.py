@@ -12,7 +12,7 @@ from kdam_hf.distillation.methods.base import Batch, LogitMethod, Maps
 from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.tasks import Task
 
-INTER_MODES = ("per_task", "concat", "off")
+INTER_MODES = ("concat", "per_task", "off")
 LOG_ZERO = -1e4
 """Finite, as divergences may ask for; its exponential is zero in any floating type."""
 
@@ -39,7 +39,7 @@ class CauchySchwarz(LogitMethod):
         beta: float = 0.5,
         temperature: float = 4.0,
         scale_by_temperature: bool = True,
-        inter: str = "per_task",
+        inter: str = "concat",
         intra: bool = True,
         divergence: str = "cauchy_schwarz",
     ) -> None:
@@ -52,13 +52,15 @@ class CauchySchwarz(LogitMethod):
         self.inter, self.intra, self.divergence = inter, intra, divergence
         self.couples_batch = intra
 
+    def rows(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
+        return super().rows(task, prediction, kept).log_softmax(1)
+
     def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
-        log_p, log_q, divergence = student.log_softmax(1), teacher.log_softmax(1), DIVERGENCES[self.divergence]
-        terms = {}
+        terms, divergence = {}, DIVERGENCES[self.divergence]
         if self.inter == "per_task":
-            terms["inter_task"] = inter_task(log_p, log_q, divergence, batch.pixels)
+            terms["inter_task"] = inter_task(student, teacher, divergence, batch.pixels)
         if self.intra:
-            terms["intra_task"] = intra_task(log_p, log_q, divergence, task.column_weights, batch.processes)
+            terms["intra_task"] = intra_task(student, teacher, divergence, task.column_weights, batch.processes)
         return terms
 
     def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch, kept: Maps) -> dict[str, Tensor]:
@@ -68,15 +70,15 @@ class CauchySchwarz(LogitMethod):
         pixels = next(iter(kept.values()))
         if min(map(len, kept.values())) < batch.valid.sum():
             pixels = torch.cat([*kept.values()]).unique()
-        log_p, log_q = (self._rows(maps, kept, pixels) for maps in (student, teacher))
+        log_p, log_q = (self._side_by_side(maps, kept, pixels) for maps in (student, teacher))
         scale = self.scale(max(task.temperature_power for task in self.tasks))
         return {"inter_task": scale * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)}
 
-    def _rows(self, logits: Maps, kept: Maps, pixels: Tensor) -> Tensor:
-        """Log-probabilities of all tasks, (N, sum of K); a task whose teacher knows nothing of a pixel has none there."""
+    def _side_by_side(self, rows: Maps, kept: Maps, pixels: Tensor) -> Tensor:
+        """Rows of all tasks, (N, sum of K); a task whose teacher knows nothing of a pixel has probability zero there."""
         parts = []
         for task in self.tasks:
-            part = logits[task.name].log_softmax(1) + 0.5 * math.log(task.kd_weight)  # as a factor of its products
+            part = rows[task.name] + 0.5 * math.log(task.kd_weight)  # which multiplies its products
             if len(part) < len(pixels):
                 empty = part.new_full((len(pixels), part.shape[1]), LOG_ZERO)
                 part = empty.index_copy(0, torch.searchsorted(pixels, kept[task.name]), part)
