@@ -91,11 +91,18 @@ def objective(
 
     full, labels, mask = upsample(predictions), batch["labels"], batch["pixel_mask"]
     losses = [task.loss_weight * task.loss(full[task.name], labels[task.name], mask) for task in tasks]
+    rows: tuple[list[Tensor], list[Tensor]] = ([], [])
     for task in tasks:
         with torch.no_grad():
             q = distribution(task, upsample(teacher) if match_full else teacher)
         p = distribution(task, full if match_full else predictions)
-        losses.append(beta * task.kd_weight * temperature**task.temperature_power * cauchy_schwarz(task, p, q))
+        weights = task.column_weights(q.sum((0, 2, 3)))
+        columns = cauchy_schwarz(p, q, (0, 2, 3)) @ (weights / weights.sum())
+        losses.append(beta * task.kd_weight * temperature**task.temperature_power * columns)
+        for side, part in zip(rows, (p, q), strict=True):
+            side.append(task.kd_weight**0.5 * part)
+    power = max(task.temperature_power for task in tasks)
+    losses.append(beta * temperature**power * cauchy_schwarz(*(torch.cat(side, 1) for side in rows), 1).mean())
     return torch.stack(losses).sum()
 
 
@@ -105,17 +112,12 @@ def upsample(maps: Maps) -> dict[str, Tensor]:
     return {name: F.interpolate(x, **options) for name, x in maps.items()}
 
 
-def cauchy_schwarz(task: Task, p: Tensor, q: Tensor) -> Tensor:
-    """Inter-task (a row per pixel) + intra-task (a weighted column per class) of one task's probabilities (B, C, h, w).
+def cauchy_schwarz(p: Tensor, q: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """D = -log( <p,q>^2 / (<p,p> <q,q>) ) of probabilities (B, C, h, w): of rows along 1, of columns along the others.
 
-    Source: Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970); D = -log( <p,q>^2 / (<p,p> <q,q>) ).
+    Source: Xu, Yang, Zhang, ICCV 2023 (doi 10.1109/ICCV51070.2023.01970).
     """
-
-    def divergence(dim: int | tuple[int, ...]) -> Tensor:
-        return -torch.log((p * q).sum(dim) ** 2 / ((p * p).sum(dim) * (q * q).sum(dim)))
-
-    weights = task.column_weights(q.sum((0, 2, 3)))
-    return divergence(1).mean() + divergence((0, 2, 3)) @ (weights / weights.sum())
+    return -torch.log((p * q).sum(dim) ** 2 / ((p * p).sum(dim) * (q * q).sum(dim)))
 
 
 def peak_mib(call: Callable[[], object], device: str) -> float | None:
