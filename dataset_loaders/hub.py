@@ -174,7 +174,7 @@ class HubDataset(RowsDataset):
     ) -> None:
         source, known = str(data_dir), list[Task]()
         splits = load_splits(source, streaming)
-        place, configuration = source_parts(source)
+        place, _ = source_parts(source)
         folder = Path("/") if is_in_memory(source) else Path(place).resolve() if Path(place).is_dir() else None
         rows, numbers = find_split(splits, split, source)
         found = find_columns(rows.features, columns, source, tasks)
@@ -199,8 +199,7 @@ class HubDataset(RowsDataset):
             known.append(stored_task(name, names))
         super().__init__(rows, found, select_tasks(known, tasks), numbers)
         self.folder = folder
-        self.name = "-".join([Path(place).name, *filter(None, [configuration])])
-        self.split, self.notes = split, notes
+        self.name, self.split, self.notes = Path(source).name.replace(":", "-"), split, notes
         read = "".join(f"; {name} from {column}" for name, column in found.items() if name != column)
         self.origin = f"{source}: {len(numbers)} rows of split {split}{', streamed' if streaming else ''}{read}"
 

@@ -77,7 +77,8 @@ class PhotosDataset(DenseDataset):
         held = {*order[:count]}
         self.ids = tuple(name for name in names if (name in held) == (split == "val"))
         self.runs = runs_of(self._rows, [*map(int, self.ids)]) if self._rows is not None else None
-        self.name, self.split, self.tasks = root.resolve().name if self._files else root.name, split, ()
+        named = root.resolve().name if self._files else root.name.replace(":", "-")
+        self.name, self.split, self.tasks = named, split, ()
         self.origin = f"photos in {data_dir}: {len(names)}, of which {count} are held out"
 
     def __getitem__(self, index: int) -> Sample:

@@ -158,9 +158,9 @@ def is_in_memory(source: str) -> bool:
 
 def source_parts(source: str) -> tuple[str, str | None]:
     """The id or folder, and the configuration that may follow it after a colon, as in `org/scenes:indoor`."""
-    place, colon, configuration = source.rpartition(":")
-    whole = not colon or is_in_memory(source) or Path(source).exists()
-    return (source, None) if whole else (place, configuration)
+    place, _, configuration = source.rpartition(":")
+    whole = not configuration or "/" in configuration or Path(source).exists()
+    return (source, None) if whole or not place else (place, configuration)
 
 
 def load_splits(source: str, streaming: bool) -> Mapping[str, Rows]:

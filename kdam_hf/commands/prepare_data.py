@@ -18,6 +18,7 @@ from typing import Any
 from dataset_loaders import PreparedDataset
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.inspection import SplitReport, inspect_split
+from dataset_loaders.rows import source_parts
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, parse_recipe
@@ -73,7 +74,7 @@ def check_arguments(data: SourceArguments, args: PreparationArguments) -> None:
         raise KdamValueError(f"sha256 is that of an archive, and data_dir {data.data_dir} is none; leave it out.")
     if args.output_dir is None and (is_archive(data.data_dir) or not args.check_only):
         raise KdamValueError("give --output_dir: where prepared data and report.json go, and what an archive holds.")
-    output, source = Path(args.output_dir or "/").resolve(), Path(data.data_dir).resolve()
+    output, source = Path(args.output_dir or "/").resolve(), Path(source_parts(data.data_dir)[0]).resolve()
     if output == source or source in output.parents:
         raise KdamValueError(f"output_dir {output} lies in data_dir {source}, which stays as it is; choose another.")
 

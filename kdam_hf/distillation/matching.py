@@ -1,4 +1,4 @@
-"""The two matches of KDAM: inter-task (one row per pixel) and intra-task (one column per task and class).
+"""The two matches of KDAM: inter-task (a row per pixel) and intra-task (a column per task and class).
 
 Padding never gets here: callers gather the valid pixels first. Both matches are exact over the global batch of a
 distributed run.

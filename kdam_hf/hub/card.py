@@ -102,7 +102,8 @@ def card_facts(record: Record) -> dict[str, Any]:
 def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardData:
     """Metadata of the card; values that are not finite are left out of the model-index."""
     meta, tasks = facts["meta"], {task.name: task for task in facts["tasks"]}
-    on = {"dataset_type": facts["hub_dataset"] or meta["data"], "dataset_name": meta["data"]}
+    hub_dataset, _, _ = (facts["hub_dataset"] or "").partition(":")
+    on = {"dataset_type": hub_dataset or meta["data"], "dataset_name": meta["data"]}
     results = []
     for key, value in facts["scores"].items():
         task, _, metric = key.partition("/")
@@ -116,7 +117,7 @@ def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardDat
         library_name="transformers",
         pipeline_tag=facts["tasks"][0].hub_task,
         tags=tags + (["synthetic-data"] if facts["synthetic"] else []),
-        datasets=[facts["hub_dataset"]] if facts["hub_dataset"] else None,
+        datasets=[hub_dataset] if hub_dataset else None,
         base_model=facts["backbone_source"],
         model_name=repo_id.split("/")[-1] if results else None,
         eval_results=results or None,

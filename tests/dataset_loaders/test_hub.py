@@ -208,6 +208,7 @@ def test_a_configuration_is_named_after_a_colon(tmp_path, streaming):
     (tmp_path / "README.md").write_text("\n".join(["---", "configs:", *names, "---"]))
     data = open_dataset("hub", "train", f"{tmp_path}:outdoor", streaming=streaming)
     assert (len(data), data.name) == (5, f"{tmp_path.name}-outdoor")
+    assert rows.source_parts("hf://datasets/org/x") == ("hf://datasets/org/x", None)
     with pytest.raises(KdamValueError, match="indoor"):  # which there are
         open_dataset("hub", "train", tmp_path, streaming=streaming)
 

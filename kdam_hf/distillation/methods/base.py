@@ -192,4 +192,6 @@ def aligned(tasks: Sequence[Task], batch: Batch) -> tuple[dict[str, Tensor], dic
             t = F.interpolate(at_least_float32(t), s.shape[2:], mode="bilinear")
         found[name] = t[:, :channels]
         known[name] = valid if t.shape[1] == channels else valid & (t.argmax(1) < channels)
-    return found, {name: mask.flatten().nonzero()[:, 0] for name, mask in known.items()}
+    masks = {id(mask): mask for mask in known.values()}  # most tasks share one, and a device is waited for once
+    pixels = {key: mask.flatten().nonzero()[:, 0] for key, mask in masks.items()}
+    return found, {name: pixels[id(mask)] for name, mask in known.items()}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -64,21 +65,30 @@ class CauchySchwarz(LogitMethod):
         return terms
 
     def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch, kept: Maps) -> dict[str, Tensor]:
-        """One row of all tasks side by side, the literal reading of "for all tasks"; with the largest power of T."""
+        """One row of all tasks side by side, the literal reading of "for all tasks".
+
+        A divergence that does not see the scale of a row sees only the ratios of the tasks' weights: the term has their mean
+        as a factor, and the largest of the tasks' powers of T.
+        """
         if self.inter != "concat":
             return {}
-        pixels = next(iter(kept.values()))
-        if min(map(len, kept.values())) < batch.valid.sum():
-            pixels = torch.cat([*kept.values()]).unique()
+        pixels, *others = {id(pixels): pixels for pixels in kept.values()}.values()
+        if others:
+            pixels = torch.cat([pixels, *others]).unique()
         log_p, log_q = (self._side_by_side(maps, kept, pixels) for maps in (student, teacher))
-        scale = self.scale(max(task.temperature_power for task in self.tasks))
+        scale = self._mean_weight() * self.scale(max(task.temperature_power for task in self.tasks))
         return {"inter_task": scale * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)}
+
+    def _mean_weight(self) -> float:
+        return fmean(task.kd_weight for task in self.tasks)
 
     def _side_by_side(self, rows: Maps, kept: Maps, pixels: Tensor) -> Tensor:
         """Rows of all tasks, (N, sum of K); a task whose teacher knows nothing of a pixel has probability zero there."""
         parts = []
         for task in self.tasks:
-            part = rows[task.name] + 0.5 * math.log(task.kd_weight)  # which multiplies its products
+            part, share = rows[task.name], task.kd_weight / self._mean_weight()
+            if share != 1:  # it multiplies the task's products
+                part = part + 0.5 * math.log(share)
             if len(part) < len(pixels):
                 empty = part.new_full((len(pixels), part.shape[1]), LOG_ZERO)
                 part = empty.index_copy(0, torch.searchsorted(pixels, kept[task.name]), part)
