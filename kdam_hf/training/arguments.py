@@ -47,9 +47,7 @@ class SourceArguments:
     """Which images."""
 
     dataset: str = option("", "nyud_v2, pascal_context, folder (where only data_dir is given), hub, or synthetic_rooms")
-    data_dir: str | None = option(
-        None, "root of the dataset on disk, what kdam prepare wrote, or a Hub id, as ID:NAME of one configuration"
-    )
+    data_dir: str | None = option(None, "root of the dataset on disk, what kdam prepare wrote, or a Hub id")
     layout: str | None = option(None, "form of the tree in data_dir; recognised by default")
     columns: list[str] | None = option(None, "hub: NAME=COLUMN, NAME image, a task or id; common names by default")
     streaming: bool = option(False, "hub and images: read Parquet where it lies, and store nothing")

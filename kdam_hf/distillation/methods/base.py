@@ -95,7 +95,7 @@ class LogitMethod(Method):
     """Compares distributions of valid pixels, task by task; a subclass only says how.
 
     A term is weighted by beta, by the task's `kd_weight`, and by a power of T that makes up for what a softer distribution
-    takes from its gradient: the task's `temperature_power`.
+    takes from its gradient: the task's `temperature_power`; a term of all tasks as its method says.
 
     Args:
         tasks, beta: as of `Method`.
