@@ -46,8 +46,8 @@ def redact_config(value: Any) -> Any:
 
 def is_hub_name(text: str) -> bool:
     """Whether `text` is `org/name` or `org/name:configuration` and no folder here, or a word of a recipe such as `preset`."""
-    place, _, _ = text.partition(":")
-    return text in _WORDS or (is_repo_id(place) and not Path(place).exists())
+    place, _, configuration = text.partition(":")
+    return text in _WORDS or (is_repo_id(place) and "/" not in configuration and not Path(place).exists())
 
 
 def is_repo_id(text: str) -> bool:

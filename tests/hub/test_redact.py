@@ -33,7 +33,7 @@ def test_keys_that_name_places_keep_ids_of_the_hub_only(tmp_path, monkeypatch):
     assert redact({"single_task": {"depth": "runs/a/results.json"}, "prepared_dir": "outputs"}) == {"single_task": {}}
     assert is_hub_name("org/name")
     assert is_hub_name("org/name:configuration")
-    assert not any(is_hub_name(text) for text in ("name", "org/a/b", "org/..", "", "a b/c"))
+    assert not any(is_hub_name(text) for text in ("name", "org/a/b", "org/..", "", "a b/c", "org/name:/home/me"))
 
 
 def test_secrets_go_and_everything_else_is_kept_as_it_is():
