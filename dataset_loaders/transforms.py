@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from dataset_loaders.sample import DenseDataset, Runs, Sample, check_sample
@@ -48,14 +49,12 @@ class Window:
 
     def resize_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> (rows, columns, 3)."""
-        # the filter reaches beyond the window by its radius; no more than that is handed to Pillow
-        down, right = (ceil(max(1.0, ratio)) + 1 for ratio in (self.height / self.rows, self.width / self.columns))
-        top, left = max(0, self.top - down), max(0, self.left - right)
-        part = image[top : ceil(self.top + self.height) + down, left : ceil(self.left + self.width) + right]
-        x, y = self.left - left, self.top - top
-        box = (x, y, x + self.width, y + self.height)
-        resized = np.asarray(Image.fromarray(part).resize((self.columns, self.rows), Image.Resampling.BILINEAR, box))
-        return resized[:, ::-1] if self.mirrored else resized
+        part = image[self.top : ceil(self.top + self.height), self.left : ceil(self.left + self.width)]
+        # a hair more: torch cuts rows * (1 / rows) down to whole pixels
+        scale = tuple(full / side * (1 + 1e-9) for full, side in ((self.rows, self.height), (self.columns, self.width)))
+        planes = torch.from_numpy(part.copy()).permute(2, 0, 1)[None]  # copied: what is mapped cannot be written
+        resized = F.interpolate(planes, scale_factor=scale, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+        return resized[: self.rows, : self.columns][:, :: -1 if self.mirrored else 1]
 
     def resize_label(self, label: NDArray[Any]) -> NDArray[Any]:
         """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""

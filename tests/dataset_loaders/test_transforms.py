@@ -113,7 +113,20 @@ def test_resizing_only_the_window_equals_resizing_the_image_and_cutting(scale):
     rows, columns = round(20 * scale), round(30 * scale)
     part = Window(top, left, 20, 30, rows, columns).resize_image(image)
     y, x = round(top * scale), round(left * scale)
-    assert np.abs(part.astype(int) - whole[y : y + rows, x : x + columns]).max() <= (scale != 1)
+    reach = 2 * (scale != 1)  # of the filter, in pixels of the crop: beyond the window's border nothing is seen
+    inside = np.s_[reach : rows - reach, reach : columns - reach]
+    difference = np.abs(part.astype(int) - whole[y : y + rows, x : x + columns])[inside]
+    assert part.shape == (rows, columns, 3)
+    assert difference.max() <= (scale != 1)
+
+
+def test_a_resized_window_has_every_row_and_column_whatever_its_fractions():
+    rng, image = np.random.default_rng(0), np.zeros((90, 120, 3), np.uint8)
+    for _ in range(500):
+        height, width, rows, columns = rng.integers(1, [91, 121, 80, 80])
+        fractions = rng.random(2) * rng.integers(0, 2, 2) * 0.9
+        window = Window(0, 0, height - fractions[0], width - fractions[1], int(rows), int(columns))
+        assert window.resize_image(image).shape == (rows, columns, 3)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.6])
