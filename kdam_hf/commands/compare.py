@@ -60,17 +60,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write to")
     args, overrides = parser.parse_known_args(argv)
     root: Path = args.output_dir
-    parsed = [(text, *split_method(text)) for text in args.methods]
-    names = [method for _, method, _ in parsed]
-
     runs = {"teacher": [train("train", args.teacher_config, root / "teacher", overrides)]}
-    for text, method, own in parsed:
-        label = method if names.count(method) == 1 else text
+    for label, (method, own) in labelled(args.methods).items():
         taught = [] if method == "none" else ["--teacher", str(root / "teacher")]
         runs[label] = []
         for seed in args.seeds:
             folder = root / (re.sub(r"[^\w.]+", "-", label) + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
-            options = [*overrides, "--method", method, "--seed", str(seed), *own, *taught]
+            options = [*overrides, "--method", method, "--seed", str(seed), *taught]
+            options += [word for key, value in own for word in (f"--{key}", value)]
             options += ["--balance_steps", str(args.balance)] if args.balance else []
             runs[label].append(train("distill", args.student_config, folder, options))
 
@@ -98,15 +95,28 @@ def main(argv: list[str] | None = None) -> None:
     print("\n" + text + f"\nWritten to {root}: {', '.join(written)}")
 
 
-def split_method(text: str) -> tuple[str, list[str]]:
-    """`kl:beta=0.02,kd_weight=edge=0` -> ("kl", ["--beta", "0.02", "--kd_weight", "edge=0"])."""
-    method, _, rest = text.partition(":")
-    if method not in ("none", *METHODS):
-        raise KdamValueError(f"unknown method {method!r}; expected none, {', '.join(METHODS)}.")
-    pairs = [pair.split("=", 1) for pair in rest.split(",")] if rest else []
-    if any(len(pair) != 2 for pair in pairs):
-        raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
-    return method, [word for key, value in pairs for word in (f"--{key}", value)]
+def labelled(methods: Sequence[str]) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """Methods with their options, by a label that says what tells each from the others of its name.
+
+    `cs:beta=1,kd_weight=edge=0` and `cs:beta=2,kd_weight=edge=0` are `cs:beta=1` and `cs:beta=2`.
+    """
+    parsed = []
+    for text in methods:
+        method, _, rest = text.partition(":")
+        if method not in ("none", *METHODS):
+            raise KdamValueError(f"unknown method {method!r}; expected none, {', '.join(METHODS)}.")
+        pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
+        if not all(sign for _, sign, _ in pairs):
+            raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
+        parsed.append((method, [(key, value) for key, _, value in pairs]))
+    found = {}
+    for method, own in parsed:
+        shared = set.intersection(*(set(pairs) for name, pairs in parsed if name == method))
+        special = ",".join(f"{key}={value}" for key, value in own if (key, value) not in shared)
+        found[f"{method}:{special}" if special else method] = (method, own)
+    if len(found) < len(parsed):
+        raise KdamValueError(f"methods {' '.join(methods)}: one is named twice; give each once.")
+    return found
 
 
 def train(command: str, config: str, folder: Path, options: list[str]) -> Results:
@@ -116,6 +126,7 @@ def train(command: str, config: str, folder: Path, options: list[str]) -> Result
     if results.exists():
         data, *_, settings = parse_recipe(GROUPS, arguments)
         found = reuse(results, settings, data.eval_split)
+        found["meta"]["model"] = str(folder)  # where it is now
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]
@@ -132,12 +143,12 @@ def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
     """The results of a finished run, refused if it had other settings, another teacher or another score."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        teachers = [weights_sha256(name) for name in found["meta"].get("teacher", [])]
+        teachers = [weights_sha256(name) for name in settings.get("teacher", [])]
         now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
         before = {key: found["meta"].get(key) for key in now}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} does not describe a run ({error!r}); remove it to score it again.") from error
-    ignore = {f"recipe.{key}" for key in INCIDENTAL}
+    ignore = {"recipe.teacher", *(f"recipe.{key}" for key in INCIDENTAL)}  # the teacher is known by its weights
     if different := differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS}):
         remedy = f"Run make clean, remove {path.parent}, or choose another --output_dir."
         raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(different)}. {remedy}")

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from dataset_loaders.rows import source_parts
 from kdam_hf.hub.record import Record, scores_of
 from kdam_hf.hub.redact import is_hub_name, redact
 from kdam_hf.metrics import PROTOCOLS, delta_m
@@ -102,7 +103,7 @@ def card_facts(record: Record) -> dict[str, Any]:
 def card_data(facts: dict[str, Any], repo_id: str, license: str) -> ModelCardData:
     """Metadata of the card; values that are not finite are left out of the model-index."""
     meta, tasks = facts["meta"], {task.name: task for task in facts["tasks"]}
-    hub_dataset, _, _ = (facts["hub_dataset"] or "").partition(":")
+    hub_dataset, _ = source_parts(facts["hub_dataset"] or "")
     on = {"dataset_type": hub_dataset or meta["data"], "dataset_name": meta["data"]}
     results = []
     for key, value in facts["scores"].items():

@@ -12,6 +12,8 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from dataset_loaders.rows import source_parts
+
 ORIGIN = "_name_or_path"
 SECRETS = {"hub_token", "token"}
 PLACES = {
@@ -46,8 +48,8 @@ def redact_config(value: Any) -> Any:
 
 def is_hub_name(text: str) -> bool:
     """Whether `text` is `org/name` or `org/name:configuration` and no folder here, or a word of a recipe such as `preset`."""
-    place, _, configuration = text.partition(":")
-    return text in _WORDS or (is_repo_id(place) and "/" not in configuration and not Path(place).exists())
+    place, _ = source_parts(text)
+    return text in _WORDS or (is_repo_id(place) and not Path(place).exists())
 
 
 def is_repo_id(text: str) -> bool:

@@ -7,7 +7,7 @@ from command_kit import ROOMS, SMALL, load, run
 from PIL import Image
 
 from kdam_hf.commands.distill import GROUPS
-from kdam_hf.errors import CheckpointError
+from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.training import parse_recipe
 
 
@@ -53,7 +53,12 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert (out / "curves.png").exists()
     text = (out / "results.md").read_text()
     assert all(word in text for word in ("SYNTHETIC", "semseg/miou ↑", "depth/rmse ↓", "95 %"))
+    moved = tmp_path / "moved"
+    out.rename(moved)  # as whoever gets the folder has it
+    arguments[arguments.index(out)] = moved
     assert run("compare.py", *arguments).stdout.count("reused") == 5
+    assert json.loads((moved / "results.json").read_text())["cs"]["meta"]["model"] == str(moved / "cs-seed0")
+    out = moved
     other = run("compare.py", *arguments, "--max_steps", "2", check=False)
     assert other.returncode == 2
     assert "max_steps 1 -> 2" in other.stderr
@@ -69,7 +74,7 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
     meta = {"recipe": settings, "protocol": "ours", "split": "val"}
     path.parent.mkdir()
     path.write_text(json.dumps({"meta": meta}))
-    assert compare.train("distill", str(recipe), path.parent, [])["meta"] == meta
+    assert compare.train("distill", str(recipe), path.parent, [])["meta"] == meta | {"model": str(path.parent)}
     others = {"atrc -> ours": {"protocol": "atrc"}, "train -> val": {"split": "train"}, "dataset": {"recipe": {}}}
     others |= {"few.txt -> None": {"ids": "few.txt"}, "recipe": {"recipe": None}}
     for named, changed in others.items():
@@ -79,6 +84,15 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
     path.write_text('{"meta": null}')
     with pytest.raises(CheckpointError, match="does not describe a run"):
         compare.train("distill", str(recipe), path.parent, [])
+
+
+def test_a_label_says_what_tells_a_method_from_the_others_of_its_name(compare):
+    found = compare.labelled(["none", "kl:beta=2,seed=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"])
+    assert list(found) == ["none", "kl", "cs:beta=1", "cs"]
+    assert found["cs:beta=1"] == ("cs", [("beta", "1"), ("kd_weight", "edge=0")])
+    for wrong in (["cs", "cs"], ["mean"], ["cs:beta"], ["cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0,beta=1"]):
+        with pytest.raises(KdamValueError):
+            compare.labelled(wrong)
 
 
 def test_an_interval_covers_the_mean_of_paired_differences(compare):
