@@ -1,9 +1,9 @@
 """Write a model as an ONNX file that runs without this package, and check that it computes the same.
 
-    kdam export --model outputs/student --output outputs/onnx
-    kdam export --model outputs/student --decode --output outputs/onnx
-    kdam export --model outputs/student --int8 --dataset folder --data_dir DIR --output outputs/onnx
-    kdam export --model outputs/teacher --height 448 --width 576 --output outputs/onnx
+    kdam export --model outputs/student --output_dir outputs/onnx
+    kdam export --model outputs/student --decode --output_dir outputs/onnx
+    kdam export --model outputs/student --int8 --dataset folder --data_dir DIR --output_dir outputs/onnx
+    kdam export --model outputs/teacher --height 448 --width 576 --output_dir outputs/onnx
 
 The folder gets onnx/model.onnx, onnx/model_quantized.onnx in eight bits, config.json and preprocessor_config.json, as
 optimum and transformers.js lay them out, and kdam.json, which says how to feed and read them. Nothing is left there unless
@@ -51,7 +51,7 @@ class ExportArguments:
     """Which model, in which form, and where it goes."""
 
     model: str = required("folder or hub id")
-    output: str = required("new or empty folder to write to")
+    output_dir: str = required("new or empty folder to write to", aliases=["--output"])
     height: int | None = option(None, "fix the height of images, pixels; open by default")
     width: int | None = option(None, "fix the width of images, pixels; open by default")
     decode: bool = option(
@@ -66,7 +66,7 @@ class ExportArguments:
 def main(argv: list[str] | None = None) -> None:
     data, args, settings = parse_recipe((SourceArguments, ExportArguments), argv, __doc__)
     check_arguments(args, has_data=bool({"dataset", "data_dir"} & set(settings)))
-    output = Path(args.output)
+    output = Path(args.output_dir)
     model = load_model(args.model).float().eval()
     size = choose_size(model, (args.height, args.width) if args.height else None)
     print(f"Exporting {args.model} for images of {f'{size[0]}x{size[1]} pixels' if size else 'any size'}.", flush=True)
@@ -105,9 +105,9 @@ def check_arguments(args: ExportArguments, has_data: bool) -> None:
     check_numbers(args, {"at least 1": "calibration_images"})
     if missing_packages():
         raise KdamValueError(f"ONNX needs {', '.join(missing_packages())}: pip install 'kdam-hf[export]'")
-    output = Path(args.output)
+    output = Path(args.output_dir)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise KdamValueError(f"{output} is not an empty folder; remove it, or choose another output.")
+        raise KdamValueError(f"{output} is not an empty folder; remove it, or choose another output_dir.")
 
 
 def make_int8(model: KdamPreTrainedModel, data: SourceArguments, args: ExportArguments, file: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Run an exported model on a photo with numpy, onnxruntime and Pillow alone; neither torch nor kdam_hf is needed.
+"""Run an exported model on photos with numpy, onnxruntime and Pillow alone; neither torch nor kdam_hf is needed.
 
-    kdam onnx --model outputs/onnx --image photo.jpg --output_dir outputs/maps
-    python kdam_hf/commands/run_onnx.py --model outputs/onnx --image photo.jpg --output_dir outputs/maps
+    kdam onnx --model outputs/onnx --images photo.jpg --output_dir outputs/maps
+    python kdam_hf/commands/run_onnx.py --model outputs/onnx --images photo.jpg --output_dir outputs/maps
 
 An example to copy from: the folder of `kdam export` holds all that is needed. Writes, per task, the map at the photo's
 own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
@@ -34,27 +34,30 @@ READ_DECODED = {"unit": READ["unit"]}  # vectors are shorter where they were int
 def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", required=True, help="folder that kdam export wrote")
-    parser.add_argument("--image", required=True, help="photo")
+    parser.add_argument("--images", "--image", required=True, nargs="+", help="photos")
     parser.add_argument("--output_dir", required=True, help="folder to write to")
     parser.add_argument("--int8", action="store_true", help="run the quantised form")
     args = parser.parse_args(argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files in a terminal without UTF-8
     facts, session = load(Path(args.model), args.int8)
-    photo = read_photo(args.image)
-    pixels, mask = prepare(photo, facts)
-    feed = {facts["input"]["name"]: pixels} | ({facts["mask"]["name"]: mask} if "mask" in facts else {})
-    predictions = session.run([task["name"] for task in facts["tasks"]], feed)
-    inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    for task, prediction in zip(facts["tasks"], predictions, strict=True):
-        full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
-        values = read(full, task, READ_DECODED if facts.get("decoded") else READ)
-        path = Path(args.output_dir) / f"{Path(args.image).stem}_{task['name']}"
-        np.save(f"{path}.npy", values)
-        if values.ndim == 2 or values.shape[2] == 3:
-            Image.fromarray(draw(values, task)).save(f"{path}.png")
-        print(f"{path}: {task['values']}, {values.shape} {values.dtype}")
+    if len({Path(name).stem for name in args.images}) < len(args.images):
+        sys.exit("two photos have one name, which names the outputs; run them apart.")
+    for name in args.images:
+        photo = read_photo(name)
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        pixels, mask = prepare(photo, facts)
+        feed = {facts["input"]["name"]: pixels} | ({facts["mask"]["name"]: mask} if "mask" in facts else {})
+        predictions = session.run([task["name"] for task in facts["tasks"]], feed)
+        inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
+        for task, prediction in zip(facts["tasks"], predictions, strict=True):
+            full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
+            values = read(full, task, READ_DECODED if facts.get("decoded") else READ)
+            path = Path(args.output_dir) / f"{Path(name).stem}_{task['name']}"
+            np.save(f"{path}.npy", values)
+            if values.ndim == 2 or values.shape[2] == 3:
+                Image.fromarray(draw(values, task)).save(f"{path}.png")
+            print(f"{path}: {task['values']}, {values.shape} {values.dtype}")
 
 
 def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:

@@ -37,9 +37,9 @@ def option(default: Any, text: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": text, **more})
 
 
-def required(text: str) -> Any:
+def required(text: str, **more: Any) -> Any:
     """One without a default."""
-    return field(metadata={"help": text})
+    return field(metadata={"help": text, **more})
 
 
 @dataclass

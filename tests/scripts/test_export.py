@@ -73,7 +73,7 @@ def decoded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("decoded")
     many = TASKS[0].spec() | {"name": "many", "channels": 300, "class_names": [f"class {k}" for k in range(300)]}
     saved(folder / "student", many)
-    command.main(["--model", str(folder / "student"), "--output", str(folder / "onnx"), "--decode"])
+    command.main(["--model", str(folder / "student"), "--output_dir", str(folder / "onnx"), "--decode"])
     return folder
 
 
@@ -91,7 +91,7 @@ def exported(student, tmp_path_factory):
     output = tmp_path_factory.mktemp("exports") / "onnx"
     rooms = ["--dataset", "synthetic_rooms", "--rooms_train", "3", "--rooms_val", "2", "--rooms_height", "48"]
     options = ["--int8", "--calibration_images", "2", *rooms, "--rooms_width", "64"]
-    command.main(["--model", str(student), "--output", str(output), *options])
+    command.main(["--model", str(student), "--output_dir", str(output), *options])
     return output
 
 
@@ -333,13 +333,13 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(student, tmp_pat
         "--model /nowhere": "/nowhere",
     }.items():
         with pytest.raises((KdamValueError, CheckpointError), match=given):
-            command.main(["--model", str(student), "--output", str(tmp_path / "out"), *options.split()])
+            command.main(["--model", str(student), "--output_dir", str(tmp_path / "out"), *options.split()])
     with pytest.raises(KdamValueError, match=str(tmp_path)):  # its content is left alone
-        command.main(["--model", str(student), "--output", str(tmp_path)])
+        command.main(["--model", str(student), "--output_dir", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     monkeypatch.setattr("kdam_hf.export.find_spec", lambda name: None)  # before the model is loaded
     with pytest.raises(KdamValueError, match="onnxruntime"):
-        command.main(["--model", "/nowhere", "--output", str(tmp_path / "out")])
+        command.main(["--model", "/nowhere", "--output_dir", str(tmp_path / "out")])
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeypatch, tmp_path):
@@ -347,7 +347,7 @@ def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeyp
     other = KdamStudent(KdamStudent.config_class.from_pretrained(student)).eval()
     monkeypatch.setattr(command, "OnnxModel", lambda file: other)
     with pytest.raises(ExportError):
-        command.main(["--model", str(student), "--output", str(tmp_path / "out")])
+        command.main(["--model", str(student), "--output_dir", str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())
 
 
@@ -356,9 +356,14 @@ def test_the_example_says_what_is_missing(exported, photo, tmp_path):
     del facts["int8"]
     (tmp_path / "kdam.json").write_text(json.dumps(facts | {"file": "model.onnx"}))  # as it was laid out before
     (tmp_path / "model.onnx").symlink_to(exported / "onnx" / "model.onnx")
-    usual = f"--model {tmp_path} --image {photo} --output_dir {tmp_path}/"
+    usual = f"--model {tmp_path} --images {photo} --output_dir {tmp_path}/"
     runner.main(f"{usual}old".split())
-    for change, named in {"--model /nowhere": "/nowhere", "--image /no.jpg": "/no.jpg", "--int8": "int8"}.items():
+    for change, named in {
+        "--model /nowhere": "/nowhere",
+        "--images /no.jpg": "/no.jpg",
+        "--int8": "int8",
+        f"--images {photo} {photo}": "one name",
+    }.items():
         with pytest.raises(SystemExit, match=named):
             runner.main(f"{usual}out {change}".split())
     assert not (tmp_path / "out").exists()
