@@ -7,13 +7,13 @@ start other programs. This file travels with published models.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 from urllib.request import Request, urlopen
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -21,6 +21,8 @@ MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 10_000
 MAX_BYTES = 200_000_000
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+"""With what a file that is whole ends, if nothing follows its picture."""
 
 
 class PhotoHeader(NamedTuple):
@@ -50,8 +52,19 @@ def open_photo(photo: Any, timeout: float | None = None, name: str | None = None
 
 
 def read_header(photo: Path | bytes, name: str) -> PhotoHeader:
-    """What the header of a file says, or of its content; pixels are not decoded. Errors are those of `open_photo`."""
+    """What the header of a file says, or of its content. Errors are those of `open_photo`, also for a JPEG or PNG that was cut.
+
+    Pixels are decoded only where the file does not end as its format does.
+    """
     with _checked(photo, None, name) as image, _reading(name):
+        if end := ENDS.get(image.format or ""):
+            file = cast(IO[bytes], cast(ImageFile.ImageFile, image).fp)
+            place = file.tell()
+            file.seek(-len(end), SEEK_END)
+            whole = file.read() == end
+            file.seek(place)
+            if not whole:
+                image.load()
         # a PNG would be decoded to look for a tag behind its pixels
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # Pillow turns a TIFF itself

@@ -7,7 +7,7 @@
 
 The folder gets onnx/model.onnx, onnx/model_quantized.onnx in eight bits, config.json and preprocessor_config.json, as
 optimum and transformers.js lay them out, and kdam.json, which says how to feed and read them. Nothing is left there unless
-every check passes. `kdam onnx` runs the result on a photo; docs/export.md has the details. `--help all` lists every key.
+every check passes. `kdam onnx` runs the result on photos; docs/export.md has the details. `--help all` lists every key.
 """
 
 import shutil

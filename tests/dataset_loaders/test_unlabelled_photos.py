@@ -58,10 +58,25 @@ def test_a_turned_photo_is_upright_and_an_archive_is_a_folder(folder):
         assert PhotosDataset(source, "train")[0]["image"].shape == (56, 40, 3)
 
 
+def cut(path):
+    write(path, 90, 120)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def test_a_photo_with_something_behind_its_end_is_whole(folder):
+    for name in ("more.jpg", "more.png"):
+        write(folder / name, 40, 56)
+        with (folder / name).open("ab") as file:
+            file.write(b"a film, as some telephones write it")
+    assert {"more", "more.png"} <= {name for split in ("train", "val") for name in PhotosDataset(folder, split).ids}
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "word"),
     [
         (lambda folder: (folder / "b.png").write_bytes(b"no picture"), DataIntegrityError, "b.png"),
+        (lambda folder: cut(folder / "cut.jpg"), DataIntegrityError, "cut.jpg"),
+        (lambda folder: cut(folder / "cut.png"), DataIntegrityError, "cut.png"),
         (lambda folder: write(folder / "tiny.png", 3, 200), DataIntegrityError, "200x3"),
         (lambda folder: write(folder / "long.png", 33, 10_001), DataIntegrityError, "10001x33"),
         (shutil.rmtree, KdamValueError, "photos"),
