@@ -33,11 +33,11 @@ from dataset_loaders.rows import (
     is_in_memory,
     load_splits,
     runs_of,
-    source_parts,
     undecoded,
 )
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import source_parts
 from kdam_hf.tasks import IGNORE_INDEX, TASK_NAMES, LabelKind, Task, make_task, select_tasks, task_class
 
 _COUNTED: dict[tuple[str, ...], int] = {}

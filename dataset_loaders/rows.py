@@ -16,7 +16,7 @@ from dataset_loaders.files import file_facts
 from dataset_loaders.reading import reading
 from dataset_loaders.sample import Runs
 from kdam_hf.errors import KdamValueError
-from kdam_hf.io import lines_sha256
+from kdam_hf.io import lines_sha256, source_parts
 
 TOGETHER_BYTES = 256 * 2**20
 """Row groups of this size, unpacked, are kept in memory and mixed with one another; at least one."""
@@ -154,13 +154,6 @@ def in_memory(data: Any) -> Iterator[str]:
 def is_in_memory(source: str) -> bool:
     """Whether this names data that were handed over, see `in_memory`."""
     return source in _IN_MEMORY
-
-
-def source_parts(source: str) -> tuple[str, str | None]:
-    """The id or folder, and the configuration that may follow it after a colon, as in `org/scenes:indoor`."""
-    place, _, configuration = source.rpartition(":")
-    whole = not configuration or "/" in configuration or Path(source).exists()
-    return (source, None) if whole or not place else (place, configuration)
 
 
 def load_splits(source: str, streaming: bool) -> Mapping[str, Rows]:

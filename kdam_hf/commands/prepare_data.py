@@ -18,8 +18,8 @@ from typing import Any
 from dataset_loaders import PreparedDataset
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.inspection import SplitReport, inspect_split
-from dataset_loaders.rows import source_parts
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import source_parts
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, parse_recipe
 from kdam_hf.training.arguments import option

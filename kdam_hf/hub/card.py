@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from dataset_loaders.rows import source_parts
 from kdam_hf.hub.record import Record, scores_of
 from kdam_hf.hub.redact import is_hub_name, redact
+from kdam_hf.io import source_parts
 from kdam_hf.metrics import PROTOCOLS, delta_m
 from kdam_hf.pipeline_kdam import TASK
 from kdam_hf.presets import PRESETS

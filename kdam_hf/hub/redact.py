@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from dataset_loaders.rows import source_parts
+from kdam_hf.io import source_parts
 
 ORIGIN = "_name_or_path"
 SECRETS = {"hub_token", "token"}

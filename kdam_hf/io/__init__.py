@@ -3,6 +3,7 @@
 from kdam_hf.io.atomic import discard, replacing, restore_replaced, sync, write_json, write_text
 from kdam_hf.io.fingerprint import differences, file_sha256, flatten, lines_sha256, tensors_sha256
 from kdam_hf.io.lock import exclusive
+from kdam_hf.io.source import source_parts
 
 __all__ = [
     "differences",
@@ -13,6 +14,7 @@ __all__ = [
     "lines_sha256",
     "replacing",
     "restore_replaced",
+    "source_parts",
     "sync",
     "tensors_sha256",
     "write_json",

@@ -18,6 +18,7 @@ from dataset_loaders.builders import as_table
 from dataset_loaders.rows import in_memory
 from dataset_loaders.sample import Runs
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import source_parts
 
 H, W = 8, 10
 RNG = np.random.default_rng(0)
@@ -208,7 +209,7 @@ def test_a_configuration_is_named_after_a_colon(tmp_path, streaming):
     (tmp_path / "README.md").write_text("\n".join(["---", "configs:", *names, "---"]))
     data = open_dataset("hub", "train", f"{tmp_path}:outdoor", streaming=streaming)
     assert (len(data), data.name) == (5, f"{tmp_path.name}-outdoor")
-    assert rows.source_parts("hf://datasets/org/x") == ("hf://datasets/org/x", None)
+    assert source_parts("hf://datasets/org/x") == ("hf://datasets/org/x", None)
     with pytest.raises(KdamValueError, match="indoor"):  # which there are
         open_dataset("hub", "train", tmp_path, streaming=streaming)
 
