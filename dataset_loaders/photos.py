@@ -139,7 +139,7 @@ class MixedDataset(TaughtDataset):
 
 
 def _listed(root: Path) -> dict[str, Path]:
-    """Photos by a name that is unique: the path below the folder with `__` for `/`; all headers are looked at."""
+    """Photos by a name that is unique: the path below the folder with `__` for `/`; all headers and ends are looked at."""
     files: dict[str, Path] = {}
     broken: list[str] = []
     for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()):

@@ -44,7 +44,7 @@ def read_image(source: Path | bytes, where: str | None = None) -> NDArray[np.uin
 
 
 def read_photo_header(source: Path | bytes, where: str | None = None) -> PhotoHeader:
-    """Size and orientation of a photo without decoding it; otherwise as `read_image`."""
+    """Size and orientation of a photo, decoded only where its end is not found; otherwise as `read_image`."""
     with _data_errors():
         return read_header(source, where or str(source))
 

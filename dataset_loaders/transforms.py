@@ -7,7 +7,7 @@ the number of workers changes nothing.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, cos, floor, radians, sin
+from math import cos, radians, sin
 from typing import Any
 
 import numpy as np
@@ -41,20 +41,18 @@ class Window:
 
     top: int
     left: int
-    height: float
-    width: float
+    height: int
+    width: int
     rows: int
     columns: int
     mirrored: bool = False
 
     def resize_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bilinear, with antialiasing when the window shrinks; (H, W, 3) -> (rows, columns, 3)."""
-        part = image[self.top : ceil(self.top + self.height), self.left : ceil(self.left + self.width)]
-        # a hair more: torch cuts rows * (1 / rows) down to whole pixels
-        scale = tuple(full / side * (1 + 1e-9) for full, side in ((self.rows, self.height), (self.columns, self.width)))
-        planes = torch.from_numpy(part.copy()).permute(2, 0, 1)[None]  # copied: what is mapped cannot be written
-        resized = F.interpolate(planes, scale_factor=scale, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
-        return resized[: self.rows, : self.columns][:, :: -1 if self.mirrored else 1]
+        part = image[self.top : self.top + self.height, self.left : self.left + self.width].copy()
+        planes = torch.from_numpy(part).permute(2, 0, 1)[None]  # of a copy: what is mapped cannot be written
+        resized = F.interpolate(planes, (self.rows, self.columns), mode="bilinear", antialias=True)
+        return resized[0].permute(1, 2, 0).numpy()[:, :: -1 if self.mirrored else 1]
 
     def resize_label(self, label: NDArray[Any]) -> NDArray[Any]:
         """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
@@ -63,11 +61,11 @@ class Window:
         return label.take(ys, 0).take(xs[::-1] if self.mirrored else xs, 1)  # faster than label[ys[:, None], xs]
 
 
-def _draw_span(source: int, target: int, scale: float, rng: np.random.Generator) -> tuple[int, float, int]:
+def _draw_span(source: int, target: int, scale: float, rng: np.random.Generator) -> tuple[int, int, int]:
     """Start and extent in the source, and pixels in the crop, of a random window along one axis."""
     count = min(target, max(1, round(source * scale)))
-    extent = min(float(source), count / scale)
-    return int(rng.integers(floor(source - extent) + 1)), extent, count
+    extent = min(source, max(1, round(count / scale)))
+    return int(rng.integers(source - extent + 1)), extent, count
 
 
 def color_matrix(brightness: float, contrast: float, saturation: float, hue: float) -> NDArray[np.float64]:
@@ -189,7 +187,12 @@ class TrainTransform(EvalTransform):
         self.size, self.scale, self.seed = size, scale, seed
         self.hflip, self.photometric = hflip, photometric
         sizes = {"crop": list(size), "image_mean": list(mean), "image_std": list(std), "scale": list(scale)}
-        chances = {"hflip": hflip, "photometric": photometric, "max_class_share": MAX_CLASS_SHARE}
+        chances = {
+            "resampling": "torch",
+            "hflip": hflip,
+            "photometric": photometric,
+            "max_class_share": MAX_CLASS_SHARE,
+        }
         self.settings: dict[str, Any] = sizes | chances | {"seed": seed, "crop_tries": CROP_TRIES}
         self._balanced = next((task for task in self.tasks if task.limits_class_share), None)
 

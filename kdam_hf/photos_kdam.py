@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from io import SEEK_END, BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -21,8 +21,9 @@ MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 10_000
 MAX_BYTES = 200_000_000
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-"""With what a file that is whole ends, if nothing follows its picture."""
+_SCAN_AND_END = {"JPEG": (b"\xff\xda", b"\xff\xd9"), "PNG": (b"IDAT", b"IEND\xaeB`\x82")}
+_SCAN_AND_END["MPO"] = _SCAN_AND_END["JPEG"]
+"""What stands before the pixels of a file, and behind them: markers of JPEG, types of chunks of PNG, the last with its CRC."""
 
 
 class PhotoHeader(NamedTuple):
@@ -54,22 +55,30 @@ def open_photo(photo: Any, timeout: float | None = None, name: str | None = None
 def read_header(photo: Path | bytes, name: str) -> PhotoHeader:
     """What the header of a file says, or of its content. Errors are those of `open_photo`, also for a JPEG or PNG that was cut.
 
-    Pixels are decoded only where the file does not end as its format does.
+    Pixels are decoded only where the end of the file is not found.
     """
     with _checked(photo, None, name) as image, _reading(name):
-        if end := ENDS.get(image.format or ""):
-            file = cast(IO[bytes], cast(ImageFile.ImageFile, image).fp)
-            place = file.tell()
-            file.seek(-len(end), SEEK_END)
-            whole = file.read() == end
-            file.seek(place)
-            if not whole:
-                image.load()
+        if _may_be_cut(photo, image.format or ""):
+            image.load()
         # a PNG would be decoded to look for a tag behind its pixels
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # Pillow turns a TIFF itself
     width, height = image.size[::-1] if turned else image.size
     return PhotoHeader(height, width, orientation if orientation in range(1, 9) else 1)
+
+
+def _may_be_cut(photo: Path | bytes, form: str) -> bool:
+    """Whether a file, or its content, has no end of its pixels; False for a format whose end is not known."""
+    if form not in _SCAN_AND_END:
+        return False
+    scan, end = _SCAN_AND_END[form]
+    with BytesIO(photo) if isinstance(photo, bytes) else photo.open("rb") as file:
+        file.seek(-len(end), SEEK_END)
+        if file.read() == end:
+            return False
+        file.seek(0)
+        content = file.read()
+    return content.rfind(end) < content.rfind(scan)  # behind the end there may be more, such as a film
 
 
 def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:

@@ -52,7 +52,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--teacher_config", required=True, help="recipe of the teacher, as of kdam train")
     parser.add_argument("--student_config", required=True, help="recipe of the students, as of kdam distill")
     parser.add_argument(
-        "--methods", nargs="+", default=["none", "cs"], help="one student each, as in cs:beta=0.5,intra=false"
+        "--methods",
+        nargs="+",
+        default=["none", "cs"],
+        help="one student each, as in cs:beta=0.5,intra=false; named by what tells it from others of the same method",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
     parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
@@ -60,16 +63,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write to")
     args, overrides = parser.parse_known_args(argv)
     root: Path = args.output_dir
+    methods = parse_methods(args.methods)
+    names = [method for _, method, _ in methods.values()]
     runs = {"teacher": [train("train", args.teacher_config, root / "teacher", overrides)]}
-    for label, (method, own) in labelled(args.methods).items():
-        taught = [] if method == "none" else ["--teacher", str(root / "teacher")]
+    for label, (text, method, own) in methods.items():
+        teacher = None if method == "none" else root / "teacher"
+        name = re.sub(r"[^\w.]+", "-", method if names.count(method) == 1 else text)
         runs[label] = []
         for seed in args.seeds:
-            folder = root / (re.sub(r"[^\w.]+", "-", label) + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
-            options = [*overrides, "--method", method, "--seed", str(seed), *taught]
+            folder = root / (name + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
+            options = [*overrides, "--method", method, "--seed", str(seed)]
             options += [word for key, value in own for word in (f"--{key}", value)]
             options += ["--balance_steps", str(args.balance)] if args.balance else []
-            runs[label].append(train("distill", args.student_config, folder, options))
+            runs[label].append(train("distill", args.student_config, folder, options, teacher))
 
     data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
     held_out = open_split(data, data.eval_split)
@@ -95,10 +101,10 @@ def main(argv: list[str] | None = None) -> None:
     print("\n" + text + f"\nWritten to {root}: {', '.join(written)}")
 
 
-def labelled(methods: Sequence[str]) -> dict[str, tuple[str, list[tuple[str, str]]]]:
-    """Methods with their options, by a label that says what tells each from the others of its name.
+def parse_methods(methods: Sequence[str]) -> dict[str, tuple[str, str, list[tuple[str, str]]]]:
+    """By label, each text with its method and options; a label says what tells it from the others of its method.
 
-    `cs:beta=1,kd_weight=edge=0` and `cs:beta=2,kd_weight=edge=0` are `cs:beta=1` and `cs:beta=2`.
+    `cs:beta=1,kd_weight=edge=0` and `cs:beta=2,kd_weight=edge=0` are labelled `cs:beta=1` and `cs:beta=2`.
     """
     parsed = []
     for text in methods:
@@ -106,27 +112,27 @@ def labelled(methods: Sequence[str]) -> dict[str, tuple[str, list[tuple[str, str
         if method not in ("none", *METHODS):
             raise KdamValueError(f"unknown method {method!r}; expected none, {', '.join(METHODS)}.")
         pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
-        if not all(sign for _, sign, _ in pairs):
+        if not all(equals for _, equals, _ in pairs):
             raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
-        parsed.append((method, [(key, value) for key, _, value in pairs]))
-    found = {}
-    for method, own in parsed:
-        shared = set.intersection(*(set(pairs) for name, pairs in parsed if name == method))
-        special = ",".join(f"{key}={value}" for key, value in own if (key, value) not in shared)
-        found[f"{method}:{special}" if special else method] = (method, own)
-    if len(found) < len(parsed):
+        parsed.append((text, method, [(key, value) for key, _, value in pairs]))
+    by_label = {}
+    for text, method, own in parsed:
+        shared = set.intersection(*(set(pairs) for _, name, pairs in parsed if name == method))
+        distinguishing = ",".join(f"{key}={value}" for key, value in own if (key, value) not in shared)
+        by_label[f"{method}:{distinguishing}" if distinguishing else method] = (text, method, own)
+    if len(by_label) < len(parsed):
         raise KdamValueError(f"methods {' '.join(methods)}: one is named twice; give each once.")
-    return found
+    return by_label
 
 
-def train(command: str, config: str, folder: Path, options: list[str]) -> Results:
+def train(command: str, config: str, folder: Path, options: list[str], teacher: Path | None = None) -> Results:
     """Run a training command unless its results are there already; returns results.json."""
-    arguments = ["--config", config, *options, "--output_dir", str(folder)]
+    taught = [] if teacher is None else ["--teacher", str(teacher)]
+    arguments = ["--config", config, *options, *taught, "--output_dir", str(folder)]
     results = folder / "results.json"
     if results.exists():
         data, *_, settings = parse_recipe(GROUPS, arguments)
-        found = reuse(results, settings, data.eval_split)
-        found["meta"]["model"] = str(folder)  # where it is now
+        found = reuse(results, settings, data.eval_split, teacher)
         print(f"{folder}: reused")
         return found
     arguments += ["--resume_from_checkpoint", "last"]
@@ -139,19 +145,27 @@ def train(command: str, config: str, folder: Path, options: list[str]) -> Result
     return json.loads(results.read_text("utf-8"))
 
 
-def reuse(path: Path, settings: dict[str, Any], split: str) -> Results:
-    """The results of a finished run, refused if it had other settings, another teacher or another score."""
+def reuse(path: Path, settings: dict[str, Any], split: str, teacher: Path | None = None) -> Results:
+    """The results of a finished run, refused if it had other settings, another teacher or another score.
+
+    The teacher is known by its weights, so a comparison may be moved; results then say where its models are now.
+    """
     try:
         found = json.loads(path.read_text("utf-8"))
-        teachers = [weights_sha256(name) for name in settings.get("teacher", [])]
+        teachers = [] if teacher is None else [weights_sha256(str(teacher))]
         now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
         before = {key: found["meta"].get(key) for key in now}
+        places = {"model": str(path.parent)} | ({"teacher": [str(teacher)]} if teacher else {})
+        moved = any(found["meta"].get(key) != place for key, place in places.items())
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} does not describe a run ({error!r}); remove it to score it again.") from error
-    ignore = {"recipe.teacher", *(f"recipe.{key}" for key in INCIDENTAL)}  # the teacher is known by its weights
+    ignore = {"recipe.teacher", *(f"recipe.{key}" for key in INCIDENTAL)}
     if different := differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS}):
         remedy = f"Run make clean, remove {path.parent}, or choose another --output_dir."
         raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(different)}. {remedy}")
+    if moved:
+        found["meta"] |= places
+        write_json(path, found)
     return found
 
 

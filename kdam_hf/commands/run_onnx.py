@@ -5,11 +5,13 @@
 
 An example to copy from: the folder of `kdam export` holds all that is needed. Writes, per task, the map at the photo's
 own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
+What cannot be read is named at the end, with exit code 1; the rest is written.
 """
 
 import json
 import sys
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -40,24 +42,39 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files in a terminal without UTF-8
+    by_name: dict[str, str] = {}
+    for path in args.images:
+        if (name := Path(path).stem) in by_name:
+            sys.exit(f"{by_name[name]} and {path} have one name, which names the outputs; run them apart.")
+        by_name[name] = path
     facts, session = load(Path(args.model), args.int8)
-    if len({Path(name).stem for name in args.images}) < len(args.images):
-        sys.exit("two photos have one name, which names the outputs; run them apart.")
-    for name in args.images:
-        photo = read_photo(name)
+    broken = []
+    for name, path in by_name.items():
+        try:
+            photo = read_photo(path)
+        except ValueError as error:
+            broken.append(str(error))
+            continue
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        pixels, mask = prepare(photo, facts)
-        feed = {facts["input"]["name"]: pixels} | ({facts["mask"]["name"]: mask} if "mask" in facts else {})
-        predictions = session.run([task["name"] for task in facts["tasks"]], feed)
-        inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
-        for task, prediction in zip(facts["tasks"], predictions, strict=True):
-            full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
-            values = read(full, task, READ_DECODED if facts.get("decoded") else READ)
-            path = Path(args.output_dir) / f"{Path(name).stem}_{task['name']}"
-            np.save(f"{path}.npy", values)
+        for task, values in run(session, facts, photo):
+            file = Path(args.output_dir) / f"{name}_{task['name']}"
+            np.save(f"{file}.npy", values)
             if values.ndim == 2 or values.shape[2] == 3:
-                Image.fromarray(draw(values, task)).save(f"{path}.png")
-            print(f"{path}: {task['values']}, {values.shape} {values.dtype}")
+                Image.fromarray(draw(values, task)).save(f"{file}.png")
+            print(f"{file}: {task['values']}, {values.shape} {values.dtype}")
+    if broken:
+        sys.exit("\n".join(broken))
+
+
+def run(session: onnxruntime.InferenceSession, facts: dict, photo: Image.Image) -> Iterator[tuple[dict, np.ndarray]]:
+    """Each task and its values at the size of a photo."""
+    pixels, mask = prepare(photo, facts)
+    feed = {facts["input"]["name"]: pixels} | ({facts["mask"]["name"]: mask} if "mask" in facts else {})
+    predictions = session.run([task["name"] for task in facts["tasks"]], feed)
+    inside = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
+    for task, prediction in zip(facts["tasks"], predictions, strict=True):
+        full = at_photo(prediction[0], inside, (photo.height, photo.width), facts["output_stride"])
+        yield task, read(full, task, READ_DECODED if facts.get("decoded") else READ)
 
 
 def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
@@ -73,14 +90,15 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
 
 
 def read_photo(path: str) -> Image.Image:
-    """An upright RGB photo; what is taken and refused is as in `kdam_hf/photos_kdam.py`."""
+    """An upright RGB photo, or ValueError; what is taken and refused is as in `kdam_hf/photos_kdam.py`."""
     try:
         photo = Image.open(path, formats=FORMATS)
         if photo.mode not in MODES or photo.width * photo.height > MAX_PIXELS or max(photo.size) > MAX_SIDE:
             raise ValueError(f"{photo.width}x{photo.height} pixels of mode {photo.mode}")
         return ImageOps.exif_transpose(photo).convert("RGB")
     except Exception as error:  # crafted bytes make Pillow raise nearly anything
-        sys.exit(f"{path}: not a usable photo ({error}); give one of {', '.join(FORMATS)} with 8 bits a channel.")
+        expected = f"give one of {', '.join(FORMATS)} with 8 bits a channel."
+        raise ValueError(f"{path}: not a usable photo ({error}); {expected}") from error
 
 
 def prepare(photo: Image.Image, facts: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -75,7 +75,8 @@ def prepare_split(
 def typical_size(dataset: DenseDataset) -> tuple[int, int]:
     """Height and width, pixels, of the median shorter and longer side of up to `SIZED` images, upright if most are.
 
-    It becomes `image_size` of the model: a user's photo is reduced to its shorter side. Headers are read, not pixels.
+    It becomes `image_size` of the model: a user's photo is reduced to its shorter side. Headers are read, and no pixels
+    of files that are whole.
     """
     headers = {index: dataset.photo_header(index) for index in _some(dataset, SIZED)}
     sizes = np.array([(h.height, h.width) if h else dataset[k]["image"].shape[:2] for k, h in headers.items()])

@@ -58,9 +58,15 @@ def test_a_turned_photo_is_upright_and_an_archive_is_a_folder(folder):
         assert PhotosDataset(source, "train")[0]["image"].shape == (56, 40, 3)
 
 
-def cut(path):
-    write(path, 90, 120)
+def cut(path, **options):
+    write(path, 90, 120, **options)
     path.write_bytes(path.read_bytes()[:-40])
+
+
+def cut_pair(path):
+    """Two pictures in one JPEG, as telephones write them; the first is cut."""
+    write(path, 90, 120, format="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    path.write_bytes(path.read_bytes()[:4000])
 
 
 def test_a_photo_with_something_behind_its_end_is_whole(folder):
@@ -77,6 +83,7 @@ def test_a_photo_with_something_behind_its_end_is_whole(folder):
         (lambda folder: (folder / "b.png").write_bytes(b"no picture"), DataIntegrityError, "b.png"),
         (lambda folder: cut(folder / "cut.jpg"), DataIntegrityError, "cut.jpg"),
         (lambda folder: cut(folder / "cut.png"), DataIntegrityError, "cut.png"),
+        (lambda folder: cut_pair(folder / "pair.jpg"), DataIntegrityError, "pair.jpg"),
         (lambda folder: write(folder / "tiny.png", 3, 200), DataIntegrityError, "200x3"),
         (lambda folder: write(folder / "long.png", 33, 10_001), DataIntegrityError, "10001x33"),
         (shutil.rmtree, KdamValueError, "photos"),

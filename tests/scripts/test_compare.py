@@ -57,7 +57,13 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     out.rename(moved)  # as whoever gets the folder has it
     arguments[arguments.index(out)] = moved
     assert run("compare.py", *arguments).stdout.count("reused") == 5
-    assert json.loads((moved / "results.json").read_text())["cs"]["meta"]["model"] == str(moved / "cs-seed0")
+    for name, key, place in (
+        ("cs-seed0", "model", "cs-seed0"),
+        ("cs-seed1", "teacher", "teacher"),
+        ("teacher", "model", "teacher"),
+    ):
+        said = json.loads((moved / name / "results.json").read_text())["meta"][key]
+        assert said in (str(moved / place), [str(moved / place)])
     out = moved
     other = run("compare.py", *arguments, "--max_steps", "2", check=False)
     assert other.returncode == 2
@@ -87,12 +93,28 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
 
 
 def test_a_label_says_what_tells_a_method_from_the_others_of_its_name(compare):
-    found = compare.labelled(["none", "kl:beta=2,seed=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"])
+    found = compare.parse_methods(["none", "kl:beta=2,seed=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"])
     assert list(found) == ["none", "kl", "cs:beta=1", "cs"]
-    assert found["cs:beta=1"] == ("cs", [("beta", "1"), ("kd_weight", "edge=0")])
-    for wrong in (["cs", "cs"], ["mean"], ["cs:beta"], ["cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0,beta=1"]):
-        with pytest.raises(KdamValueError):
-            compare.labelled(wrong)
+    text = "cs:beta=1,kd_weight=edge=0"
+    assert found["cs:beta=1"] == (text, "cs", [("beta", "1"), ("kd_weight", "edge=0")])
+
+
+@pytest.mark.parametrize("wrong", ["cs cs", "mean", "cs:beta", "cs:beta=1,intra=false cs:intra=false,beta=1"])
+def test_a_method_that_cannot_be_meant_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path, wrong):
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(KdamValueError):
+        compare.main(
+            [
+                "--teacher_config",
+                "t",
+                "--student_config",
+                "s",
+                "--output_dir",
+                str(tmp_path),
+                "--methods",
+                *wrong.split(),
+            ]
+        )
 
 
 def test_an_interval_covers_the_mean_of_paired_differences(compare):

@@ -339,7 +339,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(student, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     monkeypatch.setattr("kdam_hf.export.find_spec", lambda name: None)  # before the model is loaded
     with pytest.raises(KdamValueError, match="onnxruntime"):
-        command.main(["--model", "/nowhere", "--output_dir", str(tmp_path / "out")])
+        command.main(["--model", "/nowhere", "--output", str(tmp_path / "out")])
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeypatch, tmp_path):
@@ -358,6 +358,13 @@ def test_the_example_says_what_is_missing(exported, photo, tmp_path):
     (tmp_path / "model.onnx").symlink_to(exported / "onnx" / "model.onnx")
     usual = f"--model {tmp_path} --images {photo} --output_dir {tmp_path}/"
     runner.main(f"{usual}old".split())
+    other = tmp_path / "other.png"
+    Image.open(photo).resize((40, 30)).save(other)
+    with pytest.raises(SystemExit, match="absent"):  # at the end
+        runner.main(f"--model {tmp_path} --images /absent.jpg {photo} {other} --output_dir {tmp_path}/several".split())
+    of_photo = {path.name for path in (tmp_path / "old").iterdir()}
+    of_other = {name.replace(photo.stem, "other") for name in of_photo}
+    assert {path.name for path in (tmp_path / "several").iterdir()} == of_photo | of_other
     for change, named in {
         "--model /nowhere": "/nowhere",
         "--images /no.jpg": "/no.jpg",
