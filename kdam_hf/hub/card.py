@@ -28,6 +28,7 @@ SETTINGS = {
     "beta": "Weight beta",
     "scale_by_temperature": "Multiplied by T²",
     "inter": "Inter-task match",
+    "inter_temperature": "Temperature of its rows",
     "intra": "Intra-task match",
     "teacher_views": "Fixed crops per image seen by the teacher",
 }

@@ -79,30 +79,31 @@ def objective(
     temperature: float = 4.0,
     beta: float = 0.5,
     match_full: bool = True,
+    inter_temperature: float = 1.0,
 ) -> Tensor:
     """What ours replaces, plainly: supervised losses, and beta times CS of full-resolution or stride-4 maps (B, C, h, w).
 
     The supervised losses and distributions are those of the tasks, so both sides compute the same. Every pixel is valid.
     """
 
-    def distribution(task: Task, maps: Maps) -> Tensor:
-        logits = task.distribution_logits(maps[task.name].movedim(1, -1)).movedim(-1, 1)
-        return (logits / temperature).softmax(1)
+    def distribution_logits(task: Task, maps: Maps) -> Tensor:
+        return task.distribution_logits(maps[task.name].movedim(1, -1)).movedim(-1, 1)
 
     full, labels, mask = upsample(predictions), batch["labels"], batch["pixel_mask"]
     losses = [task.loss_weight * task.loss(full[task.name], labels[task.name], mask) for task in tasks]
     rows: tuple[list[Tensor], list[Tensor]] = ([], [])
     for task in tasks:
         with torch.no_grad():
-            q = distribution(task, upsample(teacher) if match_full else teacher)
-        p = distribution(task, full if match_full else predictions)
+            t = distribution_logits(task, upsample(teacher) if match_full else teacher)
+        z = distribution_logits(task, full if match_full else predictions)
+        p, q = ((logits / temperature).softmax(1) for logits in (z, t))
         weights = task.column_weights(q.sum((0, 2, 3)))
         columns = cauchy_schwarz(p, q, (0, 2, 3)) @ (weights / weights.sum())
         losses.append(beta * task.kd_weight * temperature**task.temperature_power * columns)
-        for side, part in zip(rows, (p, q), strict=True):
-            side.append(task.kd_weight**0.5 * part)
+        for side, logits in zip(rows, (z, t), strict=True):
+            side.append(task.kd_weight**0.5 * (logits / inter_temperature).softmax(1))
     power = max(task.temperature_power for task in tasks)
-    losses.append(beta * temperature**power * cauchy_schwarz(*(torch.cat(side, 1) for side in rows), 1).mean())
+    losses.append(beta * inter_temperature**power * cauchy_schwarz(*(torch.cat(side, 1) for side in rows), 1).mean())
     return torch.stack(losses).sum()
 
 

@@ -34,7 +34,7 @@ def maps_of(task):
 def gradients(task, student, teacher, temperature=1.0, others=()):
     """Term -> gradient with respect to the student's map, at beta 1; `others` stand beside the task, with its kinds of maps."""
     student = student.clone().requires_grad_()
-    method = make_method("cs", [task, *others], beta=1.0, temperature=temperature)
+    method = make_method("cs", [task, *others], beta=1.0, temperature=temperature, inter_temperature=temperature)
     valid = torch.ones(1, *SIZE, dtype=torch.bool)
     sides = {task.name: student}, {task.name: teacher}
     for other in others:

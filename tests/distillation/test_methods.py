@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from kdam_hf.distillation import METHODS, Batch, make_method
 from kdam_hf.errors import KdamValueError
 
-T = 3.0
+T, ROW_T = 3.0, 2.0
 every_method = pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.needs_features])
 VALID = Case().mask[:, ::4, ::4]
 
 
 def terms_of(method, student, teacher, valid=VALID, **settings):
-    method = make_method(method, TASKS, **({"temperature": T} | settings))
+    method = make_method(method, TASKS, **({"temperature": T, "inter_temperature": ROW_T} | settings))
     return method.terms(Batch(student, teacher, valid, float(valid.sum().clamp_min(1))))
 
 
@@ -46,14 +46,15 @@ def reference(student, teacher):
     for task in TASKS:
         z, t = (rows_of(task, maps[task.name], VALID) for maps in (student, teacher))
         p, q = softmax(z, 1), softmax(t, 1)
-        for side, probabilities in zip(rows, (p, q), strict=True):
+        own_rows = [softmax(logits * (T / ROW_T), 1) for logits in (z, t)]
+        for side, probabilities in zip(rows, own_rows, strict=True):
             side.append(probabilities)
         weights = task.column_weights(torch.from_numpy(q.sum(0))).numpy()
         cwd = [
             [kl(a, b) for a, b in zip(softmax(z[image == k], 0).T, softmax(t[image == k], 0).T, strict=True)]
             for k in np.unique(image)
         ]
-        expected["cs per_task"][f"kd_inter_task_{task.name}"] = over(cs, p, q)
+        expected["cs per_task"][f"kd_inter_task_{task.name}"] = over(cs, *own_rows)
         expected["cs"][f"kd_intra_task_{task.name}"] = over_columns(task, cs, p, q)
         expected["kl"][f"kd_kl_{task.name}"] = over(kl, p, q)
         expected["dist"][f"kd_dist_inter_{task.name}"] = over(pearson, p, q)
@@ -75,7 +76,8 @@ def test_terms_agree_with_plain_loops_and_carry_their_weight(dtype, tolerance):
             found = terms_of(method, student, teacher, beta=0.25, scale_by_temperature=scaled, **settings)
             assert list(found) == list(expected)
             for name, value in expected.items():
-                scale = T ** power.get(name.split("_task_")[-1].removeprefix(f"kd_{method}_"), 2)
+                temperature = ROW_T if name.startswith("kd_inter_task") else T
+                scale = temperature ** power.get(name.split("_task_")[-1].removeprefix(f"kd_{method}_"), 2)
                 weight = 0.25 * (scale if scaled and method != "dist" else 1)
                 assert found[name].item() == pytest.approx(weight * value, rel=tolerance, abs=tolerance), (key, name)
 
@@ -118,7 +120,7 @@ def test_a_row_of_all_tasks_holds_what_the_teachers_know_of_a_pixel_weighted_by_
         semseg, depth = ((x * y).sum(1) for x, y in zip(a, b, strict=True))
         products[key] = depth + np.where(unknown, 0, 0.3 * semseg)
     expected = -np.log(products["pq"] ** 2 / (products["pp"] * products["qq"]))
-    method = make_method("cs", tasks, beta=1.0, temperature=T, inter="concat", intra=False)
+    method = make_method("cs", tasks, beta=1.0, inter_temperature=T, intra=False)
     batch = Batch({n: case.student[n] for n in names}, teacher, VALID, float(VALID.sum()))
     assert method.terms(batch)["kd_inter_task"].item() == pytest.approx(0.65 * T**2 * expected.mean(), rel=1e-9)
 
@@ -195,6 +197,7 @@ def test_a_teacher_of_another_size_is_resized_bilinearly(method):
         ("cs", {"divergence": "euclid"}),
         ("cs", {"inter": "off", "intra": False}),
         ("kl", {"temperature": 0.0}),
+        ("cs", {"inter_temperature": 0.0}),
         ("kl", {"temperature": float("nan")}),
         ("cwd", {"beta": -0.5}),
     ],

@@ -107,8 +107,7 @@ class LogitMethod(Method):
         self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 4.0, scale_by_temperature: bool = True
     ) -> None:
         super().__init__(tasks, beta)
-        if not 0 < temperature < math.inf:
-            raise KdamValueError(f"temperature is {temperature}: logits are divided by it, give a finite value > 0.")
+        check_temperature("temperature", temperature)
         self.temperature, self.scale_by_temperature = temperature, scale_by_temperature
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -127,9 +126,9 @@ class LogitMethod(Method):
             joint = self.compare_jointly(z, t, batch, kept)
         return found | {f"kd_{name}": self.beta * term for name, term in joint.items()}
 
-    def scale(self, power: float) -> float:
-        """T to a power, or 1."""
-        return self.temperature**power if self.scale_by_temperature else 1.0
+    def scale(self, power: float, temperature: float | None = None) -> float:
+        """A temperature, by default T, to a power; or 1."""
+        return (temperature or self.temperature) ** power if self.scale_by_temperature else 1.0
 
     def rows(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
         """What is compared of a task: its distribution logits over the temperature at the pixels `kept`, (N, K)."""
@@ -151,6 +150,12 @@ class LogitMethod(Method):
     def compare_jointly(self, student: Maps, teacher: Maps, batch: Batch, kept: Maps) -> dict[str, Tensor]:
         """Terms, by name, of all tasks together, from what `compare` is given of each; none by default."""
         return {}
+
+
+def check_temperature(name: str, value: float) -> None:
+    """Raise KdamValueError unless logits can be divided by it."""
+    if not 0 < value < math.inf:
+        raise KdamValueError(f"{name} is {value}: logits are divided by it, give a finite value > 0.")
 
 
 def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | None:

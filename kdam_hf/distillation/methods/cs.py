@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdam_hf.distillation.divergences import DIVERGENCES
 from kdam_hf.distillation.matching import inter_task, intra_task
-from kdam_hf.distillation.methods.base import Batch, LogitMethod, Maps
+from kdam_hf.distillation.methods.base import Batch, LogitMethod, Maps, check_temperature
 from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.tasks import Task
 
@@ -25,11 +25,12 @@ class CauchySchwarz(LogitMethod):
         tasks: as of `Method`.
         inter: inter-task match: "concat", one row per pixel, of all tasks; "per_task", one row per pixel and task; or "off".
         intra: whether there is an intra-task match.
+        inter_temperature: of the rows, > 0; `temperature` is that of the columns.
         divergence: of both matches, a name of `DIVERGENCES`.
         settings: of `LogitMethod`. The values reported as best for KDAM are T = 8 and beta = 0.5.
 
     Raises:
-        KdamValueError: an unknown mode or divergence, or both matches off.
+        KdamValueError: an unknown mode or divergence, a temperature that is not positive and finite, or both matches off.
     """
 
     name = "cs"
@@ -42,15 +43,17 @@ class CauchySchwarz(LogitMethod):
         scale_by_temperature: bool = True,
         inter: str = "concat",
         intra: bool = True,
+        inter_temperature: float = 1.0,
         divergence: str = "cauchy_schwarz",
     ) -> None:
         super().__init__(tasks, beta, temperature, scale_by_temperature)
+        check_temperature("inter_temperature", inter_temperature)
         for key, value, known in (("inter", inter, INTER_MODES), ("divergence", divergence, tuple(DIVERGENCES))):
             if value not in known:
                 raise KdamValueError(f"{key} {value!r} is not known; {did_you_mean(value, known)}")
         if inter == "off" and not intra:
             raise KdamValueError("inter='off' and intra=False leave no term: switch one on, or use method 'none'.")
-        self.inter, self.intra, self.divergence = inter, intra, divergence
+        self.inter, self.intra, self.inter_temperature, self.divergence = inter, intra, inter_temperature, divergence
         self.couples_batch = intra
 
     def rows(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
@@ -59,7 +62,9 @@ class CauchySchwarz(LogitMethod):
     def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
         terms, divergence = {}, DIVERGENCES[self.divergence]
         if self.inter == "per_task":
-            terms["inter_task"] = inter_task(student, teacher, divergence, batch.pixels)
+            scale = self.scale(task.temperature_power, self.inter_temperature) / self.scale(task.temperature_power)
+            rows = self._sharpened(student), self._sharpened(teacher)
+            terms["inter_task"] = scale * inter_task(*rows, divergence, batch.pixels)
         if self.intra:
             terms["intra_task"] = intra_task(student, teacher, divergence, task.column_weights, batch.processes)
         return terms
@@ -76,8 +81,17 @@ class CauchySchwarz(LogitMethod):
         if others:
             pixels = torch.cat([pixels, *others]).unique()
         log_p, log_q = (self._side_by_side(maps, kept, pixels) for maps in (student, teacher))
-        scale = self._mean_weight() * self.scale(max(task.temperature_power for task in self.tasks))
-        return {"inter_task": scale * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)}
+        scale = self.scale(max(task.temperature_power for task in self.tasks), self.inter_temperature)
+        return {
+            "inter_task": self._mean_weight()
+            * scale
+            * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)
+        }
+
+    def _sharpened(self, log_p: Tensor) -> Tensor:
+        """Rows of one task at the temperature of rows, from those at the temperature of columns."""
+        ratio = self.temperature / self.inter_temperature
+        return log_p if ratio == 1 else (ratio * log_p).log_softmax(1)
 
     def _mean_weight(self) -> float:
         return fmean(task.kd_weight for task in self.tasks)
@@ -86,7 +100,7 @@ class CauchySchwarz(LogitMethod):
         """Rows of all tasks, (N, sum of K); a task whose teacher knows nothing of a pixel has probability zero there."""
         parts = []
         for task in self.tasks:
-            part, share = rows[task.name], task.kd_weight / self._mean_weight()
+            part, share = self._sharpened(rows[task.name]), task.kd_weight / self._mean_weight()
             if share != 1:  # it multiplies the task's products
                 part = part + 0.5 * math.log(share)
             if len(part) < len(pixels):
