@@ -187,13 +187,10 @@ class TrainTransform(EvalTransform):
         self.size, self.scale, self.seed = size, scale, seed
         self.hflip, self.photometric = hflip, photometric
         sizes = {"crop": list(size), "image_mean": list(mean), "image_std": list(std), "scale": list(scale)}
-        chances = {
-            "resampling": "torch",
-            "hflip": hflip,
-            "photometric": photometric,
-            "max_class_share": MAX_CLASS_SHARE,
-        }
-        self.settings: dict[str, Any] = sizes | chances | {"seed": seed, "crop_tries": CROP_TRIES}
+        chances = {"hflip": hflip, "photometric": photometric, "max_class_share": MAX_CLASS_SHARE}
+        self.settings: dict[str, Any] = (
+            sizes | chances | {"seed": seed, "crop_tries": CROP_TRIES, "resampling": "torch"}
+        )
         self._balanced = next((task for task in self.tasks if task.limits_class_share), None)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:

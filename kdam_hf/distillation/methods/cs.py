@@ -63,7 +63,7 @@ class CauchySchwarz(LogitMethod):
         terms, divergence = {}, DIVERGENCES[self.divergence]
         if self.inter == "per_task":
             scale = self.scale(task.temperature_power, self.inter_temperature) / self.scale(task.temperature_power)
-            rows = self._sharpened(student), self._sharpened(teacher)
+            rows = self._at_row_temperature(student), self._at_row_temperature(teacher)
             terms["inter_task"] = scale * inter_task(*rows, divergence, batch.pixels)
         if self.intra:
             terms["intra_task"] = intra_task(student, teacher, divergence, task.column_weights, batch.processes)
@@ -81,14 +81,11 @@ class CauchySchwarz(LogitMethod):
         if others:
             pixels = torch.cat([pixels, *others]).unique()
         log_p, log_q = (self._side_by_side(maps, kept, pixels) for maps in (student, teacher))
-        scale = self.scale(max(task.temperature_power for task in self.tasks), self.inter_temperature)
-        return {
-            "inter_task": self._mean_weight()
-            * scale
-            * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)
-        }
+        power = max(task.temperature_power for task in self.tasks)
+        scale = self._mean_weight() * self.scale(power, self.inter_temperature)
+        return {"inter_task": scale * inter_task(log_p, log_q, DIVERGENCES[self.divergence], batch.pixels)}
 
-    def _sharpened(self, log_p: Tensor) -> Tensor:
+    def _at_row_temperature(self, log_p: Tensor) -> Tensor:
         """Rows of one task at the temperature of rows, from those at the temperature of columns."""
         ratio = self.temperature / self.inter_temperature
         return log_p if ratio == 1 else (ratio * log_p).log_softmax(1)
@@ -100,7 +97,7 @@ class CauchySchwarz(LogitMethod):
         """Rows of all tasks, (N, sum of K); a task whose teacher knows nothing of a pixel has probability zero there."""
         parts = []
         for task in self.tasks:
-            part, share = self._sharpened(rows[task.name]), task.kd_weight / self._mean_weight()
+            part, share = self._at_row_temperature(rows[task.name]), task.kd_weight / self._mean_weight()
             if share != 1:  # it multiplies the task's products
                 part = part + 0.5 * math.log(share)
             if len(part) < len(pixels):
