@@ -55,10 +55,18 @@ class Window:
         return resized[0].permute(1, 2, 0).numpy()[:, :: -1 if self.mirrored else 1]
 
     def resize_label(self, label: NDArray[Any]) -> NDArray[Any]:
-        """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...)."""
+        """The value under each pixel centre: no class or vector is invented; (H, W, ...) -> (rows, columns, ...).
+
+        The channels of a row lie one after another in memory, which is near the order of tensors.
+        """
         ys = self.top + ((np.arange(self.rows) + 0.5) * (self.height / self.rows)).astype(np.intp)
         xs = self.left + ((np.arange(self.columns) + 0.5) * (self.width / self.columns)).astype(np.intp)
-        return label.take(ys, 0).take(xs[::-1] if self.mirrored else xs, 1)  # faster than label[ys[:, None], xs]
+        rows, xs = label.take(ys, 0), xs[::-1] if self.mirrored else xs
+        if label.ndim == 2:
+            return rows.take(xs, 1)  # faster than label[ys[:, None], xs]
+        channels = np.arange(label.shape[2])[:, None]
+        planes = rows.reshape(self.rows, -1).take((xs * channels.size + channels).ravel(), 1)
+        return planes.reshape(self.rows, channels.size, self.columns).swapaxes(1, 2)
 
 
 def _draw_span(source: int, target: int, scale: float, rng: np.random.Generator) -> tuple[int, int, int]:

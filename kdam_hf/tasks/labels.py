@@ -92,7 +92,8 @@ class LabelKind(ABC):
 
     def unlabelled(self, height: int, width: int) -> Label:
         """A raw label in which every pixel is invalid: what an image without this label gets."""
-        return np.full((height, width, *self.shape_suffix), self.invalid, self.dtype)
+        # the channels of a row one after another, as a crop has them
+        return np.full((height, *self.shape_suffix, width), self.invalid, self.dtype).swapaxes(1, -1)
 
     @abstractmethod
     def from_file(self, array: Label, options: Mapping[str, Any], where: str) -> Label:
