@@ -155,6 +155,8 @@ def reuse(path: Path, settings: dict[str, Any], split: str, teacher: Path | None
         teachers = [] if teacher is None else [weights_sha256(str(teacher))]
         now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
         before = {key: found["meta"].get(key) for key in now}
+        match = found["meta"].get("distillation", {})  # its defaults then, which may be others now
+        before["recipe"] = {key: value for key, value in match.items() if key in DEFAULTS} | before["recipe"]
         places = {"model": str(path.parent)} | ({"teacher": [str(teacher)]} if teacher else {})
         moved = any(found["meta"].get(key) != place for key, place in places.items())
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -77,12 +77,13 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
     recipe, path = tmp_path / "recipe.yaml", tmp_path / "none" / "results.json"
     recipe.write_text("dataset: nyud_v2\n")
     settings = parse_recipe(GROUPS, ["--config", str(recipe), "--output_dir", str(path.parent)])[-1]
-    meta = {"recipe": settings, "protocol": "ours", "split": "val"}
+    meta = {"recipe": settings, "protocol": "ours", "split": "val", "distillation": {"inter_temperature": 1.0}}
     path.parent.mkdir()
     path.write_text(json.dumps({"meta": meta}))
     assert compare.train("distill", str(recipe), path.parent, [])["meta"] == meta | {"model": str(path.parent)}
     others = {"atrc -> ours": {"protocol": "atrc"}, "train -> val": {"split": "train"}, "dataset": {"recipe": {}}}
-    others |= {"few.txt -> None": {"ids": "few.txt"}, "recipe": {"recipe": None}}
+    others |= {"few.txt -> None": {"ids": "few.txt"}, "does not describe": {"recipe": None}}
+    others |= {"inter_temperature 4.0 -> 1.0": {"distillation": {"inter_temperature": 4.0}}}  # another default
     for named, changed in others.items():
         path.write_text(json.dumps({"meta": meta | changed}))
         with pytest.raises(CheckpointError, match=named):
