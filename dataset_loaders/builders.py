@@ -27,7 +27,7 @@ from kdam_hf.tasks import Task
 def as_table(
     dataset: DenseDataset, num_proc: int | None = None, streaming: bool = False
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """One split as typed rows; an edit of its files makes another cache.
+    """One split as typed rows; another split, other settings or an edit of its files make another cache.
 
     Args:
         dataset: the split.
@@ -41,8 +41,12 @@ def as_table(
     how = {"features": features, "gen_kwargs": {"dataset": dataset, "indices": indices}}
     if streaming:
         return datasets.IterableDataset.from_generator(_rows, **how)
-    facts = lines_sha256([repr(features), *map(dataset.stamp, indices)])
-    return datasets.Dataset.from_generator(_rows, num_proc=num_proc, fingerprint=facts[:16], **how)
+    stamps = [*map(dataset.stamp, indices)]
+    settings = [(task.name, task.file_settings) for task in dataset.tasks]
+    facts = [dataset.registered, dataset.name, dataset.split, dataset.digest, dict(dataset.options), settings, features]
+    # without stamps, `datasets` looks at the pickled data set
+    fingerprint = lines_sha256([*map(repr, facts), *stamps])[:16] if all(stamps) else None
+    return datasets.Dataset.from_generator(_rows, num_proc=num_proc, fingerprint=fingerprint, **how)
 
 
 def _rows(dataset: DenseDataset, indices: list[int]) -> Iterator[dict[str, Any]]:

@@ -131,7 +131,7 @@ def _label(cell: Any, feature: Any, kind: LabelKind, where: str, folder: Path | 
     """As `_array`; -1 in an array of class ids is an ignored pixel."""
     array = _array(cell, feature, where, folder)
     signed = array.dtype.kind == "i" and kind.invalid == IGNORE_INDEX
-    return np.where(array == -1, IGNORE_INDEX, array) if signed else array
+    return np.where(array == -1, np.int64(IGNORE_INDEX), array) if signed else array
 
 
 def as_photo(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -184,11 +184,15 @@ class HubDataset(RowsDataset):
             self.own = frozenset(name for name in TASK_NAMES if found.get(name) == name and name not in stated)
             found = ({ID: ID} if self.own else {}) | found
         notes: list[str] = []
-        for name in (name for name in TASK_NAMES if name in found):
+        present = [name for name in TASK_NAMES if name in found]
+        named = [name for name in present if "class_names" in task_class(name).label_kind.file_options]
+        for name in present:
             kind = task_class(name).label_kind
             names: Sequence[str] = ("", "")  # of a task that is not asked for
-            if "class_names" in kind.file_options and (tasks is None or name in tasks):
+            if name in named and (tasks is None or name in tasks):
                 names = class_names(rows.features, name, found[name])
+                if named == [name]:  # else the file is that of the task without classes of its own
+                    names = names or read_id2label(place)
                 with suppress(KdamValueError):  # of a task that has no classes unless they are given
                     names = names or make_task(name).class_names
                 if not (names := names or read_id2label(place)):

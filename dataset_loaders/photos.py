@@ -1,6 +1,6 @@
 """Photos without labels: a folder with its subfolders, an archive, or the image column of a data set; and both with labels.
 
-A share of the photos is held out, by a hash of each name: adding photos moves none of those that are there.
+A share of the photos is held out: those whose names have the smallest hashes, whatever their order. More photos move some.
 """
 
 import hashlib
@@ -146,6 +146,9 @@ def _listed(root: Path) -> dict[str, Path]:
         below = path.relative_to(root)
         if any(part.startswith(".") for part in below.parts):
             continue
+        if not str(below).isprintable():  # not UTF-8, too
+            broken.append(f"{str(path)!a}: its name has characters that cannot be shown; rename it.")
+            continue
         name = composed("__".join(below.with_suffix("").parts))
         name = f"{name}{path.suffix}" if name in files else name
         if name in files:
@@ -157,7 +160,7 @@ def _listed(root: Path) -> dict[str, Path]:
             broken.append(str(error))
     if broken:
         raise DataIntegrityError(
-            f"{root}: {len(broken)} of {len(files)} files cannot be learnt from: {' '.join(broken[:5])}"
+            f"{root}: {len(broken)} of its photos cannot be learnt from: {' '.join(broken[:5])}"
             f"{' ...' if broken[5:] else ''} Mend them or take them out of the folder."
         )
     return files

@@ -75,6 +75,9 @@ class PreparedDataset(DenseDataset):
                 labels[task.name] = kind.decode(stored)
         return {"id": entry["id"], "image": self._view(start, (*size, 3), np.dtype(np.uint8)), "labels": labels}
 
+    def stamp(self, index: int) -> str:
+        return f"{self._entries[index]['stamp']} {self._entries[index]['crc']}"
+
     def photo_header(self, index: int) -> PhotoHeader:  # as stored, upright
         return PhotoHeader(*self._entries[index]["size"])
 
@@ -108,7 +111,8 @@ def find_prepared(folder: Path, name: str, split: str) -> Path | None:
         KdamValueError: what is prepared there was opened by another name, or there are several.
     """
     paths = sorted(folder.glob(f"*-{escape(check_id(split))}/{DATA_FILE}")) if folder.is_dir() else []
-    names = {path.parent: read_index(path.parent)[0]["facts"]["registered"] for path in paths}
+    facts = {path.parent: read_index(path.parent)[0]["facts"] for path in paths}
+    names = {path: of["registered"] for path, of in facts.items() if of["split"] == split}  # no hard-val for val
     fitting = [path for path, registered in names.items() if registered in ("", name)]
     if names and len(fitting) != 1:
         found = ", ".join(f"{path.name} ({registered})" for path, registered in names.items())

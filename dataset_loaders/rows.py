@@ -169,6 +169,7 @@ def load_splits(source: str, streaming: bool) -> Mapping[str, Rows]:
     from datasets import load_dataset, load_dataset_builder
 
     place, configuration = source_parts(source)
+    place = str(Path(place).resolve()) if Path(place).is_dir() else place  # "." is no name to load_dataset
     try:
         if source in _IN_MEMORY or not streaming:
             found: Mapping[str, Rows] = _IN_MEMORY.get(source) or load_dataset(place, configuration)

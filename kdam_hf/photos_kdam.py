@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
@@ -83,16 +84,21 @@ def _may_be_cut(photo: Path | bytes, form: str) -> bool:
 
 def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:
     """The image, opened lazily, if its header is that of a photo."""
-    if isinstance(photo, Tensor):
+    if isinstance(photo, Tensor) and photo.dtype == torch.uint8:
         photo = photo.cpu().numpy().transpose(1, 2, 0) if photo.ndim == 3 else photo.cpu().numpy()
-    if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.shape[2:] in ((), (1,), (3,)):
+    if (
+        isinstance(photo, np.ndarray)
+        and photo.dtype == np.uint8
+        and photo.ndim > 1
+        and photo.shape[2:] in ((), (1,), (3,))
+    ):
         photo = Image.fromarray(photo[..., 0] if photo.shape[2:] == (1,) else photo)
     if not isinstance(photo, (Image.Image, str, Path, bytes)):
-        given = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else repr(photo)[:200]
+        given = f"{photo.dtype} {tuple(photo.shape)}" if isinstance(photo, (np.ndarray, Tensor)) else repr(photo)[:200]
         expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
         raise ValueError(f"{what} is {given}; expected {expected} per photo.")
-    if str(photo).startswith(("http://", "https://")):
-        photo = _fetched(str(photo), timeout)
+    if isinstance(photo, str) and photo.startswith(("http://", "https://")):
+        photo = _fetched(photo, timeout)
     with _reading(what):
         source = BytesIO(photo) if isinstance(photo, bytes) else photo
         image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)

@@ -30,7 +30,7 @@ class Depth(Regression):
         scale: units per metre of label files of integers, e.g. 5000; 0 stands for millimetres, or what the data set says.
 
     Raises:
-        KdamValueError: min and max out of order.
+        KdamValueError: min and max, or nearest and farthest, out of order.
     """
 
     name: str = "depth"
@@ -52,6 +52,9 @@ class Depth(Regression):
     def __post_init__(self) -> None:
         if not 0 <= self.min < self.max < math.inf:
             raise KdamValueError(f"{self.name}: min {self.min}, max {self.max}; expected 0 <= min < max, in metres.")
+        if not 0 < self.nearest < self.farthest < math.inf:
+            limits = f"nearest {self.nearest}, farthest {self.farthest}"
+            raise KdamValueError(f"{self.name}: {limits}; expected 0 < nearest < farthest, in metres.")
 
     @property
     def label(self) -> Metres:

@@ -28,7 +28,7 @@ class Edge(Task):
             predicts: maps with broad responses, whose non-maxima must be suppressed; "bsds" takes them as they are.
 
     Raises:
-        KdamValueError: unknown `boundaries`.
+        KdamValueError: unknown `boundaries`, or a weight outside 0 to 1.
     """
 
     name: str = "edge"
@@ -42,6 +42,8 @@ class Edge(Task):
     label_kind: ClassVar[type[LabelKind]] = Mask
 
     def __post_init__(self) -> None:
+        if not 0 <= self.positive_weight <= 1:
+            raise KdamValueError(f"{self.name}: positive_weight {self.positive_weight}; expected a share, 0 to 1.")
         if self.boundaries not in BOUNDARIES:
             raise KdamValueError(
                 f"{self.name}: boundaries {self.boundaries!r} is not known: choose one of {', '.join(BOUNDARIES)}."

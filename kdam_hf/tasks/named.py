@@ -107,20 +107,21 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
     Raises:
         KdamValueError: a task that is not among `tasks`, no such setting, or no such value, such as no finite number >= 0.
     """
-    changed = {task.name: task for task in tasks}
+    known, changes = {task.name: task for task in tasks}, {task.name: dict[str, Any]() for task in tasks}
     for option in options:
         where, _, text = option.partition("=")
         name, _, setting = where.partition(".")
-        if name not in changed:
-            raise KdamValueError(f"task option {option!r}: no task {name!r}; {did_you_mean(name, changed)}")
-        readers = {field.name: reader for field in fields(changed[name]) if (reader := _reader(field)) is not None}
+        if name not in known:
+            raise KdamValueError(f"task option {option!r}: no task {name!r}; {did_you_mean(name, known)}")
+        readers = {field.name: reader for field in fields(known[name]) if (reader := _reader(field)) is not None}
         if setting not in readers:
             raise KdamValueError(f"task option {option!r}: no such setting; {did_you_mean(setting, readers)}")
         try:
-            changed[name] = replace(changed[name], **{setting: readers[setting](text)})
+            changes[name][setting] = readers[setting](text)
+            replace(known[name], **changes[name])
         except ValueError as error:
             raise KdamValueError(f"task option {option!r}: {error}") from error
-    return tuple(changed.values())
+    return tuple(replace(task, **changes[name]) if changes[name] else task for name, task in known.items())
 
 
 def _reader(field: Field[Any]) -> Callable[[str], Any] | None:

@@ -1,5 +1,6 @@
 """Surface normals: unit vectors, x right, y up, z towards the camera; supervised by L1, matched over fixed directions."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.normals import THRESHOLDS, NormalErrors
 from kdam_hf.tasks.base import Regression, at_least_float32
@@ -21,6 +23,9 @@ class Normals(Regression):
     Args:
         directions: number of fixed unit directions of the per-pixel distribution.
         kappa: its concentration, as in a von Mises-Fisher density.
+
+    Raises:
+        KdamValueError: fewer than 2 directions, or a kappa that is not positive and finite.
     """
 
     name: str = "normals"
@@ -36,6 +41,11 @@ class Normals(Regression):
     activation: ClassVar[str] = "unit"
     primary_metric: ClassVar[str] = "mean_angle"
     label_kind: ClassVar[type[LabelKind]] = Vectors
+
+    def __post_init__(self) -> None:
+        if self.directions < 2 or not 0 < self.kappa < math.inf:
+            given = f"directions {self.directions}, kappa {self.kappa}"
+            raise KdamValueError(f"{self.name}: {given}; expected 2 or more directions, and a kappa > 0.")
 
     @property
     def settings(self) -> dict[str, Any]:

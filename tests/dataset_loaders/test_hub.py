@@ -13,7 +13,16 @@ from datasets import Image as Picture
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset_loaders import EpochSampler, MixedSampler, check_sample, open_dataset, rows, shuffled
+from dataset_loaders import (
+    EpochSampler,
+    MixedSampler,
+    SubsetDataset,
+    check_sample,
+    open_dataset,
+    prepare,
+    rows,
+    shuffled,
+)
 from dataset_loaders.builders import as_table
 from dataset_loaders.rows import in_memory
 from dataset_loaders.sample import Runs
@@ -118,6 +127,21 @@ def test_classes_are_named_by_class_labels_or_a_file_or_else_counted(tmp_path, c
     assert bool([note for note in data.notes if "3 classes, counted" in note]) == counted
 
 
+@pytest.mark.parametrize(("columns", "expected"), [(["human_parts=b"], 3), (["semseg=a", "human_parts=b"], 7)])
+def test_a_file_of_class_names_is_that_of_parts_where_no_other_classes_are(tmp_path, columns, expected):
+    rows = table({**PHOTOS, "a": None, "b": None}, a=file_of(IDS), b=file_of(IDS))
+    folder = written(rows, tmp_path / "set")
+    (folder / "id2label.json").write_text(json.dumps(dict(enumerate(NAMES))))
+    data = open_dataset("hub", "train", folder, columns=columns)
+    assert len(data.tasks[-1].class_names) == expected
+    assert list(data.tasks[0].class_names) == NAMES
+
+
+def test_a_folder_may_be_the_one_one_stands_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(written(table({**PHOTOS, "label": None}), tmp_path / "set"))
+    assert len(open_dataset("hub", "train", ".", columns=["semseg=label"])) > 0
+
+
 # ---- storage ----
 
 
@@ -133,6 +157,7 @@ STORED = {  # column, kind, cell, task, label
     "vectors": ("normals", Array3D((3, H, W), "float32"), UP.transpose(2, 0, 1), UP),
     "png as bytes": ("semseg", Value("binary"), file_of(IDS)["bytes"], IDS),
     "ids with void": ("semseg", Array2D((H, W), "int32"), IDS.astype(np.int32) - 1, np.where(IDS, IDS - 1, 255)),
+    "small ids with void": ("semseg", Array2D((H, W), "int8"), IDS.astype(np.int8) - 1, np.where(IDS, IDS - 1, 255)),
     "mask of 0 and 255": ("edge", None, file_of((IDS > 1) * np.uint8(255)), IDS > 1),
     "jpeg": ("semseg", None, file_of(IDS, "JPEG"), None),
     "ragged": ("semseg", List(List(Value("uint8"))), [[1, 2], [1]], None),
@@ -290,6 +315,21 @@ def test_what_went_to_parquet_trains_as_it_was(tree, tmp_path, layout):
             for name, label in a["labels"].items():
                 atol = 0 if label.dtype == np.uint8 else 0.0005 if label.ndim == 2 else 0.007
                 np.testing.assert_allclose(b["labels"][name], label, rtol=0, atol=atol + 1e-6, err_msg=name)
+
+
+def test_a_table_holds_the_rows_of_its_own_split_settings_and_files(tmp_path):
+    def table_of(split, **settings):
+        rooms = open_dataset("synthetic_rooms", split, num_images=3, height=24, width=32, tasks=["depth"])
+        data = SubsetDataset(rooms, settings.get("ids", rooms.ids))
+        if "folder" in settings:
+            data = prepare(data, tmp_path / settings["folder"])
+        return as_table(data)["id"][:]
+
+    train, val = (open_dataset("synthetic_rooms", split, num_images=3).ids for split in ("train", "val"))
+    assert [*table_of("train"), *table_of("val")] == [*train, *val]
+    assert table_of("train", ids=train[1:]) == [*train[1:]]
+    assert table_of("train", folder="a") == [*train]
+    assert table_of("train", folder="b", ids=train[::-1]) == [*train[::-1]]
 
 
 def test_files_that_cells_name_are_read_for_data_in_memory_and_inside_a_local_folder_alone(tmp_path):

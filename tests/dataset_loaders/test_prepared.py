@@ -12,7 +12,7 @@ from dataset_loaders import PreparedDataset, SubsetDataset, check_sample, open_d
 from dataset_loaders.builders import as_table
 from dataset_loaders.inspection import SplitReport, inspect_split
 from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.errors import DataIntegrityError, KdamError, KdamValueError
 
 FILES = ("samples.bin", "index.jsonl")
 
@@ -228,7 +228,18 @@ def test_prepared_data_is_found_by_the_name_it_was_opened_by(tmp_path, files):
     assert open_dataset("nyud_v2", "val", tmp_path / "out").ids == tuple(ids)
     with pytest.raises(KdamValueError, match=r"nyud_v2-val \(nyud_v2\).*folder"):
         open_dataset("folder", "val", tmp_path / "out")
-    write(tmp_path / "out" / "random-val")  # opened by no name, so it is anybody's
+    other = Random()
+    other.split = "val"
+    write(tmp_path / "out" / "random-val", other)  # opened by no name, so it is anybody's
     assert open_dataset("folder", "val", tmp_path / "out").name == "random"
     with pytest.raises(KdamValueError, match="random-val"):
         open_dataset("nyud_v2", "val", tmp_path / "out")
+
+
+def test_a_prepared_split_is_not_taken_for_one_whose_name_is_the_end_of_its_own(tmp_path):
+    write(tmp_path / "random-hard-val")
+    index = tmp_path / "random-hard-val" / "index.jsonl"
+    index.write_text(index.read_text().replace('"split": "train"', '"split": "hard-val"'))
+    with pytest.raises(KdamError):
+        open_dataset("folder", "val", tmp_path)
+    assert open_dataset("folder", "hard-val", tmp_path).split == "hard-val"

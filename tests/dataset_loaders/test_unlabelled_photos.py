@@ -1,5 +1,6 @@
 """Photos without labels: every photo is found once, held-out ones stay held out, and each batch has its fixed share."""
 
+import os
 import shutil
 from collections import Counter
 
@@ -38,13 +39,19 @@ def test_every_photo_below_the_folder_has_a_name_of_its_own_and_no_label(folder)
     assert sample["labels"] == {}
 
 
-def test_held_out_photos_stay_held_out_when_others_are_added(folder):
+def test_no_photo_is_in_both_splits_and_the_held_out_share_stays_when_others_are_added(folder):
     _, before = ids(folder, held_out=0.3)
     for k in range(30):
         write(folder / f"new{k}.jpg")
     train, after = ids(folder, held_out=0.3)
     assert not {*train} & {*after}
     assert (len(before), len(after)) == (2, round(0.3 * 37))
+
+
+def test_a_name_that_is_not_utf_8_is_refused_with_all_others_that_cannot_be_learnt_from(folder):
+    write(folder / os.fsdecode(b"caf\xe9.jpg"))
+    with pytest.raises(DataIntegrityError, match=r"1 of .*caf.udce9.*rename"):
+        ids(folder)
 
 
 def test_a_turned_photo_is_upright_and_an_archive_is_a_folder(folder):

@@ -59,6 +59,9 @@ def bad_photos(folder):
         (np.zeros((4, 4, 3)), "float64"),
         (np.zeros((0, 4, 3), np.uint8), "4x0"),
         (7, "int"),
+        (torch.zeros(3, 4, 4, dtype=torch.bfloat16), "bfloat16"),
+        (torch.zeros(3, 4, 4, requires_grad=True), "float32"),
+        (np.zeros((), np.uint8), r"uint8 \(\)"),
         ("", "no such"),
     ]
     return [*((folder / name, word) for name, word in files.items()), (folder / "missing.png", "no such"), *objects]

@@ -75,7 +75,8 @@ def test_settings_change_only_what_they_name():
         *("saliency.loss_weight=1", "loss_weight=1", "edge", "edge.positive_weight", "edge.positive_weight="),
         *("edge.positive_weight=high", "edge.weight=1", "edge.name=1", "semseg.classes=3", "depth.max=far"),
         *("depth.max=-3", "edge.loss_weight=-1", "edge.loss_weight=nan", "edge.loss_weight=inf", "edge.boundaries=x"),
-        *("semseg.class_weights=1,2", "semseg.class_weights=even", "dpth.kd_weight=0"),
+        *("semseg.class_weights=1,2", "semseg.class_weights=even", "dpth.kd_weight=0", "edge.positive_weight=95"),
+        *("depth.farthest=0.5", "depth.nearest=0", "normals.directions=1", "normals.kappa=0"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(option):
