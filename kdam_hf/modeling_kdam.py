@@ -152,6 +152,9 @@ class PyramidEncoder(nn.Module):
                 f"{given}; expected 4. Set out_indices: four stages of a pyramid, or four layers of a ViT."
             )
         plain = len(set(declared)) == 1
+        if plain and not hasattr(backbone_config, "patch_size"):
+            given = f"backbone {backbone_config.model_type} yields four maps of {declared[0]} channels and states no patch_size"
+            raise ValueError(f"{given}; expected a pyramid, or a ViT of transformers such as facebook/dinov2-small.")
         self.patch = int(backbone_config.patch_size) if plain else 1
         self.adapter = PyramidAdapter(declared) if plain else None
         self.channels: list[int] = self.adapter.channels if self.adapter is not None else declared

@@ -159,8 +159,12 @@ def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
     return config
 
 
-def load_model(name_or_path: str) -> KdamPreTrainedModel:
+def load_model(name_or_path: str, revision: str | None = None) -> KdamPreTrainedModel:
     """A saved KDAM teacher or student with all of its weights; code of its repository is never run.
+
+    Args:
+        name_or_path: a folder, or a hub id.
+        revision: of a hub id: a branch, tag or commit; the main branch for None.
 
     Raises:
         CheckpointError: nothing there, another kind of model, a config that cannot be meant, no safetensors, or weights that
@@ -168,14 +172,15 @@ def load_model(name_or_path: str) -> KdamPreTrainedModel:
     """
     classes: dict[str, type[KdamPreTrainedModel]] = {c.config_class.model_type: c for c in (KdamTeacher, KdamStudent)}
     with _named(name_or_path):
-        facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        facts, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
         kind = facts.get("model_type")
         if kind not in classes:
             found = f"is a {kind}" if kind else "holds no config.json with a model_type, so no finished model"
             raise CheckpointError(f"{name_or_path} {found}; expected {' or '.join(classes)}.")
         if (Path(name_or_path) / "kdam.json").is_file():
             raise CheckpointError(f"{name_or_path} holds an ONNX file: kdam onnx --model {name_or_path} ... runs it.")
-        return classes[kind].from_pretrained(name_or_path, config=classes[kind].config_class.from_dict(facts))
+        config = classes[kind].config_class.from_dict(facts)
+        return classes[kind].from_pretrained(name_or_path, config=config, revision=revision or "main")
 
 
 def weights_sha256(name_or_path: str, revision: str | None = None) -> str:
@@ -195,7 +200,10 @@ def _named(name_or_path: str) -> Iterator[None]:
     path = Path(name_or_path)
     if not path.exists() and path.parent != Path() and path.parent.is_dir():
         inside = sorted(entry.name for entry in path.parent.iterdir() if (entry / "config.json").exists())
-        what = f"{path.parent} is a folder here that holds the models {', '.join(inside) or 'none'}"
-        raise CheckpointError(f"no model at {name_or_path!r}: {what}. {_REMEDY}")
+        if (
+            inside or path.is_absolute() or name_or_path.count("/") > 1
+        ):  # else a hub id beside a folder of its owner's name
+            what = f"{path.parent} is a folder here that holds the models {', '.join(inside) or 'none'}"
+            raise CheckpointError(f"no model at {name_or_path!r}: {what}. {_REMEDY}")
     with explained(CheckpointError, f"no model at {name_or_path!r}", _REMEDY):
         yield

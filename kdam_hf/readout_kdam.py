@@ -244,7 +244,7 @@ class Numbers(Readout):
 
     def legend(self) -> Legend:
         if self.maps == 1:
-            return [("lowest", NEAR_TO_FAR[0]), ("highest", NEAR_TO_FAR[-1])]
+            return [*zip(("lowest", "", "", "", "", "highest"), NEAR_TO_FAR, strict=True)]
         if self.maps == 2:
             ways = {"+x": (1, 0), "+y": (0, 1), "-x": (-1, 0), "-y": (0, -1)}
             return legend_of(ways, direction_colours(np.array([list(ways.values())], np.float32))[0])

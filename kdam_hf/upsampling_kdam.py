@@ -31,7 +31,7 @@ def bands_of_rows(prediction: Tensor, seen: tuple[int, int], target: tuple[int, 
     prediction = prediction.float().contiguous(memory_format=torch.channels_last)
     if seen == target:
         rows = max(1, CACHED // (STRIDE * prediction.shape[:2].numel() * target[1]))
-        for top in range(0, prediction.shape[2], rows):
+        for top in range(0, -(-target[0] // STRIDE), rows):  # below there is padding
             first = max(top - 1, 0)  # pixels are interpolated between one row and the next
             start, stop = STRIDE * (top - first), target[0] - STRIDE * first
             band = upsample(prediction[:, :, first : top + rows + 1], (min(start + STRIDE * rows, stop), target[1]))

@@ -29,7 +29,7 @@ class PublishingArguments:
     private: bool = option(False, "only owners may see the repository")
     revision: str | None = option(None, "also name this state by a new tag, e.g. v1")
     license: str = option("unknown", "of the weights, e.g. cc-by-nc-4.0; it depends on the training data")
-    accept_teacher_license: bool = option(False, "one forbids commercial use, and you checked what that means")
+    accept_teacher_license: bool = option(False, "one limits use, or has terms of its own, and you have read them")
     allow_no_results: bool = option(False, "publish without results.json")
     teacher_results: str | None = option(None, "results.json of the teacher")
     baseline_results: str | None = option(None, "results.json of the same student trained without a teacher")

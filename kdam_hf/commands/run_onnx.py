@@ -4,8 +4,8 @@
     python kdam_hf/commands/run_onnx.py --model outputs/onnx --images photo.jpg --output_dir outputs/maps
 
 An example to copy from: the folder of `kdam export` holds all that is needed. Writes, per task, the map at the photo's
-own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, of up to three channels, a picture.
-What cannot be read is named at the end, with exit code 1; the rest is written.
+own size (.npy: class ids, probabilities, metres, unit vectors or other numbers) and, but for other numbers of several
+channels, a picture. What cannot be read is named at the end, with exit code 1; the rest is written.
 """
 
 import json
@@ -16,8 +16,12 @@ from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
+
+try:
+    import onnxruntime
+except ModuleNotFoundError:
+    sys.exit("kdam onnx runs models by onnxruntime, which is not installed: pip install onnxruntime")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
@@ -31,6 +35,8 @@ READ = {
     "none": lambda x: x,
 }
 READ_DECODED = {"unit": READ["unit"]}  # vectors are shorter where they were interpolated
+VECTORS = ("unit",)  # of which each pixel is drawn as one colour
+RANGES = {"foreground": (0, 1), "sigmoid": (0, 1)}  # of colours; of others from the smallest to the largest value
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         for task, values in run(session, facts, photo):
             file = Path(args.output_dir) / f"{name}_{task['name']}"
             np.save(f"{file}.npy", values)
-            if values.ndim == 2 or values.shape[2] == 3:
+            if values.ndim == 2 or task["readout"] in VECTORS:
                 Image.fromarray(draw(values, task)).save(f"{file}.png")
             print(f"{file}: {task['values']}, {values.shape} {values.dtype}")
     if broken:
@@ -82,11 +88,14 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
     try:
         facts = json.loads((folder / "kdam.json").read_text("utf-8"))
         file = folder / (facts["int8"]["file"] if int8 else facts["file"])
-        return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except (OSError, ValueError) as error:
         sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that kdam export wrote.")
     except KeyError:
         sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
+    try:
+        return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has classes of its own
+        sys.exit(f"{file}: not there, or not whole ({error!s:.200}); export again.")
 
 
 def read_photo(path: str) -> Image.Image:
@@ -145,7 +154,7 @@ def draw(values: np.ndarray, task: dict) -> np.ndarray:
     colors = np.array([rgb for _, rgb in task["legend"]], np.float32)
     if values.dtype.kind == "u":
         return colors[values].astype(np.uint8)
-    low, high = min(0, values.min()), max(1, values.max())
+    low, high = RANGES.get(task["readout"], (values.min(), max(values.max(), values.min() + 1e-12)))
     if "nearest" in task["settings"]:  # metres, on a log scale
         low, high = np.log(task["settings"]["nearest"]), np.log(task["settings"]["farthest"])
         values = np.log(np.maximum(values, 1e-3))

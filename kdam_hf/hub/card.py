@@ -94,9 +94,7 @@ def card_facts(record: Record) -> dict[str, Any]:
         "distillation": {key: settings[key] for key in SETTINGS} | (meta["distillation"] or {}),
         "words": SETTINGS,
         "synthetic": "synthetic_rooms" in (meta["data"], settings["dataset"]),
-        "hub_dataset": settings["data_dir"]
-        if settings["dataset"] == "hub" and is_hub_name(settings["data_dir"])
-        else None,
+        "hub_dataset": _hub_dataset(settings),
         "backbone_source": _backbone_source(settings),
     }
 
@@ -139,12 +137,18 @@ def _gain(scores: dict[str, float], baseline: dict[str, float], shown: dict[str,
     return delta_m(pairs) if known else None
 
 
+def _hub_dataset(settings: dict[str, Any]) -> str | None:
+    """Hub id of the data set, perhaps with a configuration."""
+    place = settings.get("data_dir") or ""  # a local one was taken out
+    return place if settings.get("dataset") == "hub" and is_hub_name(place) else None
+
+
 def _backbone_source(settings: dict[str, Any]) -> str | None:
-    """Hub id of the weights the backbone started from."""
-    name: str | None = settings.get("backbone_weights")
+    """Hub id of the weights the backbone started from: those of the preset, unless it is one of ours and they are not named."""
+    preset: str | None = settings.get("preset")
+    name: str | None = settings.get("backbone_weights") or ("preset" if preset and preset not in PRESETS else "none")
     if name == "preset":
-        preset = PRESETS.get(settings.get("preset", ""))
-        return preset.weights if preset else None
+        return PRESETS[preset].weights if preset in PRESETS else preset
     return None if name == "none" else name
 
 

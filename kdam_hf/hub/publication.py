@@ -9,7 +9,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def make_publication(
         allow_no_results: make it without scores, too.
         picture: for the card.
         progress: for a model that is still being trained, how far it is.
-        accept_teacher_license: the publisher knows that a teacher's licence forbids commercial use.
+        accept_teacher_license: the publisher has read the licences that `check_licenses` refuses.
         beside: results shown beside its own; see `read_record`.
 
     Raises:
@@ -68,18 +68,30 @@ def make_publication(
             f"{folder} holds no {RESULTS}, so its card could not say how good it is. Score it with kdam evaluate --model "
             f"{folder} --output {Path(folder) / RESULTS}, or give --allow_no_results."
         )
-    stated = {str(one.get("license")) for one in record.meta.get("teachers") or ()}
-    limited = sorted(license for license in stated if "-nc" in license)
-    if limited and not accept_teacher_license:
-        raise KdamValueError(
-            f"{folder}: a teacher's licence is {', '.join(limited)}, which forbids commercial use and may bind what learnt "
-            "from it. Give --accept_teacher_license if you have checked that; its card will say so."
-        )
+    if not accept_teacher_license:
+        check_licenses(record.teachers)
     card = make_card(record, check_repo_id(repo_id), license, picture is not None, progress)
     files = {"README.md": str(card).encode(), **_model_files(record)}
     if picture is not None:
         files[PICTURE] = _bare_picture(picture)
     return Publication(repo_id, files)
+
+
+def check_licenses(teachers: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse teachers whose licence limits what may be done with a student, or is one of their own that may.
+
+    Args:
+        teachers: facts of each, with `license` where its card states it.
+
+    Raises:
+        KdamValueError: names the licences, and what to give by somebody who has read them.
+    """
+    stated = {str(one.get("license")) for one in teachers}
+    if limited := sorted(text for text in stated if "-nc" in text.lower() or text.lower().startswith("other")):
+        raise KdamValueError(
+            f"a teacher's licence is {', '.join(limited)}, which may limit use, also of what learnt from it (nc: no commercial "
+            "use; other: terms of its own). Read it, then give --accept_teacher_license; the card will name it."
+        )
 
 
 def publish(publication: Publication, private: bool = False, tag: str | None = None) -> str:

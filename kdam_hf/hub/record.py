@@ -45,6 +45,11 @@ class Record:
         return self.results["meta"] if self.results else {}
 
     @property
+    def teachers(self) -> list[dict[str, Any]]:
+        """Tasks, licence and revision of each teacher, also of a run without results yet."""
+        return self.meta.get("teachers") or (self.settings or {}).get("teachers") or []
+
+    @property
     def method(self) -> str | None:
         """Of distillation; `none` for labels alone, `unknown` for an unrecorded one, None if nothing tells."""
         settings = self.settings or {}

@@ -4,17 +4,21 @@ Nothing is visible before the commit, so the same command may be run again; weig
 it only the tag can fail, which is said apart.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from kdam_hf.errors import HubError, KdamValueError
 from kdam_hf.hub.redact import is_repo_id
 
 AGAIN = "run the same command again; nothing is visible before the commit, and what has arrived is not sent twice"
+# what one model may have and the next not
+OPTIONAL = re.compile(r"(results|recipe|training_log)\.json|sample\.png|\w+_kdam\.py")
 REMEDIES = {
     401: "the token is missing or not valid (401); log in with `hf auth login`, or set HF_TOKEN to one that may write.",
     403: "the token may not write there (403); ask for the role, use a token with the right to write, or another repo_id.",
@@ -49,6 +53,8 @@ def upload(
 ) -> str:
     """Put files (path -> content, or the file that holds it) into a repository by one commit; returns the commit's URL.
 
+    Results, settings, pictures and code of a model that was there before go with it; other files stay.
+
     Args:
         repo_id, files, message: of the commit.
         tag: name for this state; it must be new.
@@ -63,7 +69,9 @@ def upload(
             raise HubError(f"{repo_id} has a tag {tag} already, and a tag does not move; choose another --revision.")
         # a str is a path to the client
         sources = {name: str(content) if isinstance(content, Path) else content for name, content in files.items()}
-        operations = [CommitOperationAdd(name, source) for name, source in sources.items()]
+        operations: list[Any] = [CommitOperationAdd(name, source) for name, source in sources.items()]
+        left = [name for name in api.list_repo_files(repo_id) if OPTIONAL.fullmatch(name) and name not in files]
+        operations += map(CommitOperationDelete, left)
         commit = api.create_commit(repo_id, operations, commit_message=message)
     if tag is not None:
         alone = f"set the tag with `hf repos tag create {repo_id} {tag} --revision {commit.oid}`"

@@ -1,6 +1,7 @@
 """A teacher by its name: a folder or hub id, or a module of the user; what it teaches is known before it is loaded."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -73,13 +74,18 @@ def find_teachers(given: Sequence[str], normal_axes: str | None = None) -> list[
     """All of them, see `find_teacher`.
 
     Raises:
-        KdamValueError: two teach the same task.
+        KdamValueError: two teach the same task, or none states axes of normals that could be others.
     """
     sources: dict[tuple[str, str], TeacherSource] = {}
     for source in (find_teacher(name, normal_axes) for name in given):
         before = sources.setdefault((source.name, source.sha256), source)
         more = tuple(task for task in source.tasks if task not in before.tasks)  # of a model that is there already
         sources[source.name, source.sha256] = replace(before, tasks=(*before.tasks, *more))
+    if normal_axes is not None and not any("normal_axes" in source.facts for source in sources.values()):
+        raise KdamValueError(
+            f"normal_axes {normal_axes}: no teacher is a model of transformers that predicts normals; leave it out. A KDAM "
+            "model has our axes, and a module of your own turns its vectors itself."
+        )
     taught: dict[str, str] = {}
     for source in sources.values():
         for name in (task.name for task in source.tasks):
@@ -105,9 +111,10 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
     with explained(CheckpointError, f"no teacher at {name!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(repo, revision=revision or None)
     if str(facts.get("model_type", "")).startswith("kdam_"):
-        load = partial(load_model, repo)
+        load = partial(load_model, repo, revision or None)
         tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
-        return TeacherSource(repo, tasks, load, weights_sha256(repo), _published(repo, revision, facts))
+        weights = weights_sha256(repo, revision or None)
+        return TeacherSource(repo, tasks, load, weights, _published(repo, revision, facts))
     return _of_library(name, repo, revision or None, facts, axes)
 
 
@@ -149,8 +156,8 @@ def _own_module(file: Path, attribute: str) -> TeacherSource:
     """`NAME()` of a Python file of the user."""
     if not file.is_file():
         raise KdamValueError(f"teacher {file}: no such file; expected FILE.py:NAME, where NAME() makes a module.")
-    spec: Any = importlib.util.spec_from_file_location(file.stem, file)
-    code = importlib.util.module_from_spec(spec)
+    spec: Any = importlib.util.spec_from_file_location(f"teacher_{file.stem}", file)
+    code = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their names
     try:
         spec.loader.exec_module(code)
         module = getattr(code, attribute)()
@@ -171,5 +178,8 @@ def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[s
     with suppress(OSError, ValueError):
         card = cached_file(repo, "README.md", revision=revision or None, _raise_exceptions_for_missing_entries=False)
         if card is not None:
-            found["license"] = ModelCard.load(card, ignore_metadata_errors=True).data.license
+            data = ModelCard.load(card, ignore_metadata_errors=True).data
+            found["license"] = " ".join(
+                str(x) for x in (data.license, data.license_name) if x
+            )  # other, and its own name
     return {key: value for key, value in found.items() if value}

@@ -208,6 +208,9 @@ class KdamTrainingArguments(TrainingArguments):
     dataloader_timeout: float = option(600.0, "seconds to wait for a batch of the workers before it is an error")
     push_to_hub: bool = option(False, "publish the model in hub_model_id as kdam publish does")
     hub_model_id: str | None = option(None, "org/name of the repository on the Hub; created if need be")
+    accept_teacher_license: bool = option(
+        False, "of push_to_hub: one limits use, or has terms of its own, and you read them"
+    )
     hub_strategy: str = option("end", "publish at the end, or at every_save: with every checkpoint, too")
 
     def __post_init__(self) -> None:

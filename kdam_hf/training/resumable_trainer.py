@@ -364,7 +364,10 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             ) from error
 
     def _publish(self, folder: str, message: str, progress: str, token: str | None) -> str:
-        ready = make_publication(folder, str(self.hub_model_id), allow_no_results=True, progress=progress)
+        accepted, repo_id = self.args.accept_teacher_license, str(self.hub_model_id)
+        ready = make_publication(
+            folder, repo_id, allow_no_results=True, progress=progress, accept_teacher_license=accepted
+        )
         return upload(ready.repo_id, ready.files, message, token=token)
 
     # ---- what is between two log lines ------------------------------------------------------------------------------

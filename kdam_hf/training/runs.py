@@ -24,6 +24,7 @@ from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.distributed import end_with_others
 from kdam_hf.errors import CheckpointError, KdamValueError, UnknownTaskError, did_you_mean
+from kdam_hf.hub.publication import check_licenses
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.modeling_kdam import KdamPreTrainedModel, KdamStudent, KdamTeacher
 from kdam_hf.presets import PRESETS, make_config
@@ -143,11 +144,16 @@ def build_run(
     settings = {key: x for key, x in settings.items() if key != "hub_token"}  # a secret, and these are published
     follow_launcher()
     end_with_others()
-    _claim(Path(args.output_dir), settings, args)
+    _claim(Path(args.output_dir), args)
     with args.main_process_first(local=False, desc="opening the data"):
         train, val, held_out, teaching = open_splits(data, distillation)
     if args.process_index == 0:
         print(*[train.origin or train.name, *train.notes, *teaching.notes], sep="\n  ")
+    teachers = teaching.facts()["teachers"]
+    if args.push_to_hub and not args.accept_teacher_license:
+        check_licenses(teachers)
+    known = {"world_size": args.world_size} | ({"teachers": teachers} if teachers else {})
+    _keep(Path(args.output_dir), settings | known, args)
     tasks, config, crops = training_crops(train, data, model, args)
     tasks = tuple(_with_class_weights(task, train, args) for task in tasks)
     if args.process_index == 0:
@@ -293,17 +299,21 @@ def describe_data(
     }
 
 
-def _claim(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
-    """Refuse to mix with an earlier run; keep what was typed when this one began."""
-    record = output / "recipe.json"
+def _claim(output: Path, args: KdamTrainingArguments) -> None:
+    """Refuse to mix with an earlier run."""
     if args.resume_from_checkpoint is None and list_checkpoints(output):
         raise CheckpointError(
             f"{output} holds checkpoints of an earlier run; continue it with --resume_from_checkpoint last, "
             "remove the folder, or choose another output_dir."
         )
+
+
+def _keep(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
+    """What was typed when this run began, and who teaches, for those who read a checkpoint."""
+    record = output / "recipe.json"
     if args.process_index == 0 and not (list_checkpoints(output) and record.exists()):
         with explained_disk_errors(output):
-            io.write_json(record, {**settings, "world_size": args.world_size})
+            io.write_json(record, settings)
 
 
 def _config(model: ModelArguments, tasks: tuple[Task, ...], image_size: tuple[int, int]) -> KdamConfig:

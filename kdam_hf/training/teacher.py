@@ -30,7 +30,7 @@ class FrozenTeacher(nn.Module):
             them, which may state `image_mean` and `image_std` of their images.
         student: configuration of the student; at least one task of it must be taught.
         bf16: hold and run the models in bfloat16 and channels-last, which pays where the device multiplies bfloat16 in
-            hardware (1.8 times faster for a Swin-B teacher with AVX512-BF16).
+            hardware (1.8 times faster for a Swin-B teacher with AVX512-BF16). Modules of the user stay as they are.
         batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
         sha256: of each model's file of weights; of its tensors where it was not loaded from a file.
         class_maps: by task, where the teacher's classes are not the student's.
@@ -55,8 +55,9 @@ class FrozenTeacher(nn.Module):
         self.sha256 = sorted(hashes)
         self.models = nn.ModuleList(models)
         self.bf16, self.batch_size, self.class_maps = bf16, batch_size, class_maps or {}
-        if bf16:
-            self.models.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for model in models:
+            if bf16 and isinstance(model, (KdamPreTrainedModel, ForeignTeacher)):  # which convert their images
+                model.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         tasks = [_tasks(model) for model in models]
         self.chosen = chosen or [[task.name for task in known] for known in tasks]
         taught: dict[str, Task] = {}

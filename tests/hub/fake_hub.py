@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import httpx
 import yaml
+from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 TOKENS = {"owner": "write", "reader": "read"}
@@ -55,10 +56,11 @@ class FakeHub:
     def folder(self, id):
         return self.cache / f"models--{id.replace('/', '--')}"
 
-    def put(self, id, files, message="put"):
-        """A commit of these contents upon those that are there, without any check; its id."""
+    def put(self, id, files, message="put", gone=()):
+        """A commit of these contents upon those that are there, but for those `gone`, without any check; its id."""
         repository = self.repositories.setdefault(id, SimpleNamespace(private=False, commits=[], tags={}))
-        content = (self.files(id) if repository.commits else {}) | files
+        before = self.files(id) if repository.commits else {}
+        content = {name: data for name, data in before.items() if name not in gone} | files
         oid = hashlib.sha1(repr([len(repository.commits), message]).encode()).hexdigest()
         for name, data in content.items():
             path = self.folder(id) / "snapshots" / oid / name
@@ -105,16 +107,21 @@ class Api:
     def model_info(self, repo_id):
         return self.hub.repositories[repo_id]
 
+    def list_repo_files(self, repo_id):
+        return [*self.hub.files(repo_id)]
+
     def list_repo_refs(self, repo_id):
         return SimpleNamespace(tags=[SimpleNamespace(name=name) for name in self.hub.repositories[repo_id].tags])
 
     def create_commit(self, repo_id, operations, *, commit_message):
         self.check(repo_id, "commit")
-        sources = {one.path_in_repo: one.path_or_fileobj for one in operations}
+        added = [one for one in operations if isinstance(one, CommitOperationAdd)]
+        sources = {one.path_in_repo: one.path_or_fileobj for one in added}
+        gone = {one.path_in_repo for one in operations} - set(sources)
         files = {n: Path(source).read_bytes() if isinstance(source, str) else source for n, source in sources.items()}
         if problems := problems_of_card(files["README.md"].decode()):
             raise ValueError(f"Invalid metadata in README.md: {problems}")  # as the client does before it uploads
-        oid = self.hub.put(repo_id, files, commit_message)
+        oid = self.hub.put(repo_id, files, commit_message, gone)
         return SimpleNamespace(oid=oid, commit_url=f"{self.hub.url}/{repo_id}/commit/{oid}")
 
     def create_tag(self, repo_id, *, tag, revision):

@@ -9,7 +9,7 @@ from hub_kit import ID, change_results, results_of
 from huggingface_hub import ModelCard
 
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.hub import make_card, read_record
+from kdam_hf.hub import make_card, make_publication, read_record
 from kdam_hf.io import write_json
 
 
@@ -97,6 +97,44 @@ def test_what_is_recorded_is_told_and_what_is_missing_is_said_to_be_missing(own)
         text = card_of(own)
         assert said in text
         assert str(own.parent) not in text
+
+
+@pytest.mark.parametrize("place", [None, "org/streets"])
+def test_a_data_set_of_the_hub_is_named_and_one_that_lay_here_is_not(own, place):
+    settings = json.loads((own / "recipe.json").read_text())
+    write_json(own / "recipe.json", settings | {"dataset": "hub", "data_dir": place or str(own)})
+    assert ("org/streets" in card_of(own)) == (place is not None)
+    assert str(own) not in card_of(own)
+
+
+@pytest.mark.parametrize(
+    ("settings", "source"),
+    [
+        ({"preset": "org/backbone"}, "org/backbone"),
+        ({"preset": "timm/resnet18", "backbone_weights": "preset"}, "timm/resnet18"),
+        ({"preset": "resnet18", "backbone_weights": "preset"}, "microsoft/resnet-18"),
+        ({"preset": "resnet18"}, None),
+        ({"preset": "org/backbone", "backbone_weights": "none"}, None),
+    ],
+)
+def test_the_weights_a_backbone_started_from_are_its_base_model(own, settings, source):
+    known = json.loads((own / "recipe.json").read_text())
+    write_json(
+        own / "recipe.json", {k: v for k, v in known.items() if k not in ("preset", "backbone_weights")} | settings
+    )
+    assert ModelCard(card_of(own)).data.base_model == source
+
+
+def test_a_licence_that_may_limit_use_is_asked_about_also_before_there_are_results(own):
+    for license, limits in (("cc-by-nc-4.0", True), ("CC-BY-NC-SA-4.0", True), ("other nvidia", True), ("mit", False)):
+        settings = json.loads((own / "recipe.json").read_text())
+        write_json(own / "recipe.json", settings | {"teachers": [{"tasks": ["depth"], "license": license}]})
+        (own / "results.json").unlink(missing_ok=True)
+        if limits:
+            with pytest.raises(KdamValueError, match=license):
+                make_publication(own, ID, allow_no_results=True)
+        files = make_publication(own, ID, allow_no_results=True, accept_teacher_license=limits).files
+        assert license in files["README.md"].decode()
 
 
 def test_data_it_was_scored_on_later_is_not_taken_for_what_it_learned_from(own):

@@ -48,6 +48,16 @@ def test_a_picture_loses_what_its_file_says_of_the_place_it_was_taken(student, t
             make_publication(student, ID, picture=student / name)
 
 
+def test_what_only_an_earlier_model_had_goes_with_it_and_files_of_others_stay(hub, own, publication):
+    publish(publication)
+    hub.put(ID, {"notes.md": b"mine"})
+    (own / "results.json").unlink()
+    publish(make_publication(own, ID, allow_no_results=True))
+    files = set(hub.files(ID))
+    assert "notes.md" in files
+    assert not files & {"results.json", "sample.png"}
+
+
 def test_a_tag_names_its_commit_and_does_not_move(hub, publication):
     publish(publication, tag="v1")
     repository = hub.repositories[ID]
@@ -108,7 +118,7 @@ def test_a_hub_that_is_not_there_or_switched_off_is_named(publication, monkeypat
 
 
 def test_the_hub_of_these_tests_is_asked_as_the_real_one():
-    for name in ("create_repo", "model_info", "list_repo_refs", "create_commit", "create_tag"):
+    for name in ("create_repo", "model_info", "list_repo_refs", "list_repo_files", "create_commit", "create_tag"):
         given, real = (inspect.signature(vars(cls)[name]).parameters for cls in (Api, HfApi))
         assert given.keys() <= real.keys()
 

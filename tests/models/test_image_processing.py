@@ -5,6 +5,8 @@ from PIL import Image
 
 from kdam_hf import KdamImageProcessor, KdamOutput, KdamStudent
 from kdam_hf.presets import make_config
+from kdam_hf.tasks import NYUD_V2
+from kdam_hf.upsampling_kdam import upsample
 
 
 def processor_for(tasks, **kwargs):
@@ -36,6 +38,19 @@ def test_large_photos_are_reduced_small_ones_kept_and_maps_have_the_photos_size(
         assert maps["semseg"].dtype == torch.int64
         assert not any(value.requires_grad for value in maps.values())
         assert all(0 <= maps[name].min() <= maps[name].max() <= 1 for name in ("edge", "saliency"))
+
+
+def test_photos_of_several_heights_in_one_batch_come_back_at_their_own_exactly_as_alone():
+    """The taller one's padding once became rows of the shorter one's maps, where those take several bands."""
+    model = KdamStudent(make_config("student", "tiny-resnet", NYUD_V2)).eval()
+    processor = KdamImageProcessor.from_model_config(model.config)
+    prediction = {task.name: torch.randn(2, task.channels, 120, 160) for task in NYUD_V2}
+    seen = [(100, 640), (480, 640)]
+    for size, maps in zip(seen, processor.post_process({"predictions": prediction}, seen), strict=True):
+        for task in NYUD_V2:
+            assert tuple(maps[task.name].shape[-2:]) == size, task.name
+        edge = upsample(prediction["edge"], (480, 640))[seen.index(size), 0].sigmoid()
+        torch.testing.assert_close(maps["edge"], edge[: size[0]])
 
 
 def test_wrong_input_is_refused_with_what_was_expected(all_tasks):

@@ -351,6 +351,18 @@ def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", [*NAMES, "relative_depth"])
+def test_the_runner_draws_what_predict_draws(name):
+    task = next((task for task in TASKS if task.name == name), None) or make_task(name)
+    numbers = 3 * torch.randn(task.channels, 12, 16, generator=torch.Generator().manual_seed(0))
+    values = runner.read(numbers.numpy(), task.spec())
+    drawn = runner.draw(values, {**task.spec(), "legend": task.legend()})
+    expected = task.render(values.astype(np.int64) if values.dtype == np.uint8 else values)
+    if name == "depth":  # only the program beside predict marks what is invalid
+        drawn, expected = drawn[values > 0], expected[values > 0]
+    np.testing.assert_allclose(drawn.astype(int), expected.astype(int), atol=1)
+
+
 def test_the_example_says_what_is_missing(exported, photo, tmp_path):
     facts = json.loads((exported / "kdam.json").read_text())
     del facts["int8"]
@@ -373,4 +385,8 @@ def test_the_example_says_what_is_missing(exported, photo, tmp_path):
     }.items():
         with pytest.raises(SystemExit, match=named):
             runner.main(f"{usual}out {change}".split())
+    (tmp_path / "model.onnx").unlink()
+    (tmp_path / "model.onnx").write_bytes((exported / "onnx" / "model.onnx").read_bytes()[:999])
+    with pytest.raises(SystemExit, match="not whole"):
+        runner.main(f"{usual}out".split())
     assert not (tmp_path / "out").exists()

@@ -166,6 +166,27 @@ def test_normals_of_any_axes_become_ours_and_wrong_axes_are_found():
     assert angles[1, -1, -1] < 0.1 < 60 < angles[1, 1, 1]
 
 
+def test_axes_for_a_teacher_that_has_none_to_turn_are_refused(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "import torch\n"
+        "from kdam_hf.tasks import Normals\n"
+        "@dataclass\n"
+        "class Settings:\n"
+        "    size: int = 3\n"
+        "class Own(torch.nn.Module):\n"
+        "    tasks = (Normals(),)\n"
+        "    settings = Settings()\n"
+    )
+    depth = families_kit.save("depth-anything", tmp_path / "depth")
+    assert [task.name for task in find_teacher(f"{own}:Own").tasks] == ["normals"]
+    for name in (f"{own}:Own", str(depth)):
+        with pytest.raises(KdamValueError, match="normal_axes"):
+            plan_teaching([name], (), normal_axes="right,down,front")
+
+
 def test_what_predicts_no_dense_task_is_refused_with_the_families_there_are(tmp_path):
     for model_type, head in {"vit": "ViTForImageClassification", "gpt2": "GPT2LMHeadModel"}.items():
         AutoConfig.for_model(model_type, architectures=[head]).save_pretrained(tmp_path / model_type)

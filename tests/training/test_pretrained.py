@@ -134,10 +134,18 @@ def test_what_is_no_whole_model_of_ours_does_not_load(tmp_path):
 def test_a_mistyped_folder_is_told_from_a_hub_id_without_asking_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     student("tiny-resnet").save_pretrained("outputs/student")
-    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", lambda name: pytest.fail("looked for it"))
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", lambda name, **_: pytest.fail("looked for it"))
     with pytest.raises(CheckpointError) as raised:
         load_model("outputs/studnet")
     assert all(word in str(raised.value) for word in ("outputs/studnet", "models student"))
+
+
+def test_a_folder_of_its_owners_name_does_not_hide_a_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "org" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="org/model") as raised:
+        load_model("org/model")
+    assert "folder here" not in str(raised.value)
 
 
 @pytest.mark.parametrize("preset", ["efficientnet-lite0", "resnet18"])

@@ -43,6 +43,23 @@ def test_the_teacher_stays_frozen_whatever_is_asked_and_a_student_learns_from_it
         assert student.grad.isfinite().all()
 
 
+def test_a_module_of_the_user_keeps_its_own_precision(kit):
+    class Own(torch.nn.Module):
+        tasks = (make_task("depth"),)
+
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Conv2d(3, 1, 1)
+
+        def forward(self, pixel_values):
+            return {"depth": self.head(pixel_values)}
+
+    own = Own()
+    found = FrozenTeacher([own], kit.model().config, bf16=True)(*ones(2, 32, 48)).predictions["depth"]
+    assert found.shape == (2, 1, 8, 12)
+    assert own.head.weight.dtype == torch.float32
+
+
 @pytest.mark.fault(15)
 def test_tasks_channels_and_classes_must_agree(kit):
     classes = kit.tasks[0].class_names
