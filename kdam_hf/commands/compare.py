@@ -64,6 +64,10 @@ def main(argv: list[str] | None = None) -> None:
     args, overrides = parser.parse_known_args(argv)
     root: Path = args.output_dir
     methods = parse_methods(args.methods)
+    data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
+    held_out = open_split(data, data.eval_split)
+    if not 0 <= min(args.show) <= max(args.show) < len(held_out):
+        raise KdamValueError(f"show is {args.show}; expected numbers of images, 0 to {len(held_out) - 1}.")
     names = [method for _, method, _ in methods.values()]
     runs = {"teacher": [train("train", args.teacher_config, root / "teacher", overrides)]}
     for label, (text, method, own) in methods.items():
@@ -77,8 +81,6 @@ def main(argv: list[str] | None = None) -> None:
             options += ["--balance_steps", str(args.balance)] if args.balance else []
             runs[label].append(train("distill", args.student_config, folder, options, teacher))
 
-    data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
-    held_out = open_split(data, data.eval_split)
     models = {label: load_model(of[0]["meta"]["model"]).eval() for label, of in runs.items()}
     student = next(model for label, model in models.items() if label != "teacher")
     draw(held_out, models, args.show).save(root / "contact_sheet.png")

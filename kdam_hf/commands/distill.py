@@ -18,7 +18,6 @@ from kdam_hf.api import Trained
 from kdam_hf.distillation import METHODS, Method, make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError
-from kdam_hf.io import write_json
 from kdam_hf.training import CachedTeacherDataset, DistillationTrainer, FrozenTeacher, Run, fill_cache, load_teacher
 from kdam_hf.training.arguments import (
     DataArguments,
@@ -84,9 +83,14 @@ def main(argv: Arguments = None) -> Trained:
     of_run = (run.model, args, run.tasks, train_dataset, run.eval_dataset)
     trainer = DistillationTrainer(*of_run, teacher=teacher, method=method, views=views, examiner=examiner)
     steps = distillation.balance_steps
-    probe = None if steps is None else BalanceProbe(run.model.encoder, trainer.objective, steps)
-    metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))
+    of_terms = (run.model.encoder, trainer.objective)
+    probe = None if steps is None else BalanceProbe(*of_terms, steps, args.gradient_accumulation_steps)
+    output = Path(args.output_dir or "")
+    try:
+        metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))
+    finally:  # also of a training that is told to stop
+        if probe is not None and args.process_index == 0:
+            probe.save(output / "balance.json", args.resume_from_checkpoint is not None)
     if probe is not None and args.process_index == 0:
-        write_json(Path(args.output_dir or "") / "balance.json", probe.ratios())
         print("\n" + probe.report())
-    return Trained(Path(args.output_dir), metrics)
+    return Trained(output, metrics)

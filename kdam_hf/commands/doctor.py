@@ -5,7 +5,6 @@
 Exit code 1 if the package cannot be imported as things are.
 """
 
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -70,9 +69,9 @@ def would_use() -> str:
     """Devices, precision and threads of one process."""
     import torch
 
-    from kdam_hf.training.arguments import fast_bf16
+    from kdam_hf.training.arguments import available_cores, fast_bf16
 
-    precision, cores = f"precision {'bf16' if fast_bf16() else 'fp32'}", f"{os.cpu_count()} cores"
+    precision, cores = f"precision {'bf16' if fast_bf16() else 'fp32'}", f"{available_cores()} cores"
     if not torch.accelerator.is_available():
         return f"the CPU ({cores}), {precision}"
     device, count = torch.accelerator.current_accelerator(), torch.accelerator.device_count()

@@ -11,7 +11,6 @@ weights is kept. Maps on disk, protocols and definitions: docs/metrics.md. `--he
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from kdam_hf.io import write_text
 from kdam_hf.metrics import Metric
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, write_results
-from kdam_hf.training.arguments import check_numbers, option
+from kdam_hf.training.arguments import available_cores, check_numbers, option
 from kdam_hf.training.evaluation import predict_maps, seen_by
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.recipes import Arguments
@@ -141,7 +140,7 @@ def facts_of_training(path: Path, weights_sha256: str | None) -> dict[str, Any]:
 
 def share_cores(num_proc: int | None, on_cpu: bool) -> int:
     """How many processes count; a model on the CPU gets the cores that are left, or it would wait for its threads."""
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     if num_proc is None:
         num_proc = min(cores, max(2, cores // 2)) if on_cpu else cores
     if on_cpu and num_proc > 1:

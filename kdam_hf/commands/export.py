@@ -33,7 +33,7 @@ from kdam_hf.export import (
 )
 from kdam_hf.hub.redact import redact
 from kdam_hf.image_processing_kdam import KdamImageProcessor
-from kdam_hf.io import write_json
+from kdam_hf.io import make_folder, write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, evaluate_model, load_model, parse_recipe
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_model(args.model).float().eval()
     size = choose_size(model, (args.height, args.width) if args.height else None)
     print(f"Exporting {args.model} for images of {f'{size[0]}x{size[1]} pixels' if size else 'any size'}.", flush=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
         file = Path(folder) / "onnx" / "model.onnx"
         file.parent.mkdir()

@@ -32,6 +32,7 @@ from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import MultiTaskDensePredictionPipeline
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.image_processing_kdam import channels_last
+from kdam_hf.io import make_folder
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.readout_kdam import readout_of
 from kdam_hf.training import load_model, parse_recipe
@@ -64,8 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         raise KdamValueError(f"{both} have one file name, {twice}, which names the outputs; predict them apart.")
     total = None if any(is_video(place) for _, place in places) else len(places)
     pipe = MultiTaskDensePredictionPipeline.of_model(load_model(args.model), return_pictures=True)
-    output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    output = make_folder(args.output_dir)
     if found := sum(path.is_file() for path in output.rglob("*")):
         print(f"{output} holds {found} files; those of the same name are replaced.", flush=True)
     rows: dict[str, list[np.ndarray]] = {}
@@ -128,7 +128,8 @@ def find_photos(given: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 def photos_in(folder: Path) -> list[Path]:
     """The photos of a folder, by name."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+    listed = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(path for path in listed if path.suffix.lower() in PHOTO_SUFFIXES)
     if not found:
         raise DataIntegrityError(f"{folder}: no photo there; expected {', '.join(PHOTO_SUFFIXES)} files.")
     return found

@@ -9,7 +9,6 @@ Every sample is read once. The report names each file at fault, and is kept as r
 exit code is 1 and the split is not there. Run again, it goes on with what is left. `--help all` lists every key.
 """
 
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +18,11 @@ from dataset_loaders import PreparedDataset
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.io import source_parts
+from kdam_hf.io import make_folder, source_parts, write_json
 from kdam_hf.tasks import with_options
 from kdam_hf.training import SourceArguments, parse_recipe
-from kdam_hf.training.arguments import option
-from kdam_hf.training.report import versions, write_json
+from kdam_hf.training.arguments import available_cores, option
+from kdam_hf.training.report import versions
 from kdam_hf.training.sources import open_split, prepare_split
 
 DATASETS = ("nyud_v2", "pascal_context", "folder", "hub")
@@ -37,7 +36,7 @@ class PreparationArguments:
     output_dir: str | None = option(None, "where prepared data and report.json go")
     splits: list[str] | None = option(None, "train and val by default; of hub also shares of a split (docs/data.md)")
     check_only: bool = option(False, "check and report, prepare nothing")
-    num_proc: int = option(os.cpu_count() or 1, "processes that read")
+    num_proc: int = option(available_cores(), "processes that read")
     sha256: str | None = option(None, "of an archive in data_dir, as its publisher states it")
 
 
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     split_names = args.splits or ["train", "val"]
     output = None if args.output_dir is None else Path(args.output_dir)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         if is_archive(data.data_dir):
             unpacked = output / "unpacked" / Path(data.data_dir).name.split(".")[0]
             data.data_dir = str(extract(data.data_dir, unpacked, sha256=args.sha256))

@@ -19,6 +19,7 @@ from dataset_loaders.reading import PHOTO_SUFFIXES
 from kdam_hf import KdamStudentConfig
 from kdam_hf.commands.predict import find_photos
 from kdam_hf.errors import KdamValueError
+from kdam_hf.io import make_folder
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.readout_kdam import Numbers, as_map
 from kdam_hf.tasks import Normals, Task
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     legends = [legend_picture(task.legend(), *rows[0][0].shape[:2]) for task in tasks]
     titles = ["photo", *(task.name for task in tasks)]
     sheet = contact_sheet([*rows, [None, *legends]], [*(name for name, _ in photos), "legend"], titles)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     where = f"{output}, in place of what was there" if output.exists() else output
     sheet.save(output)
     print(f"written to {where}")

@@ -9,6 +9,8 @@ from errno import EACCES, EBADF, EINVAL, EISDIR, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 from typing import Any
 
+from kdam_hf.errors import KdamValueError
+
 # what network file systems and Windows answer to a sync of a folder, which PostgreSQL passes over too (fsync_fname_ext):
 # the rename itself is done; only after a loss of power may the old content be there
 NO_SYNC_OF_FOLDERS = {EACCES, EBADF, EINVAL, EISDIR, ENOSYS, ENOTSUP, EPERM}
@@ -27,7 +29,7 @@ def replacing(path: str | Path, partial: Path | None = None) -> Iterator[Path]:
         A path that does not exist yet. On an error whatever was written there is removed.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent)
     partial = partial or final.with_name(f".{final.name}.{os.getpid()}.partial")
     discard(partial)
     try:
@@ -44,6 +46,19 @@ def replacing(path: str | Path, partial: Path | None = None) -> Iterator[Path]:
     except BaseException:
         discard(partial, ignore_errors=True)
         raise
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder, with those above it; it may be there.
+
+    Raises:
+        KdamValueError: a file has its name, or that of a folder above it.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise KdamValueError(f"{path}: a file is there, or above it; expected a folder to write to.") from error
+    return Path(path)
 
 
 def restore_replaced(path: str | Path) -> None:

@@ -24,9 +24,9 @@ NUMBERS = {
         per_device_train_batch_size total_train_batch_size per_device_eval_batch_size gradient_accumulation_steps cpu_threads
         save_total_limit dataloader_prefetch_factor""",
     "at least 0": """
-        learning_rate weight_decay max_grad_norm warmup_steps dataloader_num_workers dataloader_timeout eval_delay seed
+        weight_decay max_grad_norm warmup_steps dataloader_num_workers dataloader_timeout eval_delay seed
         data_seed adam_beta1 adam_beta2 freeze_backbone_steps ema_decay""",
-    "above 0": "num_train_epochs logging_steps eval_steps save_steps adam_epsilon backbone_lr_factor ddp_timeout",
+    "above 0": "learning_rate num_train_epochs logging_steps eval_steps save_steps adam_epsilon backbone_lr_factor ddp_timeout",
 }
 # Others would publish optimizer state, which is a pickle.
 HUB_STRATEGIES = ("end", "every_save")
@@ -113,6 +113,10 @@ class ModelArguments:
     )
     decoder_channels: int | None = option(None, "width of the decoder; the preset's by default")
     head: str | None = option(None, "heads of a student: conv, or separable for small devices; the preset's by default")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_numbers(self, {"at least 1": "decoder_channels"})
 
 
 @dataclass
@@ -219,8 +223,13 @@ class KdamTrainingArguments(TrainingArguments):
         Raises:
             KdamValueError: with what was given and what to do instead.
         """
+        # as of `Trainer.train`, whose True is the newest
+        spoken = {"True": "last", "False": None}
+        self.resume_from_checkpoint = spoken.get(str(self.resume_from_checkpoint), self.resume_from_checkpoint)
         refuse_arguments(self)
         check_numbers(self, NUMBERS)
+        if max(self.seed, self.data_seed or 0) >= 2**32:
+            raise KdamValueError(f"seed is {self.seed}, data_seed {self.data_seed}; expected numbers below 2**32.")
         _check_choice("weighting", self.weighting, (FIXED, *WEIGHTINGS))
         if self.ema_decay >= 1:
             raise KdamValueError(f"ema_decay is {self.ema_decay}; expected a number below 1, such as 0.999, or 0.")
@@ -267,7 +276,8 @@ class KdamTrainingArguments(TrainingArguments):
         if self.device.type == "cpu":
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            torch.set_num_threads(self.cpu_threads or max(1, (os.cpu_count() or 1) // local))
+            told = os.environ.get("OMP_NUM_THREADS") if "ACCELERATE_MIXED_PRECISION" not in os.environ else None
+            torch.set_num_threads(self.cpu_threads or int(told or max(1, available_cores() // local)))
 
     def _choose_steps(self) -> None:
         if self.num_train_epochs is not None and self.max_steps not in (MAX_STEPS, -1):
@@ -330,6 +340,11 @@ def check_numbers(args: Any, bounds: Mapping[str, str]) -> None:
             enough = value is None or value > least or (value == least and expected[:5] != "above")
             if not enough or value == INF:
                 raise KdamValueError(f"{name} is {value}; expected a finite number, {expected}.")
+
+
+def available_cores() -> int:
+    """Cores that this process may use, of which a scheduler or container may have left it some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_bf16(precision: str, use_cpu: bool = False) -> bool:

@@ -210,13 +210,19 @@ def metric_names(tasks: Sequence[Task]) -> list[str]:
     return [*flat_values(make_metrics(tasks))]
 
 
+def _prefix(dataset: Any, name: str) -> str:
+    """Of a score `task/metric` on a data set: that of agreement where nothing labels the task."""
+    *_, source = layers(dataset)
+    return PREFIX if isinstance(source, DenseDataset) and name.split("/")[0] not in source.labelled else ""
+
+
 def choose_direction(args: KdamTrainingArguments, tasks: Sequence[Task], eval_dataset: Any) -> None:
     """Fill in whether the metric that decides is to rise or to fall, which its task knows of the primary one."""
     if args.metric_for_best_model is None and args.save_strategy != SaveStrategy.BEST:
         return
     sets = {f"{key}_": x for key, x in eval_dataset.items()} if isinstance(eval_dataset, dict) else {"": eval_dataset}
-    prefixes = {start + (PREFIX if is_unlabelled(dataset) else "") for start, dataset in sets.items()}
-    known = {prefix + name: name for prefix in prefixes for name in metric_names(tasks)}
+    names = metric_names(tasks)
+    known = {f"{start}{_prefix(dataset, name)}{name}": name for start, dataset in sets.items() for name in names}
     asked, given = args.metric_for_best_model, args.greater_is_better
     name = known.get(str(asked).removeprefix("eval_"))
     primary = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}

@@ -18,7 +18,7 @@ INCIDENTAL = "incidental"
 # group, or why it is refused and what to do -> names
 ARGUMENTS = {
     INCIDENTAL: """
-        output_dir resume_from_checkpoint run_name project report_to debug disable_tqdm log_level log_level_replica
+        output_dir resume_from_checkpoint run_name project report_to disable_tqdm log_level log_level_replica
         log_on_each_node logging_first_step logging_steps logging_strategy skip_memory_metrics trackio_space_id
         trackio_bucket_id trackio_static_space_id save_strategy save_steps save_total_limit save_on_each_node save_only_model
         restore_callback_states_from_checkpoint push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
@@ -47,6 +47,7 @@ ARGUMENTS = {
         prediction_loss_only include_for_metrics batch_eval_metrics""",
     "a resumed training goes on in the data where it stopped": "ignore_data_skip",
     "a push goes to the main branch; name a state by a tag with kdam publish --revision": "hub_revision",
+    "a loss or gradient that is not finite ends the training and names its samples": "debug",
     "SIGTERM and SIGINT save a checkpoint already": "enable_jit_checkpoint",
     "use kdam predict": "do_predict",
 }  # fmt: skip

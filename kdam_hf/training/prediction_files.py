@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from dataset_loaders import DenseDataset, check_id, check_sample, read_array
 from dataset_loaders.files import list_folder
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.io import make_folder
 from kdam_hf.readout_kdam import as_map
 from kdam_hf.tasks import Task
 from kdam_hf.training.scoring import ImageMaps
@@ -36,7 +37,7 @@ def save_maps(
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise KdamValueError(f"{root}: exists and is not an empty folder; choose another one for predictions.")
     for task in tasks:
-        (root / task.name).mkdir(parents=True, exist_ok=True)
+        make_folder(root / task.name)
     return (_save(one, root, tasks, ids[one.index]) for one in maps)
 
 

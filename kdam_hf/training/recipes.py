@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields
@@ -38,15 +39,19 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     own = RECIPES / f"{path}.yaml"
     try:
         # all scalars as they are written: the types are those of the keys, and `off` and `no` are choices of several
-        recipe = yaml.BaseLoader((own if own.is_file() else Path(path)).read_text("utf-8")).get_single_data()
+        loader = yaml.BaseLoader((own if own.is_file() else Path(path)).read_text("utf-8"))
+        node: Any = loader.get_single_node()
+        recipe = None if node is None else loader.construct_document(node)
     except OSError as error:
         named = [file.stem for file in RECIPES.glob("*.yaml")]
         hint = did_you_mean(str(path), named, "give a file, or one of the names that `kdam recipes` prints.")
         raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); {hint}") from error
-    except yaml.YAMLError as error:
-        raise KdamValueError(f"recipe {path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KdamValueError(f"recipe {path} is not valid YAML in UTF-8: {error}") from error
     if not isinstance(recipe, dict):
         raise KdamValueError(f"recipe {path} holds a {type(recipe).__name__}; expected lines of the form 'key: value'.")
+    if twice := [key for key, count in Counter(key.value for key, _ in node.value).items() if count > 1]:
+        raise KdamValueError(f"recipe {path} holds {', '.join(twice)} twice; leave one.")
     if nested := [key for key, value in recipe.items() if isinstance(value, dict)]:
         raise KdamValueError(f"recipe {path}: {', '.join(nested)} holds a mapping; values are plain scalars or lists.")
     return {key: None if value in NULLS else value for key, value in recipe.items()}
@@ -141,8 +146,10 @@ def run_command(main: Callable[[], None]) -> None:
 
 def _typed(value: Any, action: argparse.Action, where: str) -> Any:
     """A value of a recipe, or of a keyword, as the command line would have read it."""
-    if value is None:
+    if value is None and action.default is None:
         return None
+    if value is None:
+        raise KdamValueError(f"{where} has no value; give one, or leave the key out for {action.default}.")
     if action.nargs in ("+", "*"):
         scalar = copy(action)
         scalar.nargs = None

@@ -100,9 +100,11 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         self._watched: dict[str, WatchedDataset] = {}
         try:
             super().__init__(model, args, *more, **kwargs)
+            if self.args.activation_checkpointing or self.args.gradient_checkpointing:
+                model.gradient_checkpointing_enable()  # `Trainer` would refuse it later
         except KdamError:
             raise
-        except ValueError as error:
+        except (ValueError, ImportError, RuntimeError) as error:  # such as of a tracker that is not installed
             raise KdamValueError(str(error)) from error
         self.processes = Processes(self.args.world_size)
         self.means = RunningMeans(self.args.device)
@@ -172,6 +174,20 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         """While entered, failures of memory and of data workers, of "train", "eval" or both, say what was going on."""
         watched = {name: self._watched[name] for name in names if name in self._watched} if names else self._watched
         return explained_failures(lambda: f"step {self.state.global_step}, {self.in_work}", watched)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """As of `Trainer`.
+
+        Raises:
+            KdamValueError: settings that the schedule does not take.
+        """
+        try:
+            return super().create_scheduler(*args, **kwargs)
+        except (ValueError, TypeError) as error:
+            settings = (
+                f"lr_scheduler_type {self.args.lr_scheduler_type}, lr_scheduler_kwargs {self.args.lr_scheduler_kwargs}"
+            )
+            raise KdamValueError(f"{settings}: {error}.") from error
 
     def _choose(self, asked: str | bool | None, output: Path) -> Path | None:
         """The checkpoint to go on from, verified, and made by a run with the same objective."""
@@ -295,7 +311,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         if not self.args.should_save:
             return
         output = Path(output_dir or self.args.output_dir or "")
-        output.mkdir(parents=True, exist_ok=True)
+        io.make_folder(output)
         with (
             checkpointing.explained_disk_errors(output),
             TemporaryDirectory(prefix=checkpointing.MODEL, dir=output) as partial,

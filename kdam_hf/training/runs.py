@@ -48,6 +48,7 @@ from kdam_hf.training.signals import follow_launcher
 from kdam_hf.training.sources import SIZED, count_classes, open_split, typical_predictions, typical_size
 from kdam_hf.training.teacher import FrozenTeacher
 from kdam_hf.training.trainer import MultiTaskTrainer
+from kdam_hf.weights_kdam import WEIGHTS
 
 MODELS = {"teacher": KdamTeacher, "student": KdamStudent}
 # what `execute` and its callers say of a training in `meta`, beyond the score; `trained_on` once it is scored on other data
@@ -149,6 +150,8 @@ def build_run(
         train, val, held_out, teaching = open_splits(data, distillation)
     if args.process_index == 0:
         print(*[train.origin or train.name, *train.notes, *teaching.notes], sep="\n  ")
+    if any(Path(source.name).resolve() == Path(args.output_dir).resolve() for source in teaching.sources):
+        raise KdamValueError(f"output_dir {args.output_dir} is the folder of a teacher; choose another one.")
     teachers = teaching.facts()["teachers"]
     if args.push_to_hub and not args.accept_teacher_license:
         check_licenses(teachers)
@@ -239,7 +242,8 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
         with trainer.explained_failures():
             for dataset in (run.eval_dataset if run.eval_dataset.dataset.labelled else None, run.held_out):
                 if dataset is not None:
-                    metrics |= trainer.score(saved, trainer.get_eval_dataloader(dataset))
+                    scores = trainer.score(saved, trainer.get_eval_dataloader(dataset))
+                    metrics |= {key: value for key, value in scores.items() if key not in metrics}
         if main:
             meta = {
                 **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
@@ -301,9 +305,9 @@ def describe_data(
 
 def _claim(output: Path, args: KdamTrainingArguments) -> None:
     """Refuse to mix with an earlier run."""
-    if args.resume_from_checkpoint is None and list_checkpoints(output):
+    if args.resume_from_checkpoint is None and (list_checkpoints(output) or (output / WEIGHTS).exists()):
         raise CheckpointError(
-            f"{output} holds checkpoints of an earlier run; continue it with --resume_from_checkpoint last, "
+            f"{output} holds a model or checkpoints of an earlier run; continue it with --resume_from_checkpoint last, "
             "remove the folder, or choose another output_dir."
         )
 

@@ -91,6 +91,8 @@ def single_task_references(
     for path in map(str, files):
         try:
             found[path] = dict(json.loads(Path(path).read_text("utf-8")))
+            dict(found[path].get("meta", {}))
+            [float(value) for key, value in found[path].items() if key != "meta"]
         except (OSError, ValueError, TypeError) as error:
             raise KdamValueError(f"{path}: not readable as the results.json of kdam evaluate ({error}).") from error
     for task in tasks:

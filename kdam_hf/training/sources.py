@@ -1,6 +1,5 @@
 """Opens the splits that arguments name, and looks at the size of their images."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import IGNORE_INDEX, Categorical, Task, with_options
-from kdam_hf.training.arguments import SourceArguments
+from kdam_hf.training.arguments import SourceArguments, available_cores
 
 SIZED, READ = 100, 25
 """Images whose size is looked at, and samples whose labels are read, before a model is built."""
@@ -56,7 +55,7 @@ def open_split(data: SourceArguments, split: str, strict: bool = True) -> DenseD
                 )
     if data.cache_dir is None or isinstance(dataset, PreparedDataset):
         return dataset
-    return prepare_split(dataset, data, num_proc=min(os.cpu_count() or 1, 1 + len(dataset) // 50))
+    return prepare_split(dataset, data, num_proc=min(available_cores(), 1 + len(dataset) // 50))
 
 
 def prepare_split(

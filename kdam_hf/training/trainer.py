@@ -178,8 +178,10 @@ class MultiTaskTrainer(ResumableTrainer):
         self._let_backbone_learn(True)  # else the optimizer, and DDP, would not know it
         try:
             optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        except ValueError as error:
+        except (ValueError, ImportError, RuntimeError) as error:
             raise KdamValueError(f"optim {self.args.optim}, optim_args {self.args.optim_args}: {error}.") from error
+        if is_new:
+            _check_arrival(optimizer, self.args)
         if is_new and self.args.backbone_lr_factor != 1:
             backbone = {*self.model.encoder.backbone.parameters()}
             for group in list(optimizer.param_groups):
@@ -435,6 +437,17 @@ def _check_teaching(teacher: FrozenTeacher | None, method: Method | None, views:
             f"the method matches {', '.join(untaught)}, which no teacher predicts, only {', '.join(known or ())}; give a "
             "teacher of it, or kd_weight 0."
         )
+
+
+def _check_arrival(optimizer: torch.optim.Optimizer, args: KdamTrainingArguments) -> None:
+    """Refuse an argument that the optimizer does not have, or that the library does not hand on to it."""
+    for name, _, text in (pair.partition("=") for pair in (args.optim_args or "").replace(" ", "").split(",") if pair):
+        value = (optimizer.defaults | optimizer.param_groups[0]).get(name)
+        if str(value) != text and not (isinstance(value, float) and value == float(text)):
+            raise KdamValueError(
+                f"optim_args {name}={text}: {args.optim} has {name} {value}. It has {', '.join(optimizer.defaults)}, of which "
+                "the library sets some from keys of their own, such as weight_decay and adam_beta1."
+            )
 
 
 def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:

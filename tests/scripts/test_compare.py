@@ -118,6 +118,15 @@ def test_a_method_that_cannot_be_meant_is_refused_before_anything_is_trained(com
         )
 
 
+def test_an_image_to_show_that_there_is_not_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path):
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
+    (tmp_path / "recipe.yaml").write_text("dataset: synthetic_rooms\n")
+    for show in ("7", "-1"):
+        words = f"--teacher_config {tmp_path}/recipe.yaml --student_config {tmp_path}/recipe.yaml --show {show}"
+        with pytest.raises(KdamValueError, match="0 to 2"):
+            compare.main([*words.split(), *ROOMS, "--output_dir", str(tmp_path / "out")])
+
+
 def test_an_interval_covers_the_mean_of_paired_differences(compare):
     mean, low, high = compare.interval([1.0, 2.0, 3.0])
     assert (mean, mean - low) == (2, pytest.approx(4.3027 / 3**0.5, rel=1e-4))  # t(0.975, 2) = 4.3027

@@ -9,7 +9,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.training import DataArguments, KdamTrainingArguments, MultiTaskTrainer
+from kdam_hf.training import DataArguments, KdamTrainingArguments, ModelArguments, MultiTaskTrainer
 from kdam_hf.training.arguments import NUMBERS
 from kdam_hf.training.inherited import ARGUMENTS, ENVIRONMENT, METHODS, PARAMETERS, refused
 
@@ -86,12 +86,39 @@ def test_numbers_that_cannot_be_meant_are_refused():
     for given in ({"max_steps": 0}, {"max_steps": -1}, {"max_steps": 3, "num_train_epochs": 2}, {"ema_decay": 1.0}):
         with pytest.raises(KdamValueError, match=next(iter(given))):
             make(**given)
+    for given in ({"seed": 2**32}, {"data_seed": 2**40}):
+        with pytest.raises(KdamValueError, match=next(iter(given))):
+            make(**given)
+    with pytest.raises(KdamValueError, match="decoder_channels"):
+        ModelArguments(decoder_channels=-4)
     for given in ({"eval_strategy": "sometimes"}, {"weighting": "uncertainti"}):
         with pytest.raises(KdamValueError):
             make(**given)
     for given in ({"crop_height": 0}, {"scale_max": float("inf")}, {"scale_min": float("nan")}):
         with pytest.raises(KdamValueError, match=next(iter(given))):
             DataArguments(**given)
+
+
+def test_the_newest_checkpoint_is_asked_for_in_the_words_of_the_library_too():
+    asked = {True: "last", "True": "last", False: None, "False": None, None: None, "a/checkpoint-3": "a/checkpoint-3"}
+    assert {given: make(resume_from_checkpoint=given).resume_from_checkpoint for given in asked} == asked
+
+
+def test_threads_are_those_a_process_may_use_unless_a_number_was_given(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    try:
+        make(cpu_threads=None)
+        assert torch.get_num_threads() == 3
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        make(cpu_threads=None)
+        assert torch.get_num_threads() == 2
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # a launcher, which sets 1 unasked
+        make(cpu_threads=None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_epochs_count_where_they_are_given_and_steps_elsewhere():

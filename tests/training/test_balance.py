@@ -1,5 +1,7 @@
 """The balance of terms: what is measured is the gradient at the shared maps, and training goes on as it would."""
 
+import json
+
 import pytest
 import torch
 
@@ -27,6 +29,25 @@ def test_a_ratio_is_that_of_gradients_at_the_shared_maps_and_no_term_is_changed(
     together = (norms["loss_depth"] ** 2 + norms["loss_edge"] ** 2) ** 0.5
     assert ratios["kd_inter_task"] == [pytest.approx(3 * norms["loss_depth"] / together, rel=1e-5)]
     assert "kd_inter_task_depth" in probe.report()
+
+
+def test_terms_beside_which_no_label_pulls_have_no_ratio_and_a_resumed_training_adds_to_its_own(kit, tmp_path):
+    model, objective = kit.model(), torch.nn.Identity()
+    probe = BalanceProbe(model.encoder, objective, 2, batches=2)
+    path = tmp_path / "balance.json"
+    probe.save(path, resumed=True)
+    assert not path.exists()
+    for call in range(5):
+        predictions = model(torch.randn(2, 3, 32, 32)).predictions
+        labels = predictions["depth"].mean() * (call == 4)
+        objective(
+            {"loss_depth": labels, "kd_depth": predictions["depth"].mean(), "kd_all": predictions["depth"].mean()}
+        )
+    assert len(probe.norms) == 2, "at the first and the third step, of two batches each"
+    assert {name: len(values) for name, values in probe.ratios().items()} == {"kd_all": 1, "kd_depth": 1}
+    for resumed, count in ((False, 1), (True, 2), (False, 1)):
+        probe.save(path, resumed)
+        assert len(json.loads(path.read_text())["kd_depth"]) == count
 
 
 def test_measuring_changes_no_weight(kit):

@@ -124,6 +124,8 @@ def test_defaults_are_the_protocol_of_the_field(tmp_path):
         ("teacher_cache_dtype: uint8\n", [], ("teacher_cache_dtype", "'uint8'", "fp16, fp32")),
         ("- 1\n", [], ("list",)),
         ("a: [\n", [], ("YAML",)),
+        ("max_steps: 3\nseed: 1\nmax_steps: 4\n", [], ("max_steps", "twice")),
+        ("learning_rate:\n", [], ("learning_rate", "no value")),
         ("max_steps: {a: 1}\n", [], ("max_steps", "mapping")),
         ("max_steps: 1.5\n", [], ("max_steps", "1.5")),
         ("rooms_train: [3]\n", [], ("rooms_train", "['3']")),

@@ -117,6 +117,10 @@ def test_a_folder_with_checkpoints_is_neither_overwritten_nor_adopted(kit):
     go(kit)
     with pytest.raises(CheckpointError, match="checkpoints of an earlier run"):
         go(kit)
+    for folder in (kit.root / "run").glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(CheckpointError, match="a model or"):
+        go(kit)
 
 
 def test_a_run_killed_after_its_last_checkpoint_scores_the_same_model_again_and_keeps_what_was_typed(kit):

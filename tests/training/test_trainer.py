@@ -236,6 +236,38 @@ def test_the_task_knows_whether_the_metric_that_decides_rises_and_there_must_be_
         assert args.lr_scheduler_kwargs == {"mode": "max" if rises else "min"}
 
 
+def test_a_metric_of_agreement_decides_for_a_task_that_is_not_labelled(kit):
+    often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    data = kit.eval_data()
+    data.dataset.__class__ = type("Some", (type(data.dataset),), {"labelled": {"semseg"}})
+    for name, known in (("agreement/depth/rmse", True), ("depth/rmse", False), ("semseg/miou", True)):
+        args = kit.args(**often, metric_for_best_model=name)
+        if known:
+            MultiTaskTrainer(kit.model(), args, kit.tasks, kit.train_data(), data)
+        else:
+            with pytest.raises(KdamValueError, match="agreement/depth/rmse"):
+                MultiTaskTrainer(kit.model(), args, kit.tasks, kit.train_data(), data)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"optim": "sgd", "optim_args": "momentm=0.95"},
+        {"optim": "adamw_torch", "optim_args": "foo=1"},
+        {"optim": "adamw_torch", "optim_args": "eps=0.1"},
+        {"optim": "adamw_bnb_8bit"},
+        {"lr_scheduler_type": "cosine_with_min_lr"},
+        {"lr_scheduler_kwargs": {"power": 1.0, "lr_top": 1.0}},
+        {"activation_checkpointing": True},
+        {"report_to": "wandb"},
+    ],
+    ids=str,
+)
+def test_a_setting_that_would_not_arrive_or_cannot_be_met_is_refused_and_named(kit, given):
+    with pytest.raises(KdamValueError):
+        kit.distiller("none", max_steps=1, **given).train()
+
+
 def test_the_best_of_falling_errors_is_kept_and_early_stopping_needs_a_metric(kit, monkeypatch):
     monkeypatch.setattr(MultiTaskTrainer, "evaluation_loop", lambda self, loader, *_, **__: scored(self, loader))
 

@@ -158,3 +158,14 @@ def test_what_nobody_teaches_is_refused_before_training(root, options, word):
     with pytest.raises(KdamValueError, match=word):
         run(root, "refused", *options)
     assert not list((root / "refused").glob("checkpoint-*"))
+
+
+def test_a_student_is_not_written_over_its_teacher(root, tmp_path):
+    teacher = Kit(tmp_path).model("teacher")
+    teacher.save_pretrained(tmp_path / "teacher")
+    asked = ["--images", str(root / "photos"), "--teacher", str(tmp_path / "teacher"), *SMALL]
+    asked += ["--output_dir", str(tmp_path / "teacher")]
+    for more in ([], ["--resume_from_checkpoint", "last"]):
+        with pytest.raises((CheckpointError, KdamValueError), match="teacher"):
+            distill([*asked, *more])
+    assert not (tmp_path / "teacher" / "results.json").exists()
