@@ -37,28 +37,18 @@ def ramp(shares: Values, stops: Sequence[RGB]) -> Picture:
 def number_colours(numbers: Values) -> Picture:
     """Colours (H, W, 3) of numbers (H, W) or (H, W, C) of which nothing is known; black where one is not finite.
 
-    One channel is coloured along a ramp over its own range; two by direction (hue) and length (saturation); of more the
-    first three are red, green and blue, each over its own range.
+    One channel is coloured along a ramp over its own range; of more the first three are red, green and blue, each over its own.
     """
     numbers = numbers.astype(np.float32).reshape(*numbers.shape[:2], -1)
     valid = np.isfinite(numbers)
     known = np.where(valid, numbers, 0)
-    if numbers.shape[2] == 2:
-        picture = direction_colours(known)
+    low = known.min((0, 1), initial=np.inf, where=valid)
+    high = known.max((0, 1), initial=-np.inf, where=valid)
+    shares = np.clip((known - low) / np.maximum(high - low, 1e-12), 0, 1)
+    if shares.shape[2] == 1:
+        picture = ramp(shares[..., 0], NEAR_TO_FAR)
     else:
-        low = known.min((0, 1), initial=np.inf, where=valid)
-        high = known.max((0, 1), initial=-np.inf, where=valid)
-        shares = np.clip((known - low) / np.maximum(high - low, 1e-12), 0, 1)
-        rgb = np.rint(255 * shares[..., :3]).astype(np.uint8)
-        picture = rgb if shares.shape[2] > 1 else ramp(shares[..., 0], NEAR_TO_FAR)
+        picture = np.zeros((*shares.shape[:2], 3), np.uint8)
+        picture[..., : shares.shape[2]] = np.rint(255 * shares[..., :3])
     picture[~valid.all(-1)] = 0
     return picture
-
-
-def direction_colours(vectors: Values) -> Picture:
-    """Vectors (H, W, 2) -> hue by direction, red along +x; saturation by length relative to the longest; white where 0."""
-    length = np.linalg.norm(vectors, axis=-1)
-    saturation = length / max(float(length.max(initial=0)), 1e-12)
-    turns = np.arctan2(vectors[..., 1], vectors[..., 0]) / (2 * np.pi)
-    wheel = (np.array([5, 3, 1]) + 6 * (turns % 1)[..., None]) % 6
-    return np.rint(255 * (1 - saturation[..., None] * np.clip(np.minimum(wheel, 4 - wheel), 0, 1))).astype(np.uint8)

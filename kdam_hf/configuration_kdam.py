@@ -122,7 +122,7 @@ class KdamConfig(PreTrainedConfig):
     def validate_tasks(self) -> None:
         """Every task entry is complete and of the right types, names are unique and could be part of a file name."""
         for task in self.tasks or []:
-            if set(task) | {"settings"} != set(TASK_KEYS):  # older models have no settings
+            if set(task) != set(TASK_KEYS):
                 raise ValueError(f"task entry has keys {sorted(task)}; expected those of Task.spec(): {[*TASK_KEYS]}.")
             for key, value in task.items():
                 if type(value) is not TASK_KEYS[key]:

@@ -254,7 +254,7 @@ def describe(model: KdamPreTrainedModel, exported: OnnxModel) -> dict[str, Any]:
     mask = {"mask": {"name": MASK, "dtype": "bool", "shape": ["batch", *sides]}}
     tasks = []
     for reader in (readout_of(spec) for spec in model.config.tasks or []):
-        known = {"settings": reader.entry.get("settings", {}), "legend": reader.legend(), "values": reader.words}
+        known = {"legend": reader.legend(), "values": reader.words}
         tasks.append({**reader.entry, **known})
     return {
         "kind": type(model).__name__,

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .colours_kdam import NEAR_TO_FAR, RGB, Picture, Values, class_palette, direction_colours, number_colours, ramp
+from .colours_kdam import NEAR_TO_FAR, RGB, Picture, Values, class_palette, number_colours, ramp
 from .configuration_kdam import IGNORE_INDEX
 from .upsampling_kdam import bands_of_rows
 
-NEAREST, FARTHEST = 0.7, 10.0  # metres
 Legend = list[tuple[str, RGB]]
 
 
@@ -245,10 +244,8 @@ class Numbers(Readout):
     def legend(self) -> Legend:
         if self.maps == 1:
             return [*zip(("lowest", "", "", "", "", "highest"), NEAR_TO_FAR, strict=True)]
-        if self.maps == 2:
-            ways = {"+x": (1, 0), "+y": (0, 1), "-x": (-1, 0), "-y": (0, -1)}
-            return legend_of(ways, direction_colours(np.array([list(ways.values())], np.float32))[0])
-        return legend_of(["channel 0", "channel 1", "channel 2"], np.diag([255] * 3).astype(np.uint8))
+        shown = min(self.maps, 3)
+        return legend_of([f"channel {k}" for k in range(shown)], 255 * np.eye(shown, 3, dtype=np.uint8))
 
 
 class Metres(Numbers):
@@ -282,10 +279,8 @@ def legend_of(names: Iterable[str], palette: Picture) -> Legend:
 
 
 def numbers_or_metres(entry: Mapping[str, Any]) -> Readout:
-    """Metres if the settings say how near and how far; configs without settings read depth alone in this way."""
-    settings = entry.get("settings", {"nearest": NEAREST, "farthest": FARTHEST})
-    reader = Metres if {"nearest", "farthest"} <= set(settings) else Numbers
-    return reader({**entry, "settings": settings})
+    """Metres if the settings say how near and how far."""
+    return (Metres if {"nearest", "farthest"} <= set(entry["settings"]) else Numbers)(entry)
 
 
 READOUTS: dict[str, Callable[[Mapping[str, Any]], Readout]] = {

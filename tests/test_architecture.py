@@ -10,130 +10,56 @@ from kdam_hf.readout_kdam import READOUTS
 from kdam_hf.tasks.base import NAMED
 
 ROOT = Path(__file__).parents[1]
-FLAT = {
-    "configuration_kdam",
-    "modeling_kdam",
-    "efficientnet_lite_kdam",
-    "image_processing_kdam",
-    "photos_kdam",
-    "readout_kdam",
-    "colours_kdam",
-    "upsampling_kdam",
-    "weights_kdam",
-    "pipeline_kdam",
-}
-# room -> rooms of this project it may import
+FLAT = {path.stem for path in (ROOT / "kdam_hf").glob("*_kdam.py")}
+# room: rooms of this project it may import; those of kdam_hf without its name
+ALLOWED = """
+errors:
+distributed:
+io: errors
+configuration_kdam: efficientnet_lite_kdam
+weights_kdam:
+efficientnet_lite_kdam:
+modeling_kdam: configuration_kdam weights_kdam
+image_processing_kdam: configuration_kdam photos_kdam readout_kdam
+photos_kdam:
+colours_kdam:
+upsampling_kdam: configuration_kdam
+readout_kdam: colours_kdam configuration_kdam upsampling_kdam
+pipeline_kdam: image_processing_kdam photos_kdam readout_kdam
+metrics: configuration_kdam errors
+tasks: configuration_kdam errors metrics plots readout_kdam
+distillation: configuration_kdam distributed errors tasks
+objective: configuration_kdam distillation distributed errors tasks
+presets: configuration_kdam errors tasks
+visualization:
+video: errors
+plots: errors
+demo: image_processing_kdam modeling_kdam photos_kdam pipeline_kdam readout_kdam tasks training
+evaluate_modules: errors metrics
+dataset_loaders: errors io metrics photos_kdam tasks
+hub: configuration_kdam errors image_processing_kdam io kdam_hf metrics modeling_kdam photos_kdam pipeline_kdam
+    presets readout_kdam tasks
+export: errors image_processing_kdam modeling_kdam readout_kdam upsampling_kdam
+pretrained: configuration_kdam errors io kdam_hf modeling_kdam presets weights_kdam
+teachers: dataset_loaders errors io pretrained tasks weights_kdam
+training: configuration_kdam dataset_loaders distillation distributed errors hub image_processing_kdam io kdam_hf
+    metrics modeling_kdam objective presets pretrained readout_kdam tasks teachers weights_kdam
+commands: api dataset_loaders demo distillation errors export hub image_processing_kdam io kdam_hf metrics
+    modeling_kdam photos_kdam pipeline_kdam plots pretrained readout_kdam tasks teachers training video
+    visualization
+api: commands dataset_loaders errors image_processing_kdam modeling_kdam pipeline_kdam pretrained video
+__main__: training
+kdam_hf: api configuration_kdam image_processing_kdam modeling_kdam objective pipeline_kdam
+"""
+
+
+def full(name):
+    return name if name in ("kdam_hf", "dataset_loaders") else f"kdam_hf.{name}"
+
+
 ALLOWED = {
-    "kdam_hf.errors": set(),
-    "kdam_hf.distributed": set(),
-    "kdam_hf.io": {"kdam_hf.errors"},
-    "kdam_hf.configuration_kdam": {"kdam_hf.efficientnet_lite_kdam"},
-    "kdam_hf.weights_kdam": set(),
-    "kdam_hf.efficientnet_lite_kdam": set(),
-    "kdam_hf.modeling_kdam": {"kdam_hf.configuration_kdam", "kdam_hf.weights_kdam"},
-    "kdam_hf.image_processing_kdam": {
-        *("kdam_hf.configuration_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
-    },
-    "kdam_hf.photos_kdam": set(),
-    "kdam_hf.colours_kdam": set(),
-    "kdam_hf.upsampling_kdam": {"kdam_hf.configuration_kdam"},
-    "kdam_hf.readout_kdam": {"kdam_hf.colours_kdam", "kdam_hf.upsampling_kdam", "kdam_hf.configuration_kdam"},
-    "kdam_hf.pipeline_kdam": {
-        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
-    },
-    "kdam_hf.metrics": {"kdam_hf.errors", "kdam_hf.configuration_kdam"},
-    "kdam_hf.tasks": {
-        *("kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.plots"),
-        *("kdam_hf.configuration_kdam", "kdam_hf.readout_kdam"),
-    },
-    "kdam_hf.distillation": {"kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
-    "kdam_hf.objective": {
-        *("kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.tasks", "kdam_hf.distillation"),
-        "kdam_hf.configuration_kdam",
-    },
-    "kdam_hf.presets": {"kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.configuration_kdam"},
-    "kdam_hf.visualization": set(),
-    "kdam_hf.video": {"kdam_hf.errors"},
-    "kdam_hf.plots": {"kdam_hf.errors"},
-    "kdam_hf.demo": {
-        *("kdam_hf.tasks", "kdam_hf.training", "kdam_hf.modeling_kdam", "kdam_hf.pipeline_kdam"),
-        *("kdam_hf.image_processing_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
-    },
-    "kdam_hf.evaluate_modules": {"kdam_hf.errors", "kdam_hf.metrics"},
-    "dataset_loaders": {
-        *("kdam_hf.io", "kdam_hf.errors", "kdam_hf.tasks", "kdam_hf.metrics", "kdam_hf.photos_kdam"),
-    },
-    "kdam_hf.hub": {
-        "kdam_hf.io",
-        *("kdam_hf", "kdam_hf.errors", "kdam_hf.metrics", "kdam_hf.tasks", "kdam_hf.presets"),
-        *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
-        *("kdam_hf.pipeline_kdam", "kdam_hf.photos_kdam", "kdam_hf.readout_kdam"),
-    },
-    "kdam_hf.export": {
-        *("kdam_hf.errors", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
-        "kdam_hf.upsampling_kdam",
-    },
-    "kdam_hf.pretrained": {
-        *("kdam_hf", "kdam_hf.io", "kdam_hf.errors", "kdam_hf.presets"),
-        *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.modeling_kdam"),
-    },
-    "kdam_hf.teachers": {
-        *(
-            "kdam_hf.io",
-            "kdam_hf.errors",
-            "kdam_hf.tasks",
-            "kdam_hf.weights_kdam",
-            "kdam_hf.pretrained",
-            "dataset_loaders",
-        ),
-    },
-    "kdam_hf.training": {
-        *("kdam_hf.io", "kdam_hf.pretrained", "kdam_hf.teachers"),
-        *("kdam_hf", "kdam_hf.hub", "kdam_hf.errors", "kdam_hf.distributed", "kdam_hf.metrics", "kdam_hf.tasks"),
-        *("kdam_hf.distillation", "kdam_hf.objective", "kdam_hf.presets", "dataset_loaders"),
-        *("kdam_hf.configuration_kdam", "kdam_hf.weights_kdam", "kdam_hf.modeling_kdam"),
-        *("kdam_hf.image_processing_kdam", "kdam_hf.readout_kdam"),
-    },
-    "kdam_hf.commands": {
-        *(
-            "kdam_hf",
-            "kdam_hf.api",
-            "dataset_loaders",
-            "kdam_hf.io",
-            "kdam_hf.errors",
-            "kdam_hf.metrics",
-            "kdam_hf.tasks",
-        ),
-        *(
-            "kdam_hf.distillation",
-            "kdam_hf.teachers",
-            "kdam_hf.training",
-            "kdam_hf.hub",
-            "kdam_hf.export",
-            "kdam_hf.demo",
-        ),
-        *(
-            "kdam_hf.plots",
-            "kdam_hf.visualization",
-            "kdam_hf.video",
-            "kdam_hf.photos_kdam",
-            "kdam_hf.readout_kdam",
-            "kdam_hf.pretrained",
-        ),
-        *("kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam", "kdam_hf.pipeline_kdam"),
-    },
-    "kdam_hf.api": {
-        *("kdam_hf.errors", "dataset_loaders"),
-        "kdam_hf.modeling_kdam",
-        *("kdam_hf.image_processing_kdam", "kdam_hf.pipeline_kdam", "kdam_hf.commands", "kdam_hf.pretrained"),
-        "kdam_hf.video",
-    },
-    "kdam_hf.__main__": {"kdam_hf.training"},
-    "kdam_hf": {
-        "kdam_hf.api",
-        *("kdam_hf.configuration_kdam", "kdam_hf.modeling_kdam", "kdam_hf.image_processing_kdam"),
-        *("kdam_hf.pipeline_kdam", "kdam_hf.objective"),  # the latter when a loss is asked for
-    },
+    full(line.split(":")[0]): {full(name) for name in line.split(":")[1].split()}
+    for line in ALLOWED.replace("\n    ", " ").strip().splitlines()
 }
 
 

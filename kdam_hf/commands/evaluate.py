@@ -23,7 +23,7 @@ from tqdm import tqdm
 from dataset_loaders import Collator, DenseDataset, SubsetDataset, read_ids
 from kdam_hf.errors import KdamValueError, UnknownTaskError
 from kdam_hf.io import write_text
-from kdam_hf.metrics import Metric
+from kdam_hf.metrics import Metric, delta_m
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, write_results
 from kdam_hf.training.arguments import available_cores, check_numbers, option
@@ -32,7 +32,7 @@ from kdam_hf.training.prediction_files import StoredPredictions, save_maps
 from kdam_hf.training.recipes import Arguments
 from kdam_hf.training.report import results_table
 from kdam_hf.training.runs import OF_TRAINING, describe_data, describe_run
-from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
+from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics, single_task_references
 from kdam_hf.training.sources import open_split
 
 KEYS = "dataset data_dir columns streaming"
@@ -97,7 +97,9 @@ def main(argv: Arguments = None) -> dict[str, float]:
 
     results = flat_values(metrics)
     if references:
-        results["delta_m"] = gain_over(results, references, tasks)
+        keys = {task.name: f"{task.name}/{task.primary_metric}" for task in tasks}
+        gains = ((results[keys[t.name]], references[t.name][1], t.higher_is_better) for t in tasks)
+        results["delta_m"] = delta_m(gains)
         meta["single_task"] = {name: path for name, (path, _) in references.items()}
     write_results(args.output, results, meta)
     table, table_file = results_table(results, meta, tasks), Path(args.output).with_suffix(".md")

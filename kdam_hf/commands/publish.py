@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.hub import make_publication, publish, write_repository
+from kdam_hf.hub.publication import make_publication, publish, write_repository
 from kdam_hf.training import load_model, parse_recipe
 from kdam_hf.training.arguments import option, required
 from kdam_hf.training.recipes import Arguments

@@ -10,7 +10,6 @@ from torch import Tensor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
-from kdam_hf.readout_kdam import FARTHEST, NEAREST
 from kdam_hf.tasks.base import Regression, at_least_float32, laplace_logits
 from kdam_hf.tasks.labels import Label, LabelKind, Metres
 
@@ -34,8 +33,8 @@ class Depth(Regression):
     """
 
     name: str = "depth"
-    nearest: float = NEAREST
-    farthest: float = FARTHEST
+    nearest: float = 0.7
+    farthest: float = 10.0
     min: float = 0.1
     max: float = 200.0
     scale: float = 0.0

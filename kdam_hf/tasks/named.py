@@ -74,7 +74,7 @@ def task_from_spec(spec: Mapping[str, Any]) -> Task:
         )
     kind = KINDS[spec["kind"]]
     known = {field.name for field in fields(kind)}
-    arguments = {key: value for key, value in spec.get("settings", {}).items() if key in known}
+    arguments = {key: value for key, value in spec["settings"].items() if key in known}
     if spec["class_names"]:
         arguments["classes"] = tuple(spec["class_names"])
     return kind(name=spec["name"], **arguments)

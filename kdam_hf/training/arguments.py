@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from kdam_hf.distillation import METHODS
 from kdam_hf.distillation.weighting import FIXED, WEIGHTINGS
 from kdam_hf.errors import KdamValueError, did_you_mean
-from kdam_hf.hub import check_repo_id
+from kdam_hf.hub.upload import check_repo_id
 from kdam_hf.training.inherited import refuse_arguments
 
 PRECISIONS = ("auto", "bf16", "fp32")

@@ -27,7 +27,6 @@ SWITCHES = {"on": "true", "off": "false"}
 NULLS = ("", "~", "null")
 RECIPES = Path(__file__).parents[1] / "recipes"
 Arguments = Sequence[str] | Mapping[str, Any] | None
-DROPPED = {"kd_resolution": "the match is computed at stride 4, as the models predict; leave the key out"}
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -165,8 +164,6 @@ def _typed(value: Any, action: argparse.Action, where: str) -> Any:
 
 def _refuse_unknown(keys: Iterable[str], known: Mapping[str, str], source: str) -> None:
     for key in (key for key in keys if key not in known):
-        if key in DROPPED:
-            raise KdamValueError(f"{source}: {key!r} is no longer offered: {DROPPED[key]}.")
         if key in OF_DISTILLATION:
             raise KdamValueError(
                 f"{source}: {key!r} is a key of kdam distill; run that with --teacher, or with --method none to train the "

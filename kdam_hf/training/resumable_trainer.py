@@ -31,7 +31,8 @@ from dataset_loaders import EpochSampler, MixedDataset, MixedSampler
 from kdam_hf import io
 from kdam_hf.distributed import Processes
 from kdam_hf.errors import CheckpointError, HubError, KdamError, KdamValueError
-from kdam_hf.hub import make_publication, open_repository, upload
+from kdam_hf.hub.publication import make_publication
+from kdam_hf.hub.upload import open_repository, upload
 from kdam_hf.training import checkpointing
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.fingerprint import refuse_other_objective

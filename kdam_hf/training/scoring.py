@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import differences
-from kdam_hf.metrics import Metric, delta_m, in_processes, under_protocol
+from kdam_hf.metrics import Metric, in_processes, under_protocol
 from kdam_hf.tasks import Task
 from kdam_hf.training.signals import shield_worker, worker_context
 
@@ -113,16 +113,6 @@ def single_task_references(
             )
         references[task.name] = (path, float(content[key]))
     return references
-
-
-def gain_over(
-    results: Mapping[str, float], references: Mapping[str, tuple[str, float]], tasks: Sequence[Task]
-) -> float:
-    """delta_m in percent over the primary metrics of the tasks; references as made by `single_task_references`."""
-    return delta_m(
-        (results[f"{task.name}/{task.primary_metric}"], references[task.name][1], task.higher_is_better)
-        for task in tasks
-    )
 
 
 def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:

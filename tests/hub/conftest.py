@@ -1,21 +1,20 @@
 """A Hub without a network for every test, and a published model."""
 
 import shutil
-import sys
 
 import huggingface_hub.constants
 import pytest
 from fake_hub import FakeHub
 from hub_kit import ID, make_student
 
-from kdam_hf.hub import make_publication
+from kdam_hf.hub.publication import make_publication
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A fresh Hub that this process publishes to, as its owner, and loads from."""
     hub = FakeHub(tmp_path / "cache")
-    monkeypatch.setattr(sys.modules["kdam_hf.hub.upload"], "HfApi", hub)  # the package has a function of this name
+    monkeypatch.setattr("kdam_hf.hub.upload.HfApi", hub)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub.cache))
     monkeypatch.setenv("HF_TOKEN", "owner")
     return hub

@@ -9,7 +9,9 @@ from hub_kit import ID, change_results, results_of
 from huggingface_hub import ModelCard
 
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.hub import make_card, make_publication, read_record
+from kdam_hf.hub.card import make_card
+from kdam_hf.hub.publication import make_publication
+from kdam_hf.hub.record import read_record
 from kdam_hf.io import write_json
 
 

@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from kdam_hf import KdamImageProcessor
 from kdam_hf.errors import CheckpointError
-from kdam_hf.hub import Publication, publish
+from kdam_hf.hub.publication import Publication, publish
 from kdam_hf.teachers import find_teacher
 from kdam_hf.training import load_model
 

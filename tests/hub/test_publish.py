@@ -13,7 +13,7 @@ from PIL import Image
 
 from kdam_hf.commands import publish as script
 from kdam_hf.errors import CheckpointError, HubError, KdamValueError
-from kdam_hf.hub import make_publication, publish
+from kdam_hf.hub.publication import make_publication, publish
 
 CODE = {path.name for path in (ROOT / "kdam_hf").glob("*_kdam.py")}
 FIRST, WITH_SCORES = "initial commit", "Publish the model with its scores"

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import pipeline
 
 from kdam_hf import KdamImageProcessor, KdamStudent, MultiTaskDensePredictionPipeline
-from kdam_hf.hub import publish
+from kdam_hf.hub.publication import publish
 from kdam_hf.pipeline_kdam import TASK
 
 STRANGER = f"""

@@ -161,7 +161,6 @@ def test_a_model_without_a_task_or_with_three_maps_is_refused(all_tasks):
 def test_a_task_entry_that_cannot_be_meant_is_refused_before_a_model_is_built(all_tasks):
     spec = all_tasks[0].spec()
     without = {lost: {key: value for key, value in spec.items() if key != lost} for lost in spec}
-    KdamStudentConfig(tasks=[without["settings"]])  # as older models have it
     changes = [{"activation": "exponential"}, {"channels": 5.0}, {"channels": 0}, {"weight": 1}, {"class_names": None}]
     changed = [[spec | change] for change in (*changes, {"name": "../a"})]
     for tasks in ([spec, spec], [without["class_names"]], *changed):

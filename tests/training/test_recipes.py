@@ -120,7 +120,6 @@ def test_defaults_are_the_protocol_of_the_field(tmp_path):
     [
         ("max_step: 3\n", [], ("'max_step'", "'max_steps'")),
         ("max_steps: 3\n", ["--temprature", "2"], ("'temprature'", "'temperature'")),
-        ("kd_resolution: full\n", [], ("'kd_resolution'", "no longer")),
         ("teacher_cache_dtype: uint8\n", [], ("teacher_cache_dtype", "'uint8'", "fp16, fp32")),
         ("- 1\n", [], ("list",)),
         ("a: [\n", [], ("YAML",)),

@@ -9,7 +9,7 @@ import torch
 from kdam_hf.errors import DataWorkerError, KdamValueError
 from kdam_hf.tasks import NYUD_V2
 from kdam_hf.training import scoring
-from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, gain_over, make_metrics, single_task_references
+from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics, single_task_references
 
 META = {"protocol": "ours", "boundaries": "nyud", "data": "nyud_v2", "split": "val", "images": 2, "ids_sha256": None}
 SINGLE = {"semseg/miou": 40.0, "depth/rmse": 0.6, "normals/mean_angle": 20.0, "edge/odsf": 75.0}
@@ -63,10 +63,11 @@ def write(path, results, **meta):
     return path
 
 
-def test_gain_is_that_of_the_primary_metrics_over_one_file_for_all(tmp_path):
-    multi = {"semseg/miou": 44.0, "depth/rmse": 0.63, "normals/mean_angle": 19.0, "edge/odsf": 75.0, "edge/maxf": 1.0}
-    references = single_task_references([write(tmp_path / "all.json", SINGLE)], NYUD_V2, META)
-    assert gain_over(multi, references, NYUD_V2) == pytest.approx(100 * (0.1 - 0.05 + 0.05 + 0) / 4)
+def test_references_are_the_primary_metrics_of_one_file_for_all(tmp_path):
+    path = write(tmp_path / "all.json", SINGLE)
+    keys = {task.name: f"{task.name}/{task.primary_metric}" for task in NYUD_V2}
+    expected = {name: (str(path), SINGLE[key]) for name, key in keys.items()}
+    assert single_task_references([path], NYUD_V2, META) == expected
 
 
 def test_references_that_are_missing_doubled_or_unreadable_are_refused(tmp_path):
