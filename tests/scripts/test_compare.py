@@ -24,15 +24,8 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     monkeypatch.setattr("subprocess.run", train_here)
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text("dataset: synthetic_rooms\n")
-    arguments = [
-        "--teacher_config",
-        recipe,
-        "--student_config",
-        recipe,
-        "--methods",
-        "none",
-        "cs:beta=0.1,kd_weight=semseg=0",
-    ]
+    arguments = ["--teacher_config", recipe, "--student_config", recipe]
+    arguments += ["--methods", "none", "cs:beta=0.1,kd_weight=semseg=0"]
     arguments += ["--seeds", "0", "1", "--balance", "1", "--output_dir", out, *SMALL, "--max_steps", "1", *ROOMS]
     arguments += ["--tasks", "semseg", "depth", "--logging_steps", "1"]
     run("compare.py", *arguments)
@@ -103,19 +96,9 @@ def test_a_label_says_what_tells_a_method_from_the_others_of_its_name(compare):
 @pytest.mark.parametrize("wrong", ["cs cs", "mean", "cs:beta", "cs:beta=1,intra=false cs:intra=false,beta=1"])
 def test_a_method_that_cannot_be_meant_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path, wrong):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
+    words = f"--teacher_config t --student_config s --output_dir {tmp_path} --methods {wrong}"
     with pytest.raises(KdamValueError):
-        compare.main(
-            [
-                "--teacher_config",
-                "t",
-                "--student_config",
-                "s",
-                "--output_dir",
-                str(tmp_path),
-                "--methods",
-                *wrong.split(),
-            ]
-        )
+        compare.main(words.split())
 
 
 def test_an_image_to_show_that_there_is_not_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path):
