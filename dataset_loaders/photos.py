@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from dataset_loaders.archives import extract, is_archive
 from dataset_loaders.files import file_facts
@@ -146,8 +147,8 @@ def _listed(root: Path) -> dict[str, Path]:
         below = path.relative_to(root)
         if any(part.startswith(".") for part in below.parts):
             continue
-        if not str(below).isprintable():  # not UTF-8, too
-            broken.append(f"{str(path)!a}: its name has characters that cannot be shown; rename it.")
+        if any(category(sign) in ("Cc", "Cs") for sign in str(below)):  # of control, or not UTF-8
+            broken.append(f"{str(path)!a}: its name has characters that no list of ids can hold; rename it.")
             continue
         name = composed("__".join(below.with_suffix("").parts))
         name = f"{name}{path.suffix}" if name in files else name

@@ -67,7 +67,7 @@ class Direct(CauchySchwarz):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         every, tasks = self.tasks, [task for task in self.tasks if isinstance(task, (Depth, Normals))]
         self.tasks = tuple(task for task in every if task not in tasks)
-        found = super().terms(batch)
+        found = super().terms(batch) if self.tasks else {}
         self.tasks = every
         teacher, kept = aligned(tasks, batch)
         for task in tasks:
@@ -88,6 +88,8 @@ class EqualColumns(CauchySchwarz):
 
     def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
         found = super().compare(task, student, teacher, batch, kept)
+        if not self.intra:
+            return found
         columns = intra_task(student, teacher, DIVERGENCES[self.divergence], torch.ones_like, batch.processes)
         return found | {"intra_task": columns}
 

@@ -88,9 +88,13 @@ def main(argv: Arguments = None) -> Trained:
     output = Path(args.output_dir or "")
     try:
         metrics = execute(trainer, run, data, **facts, matching_batch=trainer.get_total_train_batch_size(args))
-    finally:  # also of a training that is told to stop
-        if probe is not None and args.process_index == 0:
-            probe.save(output / "balance.json", args.resume_from_checkpoint is not None)
+        stopped = None
+    except SystemExit as told:  # after a checkpoint of its last step
+        stopped = told
+    if probe is not None and args.process_index == 0:
+        probe.save(output / "balance.json", trainer.resumed_from is not None)
+    if stopped is not None:
+        raise stopped
     if probe is not None and args.process_index == 0:
         print("\n" + probe.report())
     return Trained(output, metrics)

@@ -154,11 +154,11 @@ def draw(values: np.ndarray, task: dict) -> np.ndarray:
     colors = np.array([rgb for _, rgb in task["legend"]], np.float32)
     if values.dtype.kind == "u":
         return colors[values].astype(np.uint8)
-    low, high = RANGES.get(task["readout"], (values.min(), max(values.max(), values.min() + 1e-12)))
+    low, high = RANGES.get(task["readout"], (values.min(), values.max()))
     if "nearest" in task["settings"]:  # metres, on a log scale
         low, high = np.log(task["settings"]["nearest"]), np.log(task["settings"]["farthest"])
         values = np.log(np.maximum(values, 1e-3))
-    place = (values - low) / (high - low) * (len(colors) - 1)
+    place = (values - low) / max(high - low, 1e-12) * (len(colors) - 1)
     channels = [np.interp(place, range(len(colors)), channel) for channel in colors.T]
     return np.rint(np.stack(channels, -1)).astype(np.uint8)
 

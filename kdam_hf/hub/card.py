@@ -75,6 +75,7 @@ def card_facts(record: Record) -> dict[str, Any]:
     sizes = {"x".join(map(str, facts["gflops_size"] or ())) for facts in (meta, teacher_meta)}
     return {
         "record": record,
+        "teachers": redact(record.teachers) or [],
         "config": record.config,
         "meta": meta,
         "teacher_meta": teacher_meta,

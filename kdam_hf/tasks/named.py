@@ -118,10 +118,12 @@ def with_options(tasks: Sequence[Task], options: Sequence[str]) -> tuple[Task, .
             raise KdamValueError(f"task option {option!r}: no such setting; {did_you_mean(setting, readers)}")
         try:
             changes[name][setting] = readers[setting](text)
-            replace(known[name], **changes[name])
         except ValueError as error:
             raise KdamValueError(f"task option {option!r}: {error}") from error
-    return tuple(replace(task, **changes[name]) if changes[name] else task for name, task in known.items())
+    try:
+        return tuple(replace(task, **changes[name]) if changes[name] else task for name, task in known.items())
+    except ValueError as error:
+        raise KdamValueError(f"task option {', '.join(map(repr, options))}: {error}") from error
 
 
 def _reader(field: Field[Any]) -> Callable[[str], Any] | None:

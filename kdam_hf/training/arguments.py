@@ -15,6 +15,7 @@ from kdam_hf.distillation.weighting import FIXED, WEIGHTINGS
 from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.hub.upload import check_repo_id
 from kdam_hf.training.inherited import refuse_arguments
+from kdam_hf.training.signals import is_launched
 
 PRECISIONS = ("auto", "bf16", "fp32")
 CACHE_DTYPES = ("fp16", "fp32")
@@ -224,8 +225,8 @@ class KdamTrainingArguments(TrainingArguments):
             KdamValueError: with what was given and what to do instead.
         """
         # as of `Trainer.train`, whose True is the newest
-        spoken = {"True": "last", "False": None}
-        self.resume_from_checkpoint = spoken.get(str(self.resume_from_checkpoint), self.resume_from_checkpoint)
+        spoken = {"true": "last", "false": None}
+        self.resume_from_checkpoint = spoken.get(str(self.resume_from_checkpoint).lower(), self.resume_from_checkpoint)
         refuse_arguments(self)
         check_numbers(self, NUMBERS)
         if max(self.seed, self.data_seed or 0) >= 2**32:
@@ -276,8 +277,9 @@ class KdamTrainingArguments(TrainingArguments):
         if self.device.type == "cpu":
             # `accelerate launch` leaves one thread per process unless told otherwise
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            told = os.environ.get("OMP_NUM_THREADS") if "ACCELERATE_MIXED_PRECISION" not in os.environ else None
-            torch.set_num_threads(self.cpu_threads or int(told or max(1, available_cores() // local)))
+            told = "" if is_launched() else os.environ.get("OMP_NUM_THREADS", "")
+            threads = int(told) if told.isdecimal() else 0
+            torch.set_num_threads(self.cpu_threads or threads or max(1, available_cores() // local))
 
     def _choose_steps(self) -> None:
         if self.num_train_epochs is not None and self.max_steps not in (MAX_STEPS, -1):

@@ -36,7 +36,7 @@ INCIDENTAL = {
     # what these came to is bf16, max_steps or epochs, and per_device_train_batch_size
     *("precision", "num_train_epochs", "total_train_batch_size"),
     # refused, and once in checkpoints
-    *("logging_nan_inf_filter", "enable_jit_checkpoint", "do_predict", "hub_revision"),
+    *("logging_nan_inf_filter", "enable_jit_checkpoint", "do_predict", "hub_revision", "debug"),
 }
 # What decides over weights where a metric does.
 _SELECTION = ("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from copy import copy
 from dataclasses import fields
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -107,8 +108,12 @@ def parse_recipe(
     recipe = {known[key]: value for key, value in (recipe | keys).items()}
     # a switch that is on by default also has a --no_ form, after its own
     actions = {action.dest: action for action in reversed(parser._actions)}
+    types = {name: str(kind) for group in groups for name, kind in get_type_hints(group).items()}
     for key in recipe:
-        recipe[key] = _typed(recipe[key], actions[key], key if key in keys else f"recipe {config}: {key}")
+        where = key if key in keys else f"recipe {config}: {key}"
+        if recipe[key] is None and not re.search(r"\b(None|Optional)\b", types[key]):
+            raise KdamValueError(f"{where} has no value; give one, or leave the key out for {actions[key].default}.")
+        recipe[key] = _typed(recipe[key], actions[key], where)
         actions[key].required = False
     parser.set_defaults(**recipe)
     instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]
@@ -145,10 +150,8 @@ def run_command(main: Callable[[], None]) -> None:
 
 def _typed(value: Any, action: argparse.Action, where: str) -> Any:
     """A value of a recipe, or of a keyword, as the command line would have read it."""
-    if value is None and action.default is None:
-        return None
     if value is None:
-        raise KdamValueError(f"{where} has no value; give one, or leave the key out for {action.default}.")
+        return None
     if action.nargs in ("+", "*"):
         scalar = copy(action)
         scalar.nargs = None

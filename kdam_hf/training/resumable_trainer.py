@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import SchedulerType, TrainOutput
 
 from dataset_loaders import EpochSampler, MixedDataset, MixedSampler
 from kdam_hf import io
@@ -84,7 +84,8 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     args: KdamTrainingArguments
     processes: Processes
     _facts: dict[str, Any]
-    _resumed_from: Path | None = None
+    resumed_from: Path | None = None
+    """The checkpoint that training went on from."""
     _told: int = 0
     """The signal that all processes stop after; 0 for none."""
     _saved_step: int | None = None
@@ -101,11 +102,13 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         self._watched: dict[str, WatchedDataset] = {}
         try:
             super().__init__(model, args, *more, **kwargs)
-            if self.args.activation_checkpointing or self.args.gradient_checkpointing:
+            if self.args.gradient_checkpointing or getattr(self.args, "activation_checkpointing", False):  # since 5.23
                 model.gradient_checkpointing_enable()  # `Trainer` would refuse it later
         except KdamError:
             raise
-        except (ValueError, ImportError, RuntimeError) as error:  # such as of a tracker that is not installed
+        except (ValueError, ImportError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "installed" not in str(error):  # else of a tracker that is not
+                raise
             raise KdamValueError(str(error)) from error
         self.processes = Processes(self.args.world_size)
         self.means = RunningMeans(self.args.device)
@@ -145,7 +148,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
                 if main:
                     checkpointing.clean(output)
             self._facts = {"objective": self.describe(), "versions": versions()}
-            self._resumed_from = folder = self._choose(resume_from_checkpoint, output)
+            self.resumed_from = folder = self._choose(resume_from_checkpoint, output)
             self._told, self._saved_step = 0, None
             self.means = RunningMeans(self.args.device)
             if folder is not None and self._is_finished(folder):
@@ -185,9 +188,8 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         try:
             return super().create_scheduler(*args, **kwargs)
         except (ValueError, TypeError) as error:
-            settings = (
-                f"lr_scheduler_type {self.args.lr_scheduler_type}, lr_scheduler_kwargs {self.args.lr_scheduler_kwargs}"
-            )
+            name = SchedulerType(self.args.lr_scheduler_type).value
+            settings = f"lr_scheduler_type {name}, lr_scheduler_kwargs {self.args.lr_scheduler_kwargs}"
             raise KdamValueError(f"{settings}: {error}.") from error
 
     def _choose(self, asked: str | bool | None, output: Path) -> Path | None:
@@ -406,7 +408,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up the sums of the checkpoint that training goes on from; say what begins."""
-        if self._resumed_from is not None:
+        if self.resumed_from is not None:
             self._restore_sums()
         if args.process_index == 0:
             images = f"{state.max_steps} steps of {self.get_total_train_batch_size(args)} images"
@@ -441,7 +443,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         state.best_model_checkpoint = self._best
 
     def _restore_sums(self) -> None:
-        self.means.load(json.loads((cast(Path, self._resumed_from) / self._sums_file).read_text("utf-8")))
+        self.means.load(json.loads((cast(Path, self.resumed_from) / self._sums_file).read_text("utf-8")))
 
     @property
     def _sums_file(self) -> str:

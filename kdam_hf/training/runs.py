@@ -135,8 +135,9 @@ def build_run(
         distillation: names the teachers; none for None.
 
     Raises:
-        KdamValueError: unknown role or preset, no output_dir, or class weights of a task without labels.
-        CheckpointError: output_dir holds the checkpoints of a run that is not to be resumed.
+        KdamValueError: unknown role or preset, no output_dir or that of a teacher, class weights of a task without labels, or
+            a teacher's licence that is not accepted, where the student is pushed.
+        CheckpointError: output_dir holds a model or checkpoints, and the run is not to be resumed.
     """
     if args.output_dir is None:
         raise KdamValueError("output_dir is not given: a folder for the model, its checkpoints and results.json.")

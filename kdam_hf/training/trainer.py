@@ -6,6 +6,7 @@ before the optimizer step; accumulated batches have the loss of one large batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
+from transformers.training_args import OptimizerNames
 
 from dataset_loaders import Collator
 from kdam_hf.distillation import Method
@@ -178,8 +180,10 @@ class MultiTaskTrainer(ResumableTrainer):
         self._let_backbone_learn(True)  # else the optimizer, and DDP, would not know it
         try:
             optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        except (ValueError, ImportError, RuntimeError) as error:
-            raise KdamValueError(f"optim {self.args.optim}, optim_args {self.args.optim_args}: {error}.") from error
+        except (ValueError, ImportError) as error:
+            raise KdamValueError(
+                f"optim {OptimizerNames(self.args.optim).value}, optim_args {self.args.optim_args}: {error}."
+            ) from error
         if is_new:
             _check_arrival(optimizer, self.args)
         if is_new and self.args.backbone_lr_factor != 1:
@@ -206,7 +210,7 @@ class MultiTaskTrainer(ResumableTrainer):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what `save_extra` left; the model holds what a checkpoint has as such."""
         super().on_train_begin(args, state, control, **kwargs)
-        folder = self._resumed_from
+        folder = self.resumed_from
         if folder is None:
             return
         if self.objective.state_dict():
@@ -442,12 +446,22 @@ def _check_teaching(teacher: FrozenTeacher | None, method: Method | None, views:
 def _check_arrival(optimizer: torch.optim.Optimizer, args: KdamTrainingArguments) -> None:
     """Refuse an argument that the optimizer does not have, or that the library does not hand on to it."""
     for name, _, text in (pair.partition("=") for pair in (args.optim_args or "").replace(" ", "").split(",") if pair):
-        value = (optimizer.defaults | optimizer.param_groups[0]).get(name)
-        if str(value) != text and not (isinstance(value, float) and value == float(text)):
+        known = optimizer.defaults | {key: value for group in optimizer.param_groups for key, value in group.items()}
+        values = known.get(name), *(x for x in known.values() if isinstance(x, tuple) and name[-1:].isdigit())  # beta1
+        if not any(_means(text, x) for value in values for x in (value if isinstance(value, tuple) else [value])):
             raise KdamValueError(
-                f"optim_args {name}={text}: {args.optim} has {name} {value}. It has {', '.join(optimizer.defaults)}, of which "
-                "the library sets some from keys of their own, such as weight_decay and adam_beta1."
+                f"optim_args {name}={text} does not arrive: {OptimizerNames(args.optim).value} has {name} {values[0]}. The "
+                "library reads few, and sets others by keys of their own, such as weight_decay and adam_beta1."
             )
+
+
+def _means(text: str, value: Any) -> bool:
+    """Whether a text, as the library reads it, says a value of an optimizer."""
+    if isinstance(value, bool):
+        return (text.lower() in ("true", "1", "yes")) == value
+    with suppress(ValueError):
+        return float(text) == value
+    return text == str(value)
 
 
 def _check_length(dataset: Dataset, args: KdamTrainingArguments) -> None:

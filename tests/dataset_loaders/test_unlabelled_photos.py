@@ -49,6 +49,8 @@ def test_no_photo_is_in_both_splits_and_the_held_out_share_stays_when_others_are
 
 
 def test_a_name_that_is_not_utf_8_is_refused_with_all_others_that_cannot_be_learnt_from(folder):
+    write(folder / "at 3.04\u202fPM\u3000é.jpg")
+    assert "at 3.04\u202fPM\u3000é" in {*ids(folder)[0], *ids(folder)[1]}
     write(folder / os.fsdecode(b"caf\xe9.jpg"))
     with pytest.raises(DataIntegrityError, match=r"1 of .*caf.udce9.*rename"):
         ids(folder)

@@ -73,6 +73,17 @@ def test_gaussian_bins_have_the_divergence_of_two_gaussian_densities(temperature
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0)
 
 
+def test_tasks_and_matches_may_be_left_out():
+    valid = torch.ones(1, *SIZE, dtype=torch.bool)
+    depth = next(task for task in TASKS if task.name == "depth")
+    alone = make_method("direct", [depth]).terms(Batch(maps(0), maps(1), valid, float(valid.sum())))
+    assert list(alone) == ["kd_direct_depth"]
+    assert (
+        terms("equal_columns", maps(0), maps(1), intra=False).keys()
+        == terms("cs", maps(0), maps(1), intra=False).keys()
+    )
+
+
 def test_direct_terms_are_means_over_pixels_of_distances():
     student, teacher = maps(0), maps(1)
     found = terms("direct", student, teacher)

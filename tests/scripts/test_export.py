@@ -355,6 +355,9 @@ def test_a_file_that_computes_something_else_is_not_left_behind(student, monkeyp
 def test_the_runner_draws_what_predict_draws(name):
     task = next((task for task in TASKS if task.name == name), None) or make_task(name)
     numbers = 3 * torch.randn(task.channels, 12, 16, generator=torch.Generator().manual_seed(0))
+    if name == "relative_depth":
+        constant = {"readout": "none", "settings": {}, "legend": task.legend()}
+        assert (runner.draw(np.full((2, 2), 5, np.float32), constant) == task.legend()[0][1]).all()
     values = runner.read(numbers.numpy(), task.spec())
     drawn = runner.draw(values, {**task.spec(), "legend": task.legend()})
     expected = task.render(values.astype(np.int64) if values.dtype == np.uint8 else values)

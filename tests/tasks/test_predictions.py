@@ -66,6 +66,8 @@ def test_settings_change_only_what_they_name():
     assert with_options(NYUD_V2, []) == NYUD_V2
     assert with_options(PASCAL_CONTEXT, ["human_parts.class_weights=1,2,3,4,5,0,.5"])[1].class_weights[-2:] == (0, 0.5)
     assert with_options(NYUD_V2, ["semseg.class_weights=balanced"])[0].class_weights == "balanced"
+    far = with_options(NYUD_V2, ["depth.nearest=15", "depth.farthest=80", "depth.min=300", "depth.max=400"])[1]
+    assert (far.nearest, far.farthest, far.min, far.max) == (15, 80, 300, 400), "in any order"
     assert with_options(NYUD_V2, ["edge.loss_weight=1", "edge.loss_weight=3"])[3].loss_weight == 3
 
 

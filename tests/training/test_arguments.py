@@ -100,7 +100,7 @@ def test_numbers_that_cannot_be_meant_are_refused():
 
 
 def test_the_newest_checkpoint_is_asked_for_in_the_words_of_the_library_too():
-    asked = {True: "last", "True": "last", False: None, "False": None, None: None, "a/checkpoint-3": "a/checkpoint-3"}
+    asked = {True: "last", "true": "last", False: None, "False": None, None: None, "a/checkpoint-3": "a/checkpoint-3"}
     assert {given: make(resume_from_checkpoint=given).resume_from_checkpoint for given in asked} == asked
 
 
@@ -114,9 +114,11 @@ def test_threads_are_those_a_process_may_use_unless_a_number_was_given(monkeypat
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
         make(cpu_threads=None)
         assert torch.get_num_threads() == 2
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # a launcher, which sets 1 unasked
-        make(cpu_threads=None)
-        assert torch.get_num_threads() == 3
+        for key, value in (("OMP_NUM_THREADS", "4,2"), ("TORCHELASTIC_RUN_ID", "a launcher, which sets 1 unasked")):
+            monkeypatch.setenv(key, value)
+            make(cpu_threads=None)
+            assert torch.get_num_threads() == 3
+            monkeypatch.setenv("OMP_NUM_THREADS", "1")
     finally:
         torch.set_num_threads(before)
 

@@ -141,6 +141,11 @@ def test_an_unknown_key_a_wrong_value_and_a_broken_recipe_are_errors_that_name_t
     assert all(word in str(raised.value) for word in words), raised.value
 
 
+def test_a_key_that_may_be_none_is_none_without_a_value(tmp_path):
+    *_, args, settings = parse(tmp_path, text="save_total_limit:\n")
+    assert (args.save_total_limit, settings["save_total_limit"]) == (None, None)
+
+
 def test_a_recipe_of_a_student_sends_to_the_script_that_knows_its_keys(tmp_path):
     with pytest.raises(KdamValueError, match=r"'beta'.*kdam distill"):
         parse(tmp_path, text="beta: 0.02\n", groups=(DataArguments, ModelArguments, KdamTrainingArguments))

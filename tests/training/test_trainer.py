@@ -258,7 +258,8 @@ def test_a_metric_of_agreement_decides_for_a_task_that_is_not_labelled(kit):
         {"optim": "adamw_bnb_8bit"},
         {"lr_scheduler_type": "cosine_with_min_lr"},
         {"lr_scheduler_kwargs": {"power": 1.0, "lr_top": 1.0}},
-        {"activation_checkpointing": True},
+        {"gradient_checkpointing": True},
+        {"optim": "adamw_torch", "optim_args": "eps=abc"},
         {"report_to": "wandb"},
     ],
     ids=str,
@@ -266,6 +267,17 @@ def test_a_metric_of_agreement_decides_for_a_task_that_is_not_labelled(kit):
 def test_a_setting_that_would_not_arrive_or_cannot_be_met_is_refused_and_named(kit, given):
     with pytest.raises(KdamValueError):
         kit.distiller("none", max_steps=1, **given).train()
+
+
+@pytest.mark.parametrize(
+    ("optim", "given"),
+    [
+        *(("sgd", "momentum=0.9,nesterov=true"), ("sgd", None), ("adafactor", None), ("adamw_torch_fused", None)),
+        *(("rmsprop", "alpha=0.9,centered=yes"), ("adagrad", None), ("adamw_torch", None)),
+    ],
+)
+def test_arguments_that_arrive_are_taken(kit, optim, given):
+    kit.distiller("none", max_steps=1, optim=optim, optim_args=given).train()
 
 
 def test_the_best_of_falling_errors_is_kept_and_early_stopping_needs_a_metric(kit, monkeypatch):
