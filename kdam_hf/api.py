@@ -1,5 +1,7 @@
 """The commands as functions: keyword arguments are the keys of the command, checked as they are on the command line.
 
+`predict` has arguments of its own, and `--num_processes` is of the command line.
+
 student = distill(images="photos/", teacher=["DEPTH_MODEL", "SEGMENTATION_MODEL"], output_dir="outputs/student")
 maps = predict(student, "photo.jpg")
 """
@@ -52,7 +54,7 @@ class Trained:
         return KdamImageProcessor.from_pretrained(self.folder)
 
     def save(self, folder: str | Path) -> None:
-        """Copy everything but the checkpoints to a folder."""
+        """Copy everything but checkpoints, runs/ and hidden files to a folder."""
         kept = shutil.ignore_patterns("checkpoint-*", "runs", ".*")
         shutil.copytree(self.folder, folder, ignore=kept, dirs_exist_ok=True)
 
@@ -121,7 +123,8 @@ def evaluate(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: A
         keys: of the command, such as `model`, `dataset`, `data_dir`, `output`.
 
     Returns:
-        The flat scores.
+        The flat scores. They are written to `output` too, results.json in the working directory by default, and as .md beside
+        it; what is there is replaced.
 
     Raises:
         KdamError: as the command has it.
@@ -139,13 +142,15 @@ def predict(
 
     Args:
         model: what a training returned, a model, or a folder or hub id of one.
-        images: a PIL image, a path, a URL, a folder of photos, a pattern, a video, the number of a camera, or a list of them.
+        images: a PIL image, a uint8 array, a path, a URL, a folder of photos, a pattern, a video, the number of a camera, or a
+            list of them.
         batch_size: photos per forward pass, as far as they have one size.
         max_frames: of each video or camera; all by default.
 
     Returns:
         For one photo, task name -> values: class ids int64 (H, W), probabilities float32 (H, W), metres float32 (H, W), or
-        unit vectors float32 (H, W, 3), x right, y up, z towards the camera. For all else one dict per photo or frame.
+        unit vectors float32 (H, W, 3), x right, y up, z towards the camera; other numbers float32 (H, W) or (H, W, C). For
+        all else one dict per photo or frame.
 
     Raises:
         CheckpointError: no usable model there.

@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError, did_you_mean
-from kdam_hf.io import tensors_sha256
+from kdam_hf.io import lines_sha256, tensors_sha256
 from kdam_hf.pretrained import explained, load_model, weights_sha256
 from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
@@ -169,7 +169,8 @@ def _own_module(file: Path, attribute: str) -> TeacherSource:
     if not isinstance(module, nn.Module) or not tasks or not all(isinstance(task, Task) for task in tasks):
         given = f"teacher {file}:{attribute} is a {type(module).__name__} with tasks {tasks!r}"
         raise KdamValueError(f"{given}; expected an nn.Module whose `tasks` are Task objects, such as (Depth(),).")
-    return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, tensors_sha256(module))
+    sha256 = lines_sha256([tensors_sha256(module), file.read_text("utf-8")])  # its code says as much as its tensors
+    return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, sha256)
 
 
 def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[str, Any]:

@@ -129,6 +129,12 @@ def _with_classes(task: Task, found: ClassMap, theirs: Sequence[str], has_labels
     alone = [label for label, members in found.sources.items() if not members]
     if alone and not has_labels:
         raise KdamValueError(f"{task.name}: no teacher class and no label for {', '.join(alone)}; map or remove them.")
+    if len(found.sources) - len(alone) < 2:
+        known = ", ".join(label for label, members in found.sources.items() if members)
+        raise KdamValueError(
+            f"{task.name}: the teacher knows only {known} of the classes, and a match needs two; map more by --class_map, such "
+            "as `other: rest`, or take other tasks of that teacher alone, as in --teacher depth=NAME."
+        )
     notes = [f"{task.name}: {', '.join(alone)} learnt from labels only; no teacher class"] if alone else []
     if found.unclaimed:
         some = ", ".join(theirs[k] for k in found.unclaimed[:8])

@@ -217,6 +217,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
         state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
         if state.global_step < state.max_steps:
             return False
+        self._find_best(state)
         if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             folder = Path(state.best_model_checkpoint)
             checkpointing.verify(folder)
@@ -228,6 +229,12 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
             self._restore_sums()
             self.log({"total_flos": state.total_flos, "train_loss": 0.0})
         return True
+
+    def _find_best(self, state: TrainerState) -> None:
+        """Name the best checkpoint by where it is now: a run that goes on may have been moved."""
+        here = Path(self.args.output_dir or "") / f"checkpoint-{state.best_global_step}"
+        if here.is_dir():
+            state.best_model_checkpoint = str(here)
 
     def get_train_dataloader(self) -> DataLoader:
         """Over the training data, in another order in every epoch."""
@@ -409,6 +416,7 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up the sums of the checkpoint that training goes on from; say what begins."""
         if self.resumed_from is not None:
+            self._find_best(state)
             self._restore_sums()
         if args.process_index == 0:
             images = f"{state.max_steps} steps of {self.get_total_train_batch_size(args)} images"

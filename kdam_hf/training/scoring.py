@@ -4,6 +4,7 @@ Unusual here: a process that counts sends back sums, not values, so the numbers 
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,6 +111,10 @@ def single_task_references(
             raise KdamValueError(
                 f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "
                 "with kdam evaluate and the same options."
+            )
+        if not 0 < content[key] < math.inf:  # nan is not
+            raise KdamValueError(
+                f"{path}: {key} is {content[key]}, of which there is no gain; expected a number above 0."
             )
         references[task.name] = (path, float(content[key]))
     return references

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dataset_loaders import DenseDataset, MixedDataset, PreparedDataset, check_id, open_dataset, shuffled
 from dataset_loaders import prepare as prepare_dataset
 from dataset_loaders.inspection import SplitReport
+from dataset_loaders.sample import Runs
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import IGNORE_INDEX, Categorical, Task, with_options
 from kdam_hf.training.arguments import SourceArguments, available_cores
@@ -86,7 +87,7 @@ def typical_size(dataset: DenseDataset) -> tuple[int, int]:
 
 def typical_predictions(dataset: DenseDataset, tasks: Sequence[Task]) -> dict[str, list[float]]:
     """Task name -> what its untrained head should predict everywhere, from some labels; see `Task.start`."""
-    samples = [dataset[index]["labels"] for index in _some(dataset, READ)]
+    samples = [dataset[index]["labels"] for index in _some(dataset, READ, labelled=True)]
     return starts((task, [labels[task.name] for labels in samples if task.name in labels]) for task in tasks)
 
 
@@ -103,8 +104,7 @@ def starts(labels: Iterable[tuple[Task, Sequence[NDArray[Any]]]]) -> dict[str, l
 def count_classes(dataset: DenseDataset, task: Categorical, start: int = 0, step: int = 1) -> torch.Tensor:
     """Labelled pixels of each class, (K,) float64, in every `step`-th image from `start` on."""
     counts = torch.zeros(task.channels, dtype=torch.float64)
-    labelled = dataset.counts[0] if isinstance(dataset, MixedDataset) else len(dataset)
-    for index in tqdm(range(start, labelled, step), f"counting the classes of {task.name}", leave=False):
+    for index in tqdm(range(start, _labelled(dataset)[0], step), f"counting the classes of {task.name}", leave=False):
         label = dataset[index]["labels"].get(task.name)
         if label is not None:
             ids = task.label.to_tensor(label).flatten()
@@ -112,7 +112,15 @@ def count_classes(dataset: DenseDataset, task: Categorical, start: int = 0, step
     return counts
 
 
-def _some(dataset: DenseDataset, most: int) -> list[int]:
-    """Up to `most` indices drawn at random, always the same ones."""
-    found: list[int] = shuffled(np.random.default_rng(0), len(dataset), dataset.runs)[:most].tolist()
+def _some(dataset: DenseDataset, most: int, labelled: bool = False) -> list[int]:
+    """Up to `most` indices drawn at random, always the same ones; perhaps of those that may have labels."""
+    count, runs = _labelled(dataset) if labelled else (len(dataset), dataset.runs)
+    found: list[int] = shuffled(np.random.default_rng(0), count, runs)[:most].tolist()
     return found
+
+
+def _labelled(dataset: DenseDataset) -> tuple[int, Runs | None]:
+    """How many samples may have labels, which come first, and their runs."""
+    if isinstance(dataset, MixedDataset):
+        return dataset.counts[0], dataset.both_runs[0]
+    return len(dataset), dataset.runs

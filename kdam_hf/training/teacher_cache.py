@@ -310,7 +310,8 @@ def _write(
                     file.seek((view * cache.images + index) * cache.dtype.itemsize)
                     file.write(record.tobytes())
                 file.flush()
-        os.fsync(file.fileno())
+        with explained_disk_errors(cache.folder):
+            os.fsync(file.fileno())
 
 
 def _size(count: int) -> str:

@@ -172,6 +172,18 @@ def test_padding_has_exactly_zero_gradient_whatever_stands_there(method, filler)
 
 
 @every_method
+def test_a_teacher_of_another_precision_is_taken_as_the_student_is(method):
+    case = Case()
+    single = {name: x.float() for name, x in case.teacher.items()}
+    for student, teacher in (
+        (case.student, single),
+        ({name: x.float() for name, x in case.student.items()}, case.teacher),
+    ):
+        same = {name: x.to(student[name].dtype) for name, x in teacher.items()}
+        assert terms_of(method, student, teacher) == terms_of(method, student, same)
+
+
+@every_method
 def test_half_precision_and_autocast_are_computed_in_float32(method):
     case = Case()
     half = [{name: x.bfloat16() for name, x in maps.items()} for maps in (case.student, case.teacher)]

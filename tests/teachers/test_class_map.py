@@ -7,6 +7,7 @@ import torch
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import make_task
 from kdam_hf.teachers.class_map import ClassMap, equal_names, from_names, read_class_map
+from kdam_hf.teachers.teaching import _with_classes
 
 TEACHER = ("wall", "floor, flooring", "Chair", "sofa", "ceiling")
 LOGITS = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -53,6 +54,14 @@ def test_a_typo_an_overlap_and_a_gap_are_named():
     ):
         with pytest.raises(KdamValueError, match=words):
             from_names(entries, TEACHER, student, "map")
+
+
+def test_a_teacher_that_knows_one_class_of_the_student_is_refused():
+    own = make_task("semseg", ("wall", "floor", "bed"))
+    with pytest.raises(KdamValueError, match=r"only wall.*class_map"):
+        _with_classes(own, equal_names(("wall", "x"), own.class_names), ("wall", "x"), True)
+    task, _ = _with_classes(own, equal_names(("wall", "floor"), own.class_names), ("wall", "floor"), True)
+    assert task.taught == (0, 1)
 
 
 def test_a_file_of_another_form_is_refused_and_words_that_yaml_takes_for_switches_stay_names(tmp_path):

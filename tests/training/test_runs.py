@@ -6,14 +6,14 @@ import pytest
 import trees
 from datasets import Dataset
 
-from dataset_loaders import DenseDataset, open_dataset
+from dataset_loaders import DenseDataset, MixedDataset, SubsetDataset, open_dataset
 from dataset_loaders.builders import features_of, row_of
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
 from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, SourceArguments, build_run, execute
 from kdam_hf.training import runs as module
-from kdam_hf.training.sources import open_split, typical_size
+from kdam_hf.training.sources import open_split, typical_predictions, typical_size
 
 SETTINGS = {"max_steps": 2, "seed": 0}
 
@@ -74,6 +74,13 @@ def test_the_size_of_the_images_is_the_median_of_a_hundred_headers(sizes, expect
     photos = Photos(*sizes)
     assert typical_size(photos) == expected
     assert photos.looks == 100
+
+
+def test_heads_start_at_labels_however_many_photos_stand_beside_them():
+    rooms = open_dataset("synthetic_rooms", "train", num_images=4, height=40, width=56)
+    photos = SubsetDataset(open_dataset("synthetic_rooms", "val", num_images=400), [f"val-{k:07d}" for k in range(400)])
+    mixed = MixedDataset(rooms, photos, rooms.tasks, 0.5)
+    assert typical_predictions(mixed, rooms.tasks) == typical_predictions(rooms, rooms.tasks) != {}
 
 
 def test_the_scale_of_depth_is_a_task_option_of_every_door_and_prepared_data_keep_theirs(tmp_path):

@@ -70,6 +70,13 @@ def test_references_are_the_primary_metrics_of_one_file_for_all(tmp_path):
     assert single_task_references([path], NYUD_V2, META) == expected
 
 
+@pytest.mark.parametrize("value", [float("nan"), 0.0, float("inf")])
+def test_a_reference_of_which_there_is_no_gain_is_refused_before_anything_is_scored(tmp_path, value):
+    path = write(tmp_path / "all.json", {**SINGLE, "depth/rmse": value})
+    with pytest.raises(KdamValueError, match="depth/rmse"):
+        single_task_references([path], NYUD_V2, META)
+
+
 def test_references_that_are_missing_doubled_or_unreadable_are_refused(tmp_path):
     files = [write(tmp_path / f"{key.split('/')[0]}.json", {key: value}) for key, value in SINGLE.items()]
     again, no_object = write(tmp_path / "again.json", SINGLE), tmp_path / "list.json"

@@ -6,6 +6,7 @@ import torch
 from kdam_hf.errors import KdamValueError
 from kdam_hf.io import file_sha256, tensors_sha256
 from kdam_hf.tasks import make_task
+from kdam_hf.teachers import find_teacher
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import FrozenTeacher, load_teacher
 
@@ -41,6 +42,16 @@ def test_the_teacher_stays_frozen_whatever_is_asked_and_a_student_learns_from_it
         student = torch.ones_like(value, requires_grad=True)
         (student * value).exp().sum().backward()
         assert student.grad.isfinite().all()
+
+
+def test_a_module_of_the_user_is_known_by_its_code_too(tmp_path):
+    own = tmp_path / "own.py"
+    text = "import torch\nfrom kdam_hf.tasks import Depth\nclass T(torch.nn.Module):\n    tasks = (Depth(),)\n    scale = {}\n"
+    known = set()
+    for scale in (1, 50, 1):
+        own.write_text(text.format(scale))
+        known.add(find_teacher(f"{own}:T").sha256)
+    assert len(known) == 2
 
 
 def test_a_module_of_the_user_keeps_its_own_precision(kit):

@@ -1,4 +1,5 @@
 import math
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
@@ -295,6 +296,16 @@ def test_the_best_of_falling_errors_is_kept_and_early_stopping_needs_a_metric(ki
     assert (trainer.state.best_global_step, trainer.state.best_metric) == (2, 2.0)
     best = load_file(kit.root / "run" / "checkpoint-2" / "model.safetensors")
     assert all(torch.equal(best[key], value) for key, value in trainer.evaluated_model().state_dict().items())
+    (kit.root / "run").rename(kit.root / "moved")
+    for lost in ((), ("checkpoint-3",)):  # a finished run, and one that takes its last step again
+        for name in lost:
+            shutil.rmtree(kit.root / "moved" / name)
+        moved = kit.distiller(
+            "none", "moved", metric_for_best_model="depth/rmse", load_best_model_at_end=True, ema_decay=0.5, **given
+        )
+        moved.train(resume_from_checkpoint="last")
+        assert moved.state.best_model_checkpoint == str(kit.root / "moved" / "checkpoint-2")
+        assert all(torch.equal(best[key], value) for key, value in moved.evaluated_model().state_dict().items())
     trainer = kit.distiller("none", "other", **given)
     trainer.add_callback(EarlyStoppingCallback(1))
     with pytest.raises(KdamValueError, match="depth/rmse"):

@@ -182,6 +182,7 @@ def aligned(tasks: Sequence[Task], batch: Batch) -> tuple[dict[str, Tensor], dic
                     f"the {who} predicts {sorted(predictions)}, not {name!r}: distil tasks that both models have."
                 )
         s, t = batch.student[name], batch.teacher[name].detach()
+        t = t.to(at_least_float32(s).dtype)
         channels = s.shape[1] if s.ndim == 4 else 0
         if s.ndim != 4 or t.ndim != 4 or s.shape[0] != t.shape[0] or t.shape[1] - channels not in (0, 1):
             raise KdamValueError(
@@ -194,7 +195,7 @@ def aligned(tasks: Sequence[Task], batch: Batch) -> tuple[dict[str, Tensor], dic
                 "(B, C, h, w) and bool (B, h, w); bring the mask to the size of the map."
             )
         if t.shape[2:] != s.shape[2:]:
-            t = F.interpolate(at_least_float32(t), s.shape[2:], mode="bilinear")
+            t = F.interpolate(t, s.shape[2:], mode="bilinear")
         found[name] = t[:, :channels]
         known[name] = valid if t.shape[1] == channels else valid & (t.argmax(1) < channels)
     masks = {id(mask): mask for mask in known.values()}  # most tasks share one, and a device is waited for once
