@@ -4,18 +4,23 @@ A share of the photos is held out: those whose names have the smallest hashes, w
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import category
 
+import numpy as np
+from PIL import Image
+
 from dataset_loaders.archives import extract, is_archive
+from dataset_loaders.columns import IMAGE, SYNONYMS
 from dataset_loaders.files import file_facts
 from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image, read_photo_header
 from dataset_loaders.registry import register
 from dataset_loaders.rows import load_splits, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, SubsetDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
+from kdam_hf.photos_kdam import PhotoHeader, reduced
 from kdam_hf.tasks import Task
 
 SMALLEST_SIDE = 32
@@ -28,11 +33,14 @@ class PhotosDataset(DenseDataset):
 
     Args:
         data_dir: a folder, searched with its subfolders, an archive of one, which is unpacked beside it, or the id of a data
-            set on the Hub with an image column.
+            set on the Hub, or a folder of Parquet, with an image column.
         split: `train` or `val`.
         tasks: none; photos have no labels.
         held_out: share of `val`, at most 200 photos.
         streaming: of a data set on the Hub, read Parquet where it lies, and store nothing.
+        shorter_side: photos are reduced to it, and never enlarged, as the processor of the student will do: a crop of a larger
+            one would show a teacher a patch without its surroundings.
+        columns: `image=COLUMN`, where a data set has several columns of images and none of a usual name.
 
     Raises:
         KdamValueError: nothing there, or fewer than two photos.
@@ -40,6 +48,7 @@ class PhotosDataset(DenseDataset):
     """
 
     ids: Sequence[str] = ()
+    notes = ("there are no labels: every task is learnt from what its teacher says",)
 
     def __init__(
         self,
@@ -48,12 +57,17 @@ class PhotosDataset(DenseDataset):
         tasks: Sequence[str] | None = None,
         held_out: float = 0.1,
         streaming: bool = False,
+        shorter_side: int = 480,
+        columns: Sequence[str] = (),
     ) -> None:
         root = Path(data_dir)
         if tasks:
             raise UnknownTaskError(f"photos have no labels of {', '.join(tasks)}; a teacher says which there are.")
         if split not in ("train", "val") or not 0 < float(held_out) < 1:
             raise KdamValueError(f"photos: split {split!r}, held_out {held_out}; expected train or val, and a share.")
+        self._shorter_side = int(shorter_side)
+        if self._shorter_side < 1:
+            raise KdamValueError(f"photos: shorter_side {shorter_side}; expected pixels, at least 1.")
         given = f"images {str(data_dir)!r}"
         if is_archive(root) and root.is_file():
             root = extract(root, root.with_name(f"{root.name.split('.')[0]}-unpacked"))
@@ -61,14 +75,10 @@ class PhotosDataset(DenseDataset):
             raise KdamValueError(f"{given}: expected a folder of photos, an archive, or a hub id.")
         self._files = _listed(root) if root.is_dir() else {}
         self._rows: Any = None
-        if not root.is_dir():
-            from datasets import Image  # takes over a second to import
-
+        if not root.is_dir() or (not self._files and next(root.rglob("*.parquet"), None)):
             splits = load_splits(str(data_dir), streaming)
             rows = splits["train"] if "train" in splits else next(iter(splits.values()))
-            self._column = next((name for name, column in rows.features.items() if isinstance(column, Image)), "")
-            if not self._column:
-                raise KdamValueError(f"{given}: columns {', '.join(rows.features)}; expected one of images.")
+            self._column = _image_column(rows.features, columns, given)
             self._rows = undecoded(rows, [self._column])
         names = list(self._files) if self._rows is None else [f"{k:06d}" for k in range(len(self._rows))]
         if len(names) < 2:
@@ -87,11 +97,20 @@ class PhotosDataset(DenseDataset):
         where = str(self._files.get(name) or f"{self.name} row {name}")
         image = read_image(self.photo(index), where)
         _check_size(image.shape, where)
+        height, width = reduced(image.shape[:2], self._shorter_side)
+        if (height, width) != image.shape[:2]:
+            image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         return {"id": name, "image": image, "labels": {}}
 
     def photo(self, index: int) -> Path | bytes:
         name = self.ids[index]
         return self._files.get(name) or picture(self._rows[int(name)][self._column], f"{self.name} row {name}")
+
+    def photo_header(self, index: int) -> PhotoHeader | None:
+        header = super().photo_header(index)
+        if header is None:
+            return None
+        return PhotoHeader(*reduced((header.height, header.width), self._shorter_side), header.orientation)
 
     def stamp(self, index: int) -> str:
         return file_facts(self._files[self.ids[index]]) if self._files else str(self._rows._fingerprint)
@@ -137,6 +156,21 @@ class MixedDataset(TaughtDataset):
     def _at(self, index: int) -> tuple[DenseDataset, int]:
         first = self.counts[0]
         return (self._dataset, index) if index < first else (self._photos, index - first)
+
+
+def _image_column(features: Mapping[str, Any], stated: Sequence[str], given: str) -> str:
+    """The column that is stated, else the one of a usual name, else the only one of images."""
+    from datasets import Image as Pictures  # takes over a second to import
+
+    images = [name for name, column in features.items() if isinstance(column, Pictures)]
+    usual = [name for name in (IMAGE, *SYNONYMS[IMAGE]) if name in images]
+    found = [text.removeprefix(f"{IMAGE}=") for text in stated] or usual[:1] or images
+    if len(found) != 1 or found[0] not in images:
+        raise KdamValueError(
+            f"{given}: {', '.join(stated) or 'no columns given'}; of its columns {', '.join(features)} those of images are "
+            f"{', '.join(images) or 'none'}. Give --columns image=COLUMN."
+        )
+    return found[0]
 
 
 def _listed(root: Path) -> dict[str, Path]:

@@ -46,7 +46,7 @@ def number_colours(numbers: Values) -> Picture:
     high = known.max((0, 1), initial=-np.inf, where=valid)
     shares = np.clip((known - low) / np.maximum(high - low, 1e-12), 0, 1)
     if shares.shape[2] == 1:
-        picture = ramp(shares[..., 0], NEAR_TO_FAR)
+        picture = ramp(shares[..., 0], NEAR_TO_FAR[::-1])  # near stays light where the numbers are of inverse depth
     else:
         picture = np.zeros((*shares.shape[:2], 3), np.uint8)
         picture[..., : shares.shape[2]] = np.rint(255 * shares[..., :3])

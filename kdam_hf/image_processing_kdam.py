@@ -17,7 +17,7 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import ChannelDimension
 
 from .configuration_kdam import IMAGENET_MEAN, IMAGENET_STD, STRIDE, KdamConfig
-from .photos_kdam import open_photo
+from .photos_kdam import open_photo, reduced
 from .readout_kdam import ClassIds, Metres, Readout, readout_of
 
 # what `preprocess` does, in the words of the library, for programs that read preprocessor_config.json themselves
@@ -97,10 +97,7 @@ class KdamImageProcessor(BaseImageProcessor):
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which a photo of `size` (height, width) enters the model."""
-        if self.size is None or min(size) <= self.size["shortest_edge"]:
-            return size
-        scale = self.size["shortest_edge"] / min(size)
-        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        return size if self.size is None else reduced(size, self.size["shortest_edge"])
 
     def post_process(self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor) -> list[dict[str, Tensor]]:
         """Maps at the photos' own sizes in physical units.

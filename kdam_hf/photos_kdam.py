@@ -35,6 +35,14 @@ class PhotoHeader(NamedTuple):
     orientation: int = 1
 
 
+def reduced(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """Height and width of a photo of `size` after its shorter side was brought to `shorter_side`; never enlarged."""
+    if min(size) <= shorter_side:
+        return size
+    scale = shorter_side / min(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def open_photo(photo: Any, timeout: float | None = None, name: str | None = None) -> Image.Image:
     """A photo as an upright RGB image; transparency is dropped, of 16-bit colour the upper 8 bits are kept.
 

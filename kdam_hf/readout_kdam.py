@@ -243,7 +243,7 @@ class Numbers(Readout):
 
     def legend(self) -> Legend:
         if self.maps == 1:
-            return [*zip(("lowest", "", "", "", "", "highest"), NEAR_TO_FAR, strict=True)]
+            return [*zip(("lowest", "", "", "", "", "highest"), NEAR_TO_FAR[::-1], strict=True)]
         shown = min(self.maps, 3)
         return legend_of([f"channel {k}" for k in range(shown)], 255 * np.eye(shown, 3, dtype=np.uint8))
 

@@ -27,6 +27,32 @@ from kdam_hf.io import replacing
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import TASK, MultiTaskDensePredictionPipeline
 
+PERMISSIVE = frozenset(
+    [
+        "apache-2.0",
+        "mit",
+        "bsd",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "bsd-3-clause-clear",
+        "isc",
+        "zlib",
+        "ncsa",
+        "unlicense",
+        "cc0-1.0",
+        "pddl",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "odc-by",
+        "cdla-permissive-1.0",
+        "cdla-permissive-2.0",
+        "unknown",
+    ]
+)
+"""Licences, as the Hub names them, that ask for no more than to be named; and those of whom nothing is known."""
+
 
 @dataclass(frozen=True)
 class Publication:
@@ -78,7 +104,7 @@ def make_publication(
 
 
 def check_licenses(teachers: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse teachers whose licence limits what may be done with a student, or is one of their own that may.
+    """Refuse teachers whose licence may limit what is done with a student: all but `PERMISSIVE` ones, and none at all.
 
     Args:
         teachers: facts of each, with `license` where its card states it.
@@ -86,11 +112,12 @@ def check_licenses(teachers: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         KdamValueError: names the licences, and what to give by somebody who has read them.
     """
-    stated = {str(one.get("license")) for one in teachers}
-    if limited := sorted(text for text in stated if "-nc" in text.lower() or text.lower().startswith("other")):
+    stated = {str(one["license"]) for one in teachers if one.get("license")}
+    if limited := sorted(text for text in stated if text.lower() not in PERMISSIVE):
         raise KdamValueError(
             f"a teacher's licence is {', '.join(limited)}, which may limit use, also of what learnt from it (nc: no commercial "
-            "use; other: terms of its own). Read it, then give --accept_teacher_license; the card will name it."
+            "use; other: terms of its own; and all that is not on our list of permissive ones). Read it, then give "
+            "--accept_teacher_license; the card will name it."
         )
 
 

@@ -95,4 +95,5 @@ class ForeignTeacher(nn.Module, ABC):
 
 def classes_of(config: Any) -> tuple[Task, ...]:
     """The `semseg` task over the classes of a config."""
-    return (Categorical(classes=tuple(str(config.id2label[k]) for k in range(len(config.id2label)))),)
+    names = [str(config.id2label.get(k, f"class {k}")) for k in range(config.num_labels)]
+    return (Categorical(classes=tuple(names)),)

@@ -24,6 +24,8 @@ from kdam_hf.teachers.inputs import input_rule
 from kdam_hf.teachers.normals import parse_axes
 from kdam_hf.weights_kdam import refuse_incomplete, refuse_non_finite
 
+UNREACHED = "neck.fusion_stage.layers.0.residual_layer1."
+"""Weights of DPT and its kin that no output depends on, since the first layer has nothing to fuse; older files lack them."""
 PROTOCOL = "or write a module with `tasks` and a forward, and give FILE.py:NAME; see docs/teachers.md"
 
 
@@ -105,7 +107,7 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
     repo, _, revision = name.partition("@")
     if Path(name).exists():
         repo, revision = str(Path(name).resolve()), ""
-    elif Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+    elif Path(name).is_absolute() or name.startswith(".") or repo.count("/") > 1:
         raise CheckpointError(f"no teacher at {name!r}: no such folder; expected one with config.json, or a hub id.")
     remedy = "Give a folder or hub id with config.json; a gated model needs `hf auth login`."
     with explained(CheckpointError, f"no teacher at {name!r}", remedy):
@@ -140,7 +142,8 @@ def _of_library(
                 repo, config=config, revision=revision, use_safetensors=True, output_loading_info=True, dtype="float32"
             )
             # heads of the other uses of a checkpoint are left over
-            refuse_incomplete(name, info | {"unexpected_keys": []})
+            missing = [key for key in info["missing_keys"] if not key.startswith(UNREACHED)]
+            refuse_incomplete(name, info | {"missing_keys": missing, "unexpected_keys": []})
             refuse_non_finite(name, model.state_dict())
         teacher = family(model.eval(), rule)
         teacher.axes = axes or teacher.axes

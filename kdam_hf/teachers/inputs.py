@@ -57,7 +57,9 @@ class InputRule:
                 raise KdamValueError(f"{self.name}: its image processor pads or crops a photo of {size[0]}x{size[1]}.")
             black, *primary = (x.mean((1, 2)).double() for x in found)
             matrix = torch.stack([x - black for x in primary], 1)
-            height, width = found[0].shape[-2:]
+            # where it would have padded to a multiple, the photo is resized to that
+            divisor = (getattr(self.processor, "do_pad", False) and getattr(self.processor, "size_divisor", 0)) or 1
+            height, width = (-(-side // divisor) * divisor for side in found[0].shape[-2:])
             self._known[size] = self.fixed or (height, width), matrix.float(), black.float()
         return self._known[size]
 
@@ -65,7 +67,9 @@ class InputRule:
         """A photo of one colour, processed: (3, h, w)."""
         options = {key: False for key in WITHOUT if getattr(self.processor, key, False)}
         photo = Image.new("RGB", (size[1], size[0]), colour)
-        return torch.as_tensor(self.processor(images=photo, return_tensors="pt", **options)["pixel_values"])[0].float()
+        with explained(CheckpointError, f"{self.name}: its image processor cannot be used"):
+            found = self.processor(images=photo, return_tensors="pt", **options)["pixel_values"]
+        return torch.as_tensor(found)[0].float()
 
 
 def input_rule(name: str, revision: str | None = None) -> InputRule:
@@ -80,7 +84,7 @@ def input_rule(name: str, revision: str | None = None) -> InputRule:
     try:
         processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
-        if "torchvision" not in str(error):
+        if "torchvision" not in str(error).lower():
             raise CheckpointError(f"{name}: its image processor cannot be used ({error}).") from error
         # the usual steps as they are stated, where torchvision is missing; nothing that is not stated is assumed
         assumed = {"do_resize": "size" in facts, "image_mean": None, "image_std": None}

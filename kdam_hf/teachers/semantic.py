@@ -58,11 +58,13 @@ class OneFormerTeacher(MaskTeacher):
     def extra_inputs(self, batch: int) -> dict[str, Any]:
         if not hasattr(self, "_question"):
             config: Any = self.model.config
-            tokenizer = AutoTokenizer.from_pretrained(config.name_or_path)
+            tokenizer = AutoTokenizer.from_pretrained(
+                config.name_or_path, revision=getattr(config, "_commit_hash", None)
+            )
             length = {"max_length": config.task_seq_len, "padding": "max_length", "truncation": True}
-            ids = tokenizer("the task is semantic", **length)["input_ids"]
-            if len({*ids}) < 4:  # the library makes up an empty one
+            asked = tokenizer("the task is semantic", return_tensors="pt", **length)
+            self._question = (asked["input_ids"] * asked["attention_mask"])[0]  # padding is 0 for this model
+            if len(self._question.unique()) < 4:  # the library makes up an empty one
                 raise CheckpointError(f"{config.name_or_path}: no tokenizer; OneFormer is asked for its task in words.")
-            self._question = torch.tensor(ids)
         device = next(self.model.parameters()).device
         return {"task_inputs": self._question.to(device).expand(batch, -1)}

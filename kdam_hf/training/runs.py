@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,11 @@ def open_splits(
     if not teaching.sources:
         return train, val, None, teaching
     if data.unlabeled:
-        photos, held_out = (PhotosDataset(data.unlabeled, k, streaming=data.streaming) for k in ("train", "val"))
+        side = min(typical_size(train))  # that of the photos with labels
+        photos, held_out = (
+            PhotosDataset(data.unlabeled, split, streaming=data.streaming, shorter_side=side)
+            for split in ("train", "val")
+        )
         mixed = MixedDataset(train, photos, teaching.tasks, data.unlabeled_share)
         return mixed, TaughtDataset(val, teaching.tasks), TaughtDataset(held_out, teaching.tasks), teaching
     train, val = (TaughtDataset(split, teaching.tasks) for split in (train, val))
@@ -161,7 +166,9 @@ def build_run(
     tasks, config, crops = training_crops(train, data, model, args)
     tasks = tuple(_with_class_weights(task, train, args) for task in tasks)
     if args.process_index == 0:
-        print(f"image_size {config.image_size}, the median of {min(len(train), SIZED)} of {len(train)} training images")
+        median = f"the median of {min(len(train), SIZED)} of {len(train)} training images"
+        shown = min(1.0, data.crop_height * data.crop_width / prod(config.image_size or ()))
+        print(f"image_size {config.image_size}, {median}; a crop at scale 1 shows {shown:.0%} of it")
     set_seed(args.seed)
     built = MODELS[model.role](config)
     built.start_at(typical_predictions(train, tasks))

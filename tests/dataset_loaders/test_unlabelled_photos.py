@@ -6,10 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dataset_loaders import MixedDataset, MixedSampler, PhotosDataset, open_dataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.image_processing_kdam import KdamImageProcessor
+from kdam_hf.photos_kdam import open_photo
 
 
 def write(path, height=40, width=56, **options):
@@ -67,6 +70,24 @@ def test_a_turned_photo_is_upright_and_an_archive_is_a_folder(folder):
         assert PhotosDataset(source, "train")[0]["image"].shape == (56, 40, 3)
 
 
+@pytest.mark.parametrize("side", [48, None])
+def test_large_photos_are_reduced_as_the_processor_of_the_student_does_and_small_ones_kept(folder, side):
+    for k in range(4):
+        write(folder / f"large{k}.png", 600 + k, 900)
+    options, side = ({}, 480) if side is None else ({"shorter_side": str(side)}, side)
+    data = [open_dataset("photos", split, folder, **options) for split in ("train", "val")]
+    processor = KdamImageProcessor(size={"shortest_edge": side}, image_mean=[0, 0, 0], image_std=[1, 1, 1])
+    for photos in data:
+        for index, sample in enumerate(photos):
+            file = open_photo(photos.photo(index))
+            values = processor(images=file)["pixel_values"][0].permute(1, 2, 0) * 255
+            assert np.array_equal(values.round().to(torch.uint8).numpy(), sample["image"])
+            assert photos.photo_header(index)[:2] == sample["image"].shape[:2]
+            assert min(sample["image"].shape[:2]) == min(side, min(file.size))
+    with pytest.raises(KdamValueError, match="shorter_side"):
+        PhotosDataset(folder, "train", shorter_side=0)
+
+
 def cut(path, **options):
     write(path, 90, 120, **options)
     path.write_bytes(path.read_bytes()[:-40])
@@ -115,6 +136,23 @@ def test_the_image_column_of_a_data_set_is_taken_whatever_its_name(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"train": rows.remove_columns("picture")})
     with pytest.raises(KdamValueError, match="caption"):
         PhotosDataset("org/photos", "train")
+
+
+def test_of_several_columns_of_images_the_photo_is_taken_or_asked_for(tmp_path):
+    import datasets
+
+    pictures = {"annotation": [Image.new("L", (56, 40))] * 4, "view": [Image.new("RGB", (50, 40))] * 4}
+    rows = datasets.Dataset.from_dict(pictures)
+    for name in pictures:
+        rows = rows.cast_column(name, datasets.Image())
+    rows.to_parquet(tmp_path / "data" / "train.parquet")
+    with pytest.raises(KdamValueError, match=r"annotation, view.*--columns"):
+        PhotosDataset(tmp_path / "data", "train")
+    for options in ({}, {"streaming": True}):
+        photos = open_dataset("photos", "train", tmp_path / "data", columns=["image=view"], **options)
+        assert photos[0]["image"].shape == (40, 50, 3)
+    rows.rename_column("view", "photo").to_parquet(tmp_path / "named" / "train.parquet")
+    assert PhotosDataset(tmp_path / "named", "train")[0]["image"].shape == (40, 50, 3)
 
 
 @pytest.mark.parametrize(("share", "counts"), [(0.25, (12, 7)), (0.5, (5, 40)), (0.8, (12, 7))])

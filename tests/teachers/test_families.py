@@ -1,5 +1,7 @@
 """Every family reads its models as their own post-processing does, in our units and axes, from photos as they want them."""
 
+import importlib.util
+import json
 from types import SimpleNamespace
 
 import families_kit
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, OneFormerProcessor
 
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.tasks import normalised_inverse_depth
@@ -21,7 +24,7 @@ HEIGHT, WIDTH = 48, 64
 TOKENS = ("dpt", "dpt-depth", "depth-anything-metric", "depth-anything", "zoedepth", "eomt", "normals", "tipsv2")
 TASKS = {
     **{name: ["relative_depth"] for name in ("dpt-depth", "depth-anything")},
-    **{name: ["depth"] for name in ("depth-anything-metric", "zoedepth", "glpn")},
+    **{name: ["depth"] for name in ("depth-anything-metric", "zoedepth", "zoedepth-two-ranges", "glpn", "dpt-dinov2")},
     "normals": ["normals"],
     "tipsv2": ["semseg", "depth", "normals"],
 }
@@ -54,13 +57,15 @@ class TestFamily:
 
     def test_a_photo_reaches_the_model_as_its_own_processor_gives_it(self, found):
         name, folder, _, teacher = found
-        if name in ("tipsv2", "normals"):
+        if name in families_kit.NEEDS_TORCHVISION:
             pytest.skip("its processor needs torchvision")
         processor = AutoImageProcessor.from_pretrained(folder)
         off = {key: False for key in ("do_center_crop", "do_pad", "do_split_image") if getattr(processor, key, False)}
         own = torch.as_tensor(processor(Image.fromarray(photo()), return_tensors="pt", **off)["pixel_values"]).float()
         ours = teacher.rule(images())
-        if name == "eomt":  # which sees the whole photo in its one square
+        if (
+            name.startswith("eomt") or name == "dpt-dinov2"
+        ):  # whose whole photo becomes one square, or a multiple of patches
             own = F.interpolate(own, ours.shape[-2:], mode="bilinear")
         assert ours.shape == own.shape
         assert (ours - own).abs().mean() < 0.02 * own.std()
@@ -83,7 +88,7 @@ class TestFamily:
             elif task == "normals":
                 expected = F.normalize(output.normals, dim=1)
             else:
-                self.check_classes(folder if name != "tipsv2" else None, values, output, size)
+                self.check_classes(None if name in families_kit.NEEDS_TORCHVISION else folder, values, output, size)
                 continue
             torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-4)
 
@@ -91,7 +96,8 @@ class TestFamily:
     def check_classes(folder, values, output, size):
         decided = F.interpolate(values, size, mode="bilinear").argmax(1)[0]
         if folder is None:
-            expected = F.interpolate(output.segmentation_logits, size, mode="bilinear").argmax(1)[0]
+            logits = output.get("segmentation_logits", output.get("logits"))
+            expected = F.interpolate(logits, size, mode="bilinear").argmax(1)[0]
         elif hasattr(output, "class_queries_logits"):
             # their post-processing adds up masks that were resized first
             masks = F.interpolate(output.masks_queries_logits, size, mode="bilinear").sigmoid()
@@ -138,6 +144,75 @@ def test_inverse_depth_for_a_field_of_view_becomes_metres():
     inverse = 1 / (z * 2 * np.tan(np.radians(angle / 2)))
     output = SimpleNamespace(predicted_depth=inverse, field_of_view=torch.tensor([angle]))
     torch.testing.assert_close(family.maps(None, output)["depth"], z[:, None], rtol=1e-5, atol=0)
+
+
+def test_oneformer_is_asked_as_its_own_processor_asks(tmp_path):
+    folder = families_kit.save("oneformer", tmp_path / "oneformer")
+    teacher = find_teacher(str(folder)).load()
+    tokenizer, length = AutoTokenizer.from_pretrained(folder), teacher.model.config.task_seq_len
+    processor = OneFormerProcessor(AutoImageProcessor.from_pretrained(folder), tokenizer, 16, length)
+    expected = processor(Image.fromarray(photo()), task_inputs=["semantic"], return_tensors="pt")["task_inputs"]
+    assert len(expected[0]) == 77
+    assert teacher.extra_inputs(2)["task_inputs"].tolist() == expected.tolist() * 2
+
+
+def test_metres_of_a_photo_do_not_depend_on_the_others_of_its_batch(tmp_path):
+    teacher = find_teacher(str(families_kit.save("zoedepth-two-ranges", tmp_path / "zoe"))).load().requires_grad_(False)
+    photos = torch.cat([images(), 1 - images(), torch.zeros_like(images()), torch.ones_like(images())])
+    votes = torch.cat([teacher.model(pixel_values=teacher.rule(one)).domain_logits for one in photos.split(1)])
+    *_, last = (x for x in teacher.model.metric_head.mlp_classifier.modules() if isinstance(x, torch.nn.Linear))
+    last.bias[0] -= (
+        votes[:, 0] - votes[:, 1]
+    ).median() + 1e-6  # the boundary of the two ranges lies between these photos
+    for features in (False, True):
+        run = (lambda x: teacher.with_features(x)[0]) if features else teacher
+        alone = torch.cat([run(one)["depth"] for one in photos.split(1)])
+        torch.testing.assert_close(run(photos)["depth"], alone)
+
+
+def test_weights_that_no_output_depends_on_may_be_missing_and_no_others(tmp_path):
+    folder = families_kit.save("dpt-depth", tmp_path / "dpt")
+    whole, before = (
+        load_file(folder / "model.safetensors"),
+        find_teacher(str(folder)).load()(images())["relative_depth"],
+    )
+    unused = {key for key in whole if key.startswith("neck.fusion_stage.layers.0.residual_layer1.")}
+    assert unused
+    save_file({k: x for k, x in whole.items() if k not in unused}, folder / "model.safetensors", {"format": "pt"})
+    torch.testing.assert_close(find_teacher(str(folder)).load()(images())["relative_depth"], before)
+    needed = {key for key in whole if key.startswith("neck.fusion_stage.layers.1.residual_layer1.")}
+    save_file({k: x for k, x in whole.items() if k not in needed}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="missing"):
+        find_teacher(str(folder)).load()
+
+
+def test_a_photo_that_would_be_padded_to_whole_patches_is_resized_to_them(tmp_path):
+    rule = find_teacher(str(families_kit.save("dpt-dinov2", tmp_path / "dpt"))).load().rule
+    assert rule(torch.rand(1, 3, 384, 512)).shape[-2:] == (392, 518)
+
+
+def test_classes_without_a_name_have_their_number(tmp_path):
+    folder = families_kit.save("segformer", tmp_path / "segformer")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"1": "floor", "2": "a", "3": "b", "4": "c"}}))
+    assert find_teacher(str(folder)).tasks[0].class_names == ("class 0", "floor", "a", "b")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="then it is the real one")
+def test_a_processor_that_cannot_be_had_here_is_replaced_by_what_it_states_or_refused(tmp_path):
+    folder = families_kit.save("segformer", tmp_path / "segformer")
+    stated = {"image_processor_type": "DepthProImageProcessorFast", "size": families_kit.SQUARE, "do_normalize": True}
+    colours = {"do_rescale": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(stated | colours))
+    assert find_teacher(str(folder)).load().rule(images()).shape == (1, 3, 64, 96)
+    (folder / "preprocessor_config.json").write_text(json.dumps(stated))
+    with pytest.raises(CheckpointError, match="image processor"):
+        find_teacher(str(folder)).load()(images())
+
+
+def test_a_revision_may_have_slashes():
+    with pytest.raises(CheckpointError, match="hf auth login"):  # looked for on the Hub, and not there
+        find_teacher("org/nothing@refs/pr/2")
 
 
 def test_a_oneformer_without_a_tokenizer_is_refused(tmp_path):

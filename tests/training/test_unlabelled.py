@@ -16,6 +16,8 @@ from kdam_hf.commands.cache_teacher import main as cache_teacher
 from kdam_hf.commands.distill import main as distill
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.training import DataArguments, DistillationArguments
+from kdam_hf.training.runs import open_splits
 
 SIZES = {"crop_height": 32, "crop_width": 48, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
 STEPS = {"max_steps": 2, "save_steps": 1, "logging_steps": 1, "learning_rate": 0.001, "warmup_steps": 0}
@@ -130,6 +132,18 @@ def test_labels_and_photos_together_are_scored_by_both(root):
     assert {"normals/mean_angle", "edge/odsf"} <= results.keys()  # from labels only
     assert "agreement/normals/mean_angle" not in results
     assert results["meta"]["data"].endswith("photos") or results["meta"]["data"]
+
+
+def test_photos_beside_labels_are_brought_to_the_size_of_those(root, tmp_path):
+    (tmp_path / "large").mkdir()
+    for k in range(3):
+        Image.new("RGB", (90, 120)).save(tmp_path / "large" / f"{k}.png")
+    data = DataArguments(dataset="folder", data_dir=str(root / "own"), unlabeled=str(tmp_path / "large"))
+    train, _, held_out, _ = open_splits(data, DistillationArguments([str(root / "depth-anything-metric")]))
+    for photos in (train, held_out):
+        image = photos[len(photos) - 1]["image"]
+        assert image.shape == (53, 40, 3)
+    assert train[0]["image"].shape == (40, 56, 3)
 
 
 def test_a_task_asked_for_that_only_the_teacher_knows_is_learnt_from_it(root):
