@@ -7,7 +7,6 @@ to a folder beside the target that is renamed when it is complete.
 import gzip
 import json
 import re
-import shutil
 import stat
 import tarfile
 import unicodedata
@@ -20,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.io import exclusive, file_sha256
+from kdam_hf.io import exclusive, file_sha256, replacing
 
 SUFFIXES = (".tgz", ".tar.gz", ".tar", ".zip")
 MAX_MEMBERS = 200_000
@@ -212,15 +211,9 @@ def _clash(name: str, kind: str, places: dict[str, tuple[str, bool]]) -> str | N
 
 
 def _write(path: Path, target: Path, stamp: dict[str, Any]) -> None:
-    building = target.with_name(f".{target.name}.extracting")
-    shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed; a live one holds the lock
-    try:
+    # what a process that was killed left there goes first; a live one holds the lock
+    with replacing(target, target.with_name(f".{target.name}.extracting"), durable=False) as building:
         building.mkdir()
         for _ in tqdm(_members(path, building), f"unpacking {path.name}", unit="file", disable=None):
             pass
         (building / _STAMP).write_text(json.dumps(stamp), "utf-8")
-        if target.exists():
-            target.rmdir()  # empty
-        building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)

@@ -26,15 +26,7 @@ from dataset_loaders.columns import (
 )
 from dataset_loaders.reading import composed, picture, read_array, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.rows import (
-    ParquetRows,
-    Rows,
-    find_split,
-    is_in_memory,
-    load_splits,
-    runs_of,
-    undecoded,
-)
+from dataset_loaders.rows import ParquetRows, Rows, find_split, is_in_memory, load_splits, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import source_parts

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -18,20 +17,13 @@ of the stored photo as EXIF counts (1 is upright), and `statistics` of each labe
 sentence, and whether it is a `raw_label`, of the size of a photo before EXIF turns it."""
 
 
-@dataclass
 class SplitReport:
     """What a split holds: images by size and stored orientation, facts of each task, and problems in one sentence each."""
 
-    dataset: DenseDataset
-    problems: list[str]
-    statistics: dict[str, LabelStatistics]
-    sizes: Counter[str] = field(default_factory=Counter)
-    turned: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def of(cls, dataset: DenseDataset) -> "SplitReport":
-        """An empty report; files that belong to no sample are problems from the start."""
-        return cls(dataset, dataset.unlisted(), {task.name: LabelStatistics() for task in dataset.tasks})
+    def __init__(self, dataset: DenseDataset) -> None:
+        self.dataset, self.problems = dataset, dataset.unlisted()  # files that belong to no sample, from the start
+        self.statistics = {task.name: LabelStatistics() for task in dataset.tasks}
+        self.sizes, self.turned = Counter[str](), Counter[str]()
 
     def add(self, sample: Facts) -> None:
         """Count one sample in."""
@@ -172,7 +164,7 @@ class _Inspected(Dataset[tuple[Facts, Any]]):
 
 def inspect_split(dataset: DenseDataset, num_proc: int = 1) -> SplitReport:
     """Check every sample of a split and report; nothing is written."""
-    report = SplitReport.of(dataset)
+    report = SplitReport(dataset)
     for sample, _ in iter_reports(dataset, range(len(dataset)), num_proc=num_proc):
         report.add(sample)
     return report

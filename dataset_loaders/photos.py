@@ -107,8 +107,7 @@ class PhotosDataset(DenseDataset):
         return self._files.get(name) or picture(self._rows[int(name)][self._column], f"{self.name} row {name}")
 
     def photo_header(self, index: int) -> PhotoHeader | None:
-        header = super().photo_header(index)
-        if header is None:
+        if (header := super().photo_header(index)) is None:
             return None
         return PhotoHeader(*reduced((header.height, header.width), self._shorter_side), header.orientation)
 

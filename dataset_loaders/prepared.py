@@ -139,7 +139,7 @@ def prepare(
         KdamValueError: the folder holds something else, or the dataset is empty.
         DataIntegrityError: samples are broken, or hold a value that cannot be stored; all are in the report.
     """
-    target, report = Path(path), SplitReport.of(dataset) if report is None else report
+    target, report = Path(path), SplitReport(dataset) if report is None else report
     if not len(dataset):
         raise KdamValueError(f"{dataset.name} {dataset.split}: empty dataset; nothing to prepare in {target}.")
     facts = {

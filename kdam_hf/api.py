@@ -1,6 +1,6 @@
 """The commands as functions: keyword arguments are the keys of the command, checked as they are on the command line.
 
-`predict` has arguments of its own, and `--num_processes` is of the command line.
+`predict` has arguments of its own, and `--num_processes` is of the command line. Errors are those of the command.
 
 student = distill(images="photos/", teacher=["DEPTH_MODEL", "SEGMENTATION_MODEL"], output_dir="outputs/student")
 maps = predict(student, "photo.jpg")
@@ -95,9 +95,6 @@ def train(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: Any)
         data: a `datasets.DatasetDict`, or a `Dataset`, whose split is called train and can be shared out (`train_split`,
             `eval_split`), with columns as of `--dataset hub`; a folder of own data or of Parquet; or a hub id.
         keys: of the command, such as `config`, `data_dir`, `columns`, `output_dir`, `max_steps`.
-
-    Raises:
-        KdamError: as the command has it.
     """
     return _run("train", data, keys)
 
@@ -108,9 +105,6 @@ def distill(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: An
     Args:
         data: with labels, as of `train`.
         keys: of the command, such as `images` or `data_dir`, `teacher`, `output_dir`, `max_steps`.
-
-    Raises:
-        KdamError: as the command has it.
     """
     return _run("distill", data, keys)
 
@@ -125,9 +119,6 @@ def evaluate(data: "DatasetDict | Dataset | str | Path | None" = None, **keys: A
     Returns:
         The flat scores. They are written to `output` too, results.json in the working directory by default, and as .md beside
         it; what is there is replaced.
-
-    Raises:
-        KdamError: as the command has it.
     """
     return _run("evaluate", data, keys)
 

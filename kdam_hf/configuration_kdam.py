@@ -51,8 +51,7 @@ def backbone_keys(config_class: type[PreTrainedConfig]) -> set[str]:
 
 def refuse_unknown(given: Iterable[str], known: set[str], where: str) -> None:
     """Raise ValueError with the keys that are not known."""
-    unknown = sorted(set(given) - known)
-    if unknown:
+    if unknown := sorted(set(given) - known):
         remedy = "Correct them, or use the versions of kdam-hf and transformers that wrote the file."
         expected = ", ".join(sorted(known - LIBRARY_KEYS))
         raise ValueError(f"{where} has unknown keys {', '.join(unknown)}; expected some of {expected}. {remedy}")

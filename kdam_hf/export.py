@@ -252,10 +252,7 @@ def describe(model: KdamPreTrainedModel, exported: OnnxModel) -> dict[str, Any]:
     processor = KdamImageProcessor.from_model_config(model.config)
     sides = list(exported.size or ("height", "width"))
     mask = {"mask": {"name": MASK, "dtype": "bool", "shape": ["batch", *sides]}}
-    tasks = []
-    for reader in (readout_of(spec) for spec in model.config.tasks or []):
-        known = {"legend": reader.legend(), "values": reader.words}
-        tasks.append({**reader.entry, **known})
+    readers = map(readout_of, model.config.tasks or [])
     return {
         "kind": type(model).__name__,
         "input": {"name": PIXELS, "dtype": "float32", "shape": ["batch", 3, *sides]},
@@ -266,7 +263,7 @@ def describe(model: KdamPreTrainedModel, exported: OnnxModel) -> dict[str, Any]:
         "resize": processor.size,
         "output_stride": exported.stride,
         "decoded": exported.stride == 1,
-        "tasks": tasks,
+        "tasks": [{**reader.entry, "legend": reader.legend(), "values": reader.words} for reader in readers],
     }
 
 

@@ -69,8 +69,7 @@ def main(argv: Arguments = None) -> Trained:
     teacher, facts = None, {"method": distillation.method}
     bf16 = use_bf16(distillation.teacher_precision, args.use_cpu)
     loaded = cache(lambda: load_teacher(run.teaching, run.model.config, bf16, distillation.teacher_batch_size))
-    method = method_of(distillation, run, loaded)
-    if method is not None:
+    if (method := method_of(distillation, run, loaded)) is not None:
         start_unlabelled(run, loaded, args)
         if distillation.teacher_cache:
             stored = fill_cache(distillation, run.teaching, run.train_dataset, run.model.config, args)

@@ -78,7 +78,3 @@ def would_use() -> str:
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     more = f"; all {count} with --num_processes {count}" if count > 1 else ""
     return f"{device} {name}, {precision}{more}; {cores} for data"
-
-
-if __name__ == "__main__":
-    main()

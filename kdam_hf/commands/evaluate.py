@@ -88,7 +88,7 @@ def main(argv: Arguments = None) -> dict[str, float]:
         meta |= facts_of_training(Path(args.output), meta["weights_sha256"])
     else:
         stored = StoredPredictions(args.predictions, source, tasks)
-        reader = DataLoader(stored, batch_size=None, num_workers=args.num_workers, collate_fn=as_it_is)
+        reader = DataLoader(stored, batch_size=None, num_workers=args.num_workers)
         maps = tqdm(reader, desc="Scoring", unit="image", leave=False)
         meta = {"predictions": args.predictions, **describe_data(source, data, tasks, args.protocol)}
     meta |= {"ids": args.ids, "ids_sha256": source.digest if args.ids else None}
@@ -148,10 +148,6 @@ def share_cores(num_proc: int | None, on_cpu: bool) -> int:
     if on_cpu and num_proc > 1:
         torch.set_num_threads(max(1, cores - num_proc))
     return num_proc
-
-
-def as_it_is(one: Any) -> Any:
-    return one
 
 
 def draw(

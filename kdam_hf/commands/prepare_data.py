@@ -88,7 +88,7 @@ def check_split(data: SourceArguments, args: PreparationArguments, split: str) -
     if isinstance(dataset, PreparedDataset):
         raise KdamValueError(f"{data.data_dir} is prepared already; give the dataset it was made from.")
     with_options(dataset.tasks, data.task_options or ())  # refuses those of other tasks
-    report = SplitReport.of(dataset)
+    report = SplitReport(dataset)
     if args.check_only or report.problems:
         report = inspect_split(dataset, args.num_proc)
     else:

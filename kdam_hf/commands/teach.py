@@ -22,9 +22,8 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.io import make_folder
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.readout_kdam import Numbers, as_map
-from kdam_hf.tasks import Normals, Task
+from kdam_hf.tasks import Task
 from kdam_hf.teachers.base import ForeignTeacher
-from kdam_hf.teachers.normals import check_axes
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import FrozenTeacher, load_teacher, parse_recipe
 from kdam_hf.training.arguments import option, required
@@ -46,8 +45,7 @@ class TeachArguments:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    names = list(takewhile(lambda text: not text.startswith("-"), arguments))
-    if names:
+    if names := list(takewhile(lambda text: not text.startswith("-"), arguments)):
         arguments[: len(names)] = ["--teacher", names[0], *(["--images", *names[1:]] if names[1:] else [])]
     args, _ = parse_recipe((TeachArguments,), arguments, __doc__)
     output = Path(args.output)
@@ -63,11 +61,6 @@ def main(argv: list[str] | None = None) -> None:
     teacher = load_teacher(teaching, as_it_is)
     print(source.name, *(f"  {key}: {value}" for key, value in source.facts.items()), sep="\n")
     print(*(f"  {in_words(task)}" for task in tasks), *(f"  {note}" for note in teaching.notes), sep="\n")
-    model = teacher.models[0]
-    normals = next((task.name for task in tasks if isinstance(task, Normals)), None)
-    if isinstance(model, ForeignTeacher) and normals is not None:
-        with torch.inference_mode():
-            print(f"  {check_axes(lambda images: model(images)[normals])}")
     rows = [row(name, photo, tasks, teacher) for name, photo in photos]
     legends = [legend_picture(task.legend(), *rows[0][0].shape[:2]) for task in tasks]
     titles = ["photo", *(task.name for task in tasks)]

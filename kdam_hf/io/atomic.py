@@ -17,13 +17,14 @@ NO_SYNC_OF_FOLDERS = {EACCES, EBADF, EINVAL, EISDIR, ENOSYS, ENOTSUP, EPERM}
 
 
 @contextmanager
-def replacing(path: str | Path, partial: Path | None = None) -> Iterator[Path]:
+def replacing(path: str | Path, partial: Path | None = None, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; sync it and rename it into place when the block ends without an error.
 
     Args:
         path: the file or folder to make. What is there is replaced; a folder is moved to `.NAME.replaced` first, and
             `restore_replaced` puts it back if the process was killed in between.
         partial: the temporary path, where other processes must know it; chosen by default.
+        durable: sync what was written, which takes its time for many files; else a loss of power may leave them empty.
 
     Yields:
         A path that does not exist yet. On an error whatever was written there is removed.
@@ -34,7 +35,7 @@ def replacing(path: str | Path, partial: Path | None = None) -> Iterator[Path]:
     discard(partial)
     try:
         yield partial
-        for part in (*partial.rglob("*"), partial):
+        for part in (*partial.rglob("*"), partial) if durable else ():
             sync(part)
         old = _replaced(final)
         if final.is_dir():

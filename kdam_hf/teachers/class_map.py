@@ -34,7 +34,7 @@ class ClassMap:
     def __call__(self, logits: Tensor) -> Tensor:
         """Class logits (B, K, h, w) of the teacher -> log-probabilities of the student's C classes (B, C, h, w).
 
-        With unclaimed classes one more channel at the end holds their log-probability, see `Task.known_pixels`. A class that
+        With unclaimed classes one more channel at the end holds their log-probability. A class that
         the teacher does not know gets the smallest number, and must be left out of the match.
         """
         log_p = logits.float().log_softmax(1)

@@ -127,8 +127,7 @@ def _of_library(
     with explained(CheckpointError, f"{name}: its config.json cannot be used"):
         config = AutoConfig.from_pretrained(repo, revision=revision, trust_remote_code=False)
     heads = config.architectures or ["unknown"]
-    family = FAMILIES.get(heads[0])
-    if family is None:
+    if (family := FAMILIES.get(heads[0])) is None:
         raise KdamValueError(
             f"{name} is a {heads[0]} ({config.model_type}), which predicts no dense task that is known here; expected one of "
             f"{', '.join(sorted(FAMILIES))}, a kdam model, {PROTOCOL}."

@@ -50,11 +50,6 @@ class Teaching:
         axes = [source.facts["normal_axes"] for source in taught.values() if "normal_axes" in source.facts]
         return teaching_identity({name: source.sha256 for name, source in taught.items()}, self.class_maps, axes)
 
-    def channels(self, name: str) -> int:
-        """Channels of the teacher's map of a task, see `Task.known_pixels`."""
-        task = next(task for task in self.tasks if task.name == name)
-        return task.channels + bool(name in self.class_maps and self.class_maps[name].unclaimed)
-
 
 def teaching_identity(
     taught_by: Mapping[str, str], class_maps: Mapping[str, ClassMap], axes: Sequence[Sequence[str]]

@@ -23,16 +23,8 @@ from kdam_hf.training.loading import layers
 # Keys that say where, how fast and how visibly a run is carried out, not what it computes.
 INCIDENTAL = {
     *inherited.ARGUMENTS[inherited.INCIDENTAL].split(),
-    *(
-        "cache_dir",
-        "cpu_threads",
-        "accept_teacher_license",
-        "channels_last",
-        "teacher_cache",
-        "teacher_batch_size",
-        "balance_steps",
-    ),
-    "dataloader_timeout",
+    *("cache_dir", "cpu_threads", "accept_teacher_license", "channels_last", "teacher_cache", "teacher_batch_size"),
+    *("balance_steps", "dataloader_timeout"),
     # what these came to is bf16, max_steps or epochs, and per_device_train_batch_size
     *("precision", "num_train_epochs", "total_train_batch_size"),
     # refused, and once in checkpoints

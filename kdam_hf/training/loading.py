@@ -103,8 +103,7 @@ class WatchedDataset(Layer):
 
 def make_loader(watched: WatchedDataset, args: KdamTrainingArguments, **options: Any) -> DataLoader:
     """A DataLoader that gives up after `args.dataloader_timeout` seconds, and `SPAWN_S` more where workers import first."""
-    workers = args.dataloader_num_workers
-    if workers:
+    if workers := args.dataloader_num_workers:
         context = worker_context(args.dataloader_multiprocessing_context)
         options |= {
             "timeout": args.dataloader_timeout + (SPAWN_S if context.get_start_method() == "spawn" else 0),

@@ -13,14 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import set_seed
 
-from dataset_loaders import (
-    DenseDataset,
-    MixedDataset,
-    PhotosDataset,
-    TaughtDataset,
-    TrainTransform,
-    TransformedDataset,
-)
+from dataset_loaders import DenseDataset, MixedDataset, PhotosDataset, TaughtDataset, TrainTransform, TransformedDataset
 from kdam_hf import io
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.distributed import end_with_others
@@ -172,8 +165,7 @@ def build_run(
     set_seed(args.seed)
     built = MODELS[model.role](config)
     built.start_at(typical_predictions(train, tasks))
-    weights = _weights(model)
-    if weights is not None:
+    if (weights := _weights(model)) is not None:
         load_backbone_weights(built, weights)
     photos = None if held_out is None else seen_by(config, held_out, tasks)
     return Run(tasks, built, crops, seen_by(config, val, tasks), settings, teaching, photos)
@@ -343,7 +335,6 @@ def _weights(model: ModelArguments) -> str | None:
     chosen = model.backbone_weights or ("none" if model.preset in PRESETS else "preset")
     if chosen != "preset":
         return None if chosen == "none" else chosen
-    name = find_backbone(model.preset).weights
-    if name is None:
+    if (name := find_backbone(model.preset).weights) is None:
         raise KdamValueError(f"preset {model.preset} has no public weights; give a hub id or folder, or leave it out.")
     return name

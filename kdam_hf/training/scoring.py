@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
+from kdam_hf.hub.record import SAME_SCORE
 from kdam_hf.io import differences
 from kdam_hf.metrics import Metric, in_processes, under_protocol
 from kdam_hf.tasks import Task
 from kdam_hf.training.signals import shield_worker, worker_context
-
-# facts of a score that must agree with those of the score it is held against
-CONDITIONS = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def single_task_references(
             )
         path, content = holders[0], found[holders[0]]
         theirs = content.get("meta", {})
-        both = [name for name in CONDITIONS if name in theirs and name in meta]
+        both = [name for name in SAME_SCORE if name in theirs and name in meta]
         if other := differences({name: theirs[name] for name in both}, {name: meta[name] for name in both}):
             raise KdamValueError(
                 f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "

@@ -105,8 +105,7 @@ def count_classes(dataset: DenseDataset, task: Categorical, start: int = 0, step
     """Labelled pixels of each class, (K,) float64, in every `step`-th image from `start` on."""
     counts = torch.zeros(task.channels, dtype=torch.float64)
     for index in tqdm(range(start, _labelled(dataset)[0], step), f"counting the classes of {task.name}", leave=False):
-        label = dataset[index]["labels"].get(task.name)
-        if label is not None:
+        if (label := dataset[index]["labels"].get(task.name)) is not None:
             ids = task.label.to_tensor(label).flatten()
             counts += torch.bincount(ids, minlength=IGNORE_INDEX + 1)[: task.channels]
     return counts

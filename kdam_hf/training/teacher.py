@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -165,7 +166,7 @@ def load_teacher(
     models = [source.load() for source in teaching.sources]
     for model in filter(_has_axes, models):
         with torch.inference_mode():
-            check_axes(lambda images, teacher=model: teacher(images)["normals"])  # type: ignore[misc]
+            PartialState().print(check_axes(lambda images, teacher=model: teacher(images)["normals"]))  # type: ignore[misc]
     sha256 = [source.sha256 for source in teaching.sources]
     chosen = [{task.name for task in source.tasks} for source in teaching.sources]
     return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps, chosen)

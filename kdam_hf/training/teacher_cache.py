@@ -101,10 +101,6 @@ class TeacherCache:
         record = self.records[view, index : index + 1]
         return bool(record["_checksum"][0]) and record["_checksum"][0] == _checksum(np.array(record))
 
-    def absent(self) -> int:
-        """Number of records without a checksum; those that have one are not read."""
-        return int((self.records["_checksum"] == 0).sum())
-
     def pack(self, keys: Sequence[Key], predictions: Mapping[str, Tensor], crops: Sequence[int]) -> NDArray[Any]:
         """The records of a batch, from the (view, index) of each, predictions (B, C, h, w) float32, and checksums of the crops.
 
@@ -235,8 +231,6 @@ def fill_cache(
                 _write(cache, batches, bar, teacher, args.device)
         PartialState().wait_for_everyone()
         if main:
-            if cache.absent():
-                raise CheckpointError(f"{folder}: {cache.absent()} records were not written; run again.")
             io.write_json(folder / MANIFEST, cache.manifest | {"complete": True})
         PartialState().wait_for_everyone()
     return TeacherCache(folder)
@@ -255,6 +249,7 @@ def _describe(
     if not isinstance(transform, TrainTransform):
         raise KdamValueError(f"{type(transform).__name__}: expected TrainTransform, whose crops have one size.")
     specs = {task.name: task.spec() for task in teaching.tasks if task.name in teaching.taught}
+    more = {name for name, found in teaching.class_maps.items() if found.unclaimed}  # a channel for what is left out
     return {
         "format": FORMAT,
         "views": distillation.teacher_views,
@@ -267,7 +262,7 @@ def _describe(
         | {"first_crop": crop_checksum(dataset[0, 0]["pixel_values"])},
         "augmentation": transform.settings,
         "tasks": {
-            name: {"kind": spec["kind"], "class_names": spec["class_names"], "channels": teaching.channels(name)}
+            name: {key: spec[key] for key in ("kind", "class_names")} | {"channels": spec["channels"] + (name in more)}
             for name, spec in specs.items()
         },
         "grid": [-(-side // STRIDE) for side in transform.size],

@@ -201,8 +201,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def save_extra(self, folder: Path) -> None:
         """The state of method and weighting, and the weights that are trained where a checkpoint has averaged ones."""
-        state = self.objective.state_dict()
-        if state:
+        if state := self.objective.state_dict():
             save_file({name: value.contiguous() for name, value in state.items()}, folder / OBJECTIVE)
         if self.average is not None:
             save_model(self.model, str(folder / TRAINED))
@@ -210,8 +209,7 @@ class MultiTaskTrainer(ResumableTrainer):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what `save_extra` left; the model holds what a checkpoint has as such."""
         super().on_train_begin(args, state, control, **kwargs)
-        folder = self.resumed_from
-        if folder is None:
+        if (folder := self.resumed_from) is None:
             return
         if self.objective.state_dict():
             self.objective.load_state_dict(load_file(folder / OBJECTIVE))

@@ -210,7 +210,7 @@ def test_photos_that_exif_turns_are_counted_and_labels_of_their_stored_size_are_
     assert report.as_json()["notes"] == report.remarks()
     good = SubsetDataset(data, [sample_id for sample_id in data.ids if sample_id != "raw"])
     for _ in range(2):  # prepared, and taken as it is
-        prepare(good, tmp_path / "prepared", report=(found := SplitReport.of(good)))
+        prepare(good, tmp_path / "prepared", report=(found := SplitReport(good)))
         assert found.turned == {"upright": 1, "unclear": 2}
 
 

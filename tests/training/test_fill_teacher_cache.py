@@ -148,7 +148,6 @@ def test_processes_share_the_work_and_make_no_record_twice(kit, teacher, made, m
     monkeypatch.setattr(type(args), "world_size", 3)
     monkeypatch.setattr(type(args), "process_index", property(lambda self: self.rank))
     monkeypatch.setattr(type(args), "main_process_first", lambda self, **kwargs: nullcontext())
-    monkeypatch.setattr(TeacherCache, "absent", lambda self: 0)
     for args.rank in (0, 1, 2):
         cache = fill(kit, teacher, args=args, verify=True)
     assert sorted(made) == EVERY
