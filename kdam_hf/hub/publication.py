@@ -27,30 +27,11 @@ from kdam_hf.io import replacing
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import TASK, MultiTaskDensePredictionPipeline
 
-PERMISSIVE = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "bsd",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "bsd-3-clause-clear",
-        "isc",
-        "zlib",
-        "ncsa",
-        "unlicense",
-        "cc0-1.0",
-        "pddl",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "odc-by",
-        "cdla-permissive-1.0",
-        "cdla-permissive-2.0",
-        "unknown",
-    ]
-)
+PERMISSIVE = {
+    "apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "isc", "zlib", "ncsa", "unlicense",
+    "cc0-1.0", "pddl", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "odc-by", "cdla-permissive-1.0",
+    "cdla-permissive-2.0", UNKNOWN,
+}  # fmt: skip
 """Licences, as the Hub names them, that ask for no more than to be named; and those of whom nothing is known."""
 
 
