@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 GREY, LIGHT = "#5A5A5A", "#C8C8C8"
+MOST_CURVES = len(COLORS)
 MARKER: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "zorder": 4}
 LARGEST_WITH_NUMBERS = 25
 

@@ -10,6 +10,7 @@ interval of the difference to `none`, paired by seed. `--help all` lists every k
 
 import argparse
 import json
+import math
 import re
 import signal
 import statistics
@@ -43,6 +44,8 @@ from kdam_hf.training.sources import open_split
 from kdam_hf.visualization import contact_sheet, legend_picture
 
 LAUNCH = "-m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+FIXED = {"method", "seed", "teacher", "output_dir", "config"}
+"""Keys that no method has of its own: they are said by the comparison."""
 Results = dict[str, Any]
 
 
@@ -65,6 +68,12 @@ def main(argv: list[str] | None = None) -> None:
     root: Path = args.output_dir
     methods = parse_methods(args.methods)
     data = parse_recipe(GROUPS, ["--config", args.student_config, *overrides])[0]
+    if len({*args.seeds}) < len(args.seeds) or (args.balance is not None and args.balance < 1):
+        raise KdamValueError(
+            f"seeds {args.seeds}, balance {args.balance}; expected each seed once, and steps of 1 or more."
+        )
+    for _, method, own in methods.values():  # before the first of them is trained
+        parse_recipe(GROUPS, ["--config", args.student_config, *overrides, *words_of(method, own)])
     held_out = open_split(data, data.eval_split)
     if not 0 <= min(args.show) <= max(args.show) < len(held_out):
         raise KdamValueError(f"show is {args.show}; expected numbers of images, 0 to {len(held_out) - 1}.")
@@ -76,16 +85,16 @@ def main(argv: list[str] | None = None) -> None:
         runs[label] = []
         for seed in args.seeds:
             folder = root / (name + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
-            options = [*overrides, "--method", method, "--seed", str(seed)]
-            options += [word for key, value in own for word in (f"--{key}", value)]
+            options = [*overrides, "--seed", str(seed), *words_of(method, own)]
             options += ["--balance_steps", str(args.balance)] if args.balance else []
             runs[label].append(train("distill", args.student_config, folder, options, teacher))
+            if args.balance and not (folder / "balance.json").exists():
+                print(f"{folder}: trained without --balance; remove it to measure its terms")
 
     models = {label: load_model(of[0]["meta"]["model"]).eval() for label, of in runs.items()}
     student = next(model for label, model in models.items() if label != "teacher")
     draw(held_out, models, args.show).save(root / "contact_sheet.png")
     tasks = with_options(held_out.tasks, data.task_options or ())
-    draw_losses({label: of for label, of in runs.items() if label != "teacher"}, tasks, root / "curves.png")
     keys = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
     summary = {label: summarise(of, runs.get("none", []), keys) for label, of in runs.items()}
     ratio = latency_ratio(student, models["teacher"], held_out)
@@ -99,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     source = rooms if data.dataset == "synthetic_rooms" else str(data.data_dir)
     text = report(summary, keys, source)
     write_text(root / "results.md", text)
+    draw_losses({label: of for label, of in runs.items() if label != "teacher"}, tasks, root / "curves.png")
     written = (path.name for path in sorted(root.iterdir()) if path.is_file())
     print("\n" + text + f"\nWritten to {root}: {', '.join(written)}")
 
@@ -116,6 +126,10 @@ def parse_methods(methods: Sequence[str]) -> dict[str, tuple[str, str, list[tupl
         pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
         if not all(equals for _, equals, _ in pairs):
             raise KdamValueError(f"method {text!r}; expected a name, or name:key=value,key=value.")
+        if fixed := {key for key, _, _ in pairs} & FIXED:
+            raise KdamValueError(
+                f"method {text!r}: {', '.join(sorted(fixed))} cannot differ between methods; leave it out."
+            )
         parsed.append((text, method, [(key, value) for key, _, value in pairs]))
     by_label = {}
     for text, method, own in parsed:
@@ -125,6 +139,11 @@ def parse_methods(methods: Sequence[str]) -> dict[str, tuple[str, str, list[tupl
     if len(by_label) < len(parsed):
         raise KdamValueError(f"methods {' '.join(methods)}: one is named twice; give each once.")
     return by_label
+
+
+def words_of(method: str, own: Sequence[tuple[str, str]]) -> list[str]:
+    """A method with its options, as words of `kdam distill`."""
+    return ["--method", method, *(word for key, value in own for word in (f"--{key}", value))]
 
 
 def train(command: str, config: str, folder: Path, options: list[str], teacher: Path | None = None) -> Results:
@@ -163,7 +182,9 @@ def reuse(path: Path, settings: dict[str, Any], split: str, teacher: Path | None
         moved = any(found["meta"].get(key) != place for key, place in places.items())
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} does not describe a run ({error!r}); remove it to score it again.") from error
-    ignore = {"recipe.teacher", *(f"recipe.{key}" for key in INCIDENTAL)}
+    # a fingerprint has what these came to; here there are recipes alone
+    told = {"precision", "num_train_epochs", "total_train_batch_size"}
+    ignore = {"recipe.teacher", *(f"recipe.{key}" for key in INCIDENTAL - told)}
     if different := differences(before, now, ignore=ignore, defaults={"recipe": DEFAULTS}):
         remedy = f"Run make clean, remove {path.parent}, or choose another --output_dir."
         raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(different)}. {remedy}")
@@ -179,7 +200,7 @@ def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -
     if len(runs) > 1:
         columns = {key: [run[key] for run in runs] for key in runs[0] if key != "meta"}
         summary |= {key: statistics.mean(values) for key, values in columns.items()}
-        summary |= {f"{key}_std": statistics.stdev(values) for key, values in columns.items()}
+        summary |= {f"{key}_std": deviation(values) for key, values in columns.items()}
         summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
     if none:
         average = {key: statistics.mean(run[key] for run in none) for key in keys}
@@ -193,15 +214,20 @@ def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -
 
 def gain(result: Results, none: Results, keys: dict[str, bool]) -> float:
     """Mean relative gain in percent over the tasks that `none` has learned at all."""
-    values = [(result[key], none[key], up) for key, up in keys.items() if none[key] > 0]
+    values = [(result[key], none[key], up) for key, up in keys.items() if none[key] > 0 and key in result]
     return delta_m(values) if values else 0.0
 
 
 def interval(values: list[float]) -> list[float]:
     """Mean, and the ends of its 95 % interval (Student's t)."""
     mean = statistics.mean(values)
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    half = stats.t.ppf(0.975, len(values) - 1) * deviation(values) / len(values) ** 0.5
     return [mean, mean - half, mean + half]
+
+
+def deviation(values: list[float]) -> float:
+    """Standard deviation of a sample; NaN where one is."""
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 @torch.inference_mode()
@@ -215,7 +241,8 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
             inputs = seen_by(model.config, dataset, dataset.tasks)[index]
             predictions.append(model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions)
         for task in dataset.tasks:
-            maps = [as_map(task.decode(of[task.name], size)[0]) for of in predictions]
+            known = [of.get(task.name) for of in predictions]  # a teacher may have fewer tasks
+            maps = [None if of is None else as_map(task.decode(of, size)[0]) for of in known]
             cells = [None if x is None else task.render(x) for x in (sample["labels"].get(task.name), *maps)]
             rows.append([sample["image"], *cells, legend_picture(task.legend(), *size)])
             titles.append(f"{task.name} ({sample['id']})")
@@ -225,9 +252,12 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
 def draw_losses(runs: dict[str, list[Results]], tasks: Sequence[Task], path: Path) -> None:
     """The supervised loss of each task over the steps that every student logged; nothing without the extra `plots`."""
     try:
-        from kdam_hf.plots import loss_figure, save_png
+        from kdam_hf.plots import MOST_CURVES, loss_figure, save_png
     except ModuleNotFoundError as error:
         print(f"no {path.name}: {error}")
+        return
+    if len(runs) > MOST_CURVES:
+        print(f"no {path.name}: {len(runs)} students, a figure shows {MOST_CURVES}")
         return
     logs = {label: [logged_losses(Path(run["meta"]["model"])) for run in of] for label, of in runs.items()}
     if steps := sorted(set.intersection(*(set(log) for of in logs.values() for log in of))):
@@ -270,7 +300,8 @@ def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> s
     rows, paired = [], []
     for label, result in summary.items():
         meta = result["meta"]
-        scores = [f"{result[k]:.3f}" + (f" ± {result[f'{k}_std']:.3f}" if f"{k}_std" in result else "") for k in keys]
+        spread = {k: f" ± {result[f'{k}_std']:.3f}" for k in keys if f"{k}_std" in result}
+        scores = [f"{result[k]:.3f}{spread.get(k, '')}" if k in result else "–" for k in keys]
         gained = f"{result['gain_over_none']:+.2f}" if "gain_over_none" in result else ""
         size = f"{meta['parameters'] / 1e6:.2f}", f"{meta['gflops']:.2f}", f"{meta.get('latency_over_teacher', 1):.2f}"
         rows.append([label, *scores, gained, *size])

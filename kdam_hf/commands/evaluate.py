@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dataset_loaders import Collator, DenseDataset, SubsetDataset, read_ids
 from kdam_hf.errors import KdamValueError, UnknownTaskError
-from kdam_hf.io import write_text
+from kdam_hf.io import make_folder, refuse_unwritable, write_text
 from kdam_hf.metrics import Metric, delta_m
 from kdam_hf.tasks import Task, with_boundaries, with_options
 from kdam_hf.training import SourceArguments, load_model, parse_recipe, write_results
@@ -91,7 +91,7 @@ def main(argv: Arguments = None) -> dict[str, float]:
         reader = DataLoader(stored, batch_size=None, num_workers=args.num_workers)
         maps = tqdm(reader, desc="Scoring", unit="image", leave=False)
         meta = {"predictions": args.predictions, **describe_data(source, data, tasks, args.protocol)}
-    meta |= {"ids": args.ids, "ids_sha256": source.digest if args.ids else None}
+    meta |= {"ids": args.ids}
     references = single_task_references(args.single_task, tasks, meta) if args.single_task else {}
     count_maps(maps, metrics, num_proc)
 
@@ -122,6 +122,9 @@ def check_arguments(args: EvaluationArguments) -> None:
         raise KdamValueError("save_predictions goes with --model: the maps of --predictions are on disk already.")
     if Path(args.output).suffix != ".json":
         raise KdamValueError(f"output is {args.output}; expected a file name that ends in .json.")
+    refuse_unwritable(args.output)
+    if args.plots:
+        make_folder(args.plots)
     if args.plots:
         try:
             import kdam_hf.plots  # noqa: F401

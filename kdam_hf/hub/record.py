@@ -140,6 +140,8 @@ def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights
     if other is None or not isinstance(other.get("meta"), dict):
         raise KdamValueError(f"{path}: no results there; give a results.json of kdam train, distill or evaluate.")
     there = {key: other["meta"].get(key) for key in (*SAME_SCORE, *same)}
+    if not there["ids_sha256"] or not record.meta.get("ids_sha256"):  # earlier versions did not say it
+        del there["ids_sha256"]
     here = {key: record.meta.get(key) for key in there}
     scored = other["meta"].get("weights_sha256")
     if scored and weights and scored not in weights:

@@ -36,6 +36,8 @@ def redact(value: Any, key: str = "") -> Any:
         return None if value and not items else items
     if isinstance(value, str) and (_PATH.search(value) or (_is_place(key) and not is_hub_name(value))):
         return None
+    if isinstance(value, str) and (key == "class_map" or (key == "preset" and _is_folder(value))):
+        return None  # of these, other values are data, and names of ours
     return value
 
 
@@ -59,6 +61,10 @@ def is_repo_id(text: str) -> bool:
         return text.count("/") == 1
     except HFValidationError:
         return False
+
+
+def _is_folder(preset: str) -> bool:
+    return "/" in preset and not preset.startswith("timm/") and not is_hub_name(preset)
 
 
 def _is_place(key: str) -> bool:

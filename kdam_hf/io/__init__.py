@@ -1,6 +1,15 @@
 """Files and what they came from: atomic writes, locks, and one fingerprint that says whether two things are the same."""
 
-from kdam_hf.io.atomic import discard, make_folder, replacing, restore_replaced, sync, write_json, write_text
+from kdam_hf.io.atomic import (
+    discard,
+    make_folder,
+    refuse_unwritable,
+    replacing,
+    restore_replaced,
+    sync,
+    write_json,
+    write_text,
+)
 from kdam_hf.io.fingerprint import differences, file_sha256, flatten, lines_sha256, tensors_sha256
 from kdam_hf.io.lock import exclusive
 from kdam_hf.io.source import source_parts
@@ -13,6 +22,7 @@ __all__ = [
     "flatten",
     "lines_sha256",
     "make_folder",
+    "refuse_unwritable",
     "replacing",
     "restore_replaced",
     "source_parts",

@@ -59,7 +59,17 @@ def make_folder(path: str | Path) -> Path:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise KdamValueError(f"{path}: a file is there, or above it; expected a folder to write to.") from error
+    except PermissionError as error:
+        raise KdamValueError(f"{path}: may not be made ({error.strerror}); give a folder of your own.") from error
     return Path(path)
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Raise KdamValueError unless a file can be written there; its folder is made."""
+    if Path(path).is_dir():
+        raise KdamValueError(f"{path}: a folder is there; expected a file to write.")
+    if not os.access(make_folder(Path(path).parent), os.W_OK):
+        raise KdamValueError(f"{path}: may not be written in this folder; give another one.")
 
 
 def restore_replaced(path: str | Path) -> None:
@@ -79,7 +89,8 @@ def discard(path: Path, ignore_errors: bool = False) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text atomically; folders are made as needed."""
+    """Write UTF-8 text atomically; folders are made as needed. Raises KdamValueError where it may not be written."""
+    refuse_unwritable(path)
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
 

@@ -14,7 +14,7 @@ from kdam_hf.errors import KdamValueError, UnknownTaskError, did_you_mean
 from kdam_hf.tasks.base import KINDS, NAMED, Task
 from kdam_hf.tasks.categorical import Categorical, HumanParts, Saliency
 from kdam_hf.tasks.depth import Depth
-from kdam_hf.tasks.edge import Edge
+from kdam_hf.tasks.edge import BOUNDARIES, Edge
 from kdam_hf.tasks.normals import Normals
 
 # fmt: off
@@ -59,6 +59,8 @@ def make_task(name: str, class_names: Sequence[str] = (), dataset: str | None = 
 
 def with_boundaries(tasks: Sequence[Task], protocol: str | None) -> tuple[Task, ...]:
     """Tasks whose boundaries are scored under `protocol`, see `Edge`; unchanged for None. KdamValueError for an unknown one."""
+    if protocol and protocol not in BOUNDARIES:
+        raise KdamValueError(f"boundaries {protocol!r} is not known: choose one of {', '.join(BOUNDARIES)}.")
     return tuple(replace(task, boundaries=protocol) if protocol and isinstance(task, Edge) else task for task in tasks)
 
 

@@ -97,8 +97,12 @@ def parse_recipe(
         a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")
     } | keys.keys()
     by_default = next((name for key, name in (usual or {}).items() if key in given), None)
-    config = keys.pop("config", None) or first.parse_known_args(arguments)[0].config or by_default
-    recipe = read_recipe(config) if config else {}
+    named = (keys.pop("config", None), first.parse_known_args(arguments)[0].config, by_default)
+    config = next((name for name in named if name is not None), None)
+    if config == "":
+        raise KdamValueError("config is empty; give a recipe, or leave it out.")
+    recipe = {} if config is None else read_recipe(config)
+    known = {name: key for name, key in known.items() if key not in ("config", "help")}
     _refuse_unknown(recipe, known, f"recipe {config}")
     _refuse_unknown(keys, known, "keyword")
     _refuse_unknown(given, typed, "command line")
@@ -116,7 +120,11 @@ def parse_recipe(
         recipe[key] = _typed(recipe[key], actions[key], where)
         actions[key].required = False
     parser.set_defaults(**recipe)
-    instances = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)[: len(groups)]
+    found = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False)
+    instances, stray = found[: len(groups)], found[-1]
+    if stray:
+        hint = f"--config {stray[0]}" if stray[0].endswith((".yaml", ".yml")) else f"--KEY {stray[0]}"
+        raise KdamValueError(f"command line: {stray[0]!r} belongs to no key; write {hint}, see --help all.")
     settings = dict(recipe)
     recorded = {typed[key] for key in given}
     for instance in instances:
@@ -139,7 +147,11 @@ def run_command(main: Callable[[], None]) -> None:
     except SystemExit:
         leave_group()
         raise
-    except KdamError as error:
+    except KeyboardInterrupt:
+        tell_others("interrupted")
+        print("interrupted", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+    except (KdamError, PermissionError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         tell_others(f"{type(error).__name__}: {error}")
         raise SystemExit(2) from None
@@ -160,7 +172,7 @@ def _typed(value: Any, action: argparse.Action, where: str) -> Any:
     try:
         if isinstance(value, list):
             raise ValueError
-        return convert(SWITCHES.get(value, str(value)) if convert is string_to_bool else str(value))
+        return convert(SWITCHES.get(str(value).lower(), str(value)) if convert is string_to_bool else str(value))
     except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
         raise KdamValueError(f"{where} is {value!r}; expected one {getattr(convert, '__name__', 'value')}.") from error
 

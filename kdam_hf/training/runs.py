@@ -84,7 +84,9 @@ def open_splits(
         options = {"class_map": distillation.class_map, "normal_axes": distillation.normal_axes}
         teaching = plan_teaching(distillation.teacher or (), train.tasks, data.tasks, **options)
     if not teaching.sources and (data.unlabeled or not teaching.tasks):
-        raise KdamValueError(f"{data.unlabeled or train.name}: photos without labels need a teacher; give --teacher.")
+        raise KdamValueError(
+            f"{data.unlabeled or train.name}: photos without labels need a teacher; give kdam distill --teacher."
+        )
     if not teaching.sources:
         return train, val, None, teaching
     if data.unlabeled:
@@ -137,7 +139,7 @@ def build_run(
             a teacher's licence that is not accepted, where the student is pushed.
         CheckpointError: output_dir holds a model or checkpoints, and the run is not to be resumed.
     """
-    if args.output_dir is None:
+    if not args.output_dir:
         raise KdamValueError("output_dir is not given: a folder for the model, its checkpoints and results.json.")
     if model.role not in MODELS:
         raise KdamValueError(f"role is {model.role!r}; {did_you_mean(model.role, MODELS)}")
@@ -297,6 +299,7 @@ def describe_data(
         "data_dir": data.data_dir,
         "split": dataset.split,
         "images": len(dataset),
+        "ids_sha256": dataset.digest,
         **conditions(tasks, protocol),
         "hardware": hardware(),
         "date": datetime.now(UTC).date().isoformat(),

@@ -104,7 +104,9 @@ def single_task_references(
             )
         path, content = holders[0], found[holders[0]]
         theirs = content.get("meta", {})
-        both = [name for name in SAME_SCORE if name in theirs and name in meta]
+        both = [
+            name for name in SAME_SCORE if name in theirs and name in meta and (theirs[name] or name != "ids_sha256")
+        ]
         if other := differences({name: theirs[name] for name in both}, {name: meta[name] for name in both}):
             raise KdamValueError(
                 f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "

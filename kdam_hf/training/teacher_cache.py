@@ -203,6 +203,8 @@ def fill_cache(
     wanted = _describe(distillation, teaching, dataset, args)
     ignored = ("complete", "precision") if distillation.teacher_precision == "auto" else ("complete",)
     folder, main = Path(distillation.teacher_cache or ""), args.process_index == 0
+    if folder.is_file():
+        raise KdamValueError(f"teacher_cache {folder}: a file is there; expected a folder.")
     lock = io.exclusive(folder.parent / f".{folder.name}.lock", f"teacher cache {folder}")
     with lock if main else nullcontext():
         with args.main_process_first(local=False, desc="preparing the teacher cache"):

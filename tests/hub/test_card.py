@@ -68,6 +68,7 @@ def test_the_gain_is_the_mean_over_tasks_with_errors_counted_downwards_if_a_base
 def test_other_conditions_and_another_student_or_teacher_do_not_stand_side_by_side(own):
     others = {"data": "x", "split": "test", "images": 10, "ids_sha256": "a", "protocol": "atrc", "boundaries": "bsds"}
     of_students = {"parameters": 1, "kind": "KdamTeacher"}
+    change_results(own, ids_sha256="b")
     for role, more in (("teacher_results", {"weights_sha256": "0" * 64}), ("baseline_results", of_students)):
         for key, value in (others | more).items():
             with pytest.raises(KdamValueError, match=f"{key} .* -> "):

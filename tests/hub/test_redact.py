@@ -36,6 +36,16 @@ def test_keys_that_name_places_keep_ids_of_the_hub_only(tmp_path, monkeypatch):
     assert not any(is_hub_name(text) for text in ("name", "org/a/b", "org/..", "", "a b/c", "org/name:/home/me"))
 
 
+def test_a_folder_of_a_backbone_and_the_file_of_a_class_map_go_names_and_classes_stay(tmp_path, monkeypatch):
+    (tmp_path / "own" / "backbone").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for preset in ("swin-tiny", "org/backbone", "timm/resnet18"):
+        assert redact({"preset": preset}) == {"preset": preset}
+    assert redact({"preset": "own/backbone", "class_map": "own/map.yaml"}) == {}
+    used = {"class_map": {"semseg": {"flat": ["wall", "floor"]}}}
+    assert redact(used) == used
+
+
 def test_secrets_go_and_everything_else_is_kept_as_it_is():
     data = {"a": None, "b": [1, None, {"token": "x", "c": 2.5}], "hub_token": "hf_x", "d": True, "e": []}
     assert redact(data) == {"a": None, "b": [1, None, {"c": 2.5}], "d": True, "e": []}

@@ -74,6 +74,16 @@ def test_protocols_combine_under_names_and_maps_may_differ_in_size(load):
     assert values["atrc_miou"] == pytest.approx(5 / 6 * expected["miou"])
 
 
+def test_a_batch_counts_as_a_whole_or_not_at_all(load):
+    module, good = load("semseg", num_classes=3), torch.zeros(4, 4, dtype=torch.int64)
+    with pytest.raises(KdamValueError):
+        module.add_batch(predictions=[good, good + 7], references=[good, good])
+    assert len(module) == 0
+    module.add_batch(predictions=[good, good + 1], references=[good, good + 1])
+    assert len(module) == 2
+    assert module.compute()["miou"] == 100
+
+
 def test_misuse_of_a_module_is_refused_with_the_reason(load):
     predictions, references, _ = maps_and_values("semseg")
     module = load("semseg", num_classes=6)

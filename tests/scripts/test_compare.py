@@ -1,6 +1,7 @@
 """Comparisons: finished runs are known by settings, teacher and score; seeds are paired."""
 
 import json
+from math import isnan, nan
 
 import pytest
 from command_kit import ROOMS, SMALL, load, run
@@ -77,6 +78,10 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
     others = {"atrc -> ours": {"protocol": "atrc"}, "train -> val": {"split": "train"}, "dataset": {"recipe": {}}}
     others |= {"few.txt -> None": {"ids": "few.txt"}, "does not describe": {"recipe": None}}
     others |= {"inter_temperature 4.0 -> 1.0": {"distillation": {"inter_temperature": 4.0}}}  # another default
+    others |= {  # which a fingerprint would have as what they came to
+        f"{key} {value} -> ": {"recipe": settings | {key: value}}
+        for key, value in {"precision": "fp32", "total_train_batch_size": 4, "num_train_epochs": 3.0}.items()
+    }
     for named, changed in others.items():
         path.write_text(json.dumps({"meta": meta | changed}))
         with pytest.raises(CheckpointError, match=named):
@@ -87,18 +92,47 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
 
 
 def test_a_label_says_what_tells_a_method_from_the_others_of_its_name(compare):
-    found = compare.parse_methods(["none", "kl:beta=2,seed=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"])
+    found = compare.parse_methods(
+        ["none", "kl:beta=2,temperature=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"]
+    )
     assert list(found) == ["none", "kl", "cs:beta=1", "cs"]
     text = "cs:beta=1,kd_weight=edge=0"
     assert found["cs:beta=1"] == (text, "cs", [("beta", "1"), ("kd_weight", "edge=0")])
 
 
-@pytest.mark.parametrize("wrong", ["cs cs", "mean", "cs:beta", "cs:beta=1,intra=false cs:intra=false,beta=1"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "cs cs",
+        "mean",
+        "cs:beta",
+        "cs:beta=1,intra=false cs:intra=false,beta=1",
+        "cs:seed=5",
+        "none cs --seeds 0 0",
+        "cs --balance 0",
+    ],
+)
 def test_a_method_that_cannot_be_meant_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path, wrong):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
     words = f"--teacher_config t --student_config s --output_dir {tmp_path} --methods {wrong}"
     with pytest.raises(KdamValueError):
         compare.main(words.split())
+
+
+def test_a_mistyped_option_of_the_last_method_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path):
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
+    (tmp_path / "recipe.yaml").write_text("dataset: synthetic_rooms\n")
+    words = f"--teacher_config {tmp_path}/recipe.yaml --student_config {tmp_path}/recipe.yaml --methods none cs:betta=1"
+    with pytest.raises(KdamValueError, match="betta"):
+        compare.main([*words.split(), *ROOMS, "--output_dir", str(tmp_path / "out")])
+
+
+def test_a_score_that_is_undefined_stays_undefined(compare):
+    runs = [{"a": 1.0, "b": nan, "meta": {"seed": seed}} for seed in (0, 1)]
+    found = compare.summarise(runs, runs, {"a": True, "b": True})
+    assert (found["a_std"], found["difference_to_none"]["a"]) == (0, [0, 0, 0])
+    assert isnan(found["b_std"])
+    assert all(map(isnan, found["difference_to_none"]["b"]))
 
 
 def test_an_image_to_show_that_there_is_not_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path):

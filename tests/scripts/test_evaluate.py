@@ -159,6 +159,20 @@ def test_gain_over_single_task_results_stands_in_results_and_table(evaluate, dat
     assert results["delta_m"] == pytest.approx(25)
     assert results["meta"]["single_task"] == {"semseg": str(files[0]), "depth": str(files[1])}
     assert "| all | delta_m | 25.000 |" in (tmp_path / "r.md").read_text()
+    single["meta"]["ids_sha256"] = "of as many other images"
+    files[1].write_text(json.dumps(single))
+    with pytest.raises(KdamValueError, match="ids_sha256"):
+        run(evaluate, data, tmp_path, *arguments, "semseg", "depth", "--single_task", *files)
+
+
+def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored_and_kept(
+    evaluate, data, predictions, tmp_path
+):
+    (tmp_path / "r.json").mkdir()
+    (tmp_path / "r.json" / "precious").touch()
+    with pytest.raises(KdamValueError, match="folder"):
+        run(evaluate, data, tmp_path, "--predictions", predictions)
+    assert (tmp_path / "r.json" / "precious").exists()
 
 
 @pytest.fixture(scope="module")

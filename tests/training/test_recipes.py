@@ -157,3 +157,26 @@ def test_a_command_prints_its_tables_where_the_terminal_has_no_such_signs(monkey
     run_command(lambda: print("miou ↑ – a photo of Zürich"))
     terminal.flush()
     assert b"a photo of Z" in terminal.buffer.getvalue()
+
+
+def test_what_belongs_to_no_key_and_what_no_recipe_may_hold_is_refused(tmp_path):
+    for argv, text, named in (
+        (["--seed", "3", "rooms_student.yaml"], None, r"rooms_student\.yaml.*--config"),
+        (["--seed", "3", "-x"], None, "'-x'"),
+        (["--config", ""], None, "config is empty"),
+        ([], "config: rooms_student\n", "unknown key 'config'"),
+        ([], "help: 1\n", "unknown key 'help'"),
+    ):
+        with pytest.raises(KdamValueError, match=named):
+            parse(tmp_path, *argv, text=text)
+    assert parse(tmp_path, text="hflip: On\n")[0].hflip is True
+
+
+def test_an_interrupted_command_says_so_without_a_traceback(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(interrupted)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -79,9 +79,11 @@ class Kdam(evaluate.Metric):
             raise KdamValueError(f"unknown inputs {sorted(kwargs)}: settings are given to evaluate.load, see the card")
         if predictions is None or references is None or len(predictions) != len(references):
             raise KdamValueError("expected as many predictions as references, and neither of them missing")
+        batch = self._metric.with_settings()  # all of it, or nothing
         for pair in zip(predictions, references, strict=True):
-            self._metric.update(*(self._tensor(values) for values in pair))
-            self._maps += 1
+            batch.update(*(self._tensor(values) for values in pair))
+        self._metric.add_state(batch.state)
+        self._maps += len(predictions)
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Add one predicted and one labelled map: array, tensor or nested lists."""
