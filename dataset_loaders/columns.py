@@ -56,6 +56,21 @@ def find_columns(
     return found
 
 
+def image_column(features: Mapping[str, Any], stated: Sequence[str], source: str) -> str:
+    """The column of photos without labels: the one stated, else one of a usual name, else the only one of images."""
+    from datasets import Image as Pictures  # takes over a second to import
+
+    images = [name for name, column in features.items() if isinstance(column, Pictures)]
+    usual = [name for name in (IMAGE, *SYNONYMS[IMAGE]) if name in images]
+    found = [text.removeprefix(f"{IMAGE}=") for text in stated] or usual[:1] or images
+    if len(found) != 1 or found[0] not in images:
+        raise KdamValueError(
+            f"{source}: {', '.join(stated) or 'no columns given'}; of its columns {', '.join(features)} those of images are "
+            f"{', '.join(images) or 'none'}. Give --columns image=COLUMN."
+        )
+    return found[0]
+
+
 def _refuse(features: Mapping[str, Any], source: str, problem: str) -> None:
     image, label, *_ = *(name for name, feature in features.items() if _holds_pixels(feature)), "PHOTO", "LABEL"
     listed = "; ".join(f"{column}: {feature!s:.60}" for column, feature in features.items())

@@ -4,7 +4,7 @@ A share of the photos is held out: those whose names have the smallest hashes, w
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_loaders.archives import extract, is_archive
-from dataset_loaders.columns import IMAGE, SYNONYMS
+from dataset_loaders.columns import image_column
 from dataset_loaders.files import file_facts
 from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image, read_photo_header
 from dataset_loaders.registry import register
@@ -78,7 +78,7 @@ class PhotosDataset(DenseDataset):
         if not root.is_dir() or (not self._files and next(root.rglob("*.parquet"), None)):
             splits = load_splits(str(data_dir), streaming)
             rows = splits["train"] if "train" in splits else next(iter(splits.values()))
-            self._column = _image_column(rows.features, columns, given)
+            self._column = image_column(rows.features, columns, given)
             self._rows = undecoded(rows, [self._column])
         names = list(self._files) if self._rows is None else [f"{k:06d}" for k in range(len(self._rows))]
         if len(names) < 2:
@@ -155,21 +155,6 @@ class MixedDataset(TaughtDataset):
     def _at(self, index: int) -> tuple[DenseDataset, int]:
         first = self.counts[0]
         return (self._dataset, index) if index < first else (self._photos, index - first)
-
-
-def _image_column(features: Mapping[str, Any], stated: Sequence[str], given: str) -> str:
-    """The column that is stated, else the one of a usual name, else the only one of images."""
-    from datasets import Image as Pictures  # takes over a second to import
-
-    images = [name for name, column in features.items() if isinstance(column, Pictures)]
-    usual = [name for name in (IMAGE, *SYNONYMS[IMAGE]) if name in images]
-    found = [text.removeprefix(f"{IMAGE}=") for text in stated] or usual[:1] or images
-    if len(found) != 1 or found[0] not in images:
-        raise KdamValueError(
-            f"{given}: {', '.join(stated) or 'no columns given'}; of its columns {', '.join(features)} those of images are "
-            f"{', '.join(images) or 'none'}. Give --columns image=COLUMN."
-        )
-    return found[0]
 
 
 def _listed(root: Path) -> dict[str, Path]:

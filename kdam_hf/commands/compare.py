@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
             options = [*overrides, "--seed", str(seed), *words_of(method, own)]
             options += ["--balance_steps", str(args.balance)] if args.balance else []
             runs[label].append(train("distill", args.student_config, folder, options, teacher))
-            if args.balance and not (folder / "balance.json").exists():
+            if args.balance and method != "none" and not (folder / "balance.json").exists():
                 print(f"{folder}: trained without --balance; remove it to measure its terms")
 
     models = {label: load_model(of[0]["meta"]["model"]).eval() for label, of in runs.items()}

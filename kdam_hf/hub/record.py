@@ -4,7 +4,7 @@ All of it is in the model's folder or in a file that the caller names; what is n
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,11 @@ def _log(folder: Path) -> list[dict[str, Any]] | None:
     return next((state.get("log_history", []) for state in states if state is not None), None)
 
 
+def score_facts(*metas: Mapping[str, Any]) -> list[str]:
+    """What two scores must agree in; the images by their ids where both say them, as results of earlier versions do not."""
+    return [key for key in SAME_SCORE if key != "ids_sha256" or all(meta.get(key) for meta in metas)]
+
+
 def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights: Sequence[str] = ()) -> Results | None:
     """Results to stand beside the model's own: under the same conditions, with the `same` facts, of one of the `weights`."""
     if path is None:
@@ -139,10 +144,8 @@ def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights
     other = _object(path, KdamValueError)
     if other is None or not isinstance(other.get("meta"), dict):
         raise KdamValueError(f"{path}: no results there; give a results.json of kdam train, distill or evaluate.")
-    there = {key: other["meta"].get(key) for key in (*SAME_SCORE, *same)}
-    if not there["ids_sha256"] or not record.meta.get("ids_sha256"):  # earlier versions did not say it
-        del there["ids_sha256"]
-    here = {key: record.meta.get(key) for key in there}
+    compared = (*score_facts(other["meta"], record.meta), *same)
+    there, here = ({key: meta.get(key) for key in compared} for meta in (other["meta"], record.meta))
     scored = other["meta"].get("weights_sha256")
     if scored and weights and scored not in weights:
         there["weights_sha256"], here["weights_sha256"] = scored, weights[0]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
-from kdam_hf.hub.record import SAME_SCORE
+from kdam_hf.hub.record import score_facts
 from kdam_hf.io import differences
 from kdam_hf.metrics import Metric, in_processes, under_protocol
 from kdam_hf.tasks import Task
@@ -104,9 +104,7 @@ def single_task_references(
             )
         path, content = holders[0], found[holders[0]]
         theirs = content.get("meta", {})
-        both = [
-            name for name in SAME_SCORE if name in theirs and name in meta and (theirs[name] or name != "ids_sha256")
-        ]
+        both = [name for name in score_facts(theirs, meta) if name in theirs and name in meta]
         if other := differences({name: theirs[name] for name in both}, {name: meta[name] for name in both}):
             raise KdamValueError(
                 f"{path}: scored under other conditions than here ({'; '.join(other)}); a gain needs equal ones. Score both "

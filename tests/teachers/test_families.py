@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from types import SimpleNamespace
+from unittest import mock
 
 import families_kit
 import numpy as np
@@ -198,8 +199,10 @@ def test_classes_without_a_name_have_their_number(tmp_path):
     assert find_teacher(str(folder)).tasks[0].class_names == ("class 0", "floor", "a", "b")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="then it is the real one")
-def test_a_processor_that_cannot_be_had_here_is_replaced_by_what_it_states_or_refused(tmp_path):
+def test_a_processor_that_cannot_be_had_here_is_replaced_by_what_it_states_or_refused(tmp_path, monkeypatch):
+    if importlib.util.find_spec("torchvision"):  # as where it is missing
+        refusal = mock.Mock(side_effect=ImportError("DepthProImageProcessor requires the Torchvision library"))
+        monkeypatch.setattr("kdam_hf.teachers.inputs.AutoImageProcessor.from_pretrained", refusal)
     folder = families_kit.save("segformer", tmp_path / "segformer")
     stated = {"image_processor_type": "DepthProImageProcessorFast", "size": families_kit.SQUARE, "do_normalize": True}
     colours = {"do_rescale": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
