@@ -38,8 +38,10 @@ class Trained:
     folder: Path
     metrics: Mapping[str, float]
 
-    def __str__(self) -> str:
+    def __fspath__(self) -> str:
         return str(self.folder)
+
+    __str__ = __fspath__
 
     @cached_property
     def model(self) -> KdamPreTrainedModel:

@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         name = re.sub(r"[^\w.]+", "-", method if names.count(method) == 1 else text)
         runs[label] = []
         for seed in args.seeds:
-            folder = root / (name + (f"-seed{seed}" if len(args.seeds) > 1 else ""))
+            folder = folder_of(root / name, seed, args.seeds)
             options = [*overrides, "--seed", str(seed), *words_of(method, own)]
             options += ["--balance_steps", str(args.balance)] if args.balance else []
             runs[label].append(train("distill", args.student_config, folder, options, teacher))
@@ -139,6 +139,13 @@ def parse_methods(methods: Sequence[str]) -> dict[str, tuple[str, str, list[tupl
     if len(by_label) < len(parsed):
         raise KdamValueError(f"methods {' '.join(methods)}: one is named twice; give each once.")
     return by_label
+
+
+def folder_of(plain: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """Where a student is, or goes; that of seed 0 alone has a plain name, and keeps it when seeds are added."""
+    numbered = plain.with_name(f"{plain.name}-seed{seed}")
+    is_plain = seed == 0 and (plain.exists() or ([*seeds] == [0] and not numbered.exists()))
+    return plain if is_plain else numbered
 
 
 def words_of(method: str, own: Sequence[tuple[str, str]]) -> list[str]:

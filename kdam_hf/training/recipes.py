@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields
 from io import TextIOWrapper
+from numbers import Number
+from os import PathLike
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -61,6 +63,13 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     """Shows defaults, and the description as it is."""
 
 
+class _Parser(HfArgumentParser):
+    """Refuses a value in one line: its usage would be all keys."""
+
+    def error(self, message: str) -> NoReturn:
+        raise KdamValueError(f"command line: {message}; see --help all.")
+
+
 def parse_recipe(
     groups: Sequence[type],
     argv: Arguments = None,
@@ -85,7 +94,7 @@ def parse_recipe(
     arguments = [] if isinstance(argv, Mapping) else list(sys.argv[1:] if argv is None else argv)
     for group in groups:
         group._argument_group_name = (group.__doc__ or "").split("\n")[0]  # type: ignore[attr-defined]
-    parser = HfArgumentParser(groups, description=description, formatter_class=_Formatter, allow_abbrev=False)
+    parser = _Parser(groups, description=description, formatter_class=_Formatter, allow_abbrev=False)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for each in (parser, first):
         each.add_argument(
@@ -168,6 +177,10 @@ def _typed(value: Any, action: argparse.Action, where: str) -> Any:
         scalar = copy(action)
         scalar.nargs = None
         return [_typed(item, scalar, where) for item in (value if isinstance(value, (list, tuple)) else [value])]
+    if not isinstance(value, (str, PathLike, Number, list)):
+        raise KdamValueError(
+            f"{where} is a {type(value).__name__}; expected text, a number or a path; of a model, the folder it was saved in."
+        )
     convert = action.type if callable(action.type) else str
     try:
         if isinstance(value, list):

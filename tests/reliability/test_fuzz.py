@@ -39,7 +39,7 @@ def typed(key, value):
 
 
 @pytest.mark.parametrize("door", ["command line", "recipe"])
-def test_what_is_asked_is_what_is_set_or_is_refused_in_one_message(door, tmp_path, monkeypatch, capsys):
+def test_what_is_asked_is_what_is_set_or_is_refused_in_one_message(door, tmp_path, monkeypatch):
     for name in ("ACCELERATE_MIXED_PRECISION", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     rng, accepted = random.Random(0), 0
@@ -55,9 +55,6 @@ def test_what_is_asked_is_what_is_set_or_is_refused_in_one_message(door, tmp_pat
             *groups, settings = parse_recipe(GROUPS, arguments)
         except KdamError as error:
             assert str(error), asked  # noqa: PT017
-        except SystemExit as error:  # of argparse, which prints its message
-            assert error.code == 2, asked  # noqa: PT017
-            assert "error:" in capsys.readouterr().err
         else:
             accepted += 1
             for key, value in asked.items():

@@ -10,6 +10,7 @@ from PIL import Image
 
 import kdam_hf
 from kdam_hf import KdamStudent, distill, evaluate, predict, train
+from kdam_hf.errors import KdamValueError
 
 ROOMS = {"rooms_train": 8, "rooms_val": 3, "rooms_height": 40, "rooms_width": 56, "tasks": ["semseg", "depth"]}
 TINY = {"preset": "tiny-resnet", "backbone_weights": "none", "crop_height": 32, "crop_width": 48, "max_steps": 2}
@@ -49,6 +50,9 @@ def test_what_was_trained_stands_for_its_folder_and_scores_as_it_said(photos, tm
     assert student.metrics.keys() == scores.keys()
     assert scores == pytest.approx(student.metrics, rel=1e-4)
     assert isinstance(student.model, KdamStudent)
+    for key, value in (("model", student.model), ("output", b"r.json")):
+        with pytest.raises(KdamValueError, match=f"{key} is a {type(value).__name__}"):
+            evaluate(**{"model": student, **ROOMS, key: value})
     assert [task["name"] for task in student.processor.tasks] == ROOMS["tasks"]
     student.save(tmp_path / "copy")
     first, *_, second = sorted(photos.iterdir())

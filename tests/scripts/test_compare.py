@@ -127,6 +127,18 @@ def test_a_mistyped_option_of_the_last_method_is_refused_before_anything_is_trai
         compare.main([*words.split(), *ROOMS, "--output_dir", str(tmp_path / "out")])
 
 
+@pytest.mark.parametrize(("first", "then"), [([0], [0, 1]), ([0, 1], [0]), ([1], [0, 1])])
+def test_a_student_keeps_its_folder_when_the_seeds_change(compare, tmp_path, first, then):
+    """So that a finished one is never trained again, and two seeds never meet."""
+    made = {}
+    for seeds in (first, then):
+        folders = {seed: compare.folder_of(tmp_path / "cs", seed, seeds) for seed in seeds}
+        for seed, folder in folders.items():
+            assert made.setdefault(seed, folder) == folder
+            folder.mkdir(exist_ok=True)
+    assert len({*made.values()}) == 2
+
+
 def test_a_score_that_is_undefined_stays_undefined(compare):
     runs = [{"a": 1.0, "b": nan, "meta": {"seed": seed}} for seed in (0, 1)]
     found = compare.summarise(runs, runs, {"a": True, "b": True})
