@@ -2,7 +2,7 @@
 
 DistributedDataParallel averages gradients over processes. A masked mean is therefore exact over the global batch when each
 process divides its local sum by the *average* count (`mean`), and a statistic that couples pixels of all processes when it
-is built from `sum`, which carries gradient both ways.
+is built from `sum`, which carries gradient.
 """
 
 import os
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn import all_reduce
 
 
 class Processes:
@@ -36,8 +35,11 @@ class Processes:
         return self._reduced(x, dist.ReduceOp.MAX) if self.size > 1 else x.detach()
 
     def sum(self, x: Tensor) -> Tensor:
-        """Element-wise sum over processes; differentiable, any shape."""
-        return all_reduce(x) if self.size > 1 else x
+        """Element-wise sum over processes, any shape; differentiable if all processes make the same of it.
+
+        The gradient of a statistic of the whole batch is the same on every process, so none is exchanged.
+        """
+        return self._reduced(x, dist.ReduceOp.SUM) + self.size * (x - x.detach()) if self.size > 1 else x
 
     def gather(self, value: Any) -> list[Any]:
         """The value of every process, on every process; plain data or CPU tensors, whatever the device of the run."""
