@@ -6,7 +6,6 @@ Shapes: B batch, C channels of a prediction, h w stride-4 map, H W full resoluti
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,8 +54,6 @@ class Objective(nn.Module):
         self.tasks, self.method, self.weighting = tuple(tasks), method, weighting
         self.needs_features = method is not None and method.needs_features
         """Whether both models must give the maps of their backbones."""
-        self.couples_batch = method is not None and method.beta > 0 and method.couples_batch
-        """Whether a term of an image depends on the other images of the batch."""
 
     def counts(self, labels: Maps, mask: Tensor) -> Counts:
         """What the losses of a batch are divided by; the counts of accumulated batches add up.
@@ -77,7 +74,6 @@ class Objective(nn.Module):
         processes: Processes = LOCAL,
         counts: Counts | None = None,
         features: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
-        around: tuple[Sequence[Batch], Sequence[Batch]] = ((), ()),
     ) -> dict[str, Tensor]:
         """Weighted terms by name: `loss_<task>`, then those of the method.
 
@@ -89,8 +85,6 @@ class Objective(nn.Module):
             processes: those that share the batch; averaged over them, terms are those of the global batch.
             counts: the sum of those of all accumulated batches; of this batch alone by default.
             features: the backbones' maps of student and teacher, where `needs_features`.
-            around: the accumulated batches before and after this one, where `couples_batch`. Then a term of the method has the
-                gradient of the large batch for this part of it, and one over their number of its value.
 
         Returns:
             Scalars, float32 (float64 for float64 predictions), zero with a gradient path where nothing is valid.
@@ -123,12 +117,8 @@ class Objective(nn.Module):
             )
         pixels, all_pixels = (mean[key][0].clamp_min(1) for key in (_OWN_PIXELS, _PIXELS))
         batch = Batch(predictions, teacher_predictions, stride_mask(mask), pixels, processes, features)
-        parts = [*around[0], batch, *around[1]]
-        alone = len(parts) == 1
-        found = self.method.terms(batch if alone else replace(_joined(parts), pixels=all_pixels, processes=processes))
-        if alone:  # a mean over this batch, as its share of the mean over all accumulated ones
-            return terms | {name: term * (pixels / all_pixels) for name, term in found.items()}
-        return terms | {name: term - term.detach() * (1 - 1 / len(parts)) for name, term in found.items()}
+        share = pixels / all_pixels  # of a mean over this batch in one over all accumulated batches
+        return terms | {name: share * term for name, term in self.method.terms(batch).items()}
 
     def total(self, terms: dict[str, Tensor], share: float = 1.0) -> Tensor:
         """The loss: what the weighting makes of the terms, or their sum.
@@ -141,18 +131,6 @@ class Objective(nn.Module):
             return torch.stack([*terms.values()]).sum()
         loss = self.weighting(terms)
         return loss + share * self.weighting.penalty() if isinstance(self.weighting, Weighting) else loss
-
-
-def _joined(parts: Sequence[Batch]) -> Batch:
-    """Several batches as one."""
-    student, teacher = (
-        {name: torch.cat([maps[name] for maps in each]) for name in each[0]}
-        for each in ([part.student for part in parts], [part.teacher for part in parts])
-    )
-    found, features = [part.features for part in parts if part.features is not None], None
-    if found:  # level by level
-        features = tuple([torch.cat(maps) for maps in zip(*side, strict=True)] for side in zip(*found, strict=True))
-    return Batch(student, teacher, torch.cat([part.valid for part in parts]), features=features)
 
 
 def supervised_loss(predictions: Maps, labels: Maps, mask: Tensor | None, specs: Sequence[Mapping[str, Any]]) -> Tensor:

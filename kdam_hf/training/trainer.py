@@ -7,7 +7,6 @@ before the optimizer step; accumulated batches have the loss of one large batch.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +23,10 @@ from transformers.training_args import OptimizerNames
 
 from dataset_loaders import Collator
 from kdam_hf.distillation import Method
-from kdam_hf.distillation.methods import Batch as Compared
 from kdam_hf.distillation.weighting import FIXED, Weighting, make_weighting
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
-from kdam_hf.objective import Counts, Objective, stride_mask
+from kdam_hf.objective import Counts, Objective
 from kdam_hf.tasks import Task
 from kdam_hf.training.arguments import KdamTrainingArguments
 from kdam_hf.training.evaluation import choose_direction, metric_names, score_model
@@ -52,21 +50,6 @@ class Pending(NamedTuple):
     indices: Tensor
     terms: dict[str, Tensor]
     teacher: Mapping[str, Tensor] | None
-
-
-@dataclass
-class Accumulated:
-    """What one of several accumulated batches needs to know of all of them.
-
-    Args:
-        counts: what losses are divided by, of all together; None for those of the batch itself.
-        parts, taught: what student and teacher predict for each, for a method that couples the images of a batch; else empty.
-    """
-
-    batches: int = 1
-    counts: Counts | None = None
-    parts: list[Compared] = field(default_factory=list)
-    taught: list[KdamOutput] = field(default_factory=list)
 
 
 @refuse_methods
@@ -247,10 +230,6 @@ class MultiTaskTrainer(ResumableTrainer):
             KdamValueError: the teacher's prediction is not finite.
         """
         pending, self._pending = self._pending, []
-        if self.objective.couples_batch and self.objective.method is not None:
-            for parameter in self.objective.method.parameters():  # each accumulated batch gave them the gradient of all
-                if parameter.grad is not None:
-                    parameter.grad /= len(pending)
         for parameter in self.objective.parameters():  # no wrapper of the model averages them
             if parameter.grad is not None:
                 parameter.grad = self.processes.mean(parameter.grad)
@@ -313,25 +292,7 @@ class MultiTaskTrainer(ResumableTrainer):
             return batches, None
         found = [self.objective.counts(batch["labels"], batch["pixel_mask"]) for batch in batches]
         counts = {name: torch.stack([counts[name] for counts in found]).sum(0).to(device) for name in found[0]}
-        whole = Accumulated(len(batches), counts)
-        if self.objective.couples_batch:
-            self._look_ahead(batches, whole)
-        return batches, whole
-
-    @torch.no_grad()
-    def _look_ahead(self, batches: Sequence[Batch], whole: Accumulated) -> None:
-        """Add what student and teacher predict; leaves buffers and random numbers as if it had not."""
-        model = self.model.train()
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
-            for inputs in batches:
-                student, taught = self._predict(model, inputs), self._teacher_outputs(inputs)
-                maps = (student.hidden_states, taught.hidden_states) if self.objective.needs_features else None
-                valid = stride_mask(inputs["pixel_mask"])
-                whole.parts.append(Compared(student.predictions, taught.predictions, valid, features=maps))
-                whole.taught.append(taught)
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        return batches, (len(batches), counts)
 
     def _predict(self, model: nn.Module, inputs: Batch) -> Any:
         if self._backbone_rests:
@@ -345,17 +306,17 @@ class MultiTaskTrainer(ResumableTrainer):
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: Accumulated | None = None,
+        num_items_in_batch: tuple[int, Counts] | None = None,
     ) -> Any:
         """The loss of a batch; keeps the values of its terms for the next log line.
 
-        `num_items_in_batch` is what `get_batch_samples` says of all accumulated batches.
+        `num_items_in_batch` is what `get_batch_samples` says of all accumulated batches: their number and counts.
         """
         images, _, height, width = inputs["pixel_values"].shape
         self.in_work = f"{images} images of {height}x{width} pixels a process"
         outputs = self._predict(model, inputs)
-        whole, k = num_items_in_batch or Accumulated(), len(self._pending)
-        taught = whole.taught[k] if whole.taught else self._teacher_outputs(inputs)
+        batches, counts = num_items_in_batch or (1, None)
+        taught = self._teacher_outputs(inputs)
         features = None
         if self.objective.needs_features and taught is not None:
             features = outputs.hidden_states, taught.hidden_states
@@ -366,11 +327,10 @@ class MultiTaskTrainer(ResumableTrainer):
                 inputs["pixel_mask"],
                 None if taught is None else taught.predictions,
                 self.processes,
-                whole.counts,
+                counts,
                 features,
-                (whole.parts[:k], whole.parts[k + 1 :]),
             )
-            loss = self.objective.total(terms, 1 / whole.batches)
+            loss = self.objective.total(terms, 1 / batches)
         values = {name: term.detach() for name, term in terms.items()}
         self._pending.append(Pending(inputs["index"], values, None if taught is None else taught.predictions))
         self.means.add(values | {"loss": loss.detach()})

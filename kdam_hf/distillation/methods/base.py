@@ -59,8 +59,6 @@ class Method(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    couples_batch: bool = False
-    """Whether a pixel's term depends on the other images of the batch."""
     needs_features: ClassVar[bool] = False
     """Whether `terms` is given the backbone's maps of both models."""
 

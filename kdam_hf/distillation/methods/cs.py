@@ -54,7 +54,6 @@ class CauchySchwarz(LogitMethod):
         if inter == "off" and not intra:
             raise KdamValueError("inter='off' and intra=False leave no term: switch one on, or use method 'none'.")
         self.inter, self.intra, self.inter_temperature, self.divergence = inter, intra, inter_temperature, divergence
-        self.couples_batch = intra
 
     def rows(self, task: Task, prediction: Tensor, kept: Tensor) -> Tensor:
         return super().rows(task, prediction, kept).log_softmax(1)

@@ -17,7 +17,6 @@ class ChannelWise(LogitMethod):
     """Arguments of `LogitMethod`."""
 
     name = "cwd"
-    couples_batch = True  # by the weights of columns
 
     def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:
         image = kept // batch.valid[0].numel()

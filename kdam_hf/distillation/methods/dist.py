@@ -19,7 +19,6 @@ class Dist(LogitMethod):
     """Arguments of `LogitMethod`, without `scale_by_temperature`."""
 
     name = "dist"
-    couples_batch = True
 
     def __init__(self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 4.0) -> None:
         super().__init__(tasks, beta, temperature, scale_by_temperature=False)

@@ -42,7 +42,6 @@ class Features(Method):
                 "their encoder, as KDAM models and most models of the Hub do."
             )
         self.student_channels, self.teacher_channels, self.beside = student_channels, teacher_channels, beside
-        self.couples_batch = beside is not None and beside.couples_batch
         self.projector = nn.Conv2d(student_channels, teacher_channels, 1)
 
     def settings(self) -> dict[str, Any]:
