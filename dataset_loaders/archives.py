@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dataset_loaders.reading import is_listable
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import exclusive, file_sha256, replacing
 
@@ -36,6 +37,11 @@ _CHUNK = 2**20
 def is_archive(path: str | Path) -> bool:
     """Whether the name is that of an archive `extract` reads: .tgz, .tar.gz, .tar or .zip."""
     return str(path).lower().endswith(SUFFIXES)
+
+
+def without_suffix(name: str) -> str:
+    """The name of an archive without what says its kind."""
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def extract(path: str | Path, into: Path, *, sha256: str | None = None) -> Path:
@@ -184,8 +190,8 @@ def _check(path: Path, limit: int) -> None:
 
 def _problem(name: str, kind: str, size: int) -> str | None:
     parts = name.split("/")
-    if not name.isprintable():
-        return "has NUL, control characters or broken UTF-8 in its name"
+    if not is_listable(name):
+        return "has NUL, control characters, line ends, turns of direction or broken UTF-8 in its name"
     if name.startswith("/") or ".." in parts or "\\" in name or any(re.match("[A-Za-z]:", part) for part in parts):
         return "has an absolute path, '..', a backslash or a drive letter in its name"
     if len(name) > 1000 or any(len(part.encode()) > 255 for part in parts):

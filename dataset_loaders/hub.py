@@ -26,7 +26,7 @@ from dataset_loaders.columns import (
 )
 from dataset_loaders.reading import composed, picture, read_array, read_image, reading
 from dataset_loaders.registry import register
-from dataset_loaders.rows import ParquetRows, Rows, find_split, is_in_memory, load_splits, runs_of, undecoded
+from dataset_loaders.rows import ParquetRows, Rows, find_split, is_in_memory, load_splits, name_of, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, stored_task
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.io import source_parts
@@ -195,7 +195,7 @@ class HubDataset(RowsDataset):
             known.append(stored_task(name, names))
         super().__init__(rows, found, select_tasks(known, tasks), numbers)
         self.folder = folder
-        self.name, self.split, self.notes = Path(source).name.replace(":", "-"), split, notes
+        self.name, self.split, self.notes = name_of(Path(source)), split, notes
         read = "".join(f"; {name} from {column}" for name, column in found.items() if name != column)
         self.origin = f"{source}: {len(numbers)} rows of split {split}{', streamed' if streaming else ''}{read}"
 

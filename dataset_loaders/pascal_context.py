@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dataset_loaders.files import FileDataset, Folder, LabelFiles, Layout, count_notes, list_folder, recognise
+from dataset_loaders.files import (
+    FileDataset,
+    Folder,
+    LabelFiles,
+    Layout,
+    count_notes,
+    file_facts,
+    list_folder,
+    recognise,
+)
 from dataset_loaders.matlab import class_ids, read_mat, read_mat_map
 from dataset_loaders.reading import check_id, read_array, read_ids, reading
 from dataset_loaders.registry import register
@@ -71,7 +80,7 @@ def open_pascal_context(
     """
     root, recognised = recognise(data_dir, LAYOUTS, layout, NAME)
     ids = read_ids(root / "ImageSets" / "Context" / f"{check_id(split)}.txt")
-    selected = select_tasks(PASCAL_CONTEXT, tasks)
+    selected, index = select_tasks(PASCAL_CONTEXT, tasks), _parts_index(root, split)
     notes = [f"{task.name}: {_NOTES[task.name]}" for task in selected if task.name in _NOTES]
     return FileDataset(
         name=NAME,
@@ -82,7 +91,7 @@ def open_pascal_context(
         strict=strict,
         origin=f"{NAME}: layout {recognised} in {root.resolve()}",
         notes=[*count_notes(SPLITS, split, len(ids)), *notes],
-        settings=NAME,
+        settings=f"{NAME} {file_facts(index if index.is_file() else None)}",
     )
 
 
@@ -157,8 +166,7 @@ def _borders(path: Path) -> NDArray[Any]:
 
 def _human_parts(root: Path, split: str) -> LabelFiles:
     stored = list_folder(root / "human_parts", ".mat", "the annotation of parts")
-    index = _read_parts_index(root / "ImageSets" / "Parts" / f"{split}.txt")
-    return LabelFiles(stored, partial(_parts, index=index))
+    return LabelFiles(stored, partial(_parts, index=_read_parts_index(_parts_index(root, split))))
 
 
 _LABELS = {"semseg": _semseg, "human_parts": _human_parts, "saliency": _saliency, "normals": _normals, "edge": _edge}
@@ -189,6 +197,10 @@ def _parts(path: Path, index: Mapping[str, Sequence[int]]) -> NDArray[np.uint8] 
                     raise DataIntegrityError(f"{path}: part {name!r} of a person; expected {', '.join(PART_OF)}.")
                 target[np.asarray(part[1]).astype(bool)] = PART_OF[name]
     return target
+
+
+def _parts_index(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Parts" / f"{split}.txt"
 
 
 def _read_parts_index(path: Path) -> dict[str, list[int]]:

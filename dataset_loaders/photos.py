@@ -5,19 +5,19 @@ A share of the photos is held out: those whose names have the smallest hashes, w
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 import numpy as np
 from PIL import Image
 
-from dataset_loaders.archives import extract, is_archive
+from dataset_loaders.archives import extract, is_archive, without_suffix
 from dataset_loaders.columns import image_column
 from dataset_loaders.files import file_facts
-from dataset_loaders.reading import PHOTO_SUFFIXES, composed, picture, read_image, read_photo_header
+from dataset_loaders.reading import PHOTO_SUFFIXES, composed, is_listable, picture, read_image, read_photo_header
 from dataset_loaders.registry import register
-from dataset_loaders.rows import load_splits, runs_of, undecoded
+from dataset_loaders.rows import load_splits, name_of, runs_of, undecoded
 from dataset_loaders.sample import DenseDataset, Sample, SubsetDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError, UnknownTaskError
 from kdam_hf.photos_kdam import PhotoHeader, reduced
@@ -27,7 +27,7 @@ SMALLEST_SIDE = 32
 MOST_HELD_OUT = 200
 
 
-@register("photos")
+@register("photos", unpacks=True)
 class PhotosDataset(DenseDataset):
     """One split of unlabelled photos: `val` is the held-out share, at least one photo; `train` is the rest.
 
@@ -63,14 +63,18 @@ class PhotosDataset(DenseDataset):
         root = Path(data_dir)
         if tasks:
             raise UnknownTaskError(f"photos have no labels of {', '.join(tasks)}; a teacher says which there are.")
-        if split not in ("train", "val") or not 0 < float(held_out) < 1:
-            raise KdamValueError(f"photos: split {split!r}, held_out {held_out}; expected train or val, and a share.")
-        self._shorter_side = int(shorter_side)
-        if self._shorter_side < 1:
-            raise KdamValueError(f"photos: shorter_side {shorter_side}; expected pixels, at least 1.")
+        with suppress(ValueError):  # options are numbers, or texts of numbers
+            held_out, shorter_side = float(held_out), int(shorter_side)
+        share = isinstance(held_out, float) and 0 < held_out < 1
+        if split not in ("train", "val") or not share or not isinstance(shorter_side, int) or shorter_side < 1:
+            raise KdamValueError(
+                f"photos: split {split!r}, held_out {held_out}, shorter_side {shorter_side}; expected train or val, a share "
+                "between 0 and 1, and pixels, at least 1."
+            )
+        self._shorter_side = shorter_side
         given = f"images {str(data_dir)!r}"
         if is_archive(root) and root.is_file():
-            root = extract(root, root.with_name(f"{root.name.split('.')[0]}-unpacked"))
+            root = extract(root, root.with_name(f"{without_suffix(root.name)}-unpacked"))
         if not root.is_dir() and (root.exists() or len(root.parts) > 2):
             raise KdamValueError(f"{given}: expected a folder of photos, an archive, or a hub id.")
         self._files = _listed(root) if root.is_dir() else {}
@@ -84,12 +88,11 @@ class PhotosDataset(DenseDataset):
         if len(names) < 2:
             raise KdamValueError(f"{given}: {len(names)} photos ({', '.join(PHOTO_SUFFIXES)}); expected 2 or more.")
         order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-        count = min(max(1, round(float(held_out) * len(names))), MOST_HELD_OUT)
+        count = min(max(1, round(held_out * len(names))), MOST_HELD_OUT)
         held = {*order[:count]}
         self.ids = tuple(name for name in names if (name in held) == (split == "val"))
         self.runs = runs_of(self._rows, [*map(int, self.ids)]) if self._rows is not None else None
-        named = root.resolve().name if self._files else root.name.replace(":", "-")
-        self.name, self.split, self.tasks = named, split, ()
+        self.name, self.split, self.tasks = name_of(root), split, ()
         self.origin = f"photos in {data_dir}: {len(names)}, of which {count} are held out"
 
     def __getitem__(self, index: int) -> Sample:
@@ -165,7 +168,7 @@ def _listed(root: Path) -> dict[str, Path]:
         below = path.relative_to(root)
         if any(part.startswith(".") for part in below.parts):
             continue
-        if any(category(sign) in ("Cc", "Cs") for sign in str(below)):  # of control, or not UTF-8
+        if not is_listable(str(below)):
             broken.append(f"{str(path)!a}: its name has characters that no list of ids can hold; rename it.")
             continue
         name = composed("__".join(below.with_suffix("").parts))

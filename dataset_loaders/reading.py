@@ -148,6 +148,12 @@ def check_id(sample_id: str) -> str:
     return sample_id
 
 
+def is_listable(name: str) -> bool:
+    """Whether a list of ids can hold a name: it is UTF-8, without control characters, line ends and turns of direction."""
+    turned = any(unicodedata.bidirectional(sign) in ("LRE", "RLE", "LRO", "RLO") for sign in name)
+    return not turned and not any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in name)
+
+
 def composed(name: str) -> str:
     """A name in the one Unicode form (NFC) in which ids are compared: macOS writes umlauts as two characters."""
     return unicodedata.normalize("NFC", name)

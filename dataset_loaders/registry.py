@@ -12,11 +12,13 @@ from kdam_hf.errors import KdamValueError
 
 DATASETS: dict[str, Callable[..., DenseDataset]] = {}
 """What opens a split of the data set of each name."""
+UNPACKING: set[str] = set()
+"""Names of those that take an archive as `data_dir`."""
 _Opener = TypeVar("_Opener", bound=Callable[..., DenseDataset])
 
 
-def register(name: str) -> Callable[[_Opener], _Opener]:
-    """Make a data set known to `open_dataset`, recipes and scripts by `name`.
+def register(name: str, unpacks: bool = False) -> Callable[[_Opener], _Opener]:
+    """Make a data set known to `open_dataset`, recipes and scripts by `name`; one that `unpacks` takes an archive, too.
 
     What is decorated is a subclass of `DenseDataset`, or a function that returns one. It takes `split` and `tasks`; `data_dir`
     if it reads from disk; and its options, each with a default.
@@ -24,6 +26,7 @@ def register(name: str) -> Callable[[_Opener], _Opener]:
 
     def add(opener: _Opener) -> _Opener:
         DATASETS[name] = opener
+        UNPACKING.update({name} if unpacks else ())
         return opener
 
     return add
@@ -69,7 +72,7 @@ def open_dataset(
                     f"{name}: {prepared} was prepared with {option}={before}, asked for is {value}. Leave it out."
                 )
         return made
-    elif is_archive(data_dir):
+    elif is_archive(data_dir) and name not in UNPACKING:
         raise KdamValueError(
             f"{name}: {data_dir} is an archive; unpack it by kdam prepare --dataset {name} --data_dir {data_dir} --output_dir "
             "OUT, then give OUT as data_dir."

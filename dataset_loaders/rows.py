@@ -25,6 +25,11 @@ Rows = Any
 """A `datasets.Dataset`, or `ParquetRows`."""
 
 
+def name_of(source: Path) -> str:
+    """What data are called: by their folder, or by what stands behind the slash of a Hub id."""
+    return (source.resolve() if source.is_dir() else source).name.replace(":", "-")
+
+
 class ParquetRows:
     """What this package needs of a `datasets.Dataset`, read from Parquet files on disk or at `hf://`, and stored nowhere.
 

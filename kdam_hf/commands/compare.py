@@ -29,7 +29,7 @@ from dataset_loaders import DenseDataset
 from kdam_hf.commands.distill import GROUPS
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.io import differences, write_json, write_text
+from kdam_hf.io import differences, list_checkpoints, write_json, write_text
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.pretrained import weights_sha256
@@ -279,8 +279,8 @@ def draw_losses(runs: dict[str, list[Results]], tasks: Sequence[Task], path: Pat
 
 def logged_losses(run: Path) -> dict[int, dict[str, float]]:
     """Step -> supervised losses by name, of the last checkpoint of a run; empty if it left none."""
-    states = sorted(run.glob("checkpoint-*/trainer_state.json"), key=lambda file: int(file.parent.name.split("-")[1]))
-    history = json.loads(states[-1].read_text("utf-8"))["log_history"] if states else []
+    states = [file for folder in list_checkpoints(run) if (file := folder / "trainer_state.json").is_file()]
+    history = json.loads(states[0].read_text("utf-8"))["log_history"] if states else []
     return {
         entry["step"]: {key: value for key, value in entry.items() if key.startswith("loss_")}
         for entry in history

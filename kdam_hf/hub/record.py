@@ -12,7 +12,7 @@ from typing import Any
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.io import differences, file_sha256
+from kdam_hf.io import differences, file_sha256, list_checkpoints
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 
 MODELS: dict[str, type[KdamPreTrainedModel]] = {cls.config_class.model_type: cls for cls in (KdamTeacher, KdamStudent)}
@@ -127,8 +127,7 @@ def _check_own(record: Record) -> None:
 
 def _log(folder: Path) -> list[dict[str, Any]] | None:
     """The log lines of the training: of the folder, or of its newest checkpoint."""
-    saved = sorted(folder.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    states = (_object(path / "trainer_state.json") for path in (folder, *saved))
+    states = (_object(path / "trainer_state.json") for path in (folder, *list_checkpoints(folder)))
     return next((state.get("log_history", []) for state in states if state is not None), None)
 
 

@@ -12,7 +12,7 @@ from kdam_hf.io.atomic import (
 )
 from kdam_hf.io.fingerprint import differences, file_sha256, flatten, lines_sha256, tensors_sha256
 from kdam_hf.io.lock import exclusive
-from kdam_hf.io.source import source_parts
+from kdam_hf.io.source import list_checkpoints, source_parts
 
 __all__ = [
     "differences",
@@ -21,6 +21,7 @@ __all__ = [
     "file_sha256",
     "flatten",
     "lines_sha256",
+    "list_checkpoints",
     "make_folder",
     "refuse_unwritable",
     "replacing",

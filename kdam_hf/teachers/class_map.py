@@ -55,9 +55,10 @@ def equal_names(teacher: Sequence[str], student: Sequence[str]) -> ClassMap:
         KdamValueError: they have no class in common.
     """
     known: dict[str, int] = {}
-    for k, name in enumerate(teacher):
-        for word in (name, *name.split(",")):
-            known.setdefault(_plain(word), k)
+    for words in ([[name] for name in teacher], [name.split(",") for name in teacher]):  # whole names come first
+        for k, each in enumerate(words):
+            for word in each:
+                known.setdefault(_plain(word), k)
     sources = {name: (known[_plain(name)],) if _plain(name) in known else () for name in student}
     if not any(sources.values()):
         both = f"the teacher's classes ({_some(teacher)}) and the student's ({_some(student)})"

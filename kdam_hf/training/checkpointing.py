@@ -17,19 +17,13 @@ from typing import Any
 from safetensors import SafetensorError
 
 from kdam_hf.errors import CheckpointError, KdamError
-from kdam_hf.io import discard, file_sha256, lines_sha256, restore_replaced, sync
+from kdam_hf.io import discard, file_sha256, lines_sha256, list_checkpoints, restore_replaced, sync
 
 MANIFEST = "manifest.json"
 FORMAT = 2
 SAVING, MODEL = ".saving", ".model."  # hidden folders, in which a checkpoint and the final model are written
 # read by torch or safetensors: must not stand in a sealed folder without being listed in its manifest
 PARSED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".safetensors")
-
-
-def list_checkpoints(output: Path) -> list[Path]:
-    """All checkpoint folders, sealed or not, most steps first."""
-    folders = [path for path in output.glob("checkpoint-*") if path.is_dir() and path.name[11:].isdecimal()]
-    return sorted(folders, key=lambda path: int(path.name[11:]), reverse=True)
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ from kdam_hf.training.arguments import (
     ModelArguments,
     SourceArguments,
 )
-from kdam_hf.training.checkpointing import explained_disk_errors, list_checkpoints
+from kdam_hf.training.checkpointing import explained_disk_errors
 from kdam_hf.training.evaluation import seen_by, taught_start
 from kdam_hf.training.report import describe_model, hardware, results_table, write_results
 from kdam_hf.training.resumable_trainer import data_seed
@@ -117,7 +117,7 @@ def start_unlabelled(run: Run, teacher: Callable[[], FrozenTeacher], args: KdamT
     """Let the untrained heads of tasks without labels predict what the teacher finds typical, unless a run is resumed."""
     labelled = run.train_dataset.dataset.labelled
     tasks = [task for task in run.tasks if task.name in run.teaching.taught and task.name not in labelled]
-    if tasks and not (args.resume_from_checkpoint and list_checkpoints(Path(args.output_dir or ""))):
+    if tasks and not (args.resume_from_checkpoint and io.list_checkpoints(Path(args.output_dir or ""))):
         run.model.start_at(taught_start(run.train_dataset, teacher().to(args.device), tasks, args.device))
 
 
@@ -308,7 +308,7 @@ def describe_data(
 
 def _claim(output: Path, args: KdamTrainingArguments) -> None:
     """Refuse to mix with an earlier run."""
-    if args.resume_from_checkpoint is None and (list_checkpoints(output) or (output / WEIGHTS).exists()):
+    if args.resume_from_checkpoint is None and (io.list_checkpoints(output) or (output / WEIGHTS).exists()):
         raise CheckpointError(
             f"{output} holds a model or checkpoints of an earlier run; continue it with --resume_from_checkpoint last, "
             "remove the folder, or choose another output_dir."
@@ -318,7 +318,7 @@ def _claim(output: Path, args: KdamTrainingArguments) -> None:
 def _keep(output: Path, settings: dict[str, Any], args: KdamTrainingArguments) -> None:
     """What was typed when this run began, and who teaches, for those who read a checkpoint."""
     record = output / "recipe.json"
-    if args.process_index == 0 and not (list_checkpoints(output) and record.exists()):
+    if args.process_index == 0 and not (io.list_checkpoints(output) and record.exists()):
         with explained_disk_errors(output):
             io.write_json(record, settings)
 

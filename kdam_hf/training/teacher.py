@@ -75,7 +75,8 @@ class FrozenTeacher(nn.Module):
         check_tasks_agree([task.spec() for task in taught.values()], alike, "the teacher", "the student")
         self.task_names = [task["name"] for task in wanted]
         by = {name: hashes[k] for k, names in enumerate(self.chosen) for name in names if name in self.task_names}
-        self.identity = teaching_identity(by, self.class_maps, [model.axes for model in models if _has_axes(model)])
+        of_use = [model for model, names in zip(models, self.chosen, strict=True) if by.keys() & {*names}]
+        self.identity = teaching_identity(by, self.class_maps, [model.axes for model in of_use if _has_axes(model)])
         for k, model in enumerate(models):  # from the student's normalisation to the teacher's
             own: Any = model.config if isinstance(model, KdamPreTrainedModel) else model
             mean, std = getattr(own, "image_mean", (0.0, 0.0, 0.0)), getattr(own, "image_std", (1.0, 1.0, 1.0))

@@ -16,6 +16,7 @@ from dataset_loaders.archives import extract, is_archive
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
 TREE = {"images/0001.png": b"photo" * 1000, "depth/0001.npy": bytes(300_000), "gt_sets/train.txt": b"0001\n"}
+TREE["images/at 3.04\u202fPM\u3000fam\u200dily.png"] = b"photo"  # names that people have
 STAMP = ".kdam-archive.json"
 both = pytest.mark.parametrize("kind", ["tgz", "zip"])
 

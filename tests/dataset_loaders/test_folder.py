@@ -107,3 +107,9 @@ def test_a_broken_folder_is_refused_before_any_image_is_read(root, spoil, says):
     spoil(root)
     with pytest.raises(DataIntegrityError, match=says):
         FolderDataset(root, "train")
+
+
+def test_another_description_is_another_stamp(root):
+    before, path = open_dataset("folder", "train", root).stamp(0), root / "dataset.json"
+    path.write_text(path.read_text().replace("{", "{ ", 1))
+    assert open_dataset("folder", "train", root).stamp(0) != before

@@ -222,8 +222,14 @@ def stream(tmp_path, monkeypatch):
     folder = written(numbered(7), tmp_path / "set", batch_size=2)
     numbered(10).select(range(7, 10)).to_parquet(folder / "train-00001-of-00002.parquet", batch_size=2)
     (folder / "train-00000-of-00001.parquet").rename(folder / "train-00000-of-00002.parquet")
-    monkeypatch.setattr(rows, "TOGETHER_BYTES", 5000)
+    monkeypatch.setattr(rows, "TOGETHER_BYTES", 1700)
     return folder
+
+
+def test_data_of_this_folder_have_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(written(numbered(3), tmp_path / "set"))
+    for name in ("hub", "photos"):
+        assert open_dataset(name, "train", ".").name == "set"
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -362,3 +368,26 @@ def test_a_source_that_is_nowhere_and_an_id_that_repeats_are_named(tmp_path):
         pytest.raises(DataIntegrityError, match="'x' 2 times"),
     ):
         open_dataset("hub", "train", source)[0]
+
+
+def test_no_more_row_groups_are_kept_than_are_mixed(stream):
+    data = open_dataset("hub", "train", stream, streaming=True)
+    assert data.runs.together == 2
+    for index in range(len(data)):
+        data[index]
+        assert len(data._rows._read) <= 2
+
+
+def test_as_many_runs_as_are_kept_are_mixed():
+    def first_half(together):
+        orders = (shuffled(np.random.default_rng(k), 8, Runs((4, 4), together)) for k in range(9))
+        return [len({index // 4 for index in order[:4].tolist()}) for order in orders]
+
+    assert max(first_half(2)) == 2
+    assert max(first_half(1)) == 1
+
+
+def test_classes_are_counted_anew_for_each_data_set(tmp_path):
+    for name, ids in (("three", IDS), ("two", IDS % 2)):
+        folder = written(table({**PHOTOS, "label": None}, label=file_of(ids)), tmp_path / name)
+        assert open_dataset("hub", "train", folder).tasks[0].channels == len(np.unique(ids))

@@ -106,7 +106,8 @@ def test_a_crop_or_camera_is_what_its_text_says_or_is_named():
     assert parse_crop("auto", (240, 320)) == parse_crop("none", (240, 320)) == (0, 240, 0, 320)
     assert parse_crop("0:6:0:8", (6, 8)) == (0, 6, 0, 8)
     assert parse_intrinsics("kinect", size) == KINECT_COLOR
-    assert parse_intrinsics("kinect", (240, 320)).fx == pytest.approx(KINECT_COLOR.fx / 2)
+    narrow = parse_intrinsics("kinect", (480, 320))
+    assert (narrow.fx, narrow.fy) == pytest.approx((KINECT_COLOR.fx / 2, KINECT_COLOR.fy))
     assert parse_intrinsics("500, 501.5,320,240", size) == Intrinsics(500, 501.5, 320, 240)
     crops = ("", "1:2", "45:470:41:601:3", "9:5:0:8", "0:481:0:8", "0:6:0:641", "a:b:c:d", "-1:6:0:8", "2:2:0:8")
     cameras = ("", "519", "1,2,3", "1,2,3,4,5", "f,f,c,c", "Kinect", "0,1,1,1", "nan,1,1,1")
@@ -198,3 +199,13 @@ def test_a_bad_or_damaged_frame_is_one_problem_and_the_others_count(official, ke
     report = inspect_split(open_dataset("nyud_v2", "val", official))
     assert [says in problem for problem in report.problems] == [True]
     assert report.sizes.total() == 2
+
+
+def test_segments_are_pairs_of_label_and_instance(official):
+    put(official, labels=np.array([[1, 1, 2, 2]]), instances=np.array([[2, 2, 1, 1]]))
+    assert first(official, tasks=["edge"], crop="0:1:0:4")["labels"]["edge"].tolist() == [[0, 1, 0, 0]]
+
+
+def test_another_crop_or_camera_is_another_stamp(official):
+    options = ({}, {"crop": "0:6:0:8"}, {"intrinsics": "500,500,20,20"})
+    assert len({open_dataset("nyud_v2", "val", official, **each).stamp(0) for each in options}) == 3

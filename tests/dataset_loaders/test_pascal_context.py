@@ -169,3 +169,6 @@ def test_the_stamp_follows_every_file_that_a_label_is_made_from(tmp_path):
             path.write_bytes(path.read_bytes() + b"\0")
         stamps.add(open_dataset("pascal_context", "val", root).stamp(0))
     assert len(stamps) == 1 + 7  # photo, semseg, parts, saliency, normals, classes, edge
+    (root / "ImageSets/Parts").mkdir(exist_ok=True)
+    (root / "ImageSets/Parts/val.txt").write_text(json.dumps({ID: [1]}))  # which says who is in view
+    assert open_dataset("pascal_context", "val", root).stamp(0) not in stamps

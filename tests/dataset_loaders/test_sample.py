@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from dataset_loaders import check_id, check_sample, open_dataset
+from dataset_loaders import DenseDataset, MixedDataset, SubsetDataset, check_id, check_sample, open_dataset
+from dataset_loaders.sample import Runs
 from kdam_hf.errors import DataIntegrityError, KdamValueError
+from kdam_hf.photos_kdam import PhotoHeader
 from kdam_hf.tasks import make_task
 
 TASKS = (make_task("semseg", ["a", "b", "c"]), make_task("depth"), make_task("normals"), make_task("edge"))
@@ -62,3 +64,29 @@ def test_an_id_that_could_leave_its_folder_is_refused(sample_id):
 def test_a_wrong_request_is_refused(arguments, says):
     with pytest.raises(KdamValueError, match=says):
         open_dataset(split="train", **arguments)
+
+
+class Sized(DenseDataset):
+    """Two runs of samples that only have a size."""
+
+    name, split, tasks, ids, runs = "sized", "train", (), ("a", "b", "c"), Runs((2, 1), 1)
+
+    def __getitem__(self, index):
+        raise AssertionError("decoded")
+
+    def photo_header(self, index):
+        return PhotoHeader(10 + index, 20)
+
+
+def test_a_subset_has_the_headers_of_its_own_samples_and_no_runs_of_others():
+    chosen = SubsetDataset(Sized(), ["c", "a"])
+    assert [chosen.photo_header(k).height for k in range(2)] == [12, 10]
+    assert chosen.runs is None
+    assert SubsetDataset(Sized(), Sized.ids).runs == Sized.runs
+
+
+@pytest.mark.parametrize("checked", [(True, True), (True, False), (False, True)])
+def test_a_mixture_is_checked_if_both_are(checked):
+    labelled, photos = Sized(), Sized()
+    labelled.checked, photos.checked = checked
+    assert MixedDataset(labelled, photos, (), 0.5).checked == all(checked)

@@ -305,3 +305,12 @@ def test_a_batch_with_an_image_that_is_not_finite_is_refused_and_the_sample_name
     views[1]["pixel_values"][2, 3, 4] = value
     with pytest.raises(DataIntegrityError, match=r"'photo-1' \(index 1\)"):
         Collator(TASKS)(views)
+
+
+def test_each_change_of_colour_is_drawn_for_half_of_the_samples_from_all_of_its_range(monkeypatch):
+    monkeypatch.setattr(transforms, "color_matrix", lambda *drawn: drawn)
+    drawn = np.array([transforms._draw_color_matrix(np.random.default_rng(k)) for k in range(400)])
+    none, lowest, highest = (0, 1, 1, 0), np.array((-32, 0.5, 0.5, -18)), np.array((32, 1.5, 1.5, 18))
+    assert (abs((drawn == none).mean(0) - 0.5) < 0.1).all()
+    assert ((lowest <= drawn) & (drawn <= highest)).all()
+    assert (np.ptp(drawn, 0) > 0.95 * (highest - lowest)).all()

@@ -65,9 +65,31 @@ def test_a_turned_photo_is_upright_and_an_archive_is_a_folder(folder):
     shutil.rmtree(folder)
     for k in range(2):
         write(folder / f"{k}.jpg", 40, 56, exif=exif)
-    shutil.make_archive(str(folder.parent / "zipped"), "zip", folder)
-    for source in (folder, folder.parent / "zipped.zip"):
-        assert PhotosDataset(source, "train")[0]["image"].shape == (56, 40, 3)
+    archives = [shutil.make_archive(str(folder.parent / name), "zip", folder) for name in ("v1.0", "v1.1")]
+    for source in (folder, *archives):
+        assert open_dataset("photos", "train", source)[0]["image"].shape == (56, 40, 3)
+
+
+def test_options_that_cannot_be_meant_are_refused_and_texts_are_numbers(folder):
+    wrong = ("held_out", "abc"), ("held_out", "nan"), ("held_out", 1), ("shorter_side", "x"), ("shorter_side", 0)
+    for option, value in wrong:
+        with pytest.raises(KdamValueError, match=f"{option} {value}"):
+            open_dataset("photos", "train", folder, **{option: value})
+    assert len(open_dataset("photos", "val", folder, held_out="0.3", shorter_side="32")) == 2
+
+
+def test_another_photo_in_its_place_is_another_stamp(folder):
+    photos = PhotosDataset(folder, "train")
+    before = photos.stamp(0)
+    photos.photo(0).write_bytes(photos.photo(0).read_bytes() + b"\0")
+    assert photos.stamp(0) != before
+
+
+def test_of_fixed_views_no_other_is_asked_for():
+    sampler = MixedSampler((5, 3), 0.5, views=2)
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        assert {view for view, _ in sampler} <= {0, 1}
 
 
 @pytest.mark.parametrize("side", [48, None])

@@ -46,6 +46,7 @@ def make_student(folder):
     write_json(folder / "recipe.json", recipe | {"teacher": [str(teacher)], "total_train_batch_size": 8})
     log = [{"loss": 9.0 - k, "kd_inter_task": 0.5, "learning_rate": 0.1, "epoch": k / 10, "step": k} for k in (1, 2, 3)]
     write_json(folder / "checkpoint-3/trainer_state.json", {"log_history": log, "best_model_checkpoint": str(folder)})
+    (folder / "checkpoint-2.bak").mkdir()
     for name in ("training_args.bin", "checkpoint-3/optimizer.pt", "notes.txt"):
         (folder / name).write_bytes(b"\x80\x04pickle")
     Image.new("RGB", (30, 20), (90, 90, 90)).save(folder.parent / "contact_sheet.png")

@@ -81,3 +81,20 @@ def test_arrays_and_tensors_are_told_apart_by_their_channels_unless_told_otherwi
             assert torch.equal(processor(array)["pixel_values"], expected)
     with pytest.raises(ValueError, match="channels_last"):
         processor(photo, input_data_format="HWC")
+
+
+def test_padding_lies_right_of_and_below_a_photo_that_is_reduced_bilinearly(all_tasks):
+    sizes = [(20, 30), (60, 40)]
+    wide, tall = (np.random.default_rng(k).integers(0, 256, (*s, 3), np.uint8) for k, s in enumerate(sizes))
+    processor = processor_for(all_tasks, size={"shortest_edge": 20})
+    batch, alone = processor([wide, tall]), processor(tall)
+    assert torch.equal(batch["pixel_values"][0, :, :20], processor(wide)["pixel_values"][0])
+    assert torch.equal(batch["pixel_values"][1, :, :, :20], alone["pixel_values"][0])
+    reduced = np.asarray(Image.fromarray(tall).resize((20, 30), Image.Resampling.BILINEAR))
+    expected = (reduced / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(alone["pixel_values"][0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_the_shorter_side_is_that_of_an_upright_image_too(all_tasks):
+    config = make_config("student", "tiny-resnet", all_tasks, image_size=[64, 48])
+    assert KdamImageProcessor.from_model_config(config).size == {"shortest_edge": 48}

@@ -17,8 +17,8 @@ import transformers.modeling_utils
 from conftest_kit import Kit
 from transformers.utils.logging import disable_progress_bar
 
-from kdam_hf.io import lines_sha256, tensors_sha256, write_text
-from kdam_hf.training.checkpointing import list_checkpoints, newest_sealed
+from kdam_hf.io import lines_sha256, list_checkpoints, tensors_sha256, write_text
+from kdam_hf.training.checkpointing import newest_sealed
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12

@@ -124,3 +124,13 @@ def test_the_checkpoint_just_sealed_is_kept_before_older_ones_of_more_steps(run)
     """As after resuming an earlier checkpoint than the newest."""
     rotate(run, 1, [run / "checkpoint-2"])
     assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.fault(2)
+def test_what_was_sealed_first_goes_first_whatever_its_steps(tmp_path):
+    for age, step in enumerate((30, 10, 20)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / MANIFEST).write_text("{}")
+        os.utime(tmp_path / f"checkpoint-{step}" / MANIFEST, ns=(age, age))
+    rotate(tmp_path, 2, [])
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-20"}

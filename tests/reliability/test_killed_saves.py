@@ -9,7 +9,8 @@ import pytest
 from fault_kit import WRITES, copy_tree, disk_full, fault_at, in_child, kill_run, killed, outcome, trainer_in
 
 from kdam_hf.errors import CheckpointError
-from kdam_hf.training.checkpointing import clean, list_checkpoints, newest_sealed, verify
+from kdam_hf.io import list_checkpoints
+from kdam_hf.training.checkpointing import clean, newest_sealed, verify
 
 FULL = 77
 
@@ -122,3 +123,10 @@ def test_a_replaced_checkpoint_is_put_back_when_its_successor_did_not_come(saves
     assert newest_sealed(folder) is None
     clean(folder)
     assert newest_sealed(folder)[0] == folder / "checkpoint-3"
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path):
+    for name in (".model.x1y2", ".saving/checkpoint-3", ".checkpoint-1.discarded"):
+        (tmp_path / name).mkdir(parents=True)
+    clean(tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -30,6 +30,7 @@ def root(tmp_path_factory):
     [
         ({"learning_rate": 0.02}, r"learning_rate 0\.01 -> 0\.02"),
         ({"max_steps": 2}, "max_steps 1 -> 2"),
+        ({"data_seed": 3}, "data_seed None -> 3"),
         ({"seed": 1, "optim": "adamw_torch"}, r"optim sgd -> adamw_torch; .*seed 42 -> 1"),
         ({"lr_scheduler_kwargs": {"power": 1.0, "lr_end": 0.0}}, r"lr_scheduler_kwargs\.power 0\.9 -> 1\.0"),
         ({"precision": "bf16"}, "bf16 False -> True"),

@@ -15,7 +15,8 @@ import torch
 from fault_kit import ROOT, STEPS, build, fork, train, wait
 from transformers import TrainerCallback
 
-from kdam_hf.training.checkpointing import list_checkpoints, verify
+from kdam_hf.io import list_checkpoints
+from kdam_hf.training.checkpointing import verify
 from kdam_hf.training.signals import StopRequest
 
 pytestmark = pytest.mark.reliability

@@ -42,6 +42,9 @@ def test_equal_names_are_found_whatever_their_case_and_number_of_words():
     assert found.sources == {"chair": (2,), "flooring": (1,), "lamp": ()}
     with pytest.raises(KdamValueError, match="class_map"):
         equal_names(TEACHER, ("lamp", "tree"))
+    # a whole name counts before a word of another one, and the first of one name before the next
+    assert equal_names(("screen door, screen", "screen", "Screen"), ("screen",)).sources == {"screen": (1,)}
+    assert from_names({"a": ["screen"]}, ("screen", "wall", "Screen"), None, "map").sources == {"a": (0,)}
 
 
 def test_a_typo_an_overlap_and_a_gap_are_named():

@@ -11,6 +11,8 @@ from dataset_loaders.builders import features_of, row_of
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
 from kdam_hf.photos_kdam import PhotoHeader
+from kdam_hf.teachers import TeacherSource
+from kdam_hf.teachers.teaching import Teaching
 from kdam_hf.training import DataArguments, ModelArguments, MultiTaskTrainer, SourceArguments, build_run, execute
 from kdam_hf.training import runs as module
 from kdam_hf.training.sources import open_split, typical_predictions, typical_size
@@ -150,3 +152,20 @@ def test_a_run_killed_after_its_last_checkpoint_scores_the_same_model_again_and_
 def test_an_unknown_role_or_preset_and_weights_that_are_not_published_are_refused(kit, model, word):
     with pytest.raises(KdamValueError, match=word):
         build_run(data(), ModelArguments(**model), kit.args(), {})
+
+
+def test_crops_are_drawn_as_the_keys_say(kit):
+    rooms = {"rooms_train": 4, "rooms_height": 40, "rooms_width": 56}
+    given = DataArguments(**rooms, crop_height=32, crop_width=48, scale_min=0.7, hflip=False)
+    train, args = open_split(given, "train"), kit.args(data_seed=3)
+    *_, crops = module.training_crops(train, given, ModelArguments(preset="tiny-resnet"), args)
+    asked = {"crop": [32, 48], "scale": [0.7, 2.0], "hflip": False, "photometric": True, "seed": 3}
+    assert crops.transform.settings == crops.transform.settings | asked
+
+
+def test_a_licence_is_asked_about_before_the_first_step(kit, monkeypatch):
+    source = TeacherSource("org/teacher", (), None, "0" * 64, {"license": "cc-by-nc-4.0"})
+    found = kit.rooms, kit.rooms, None, Teaching((source,), kit.tasks)
+    monkeypatch.setattr(module, "open_splits", lambda *args: found)
+    with pytest.raises(KdamValueError, match="cc-by-nc"):
+        build_run(data(), ModelArguments(preset="tiny-resnet"), kit.args(push_to_hub=True, hub_model_id="org/x"), {})

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import families_kit
 import pytest
 import torch
 
@@ -138,3 +139,18 @@ def test_a_teacher_is_known_by_its_file_and_only_without_one_by_its_tensors(kit,
     model = kit.model("teacher", seed=1)
     expected = [tensors_sha256(model)]
     assert FrozenTeacher([model], kit.model().config, bf16=True).facts["teacher_sha256"] == expected
+
+
+def test_a_teacher_answers_on_the_students_grid_whatever_the_size_of_its_images(kit):
+    images, mask = torch.randn(1, 3, 33, 50), torch.ones(1, 33, 50, dtype=torch.bool)
+    student = kit.model().eval()(images, mask).predictions
+    for name, value in kit.frozen()(images, mask).predictions.items():
+        assert value.shape[-2:] == student[name].shape[-2:] == (9, 13)
+
+
+def test_a_replay_knows_a_teacher_whose_task_is_not_asked_for_as_the_online_run_does(kit):
+    kit.model("teacher", tasks=kit.tasks[:1]).save_pretrained(kit.root / "one")
+    given = [str(kit.root / "one"), str(families_kit.save("normals", kit.root / "tips"))]
+    student = kit.model(tasks=kit.tasks[:1])
+    planned = plan_teaching(given, kit.tasks[:1], [kit.tasks[0].name])
+    assert load_teacher(planned, student.config).identity == planned.identity
