@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 import trees
+from conftest_kit import Canary
 from PIL import Image
 from trees import name_of
 
@@ -112,16 +113,6 @@ def test_a_spoilt_file_is_named_and_is_one_problem_among_good_samples(copy, faul
     found = report.as_json()
     assert (found["images"], found["usable"], found["tasks"]["semseg"]["images"]) == (3, 2, 2)
     assert f"PROBLEM: {path}" in report.text()
-
-
-class Canary:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.fault(27)

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 import trees
-from command_kit import ROOMS, ROOT, SCRIPTS, SMALL, run
+from command_kit import ROOT, SCRIPTS, run
+from conftest_kit import ROOMS, SMALL
 from spawn_kit import spawn
 
 from kdam_hf import __main__ as kdam

@@ -4,7 +4,8 @@ import json
 from math import isnan, nan
 
 import pytest
-from command_kit import ROOMS, SMALL, load, run
+from command_kit import load, run
+from conftest_kit import ROOMS, SMALL
 from PIL import Image
 
 from kdam_hf.commands.distill import GROUPS
@@ -38,10 +39,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert low < mean < high
     assert cs["meta"]["seed"] == [0, 1]
     balance = json.loads((out / "cs-seed1" / "balance.json").read_text())
-    assert {name: len(ratios) for name, ratios in balance.items()} == {
-        "kd_inter_task": 1,
-        "kd_intra_task_depth": 1,
-    }
+    assert {name: len(ratios) for name, ratios in balance.items()} == {"kd_inter_task": 1, "kd_intra_task_depth": 1}
     assert cs["meta"]["distillation"]["beta"] == 0.1
     assert Image.open(out / "contact_sheet.png").width > 5 * 56
     assert (out / "curves.png").exists()

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 from command_kit import load
+from conftest_kit import Kit
 from PIL import Image
 
-from kdam_hf import KdamStudent
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.presets import make_config
 from kdam_hf.tasks import make_task
 
 SIDE = 160  # its diagonal times 0.0075 is 1.7 pixels
@@ -179,7 +178,7 @@ def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored
 def model(tmp_path_factory):
     tasks = [make_task("semseg", ["left", "right"]), *map(make_task, ("saliency", "depth", "normals", "edge"))]
     folder = tmp_path_factory.mktemp("model")
-    KdamStudent(make_config("student", "tiny-resnet", tasks)).save_pretrained(folder)
+    Kit(folder).model(tasks=tasks).save_pretrained(folder)
     return folder
 
 

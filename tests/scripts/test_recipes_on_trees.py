@@ -4,10 +4,9 @@ import json
 
 import pytest
 from command_kit import SCRIPTS, load
+from conftest_kit import Kit
 
 from dataset_loaders import open_dataset
-from kdam_hf import KdamTeacher
-from kdam_hf.presets import make_config
 from kdam_hf.training.recipes import read_recipe
 
 FOLDER = SCRIPTS / "recipes"
@@ -50,7 +49,7 @@ def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, tmp_path
     root = tree({"nyud_v2": "B", "pascal_context": "pascal"}[settings["dataset"]])[0]
     if taught := "method" in settings:
         tasks = open_dataset(settings["dataset"], "train", root).tasks
-        KdamTeacher(make_config("teacher", "tiny-resnet", tasks)).save_pretrained(tmp_path / "teacher")
+        Kit(tmp_path).model("teacher", tasks=tasks).save_pretrained(tmp_path / "teacher")
         options += f" --teacher {tmp_path / 'teacher'}"
     found = execute("distill" if taught else "train", recipe, root, tmp_path / "out", options)
     assert found["meta"]["steps"] == 1

@@ -2,11 +2,9 @@
 
 import os
 
-import numpy as np
 import pytest
 import torch
-from conftest_kit import Kit, without_batch_statistics
-from PIL import Image
+from conftest_kit import Kit, without_batch_statistics, write_photos
 from safetensors.torch import load_file
 from spawn_kit import spawn
 
@@ -40,10 +38,7 @@ def train(rank, root):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("processes")
-    (root / "photos").mkdir()
-    for k in range(9):
-        pixels = np.random.default_rng(k).integers(0, 255, (40, 56, 3), np.uint8)
-        Image.fromarray(pixels).save(root / "photos" / f"{k}.png")
+    write_photos(root / "photos", *(f"{k}.png" for k in range(9)))
     spawn(train, 2, root)
     train(0, root)
     return root

@@ -20,6 +20,8 @@ from kdam_hf.io import tensors_sha256
 from kdam_hf.training import DistillationTrainer, MultiTaskTrainer
 from kdam_hf.training.teacher import coarsest_channels
 
+OFTEN = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+
 
 def losses(trainer):
     trainer.train()
@@ -226,8 +228,7 @@ def test_looking_ahead_at_accumulated_batches_changes_neither_buffers_nor_random
     ],
 )
 def test_the_task_knows_whether_the_metric_that_decides_rises_and_there_must_be_one(kit, given, rises):
-    often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    args = kit.args(**(often | {"lr_scheduler_type": "reduce_lr_on_plateau"} | given))
+    args = kit.args(**(OFTEN | {"lr_scheduler_type": "reduce_lr_on_plateau"} | given))
     make = partial(MultiTaskTrainer, kit.model(), args, kit.tasks, kit.train_data())
     if rises is None:
         with pytest.raises(KdamValueError, match="metric_for_best_model"):
@@ -238,11 +239,10 @@ def test_the_task_knows_whether_the_metric_that_decides_rises_and_there_must_be_
 
 
 def test_a_metric_of_agreement_decides_for_a_task_that_is_not_labelled(kit):
-    often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     data = kit.eval_data()
     data.dataset.__class__ = type("Some", (type(data.dataset),), {"labelled": {"semseg"}})
     for name, known in (("agreement/depth/rmse", True), ("depth/rmse", False), ("semseg/miou", True)):
-        args = kit.args(**often, metric_for_best_model=name)
+        args = kit.args(**OFTEN, metric_for_best_model=name)
         if known:
             MultiTaskTrainer(kit.model(), args, kit.tasks, kit.train_data(), data)
         else:
@@ -288,10 +288,8 @@ def test_the_best_of_falling_errors_is_kept_and_early_stopping_needs_a_metric(ki
         rmse = [3.0, 2.0, 4.0][trainer.state.global_step - 1]
         return EvalLoopOutput(None, None, {"eval_depth/rmse": rmse}, len(loader.dataset))
 
-    given = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    trainer = kit.distiller(
-        "none", metric_for_best_model="depth/rmse", load_best_model_at_end=True, ema_decay=0.5, **given
-    )
+    given = OFTEN | {"metric_for_best_model": "depth/rmse", "load_best_model_at_end": True, "ema_decay": 0.5}
+    trainer = kit.distiller("none", **given)
     trainer.train()
     assert (trainer.state.best_global_step, trainer.state.best_metric) == (2, 2.0)
     best = load_file(kit.root / "run" / "checkpoint-2" / "model.safetensors")
@@ -300,13 +298,11 @@ def test_the_best_of_falling_errors_is_kept_and_early_stopping_needs_a_metric(ki
     for lost in ((), ("checkpoint-3",)):  # a finished run, and one that takes its last step again
         for name in lost:
             shutil.rmtree(kit.root / "moved" / name)
-        moved = kit.distiller(
-            "none", "moved", metric_for_best_model="depth/rmse", load_best_model_at_end=True, ema_decay=0.5, **given
-        )
+        moved = kit.distiller("none", "moved", **given)
         moved.train(resume_from_checkpoint="last")
         assert moved.state.best_model_checkpoint == str(kit.root / "moved" / "checkpoint-2")
         assert all(torch.equal(best[key], value) for key, value in moved.evaluated_model().state_dict().items())
-    trainer = kit.distiller("none", "other", **given)
+    trainer = kit.distiller("none", "other", **OFTEN)
     trainer.add_callback(EarlyStoppingCallback(1))
     with pytest.raises(KdamValueError, match="depth/rmse"):
         trainer.train()

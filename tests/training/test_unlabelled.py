@@ -7,7 +7,7 @@ import families_kit
 import numpy as np
 import pytest
 import torch
-from conftest_kit import Kit
+from conftest_kit import SMALL, Kit, write_photos
 from PIL import Image
 from safetensors.torch import load_file
 from trees import write_tree
@@ -19,21 +19,16 @@ from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import DataArguments, DistillationArguments
 from kdam_hf.training.runs import open_splits
 
-SIZES = {"crop_height": 32, "crop_width": 48, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
-STEPS = {"max_steps": 2, "save_steps": 1, "logging_steps": 1, "learning_rate": 0.001, "warmup_steps": 0}
-PLAIN = {"use_cpu": True, "cpu_threads": 1, "precision": "fp32", "teacher_precision": "fp32", "disable_tqdm": True}
-MODEL = {"preset": "tiny-resnet", "backbone_weights": "none"}
-SMALL = [f"--{key}={value}" for key, value in (SIZES | STEPS | PLAIN | MODEL).items()]
+EXACT = (
+    "--max_steps 2 --save_steps 1 --warmup_steps 0 --precision fp32 --teacher_precision fp32 --backbone_weights none"
+)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Photos, labels, and two teachers of different families."""
     root = tmp_path_factory.mktemp("unlabelled")
-    (root / "photos").mkdir()
-    for k in range(9):
-        pixels = np.random.default_rng(k).integers(0, 255, (40, 56, 3), np.uint8)
-        Image.fromarray(pixels).save(root / "photos" / f"{k}.png")
+    write_photos(root / "photos", *(f"{k}.png" for k in range(9)))
     for name in ("segformer", "depth-anything-metric", "depth-anything"):
         families_kit.save(name, root / name)
     write_tree("folder", root / "own", 6, 3, 40, 56)
@@ -42,7 +37,7 @@ def root(tmp_path_factory):
 
 def words(root, *options, photos=True, teachers=("segformer", "depth-anything-metric"), named=()):
     source = ["--images", str(root / "photos")] if photos else []
-    return [*source, "--teacher", *(str(root / one) for one in teachers), *named, *SMALL, *options]
+    return [*source, "--teacher", *(str(root / one) for one in teachers), *named, *SMALL, *EXACT.split(), *options]
 
 
 def run(root, name, *options, **given):
@@ -177,7 +172,7 @@ def test_what_nobody_teaches_is_refused_before_training(root, options, word):
 def test_a_student_is_not_written_over_its_teacher(root, tmp_path):
     teacher = Kit(tmp_path).model("teacher")
     teacher.save_pretrained(tmp_path / "teacher")
-    asked = ["--images", str(root / "photos"), "--teacher", str(tmp_path / "teacher"), *SMALL]
+    asked = ["--images", str(root / "photos"), "--teacher", str(tmp_path / "teacher"), *SMALL, *EXACT.split()]
     asked += ["--output_dir", str(tmp_path / "teacher")]
     for more in ([], ["--resume_from_checkpoint", "last"]):
         with pytest.raises((CheckpointError, KdamValueError), match="teacher"):
