@@ -1,6 +1,5 @@
 """Data sets of `datasets`: foreign columns, names of classes, storage, shares of splits, streams, and our own as tables."""
 
-import io
 import json
 import re
 from itertools import groupby
@@ -10,7 +9,6 @@ import pytest
 import trees
 from datasets import Array2D, Array3D, ClassLabel, Dataset, Features, List, Value
 from datasets import Image as Picture
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset_loaders import (
@@ -37,9 +35,7 @@ PHOTOS = {"pixel_values": Picture()}
 
 
 def file_of(array, kind="PNG", **options):
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
-    return {"bytes": buffer.getvalue(), "path": None}
+    return {"bytes": trees.encoded(array, kind, **options), "path": None}
 
 
 def table(columns, count=2, **cells):
@@ -50,7 +46,6 @@ def table(columns, count=2, **cells):
 
 
 def written(data, folder, split="train", **options):
-    folder.mkdir(exist_ok=True)
     data.to_parquet(folder / f"{split}-00000-of-00001.parquet", **options)
     return folder
 

@@ -19,14 +19,6 @@ from kdam_hf.errors import DataIntegrityError, KdamError, LabelOrientationError
 from kdam_hf.tasks import Depth, make_task
 
 
-def half(path):
-    trees.truncate(path, 0.5)
-
-
-def empty(path):
-    trees.truncate(path, 0)
-
-
 def other_key(path):
     scipy.io.savemat(path, {"other": np.ones((2, 2))})
 
@@ -48,6 +40,7 @@ def edited(change):
     return partial(trees.edit, change=change)
 
 
+half, empty = (partial(trees.truncate, keep=keep) for keep in (0.5, 0))
 colours = edited(lambda ids: trees.palette()[ids])
 millimetres = edited(lambda depth: depth * np.float32(1000))
 eight_bits = edited(lambda depth: np.round(depth * (255 / depth.max())).astype(np.uint8))

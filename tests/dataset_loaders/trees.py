@@ -5,6 +5,7 @@ Nothing is shared with the loaders (plain numpy, PIL, scipy.io, h5py, datasets),
 one file of a tree.
 """
 
+import io
 import json
 import shutil
 import struct
@@ -94,7 +95,7 @@ def _new(root: Path, *parts: str) -> Path:
     return path
 
 
-def _save(path: Path, array: Array, variable: str = "") -> Array:
+def save(path: Path, array: Array, variable: str = "") -> Array:
     """Write a JPEG, PNG, .npy or .mat, whose variable has the name of its folder by default; gives back what it decodes to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npy":
@@ -141,16 +142,16 @@ def _write_nyud(layout: str, root: Path, scenes: Truth) -> Truth:
     truth: Truth = {split: [] for split in scenes}
     for split, scene in _each(scenes):
         labels = {task: scene.labels[task] for task in ("semseg", "depth", "normals", "edge")}
-        image = _save(root / f"images/{scene.id}.{photo}", scene.image)
+        image = save(root / f"images/{scene.id}.{photo}", scene.image)
         for (task, label), suffix in zip(labels.items(), suffixes, strict=True):
             path = root / (task if task != "semseg" else "segmentation") / f"{scene.id}.{suffix}"
             if task == "semseg":
                 ids = label + np.uint8(1)
-                _save(path, ids.astype(np.float64) if layout == "A" and int(scene.id) % 2 else ids)
+                save(path, ids.astype(np.float64) if layout == "A" and int(scene.id) % 2 else ids)
             elif task == "normals" and suffix != "npy":
-                labels = labels | {task: _decode_normals(_save(path, _encode_normals(label)))}
+                labels = labels | {task: _decode_normals(save(path, _encode_normals(label)))}
             else:
-                _save(path, label * np.uint8(255) if task == "edge" and suffix == "png" else label)
+                save(path, label * np.uint8(255) if task == "edge" and suffix == "png" else label)
         truth[split].append(replace(scene, image=image, labels=labels))
     _write_lists(root / "gt_sets", truth)
     return truth
@@ -172,10 +173,10 @@ def _write_nyud_d(root: Path, scenes: Truth) -> Truth:
     truth = _with_13_classes(scenes)
     for split, scene in _each(truth):
         semseg, folder, name = scene.labels["semseg"].astype(np.float32), root / split, f"{scene.id}.npy"
-        _save(folder / "image" / name, (scene.image / 255).astype(np.float32))
-        _save(folder / "label" / name, np.where(semseg == VOID, np.float32(-1), semseg))
-        _save(folder / "depth" / name, scene.labels["depth"][..., None])
-        _save(folder / "normal" / name, scene.labels["normals"])
+        save(folder / "image" / name, (scene.image / 255).astype(np.float32))
+        save(folder / "label" / name, np.where(semseg == VOID, np.float32(-1), semseg))
+        save(folder / "depth" / name, scene.labels["depth"][..., None])
+        save(folder / "normal" / name, scene.labels["normals"])
     return truth
 
 
@@ -244,23 +245,23 @@ def _write_pascal_scene(root: Path, index: int, scene: Scene, edges: bool) -> Sc
     voc, label_map = (ids % 21).astype(np.uint8), CONTEXT[ids % len(CONTEXT)].astype(np.uint16)
     soft = np.random.default_rng(index).integers(0, 256, ids.shape).astype(np.uint8)
     soft[0, :4] = 0, 127, 128, 255
-    image = _save(root / f"JPEGImages/{name}.jpg", scene.image)
+    image = save(root / f"JPEGImages/{name}.jpg", scene.image)
     semseg = voc if index % 3 == 2 else np.where(_borders(voc), VOID, voc).astype(np.uint8)
     if index % 3 != 2:
         coloured = Image.fromarray(semseg)
         coloured.putpalette(palette().tobytes())  # turns L into P and keeps the values
         coloured.save(_new(root, "semseg", "VOC12", f"{name}.png"))
     if index % 3:
-        _save(root / f"semseg/pascal-context/{name}.png", voc)
+        save(root / f"semseg/pascal-context/{name}.png", voc)
     people = [(n, ids % 9 == k) for n, k in PARTS.items()] if index % 3 != 2 else []
     things = [("person", 15, people), ("cat", 8, [("head", ids == 1)]), *([("person", 15, [])] if index % 2 else [])]
-    _save(root / f"human_parts/{name}.mat", annotation(ids.shape, things), "anno")
-    _save(root / f"pascal-context/trainval/{name}.mat", label_map, "LabelMap")
-    codes = _save(root / f"normals_distill/{name}.png", _encode_normals(scene.labels["normals"]))
-    _save(root / f"sal_distill/{name}.png", soft)
+    save(root / f"human_parts/{name}.mat", annotation(ids.shape, things), "anno")
+    save(root / f"pascal-context/trainval/{name}.mat", label_map, "LabelMap")
+    codes = save(root / f"normals_distill/{name}.png", _encode_normals(scene.labels["normals"]))
+    save(root / f"sal_distill/{name}.png", soft)
     edge = scene.labels["edge"] if edges else thin(scipy.ndimage.laplace(label_map.astype(float), mode="mirror") != 0)
     if edges:
-        _save(root / f"edge/{name}.png", edge * np.uint8(255))
+        save(root / f"edge/{name}.png", edge * np.uint8(255))
     parts = np.full(ids.shape, 0 if people else VOID, np.uint8)
     for part, mask in people:
         parts[mask] = PARTS[part]
@@ -305,6 +306,16 @@ def png_bytes(width: int, height: int, bits: int, colour: int, *chunks: bytes) -
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
+def encoded(image: Any, kind: str = "PNG", orientation: int | None = None, **options: Any) -> bytes:
+    """The content of a file of this picture or array."""
+    if orientation is not None:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = orientation
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def packed_png(rows: Array, bits: int, colour: int) -> bytes:
     """A PNG of any depth; `rows` (height, width * channels) hold its samples."""
     if bits == 16:
@@ -333,23 +344,23 @@ def _write_folder(root: Path, scenes: Truth) -> Truth:
 
 def _write_own(root: Path, index: int, scene: Scene) -> Scene:
     even, name = index % 2 == 0, scene.id
-    image = _save(root / f"images/{name}.{('jpg', 'png', 'jpeg')[index % 3]}", scene.image)
+    image = save(root / f"images/{name}.{('jpg', 'png', 'jpeg')[index % 3]}", scene.image)
     labels = {task: label for task, label in scene.labels.items() if task != {1: "depth", 4: "human_parts"}.get(index)}
     semseg = labels["semseg"]
     labels["semseg"] = np.where(semseg == VOID, VOID, semseg % len(CLASS_NAMES)).astype(np.uint8)
     for task, label in labels.items():
         stem = root / task / name
         if task == "depth" and even:
-            millimetres = _save(stem.with_suffix(".png"), np.round(label * 1000).astype(np.uint16))
+            millimetres = save(stem.with_suffix(".png"), np.round(label * 1000).astype(np.uint16))
             labels[task] = (millimetres / 1000).astype(np.float32)
         elif task == "normals" and even:
-            labels[task] = _decode_normals(_save(stem.with_suffix(".png"), _encode_normals(label)))
+            labels[task] = _decode_normals(save(stem.with_suffix(".png"), _encode_normals(label)))
         elif task in ("depth", "normals"):
-            _save(stem.with_suffix(".npy"), label)
+            save(stem.with_suffix(".npy"), label)
         elif task == "semseg":
-            _save(stem.with_suffix(".png"), np.where(label == VOID, np.uint8(OWN_VOID), label))
+            save(stem.with_suffix(".png"), np.where(label == VOID, np.uint8(OWN_VOID), label))
         else:
-            _save(stem.with_suffix(".png"), label * np.uint8(255 if task == "edge" else 1))
+            save(stem.with_suffix(".png"), label * np.uint8(255 if task == "edge" else 1))
     return replace(scene, image=image, labels=labels)
 
 

@@ -11,6 +11,7 @@ import trees
 from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets import Image as ImageColumn
 from PIL import Image
+from trees import encoded
 
 from dataset_loaders import SubsetDataset, check_sample, open_dataset, prepare
 from dataset_loaders.archives import extract
@@ -25,16 +26,6 @@ GREY, ALPHA = RGB[..., 0], np.full((H, W), 90, np.uint8)
 IDS = RNG.integers(0, 16, (H, W), dtype=np.uint8)
 DEEP = RNG.integers(300, 60_000, (H, W), dtype=np.uint16)
 PALETTE = trees.palette()
-
-
-def encoded(image, kind="PNG", orientation=None, **options):
-    """The content of a file."""
-    if orientation is not None:
-        options["exif"] = Image.Exif()
-        options["exif"][0x0112] = orientation
-    buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def with_palette(ids):

@@ -1,7 +1,6 @@
 """Data from strangers: ids, archives and published rows; and splits that hold too little."""
 
 import hashlib
-from io import BytesIO
 
 import numpy as np
 import pytest
@@ -24,12 +23,6 @@ from kdam_hf.training.scoring import ImageMaps
 ESCAPES = ["../outside", "..", "/tmp/outside", "a/b", "a\\b", "x\0y"]
 
 
-def png(array):
-    buffer = BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("name", ESCAPES)
 def test_predictions_are_written_below_their_folder_only(tmp_path, name):
@@ -43,7 +36,7 @@ def test_predictions_are_written_below_their_folder_only(tmp_path, name):
 def rows(tmp_path, image, sample_id="0001"):
     """A data set of one row as Parquet, whose image is given by its bytes or only by a path."""
     feature = Features({"id": Value("string"), "image": ImageColumn(), "saliency": ImageColumn()})
-    label = {"bytes": png(np.zeros((4, 6), np.uint8)), "path": None}
+    label = {"bytes": trees.encoded(np.zeros((4, 6), np.uint8)), "path": None}
     row = {"id": [sample_id], "image": [image], "saliency": [label]}
     (tmp_path / "data").mkdir()
     table = Dataset.from_dict(row, feature).with_format("arrow")[:]  # to_parquet would open the path itself
@@ -58,7 +51,7 @@ def test_a_published_row_cannot_point_at_a_file_of_this_machine_and_an_id_cannot
         (tmp_path / name).mkdir()
     with pytest.raises(DataIntegrityError, match="expected the bytes of an image in the row"):
         rows(tmp_path / "path", {"bytes": None, "path": str(tmp_path / "private.png")})[0]
-    dataset = rows(tmp_path / "id", {"bytes": png(np.zeros((4, 6, 3), np.uint8)), "path": None}, "../../x")
+    dataset = rows(tmp_path / "id", {"bytes": trees.encoded(np.zeros((4, 6, 3), np.uint8)), "path": None}, "../../x")
     with pytest.raises(DataIntegrityError, match=r"sample id '\.\./\.\./x'"):
         TransformedDataset(dataset, None)[0, 0]
 

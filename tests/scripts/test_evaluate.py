@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from command_kit import load
 from conftest_kit import Kit
-from PIL import Image
+from trees import save
 
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import make_task
@@ -18,11 +18,6 @@ HALF = SIDE // 2
 @pytest.fixture(scope="module")
 def evaluate():
     return load("evaluate.py")
-
-
-def put(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
 
 
 def full(value, dtype=np.uint8):
@@ -46,15 +41,15 @@ def data(tmp_path_factory):
     """Two images `a` and `b` and what is true of them; every task has a different label for a reason given below."""
     root = tmp_path_factory.mktemp("data")
     for name in "ab":
-        put(root / "images" / f"{name}.png", np.zeros((SIDE, SIDE, 3), np.uint8))
+        save(root / "images" / f"{name}.png", np.zeros((SIDE, SIDE, 3), np.uint8))
         semseg, saliency, depth = full(0), full(0), full(2.0, np.float32)
         semseg[:, HALF:] = 1
         saliency[:HALF] = 1
         depth[:HALF] = 2 * (name == "a")
         for task, array in {"semseg": semseg, "saliency": saliency, "edge": line(HALF, 1)}.items():
-            put(root / task / f"{name}.png", array)
-        put(root / "depth" / f"{name}.npy", depth)
-        put(root / "normals" / f"{name}.npy", tilted(0))
+            save(root / task / f"{name}.png", array)
+        save(root / "depth" / f"{name}.npy", depth)
+        save(root / "normals" / f"{name}.npy", tilted(0))
     tasks = {"semseg": {"class_names": ["left", "right"]}, "saliency": {}, "depth": {}, "normals": {}, "edge": {}}
     (root / "dataset.json").write_text(json.dumps({"name": "halves", "tasks": tasks}))
     (root / "train.txt").write_text("a\n")
@@ -78,7 +73,7 @@ def predictions(tmp_path_factory):
     }
     for task, files in maps.items():
         for name, array in files.items():
-            put(root / task / name, array)
+            save(root / task / name, array)
     return root
 
 

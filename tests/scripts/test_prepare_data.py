@@ -184,7 +184,6 @@ def test_a_data_set_of_the_hub_is_prepared_as_a_folder_is_its_columns_and_shares
     jpeg = {"bytes": source.photo(0).read_bytes(), "path": None}
     for folder, second in (("rows", rows[1]), ("bad", rows[1] | {"semseg": jpeg})):
         table = Dataset.from_list([rows[0], second, rows[2]], features_of(source.tasks)).rename_columns(names)
-        (tmp_path / folder).mkdir()
         table.to_parquet(tmp_path / folder / "train-00000-of-00001.parquet")
     shares, columns = ["train[:2]", "train[2:]"], ["semseg=gt", "id=id"]
     arguments = ["--dataset", "hub", "--num_proc", "1", "--columns", *columns, "--splits", *shares]
