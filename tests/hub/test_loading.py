@@ -18,9 +18,7 @@ def same(a, b):
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_published_model_comes_back_bit_by_bit_and_a_tag_brings_back_what_it_named_as_a_teacher_too(
-    hub, own, publication
-):
+def test_a_published_model_comes_back_bit_by_bit_and_a_tag_brings_back_what_it_named(hub, own, publication):
     publish(publication, private=True, tag="v1")
     here, there = AutoModel.from_pretrained(own), AutoModel.from_pretrained(ID)
     assert type(there) is type(here), "the code is that of the package where it is installed"

@@ -19,7 +19,7 @@ def train(output, *options):
     script.main([*SMALL, *ROOMS, *TINY.split(), "--hub_model_id", ID, "--output_dir", str(output), *options])
 
 
-def test_at_the_end_one_commit_holds_the_model_with_its_scores(hub, tmp_path, monkeypatch):
+def test_at_the_end_one_commit_holds_the_model_with_its_scores(hub, tmp_path):
     train(tmp_path / "run", "--hub_private_repo", "true", "--hub_token", "owner")
     assert hub.messages(ID) == ["initial commit", "End of training"]
     assert hub.repositories[ID].private

@@ -12,13 +12,10 @@ from kdam_hf.commands.distill import GROUPS
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.training import parse_recipe
 
-
-@pytest.fixture(scope="module")
-def compare():
-    return load("compare.py")
+compare = load("compare.py")
 
 
-def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compare, monkeypatch, tmp_path):
+def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(monkeypatch, tmp_path):
     def train_here(command, **_):
         name, *words = command[command.index("kdam_hf") + 1 :]
         return run(f"{name}.py", *words)
@@ -65,7 +62,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert "teacher_sha256" in other.stderr
 
 
-def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, tmp_path):
+def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(tmp_path):
     recipe, path = tmp_path / "recipe.yaml", tmp_path / "none" / "results.json"
     recipe.write_text("dataset: nyud_v2\n")
     settings = parse_recipe(GROUPS, ["--config", str(recipe), "--output_dir", str(path.parent)])[-1]
@@ -89,7 +86,7 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
         compare.train("distill", str(recipe), path.parent, [])
 
 
-def test_a_label_says_what_tells_a_method_from_the_others_of_its_name(compare):
+def test_a_label_says_what_tells_a_method_from_the_others_of_its_name():
     found = compare.parse_methods(
         ["none", "kl:beta=2,temperature=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"]
     )
@@ -113,7 +110,7 @@ def test_a_label_says_what_tells_a_method_from_the_others_of_its_name(compare):
         ("--show -1", "0 to 2"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path, wrong, said):
+def test_what_cannot_be_meant_is_refused_before_anything_is_trained(monkeypatch, tmp_path, wrong, said):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
     (tmp_path / "recipe.yaml").write_text("dataset: synthetic_rooms\n")
     words = f"--teacher_config {tmp_path}/recipe.yaml --student_config {tmp_path}/recipe.yaml {wrong}"
@@ -121,7 +118,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_trained(compare, mon
         compare.main([*words.split(), *ROOMS, "--output_dir", str(tmp_path / "out")])
 
 
-def test_a_score_that_is_undefined_stays_undefined(compare):
+def test_a_score_that_is_undefined_stays_undefined():
     runs = [{"a": 1.0, "b": nan, "meta": {"seed": seed}} for seed in (0, 1)]
     found = compare.summarise(runs, runs, {"a": True, "b": True})
     assert (found["a_std"], found["difference_to_none"]["a"]) == (0, [0, 0, 0])
@@ -129,7 +126,7 @@ def test_a_score_that_is_undefined_stays_undefined(compare):
     assert all(map(isnan, found["difference_to_none"]["b"]))
 
 
-def test_an_interval_covers_the_mean_of_paired_differences(compare):
+def test_an_interval_covers_the_mean_of_paired_differences():
     mean, low, high = compare.interval([1.0, 2.0, 3.0])
     assert (mean, mean - low) == (2, pytest.approx(4.3027 / 3**0.5, rel=1e-4))  # t(0.975, 2) = 4.3027
     assert high - mean == pytest.approx(mean - low)
