@@ -103,8 +103,8 @@ def test_a_label_says_what_tells_a_method_from_the_others_of_its_name():
         ("--methods cs:beta", "cs:beta"),
         ("--methods cs:beta=1,intra=false cs:intra=false,beta=1", "intra"),
         ("--methods cs:seed=5", "seed"),
-        ("--methods none cs --seeds 0 0", "seeds"),
-        ("--methods cs --balance 0", "balance"),
+        ("--methods none cs --seeds 0 0", r"seeds \[0, 0\]"),
+        ("--methods cs --balance 0", "balance 0"),
         ("--methods none cs:betta=1", "betta"),  # the option of the last one
         ("--show 7", "0 to 2"),
         ("--show -1", "0 to 2"),

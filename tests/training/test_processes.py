@@ -10,19 +10,18 @@ from spawn_kit import spawn
 
 from dataset_loaders import MixedDataset, PhotosDataset, TransformedDataset
 
-# cs on labels and photos, half of each; kl with what changes between steps
+# global batch and options: cs on labels and photos, half of each; kl with what changes between steps
 RUNS = {
-    "cs": {"batch": 4, "max_steps": 2},
-    "kl": {"batch": 2, "weighting": "uncertainty", "freeze_backbone_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.5},
+    "cs": (4, {"max_steps": 2}),
+    "kl": (2, {"weighting": "uncertainty", "freeze_backbone_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.5}),
 }
 
 
 def train(rank, root):
     kit, world = Kit(root), int(os.environ.get("WORLD_SIZE", 1))
     mixed = MixedDataset(kit.rooms, PhotosDataset(root / "photos", "train"), kit.tasks, 0.5)
-    for method, options in RUNS.items():
-        name, size = f"{method}-{world}", options["batch"] // world
-        options = {key: value for key, value in options.items() if key != "batch"}
+    for method, (batch, options) in RUNS.items():
+        name, size = f"{method}-{world}", batch // world
         model = without_batch_statistics(kit.model(preset="tiny-convnext"))
         data = TransformedDataset(mixed, kit.train_data().transform) if method == "cs" else None
         settings = {"temperature": 4.0, "beta": 0.1, "learning_rate": 1e-3, "teacher": kit.frozen(), "data": data}
