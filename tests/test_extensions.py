@@ -195,9 +195,8 @@ def test_a_new_data_set_costs_one_file(kit, written):
     trainer = MultiTaskTrainer(kit.model(tasks=tasks), kit.args(max_steps=2), tasks, crops, evaluated)
     trainer.train()
     trainer.save_model()
-    score = evaluate_model(
-        load_model(str(kit.root / "run")), trainer.get_eval_dataloader(), tasks, "cpu", trainer.processes
-    )
+    saved = load_model(str(kit.root / "run"))
+    score = evaluate_model(saved, trainer.get_eval_dataloader(), tasks, "cpu", trainer.processes)
     assert np.isfinite(score["semseg/miou"])
 
 

@@ -168,12 +168,10 @@ def test_a_photo_shows_the_same_pixels_or_is_refused_through_every_door(data, do
     content, shown = PHOTOS[kind]
     path = tmp_path / kind
     path.write_bytes(content)
-    stub = SimpleNamespace(image_processor=PLAIN)
+    stub, preprocess = SimpleNamespace(image_processor=PLAIN), MultiTaskDensePredictionPipeline.preprocess
     doors = {
         "processor": lambda: of_values(PLAIN(path)["pixel_values"]),
-        "pipeline": lambda: of_values(
-            MultiTaskDensePredictionPipeline.preprocess(stub, str(path))["photo"]["pixel_values"]
-        ),
+        "pipeline": lambda: of_values(preprocess(stub, str(path))["photo"]["pixel_values"]),
         "onnx": lambda: np.asarray(run_onnx.read_photo(str(path))),
     }
     read = doors.get(door, lambda: sample_of(data, door, f"photo-{kind}", tmp_path)["image"])

@@ -182,11 +182,9 @@ def test_a_signal_to_a_whole_job_with_workers_and_library_threads_seals_the_step
 def test_a_signal_to_the_launcher_alone_reaches_the_training(tmp_path):
     """With one process `accelerate launch` dies of it and tells nobody."""
     output = tmp_path / "run"
-    command = (
-        f"{sys.executable} -m accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no"
-    )
+    launch = "-m accelerate.commands.launch --num_machines 1 --num_processes 1 --mixed_precision no --dynamo_backend no"
     arguments = {"save_steps": 5, "resume_from_checkpoint": "last"}
-    launcher = start([*command.split(), "--num_processes", "1"], tmp_path, arguments=arguments)
+    launcher = start([sys.executable, *launch.split()], tmp_path, arguments=arguments)
     try:
         wait_for(lambda: list_checkpoints(output) or launcher.poll() is not None)
         trainings = children(launcher.pid)

@@ -87,9 +87,8 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(tmp_path)
 
 
 def test_a_label_says_what_tells_a_method_from_the_others_of_its_name():
-    found = compare.parse_methods(
-        ["none", "kl:beta=2,temperature=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"]
-    )
+    words = "none kl:beta=2,temperature=1 cs:beta=1,kd_weight=edge=0 cs:kd_weight=edge=0"
+    found = compare.parse_methods(words.split())
     assert list(found) == ["none", "kl", "cs:beta=1", "cs"]
     text = "cs:beta=1,kd_weight=edge=0"
     assert found["cs:beta=1"] == (text, "cs", [("beta", "1"), ("kd_weight", "edge=0")])

@@ -29,9 +29,8 @@ def test_the_command_line_overrides_the_recipe_and_both_are_recorded(tmp_path):
 
 
 def test_a_recipe_of_the_package_is_known_by_its_name_and_keywords_are_keys(tmp_path):
-    named = parse(
-        tmp_path, "--config", "rooms_student", "--no_hflip", "--teacher", "a", "b", "--student", "tiny-resnet"
-    )
+    words = "--config rooms_student --no_hflip --teacher a b --student tiny-resnet"
+    named = parse(tmp_path, *words.split())
     keys = {"hflip": False, "teacher": ("a", "b"), "student": "tiny-resnet", "output_dir": tmp_path, "use_cpu": True}
     keywords = parse_recipe(GROUPS, {"config": "scripts/recipes/rooms_student.yaml", **keys})
     assert keywords[-1] == named[-1]

@@ -152,9 +152,7 @@ def gradients_of_terms(kit, method, batch, accumulated):
     model = without_batch_statistics(kit.model(tasks=tasks)).double()
     model.register_forward_pre_hook(lambda _, x: tuple(y.double() if y.is_floating_point() else y for y in x))
     settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
-    trainer = kit.distiller(
-        method, f"{method}-{batch}", model, kit.frozen() if method != "none" else None, tasks, **settings
-    )
+    trainer = kit.distiller(method, f"{method}-{batch}", model, tasks=tasks, **settings)
     trainer.model.train()
     found = []
     trainer.objective.total = lambda terms, share: found.append(terms) or torch.zeros(())
@@ -344,9 +342,8 @@ def test_the_backbone_learns_slower(kit):
 def test_a_plain_trainer_of_the_library_trains_and_evaluates_a_model_on_its_labels(kit):
     quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
     ours = {"prediction_loss_only": True, "remove_unused_columns": False, "per_device_train_batch_size": 2}
-    args = TrainingArguments(
-        str(kit.root), max_steps=2, gradient_accumulation_steps=2, learning_rate=0.01, **quiet, **ours
-    )
+    steps = {"max_steps": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.01}
+    args = TrainingArguments(str(kit.root), **steps, **quiet, **ours)
     model = kit.model()
     before = tensors_sha256(model)
     trainer = Trainer(model, args, Collator(kit.tasks), kit.train_data(), kit.eval_data())
@@ -430,12 +427,11 @@ def test_a_step_of_accumulated_batches_weighs_frees_and_averages_as_one_of_the_w
 def test_a_weighting_by_name_is_learned_without_decay_logged_and_not_named_twice(kit):
     trainer = kit.distiller("none", weighting="uncertainty", weight_decay=0.1)
     trainer.train()
-    (group,) = (
-        g for g in trainer.optimizer.param_groups if g["params"][0] is trainer.objective.weighting.log_variances
-    )
+    variances = trainer.objective.weighting.log_variances
+    (group,) = (g for g in trainer.optimizer.param_groups if g["params"][0] is variances)
     assert group["weight_decay"] == 0
     first, *_, last = [line["weight_depth"] for line in trainer.state.log_history if "weight_depth" in line]
     assert first != last
-    assert last == pytest.approx(torch.exp(-trainer.objective.weighting.log_variances[3]).item())
+    assert last == pytest.approx(torch.exp(-variances[3]).item())
     with pytest.raises(KdamValueError, match="uncertainty"):
         MultiTaskTrainer(kit.model(), trainer.args, kit.tasks, kit.train_data(), weighting=lambda terms: terms)
