@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,6 +26,19 @@ def _cache_of_datasets(tmp_path_factory):
     os.environ["HF_DATASETS_CACHE"] = str(folder)
     if "datasets" in sys.modules:  # it read the variable when it was imported
         sys.modules["datasets"].config.HF_DATASETS_CACHE = Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """`tree("A")` is (root, truth) of a layout, four training images and three of val; alone in its parent folder."""
+    import trees
+
+    @cache
+    def get(layout):
+        root = tmp_path_factory.mktemp(layout) / "tree"
+        return root, trees.write_tree(layout, root, 4, 3)
+
+    return get
 
 
 @pytest.fixture

@@ -8,24 +8,17 @@ import families_kit
 import numpy as np
 import pytest
 import torch
-from conftest_kit import MEAN, STD
+from conftest_kit import MEAN, STD, StopAt
 from PIL import Image
 
 from dataset_loaders import DATASETS, EvalTransform, TrainTransform, TransformedDataset, open_dataset, prepare
-from kdam_hf.distillation import DIVERGENCES, METHODS, make_method
+from kdam_hf.distillation import DIVERGENCES, METHODS
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import make_task, task_from_spec
 from kdam_hf.tasks.base import KINDS, NAMED
 from kdam_hf.teachers import FAMILIES
 from kdam_hf.teachers.teaching import plan_teaching
-from kdam_hf.training import (
-    DistillationTrainer,
-    FrozenTeacher,
-    MultiTaskTrainer,
-    evaluate_model,
-    load_model,
-    load_teacher,
-)
+from kdam_hf.training import FrozenTeacher, MultiTaskTrainer, evaluate_model, load_model, load_teacher
 
 
 @pytest.fixture
@@ -46,15 +39,6 @@ def written(tmp_path, monkeypatch):
     for register, before in registers:
         for name in register.keys() - before.keys():
             del register[name]
-
-
-def distiller(kit, method, name="run", teacher=None, weighting=None, **args):
-    model = kit.model()
-    teacher = teacher or FrozenTeacher([kit.model("teacher", seed=1)], model.config)
-    args = kit.args(name, max_steps=2, **args)
-    return DistillationTrainer(
-        model, args, kit.tasks, kit.train_data(), kit.eval_data(), teacher=teacher, method=method, weighting=weighting
-    )
 
 
 FLOW = '''
@@ -136,9 +120,7 @@ def test_a_new_task_with_a_float_label_costs_one_file(kit, written, tmp_path):
     model = kit.model(tasks=tasks)
     evaluated = TransformedDataset(held_out, EvalTransform(tasks, MEAN, STD))
     teacher = FrozenTeacher([kit.model("teacher", tasks=tasks, seed=1)], model.config)
-    trainer = DistillationTrainer(
-        model, kit.args(max_steps=2), tasks, crops, evaluated, teacher=teacher, method=make_method("cs", tasks)
-    )
+    trainer = kit.distiller(model=model, teacher=teacher, tasks=tasks, data=crops, held_out=evaluated, max_steps=2)
     trainer.train()
     trainer.save_model()
     saved = load_model(str(kit.root / "run"))
@@ -175,7 +157,7 @@ def test_a_new_divergence_costs_one_function(kit, written):
         "def hellinger(log_p, log_q, dim, processes):\n"
         "    return 1 - processes.sum((0.5 * (log_p + log_q)).exp().sum(dim))\n",
     )
-    trainer = distiller(kit, make_method("cs", kit.tasks, divergence="hellinger", inter="per_task", intra=False))
+    trainer = kit.distiller(max_steps=2, divergence="hellinger", inter="per_task", intra=False)
     trainer.train()
     line = trainer.state.log_history[0]
     assert line["kd_inter_task_semseg"] > 0
@@ -213,9 +195,8 @@ def test_a_new_data_set_costs_one_file(kit, written):
     trainer = MultiTaskTrainer(kit.model(tasks=tasks), kit.args(max_steps=2), tasks, crops, evaluated)
     trainer.train()
     trainer.save_model()
-    score = evaluate_model(
-        load_model(str(kit.root / "run")), trainer.get_eval_dataloader(), tasks, "cpu", trainer.processes
-    )
+    saved = load_model(str(kit.root / "run"))
+    score = evaluate_model(saved, trainer.get_eval_dataloader(), tasks, "cpu", trainer.processes)
     assert np.isfinite(score["semseg/miou"])
 
 
@@ -242,8 +223,8 @@ def taught_steps(kit, given, tasks):
     teaching = plan_teaching([given], tasks)
     model = kit.model(tasks=teaching.tasks)
     crops = TransformedDataset(kit.rooms, TrainTransform(teaching.tasks, (32, 48), MEAN, STD))
-    method, teacher = make_method("cs", teaching.tasks), load_teacher(teaching, model.config)
-    trainer = DistillationTrainer(model, kit.args(max_steps=2), teaching.tasks, crops, teacher=teacher, method=method)
+    teacher = load_teacher(teaching, model.config)
+    trainer = kit.distiller(model=model, teacher=teacher, tasks=teaching.tasks, data=crops, max_steps=2)
     trainer.train()
     return trainer.state.log_history[0]
 
@@ -303,12 +284,11 @@ class Hint(Method):
 def test_a_method_with_parameters_of_its_own_is_trained_saved_and_resumed(kit, written):
     written("hint", HINT)
 
-    def trained(name, steps, resume=None, **args):
-        torch.manual_seed(5)
-        trainer = distiller(kit, make_method("hint", kit.tasks), name, save_strategy="steps", save_steps=1, **args)
+    def trained(name, steps, resume=None):
+        trainer = kit.distiller("hint", name, max_steps=2, save_strategy="steps", save_steps=1)
         before = {key: value.clone() for key, value in trainer.objective.state_dict().items()}
         if steps == 1:
-            trainer.add_callback(_stop_after_one())
+            trainer.add_callback(StopAt(1))
         trainer.train(resume_from_checkpoint=resume)
         return trainer, before
 
@@ -325,16 +305,6 @@ def test_a_method_with_parameters_of_its_own_is_trained_saved_and_resumed(kit, w
     assert not any("projector" in key for key in load_model(str(kit.root / "whole")).state_dict())
 
 
-def _stop_after_one():
-    from transformers import TrainerCallback
-
-    class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = True
-
-    return Stop()
-
-
 def test_a_weighting_sees_the_gradient_of_every_term(kit):
     """Each term is divided by the norm of its gradient for the shared map, as GradNorm and its kin need it."""
     seen = {}
@@ -346,7 +316,7 @@ def test_a_weighting_sees_the_gradient_of_every_term(kit):
             seen[name] = gradient.norm().item()
         return sum(term / max(seen[name], 1e-6) for name, term in terms.items())
 
-    trainer = distiller(kit, make_method("cs", kit.tasks), weighting=equal_norms)
+    trainer = kit.distiller(weigh=equal_norms, max_steps=2)
     trainer.train()
     assert {"loss_depth", "kd_inter_task", "kd_intra_task_edge"} <= seen.keys()
     assert seen["kd_inter_task"] > 0

@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from conftest_kit import Kit
 from PIL import Image
 
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
-from kdam_hf import KdamStudent, KdamTeacher
-from kdam_hf.presets import make_config
 from kdam_hf.tasks import NYUD_V2, make_task
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +28,10 @@ def models(tmp_path_factory):
     if given:
         return given
     tasks = (make_task("semseg", CLASS_NAMES), make_task("human_parts"), make_task("saliency"), *NYUD_V2[1:])
-    folders = [str(tmp_path_factory.mktemp(kind)) for kind in ("student", "teacher")]
-    for seed, (cls, folder) in enumerate(zip((KdamStudent, KdamTeacher), folders, strict=True)):
-        torch.manual_seed(seed)
-        kind = cls.config_class.model_type.removeprefix("kdam_")
-        cls(make_config(kind, "tiny-resnet", tasks, image_size=[96, 128])).save_pretrained(folder)
-    return folders
+    folders = {role: str(tmp_path_factory.mktemp(role)) for role in ("student", "teacher")}
+    for seed, (role, folder) in enumerate(folders.items()):
+        Kit(folder).model(role, seed=seed, tasks=tasks, image_size=[96, 128]).save_pretrained(folder)
+    return [*folders.values()]
 
 
 @pytest.fixture(scope="session")

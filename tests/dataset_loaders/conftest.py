@@ -1,22 +1,8 @@
-"""Miniature trees, each written once."""
+"""Miniature trees to be spoilt."""
 
 import shutil
-from functools import cache
 
 import pytest
-import trees
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory):
-    """`tree("A")` is (root, truth) of a layout, four training images and three of val; alone in its parent folder."""
-
-    @cache
-    def get(layout):
-        root = tmp_path_factory.mktemp(layout) / "tree"
-        return root, trees.write_tree(layout, root, 4, 3)
-
-    return get
 
 
 @pytest.fixture

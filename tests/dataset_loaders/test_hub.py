@@ -1,6 +1,5 @@
 """Data sets of `datasets`: foreign columns, names of classes, storage, shares of splits, streams, and our own as tables."""
 
-import io
 import json
 import re
 from itertools import groupby
@@ -10,13 +9,13 @@ import pytest
 import trees
 from datasets import Array2D, Array3D, ClassLabel, Dataset, Features, List, Value
 from datasets import Image as Picture
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset_loaders import (
     EpochSampler,
     MixedSampler,
     SubsetDataset,
+    TransformedDataset,
     check_sample,
     open_dataset,
     prepare,
@@ -37,9 +36,7 @@ PHOTOS = {"pixel_values": Picture()}
 
 
 def file_of(array, kind="PNG", **options):
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
-    return {"bytes": buffer.getvalue(), "path": None}
+    return {"bytes": trees.encoded(array, kind, **options), "path": None}
 
 
 def table(columns, count=2, **cells):
@@ -50,7 +47,6 @@ def table(columns, count=2, **cells):
 
 
 def written(data, folder, split="train", **options):
-    folder.mkdir(exist_ok=True)
     data.to_parquet(folder / f"{split}-00000-of-00001.parquet", **options)
     return folder
 
@@ -192,8 +188,12 @@ def numbered(count, **more):
     return Dataset.from_list(cells, Features({"image": Picture(), "depth": Array2D((H, W), "float32")}))
 
 
+def depth_of(sample, *_):
+    return int(sample["labels"]["depth"][0, 0])
+
+
 def depths(data):
-    return [int(data[k]["labels"]["depth"][0, 0]) for k in range(len(data))]
+    return [depth_of(data[k]) for k in range(len(data))]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -245,7 +245,7 @@ def test_a_configuration_is_named_after_a_colon(tmp_path, streaming):
         open_dataset("hub", "train", tmp_path, streaming=streaming)
 
 
-def test_a_stream_is_the_stored_data_and_nothing_is_stored(stream, monkeypatch, tmp_path):
+def test_a_stream_is_the_stored_data_and_nothing_is_stored(stream, monkeypatch):
     stored = open_dataset("hub", "train", stream)
     monkeypatch.setattr("datasets.load_dataset", None)
     data, groups = open_dataset("hub", "train", stream, streaming=True), []
@@ -256,12 +256,8 @@ def test_a_stream_is_the_stored_data_and_nothing_is_stored(stream, monkeypatch, 
     opened = rows._opened
     monkeypatch.setattr(rows, "_opened", lambda file: groups.append(file) or opened(file))
     for index in order:
-        assert depths_at(data, index) == index + 1
+        assert depth_of(data[index]) == index + 1
     assert len(groups) <= 6  # each row group is read once
-
-
-def depths_at(data, index):
-    return int(data[index]["labels"]["depth"][0, 0])
 
 
 def test_the_order_of_a_stream_is_that_of_its_seed_and_epoch_in_any_number_of_workers(stream):
@@ -269,7 +265,7 @@ def test_the_order_of_a_stream_is_that_of_its_seed_and_epoch_in_any_number_of_wo
     sampler = EpochSampler(len(data), 1, runs=data.runs)
     for epoch, workers in ((0, 0), (0, 2), (1, 2)):
         sampler.set_epoch(epoch)
-        loader = DataLoader(Keyed(data), 2, sampler=sampler, num_workers=workers)
+        loader = DataLoader(TransformedDataset(data, depth_of), 2, sampler=sampler, num_workers=workers)
         seen.append([int(value) for batch in loader for value in batch])
     assert sorted(seen[0]) == [*range(1, 11)]
     assert seen[0] == seen[1] != seen[2]
@@ -280,14 +276,6 @@ def test_photos_beside_a_stream_leave_its_runs_together():
     labelled = [index for _, index in sampler if index < 10]
     groups = [key for key, _ in groupby(np.searchsorted([2, 5, 7], labelled, "right").tolist())]
     assert (sorted(labelled), sorted(groups)) == ([*range(10)], [0, 1, 2, 3])
-
-
-class Keyed:
-    def __init__(self, data):
-        self.data = data
-
-    def __getitem__(self, key):
-        return depths_at(self.data, key[1])
 
 
 def test_what_is_no_parquet_cannot_be_streamed_and_a_broken_file_is_named(stream, tmp_path):
@@ -360,7 +348,7 @@ def test_an_id_beside_masks_of_0_and_255_does_not_make_them_ours(tmp_path):
     np.testing.assert_array_equal(data[0]["labels"]["edge"] == 1, mask == 255)
 
 
-def test_a_source_that_is_nowhere_and_an_id_that_repeats_are_named(tmp_path):
+def test_a_source_that_is_nowhere_and_an_id_that_repeats_are_named():
     with pytest.raises(KdamValueError, match="nobody/nothing: no such folder"):
         open_dataset("hub", "train", "nobody/nothing")
     with (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 import trees
+from conftest_kit import Canary
 from PIL import Image
 from trees import name_of
 
@@ -16,14 +17,6 @@ from dataset_loaders import DenseDataset, SubsetDataset, check_sample, open_data
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamError, LabelOrientationError
 from kdam_hf.tasks import Depth, make_task
-
-
-def half(path):
-    trees.truncate(path, 0.5)
-
-
-def empty(path):
-    trees.truncate(path, 0)
 
 
 def other_key(path):
@@ -47,10 +40,12 @@ def edited(change):
     return partial(trees.edit, change=change)
 
 
+half, empty = (partial(trees.truncate, keep=keep) for keep in (0.5, 0))
 colours = edited(lambda ids: trees.palette()[ids])
 millimetres = edited(lambda depth: depth * np.float32(1000))
 eight_bits = edited(lambda depth: np.round(depth * (255 / depth.max())).astype(np.uint8))
 from_0_to_1 = edited(lambda normals: (normals + 1) / 2)
+from_0_to_255 = edited(lambda normals: (normals + 1) * np.float32(127.5))
 cropped = edited(lambda array: array[:-1])
 UNREADABLE_MAT = "not a readable MATLAB file of version 5"
 # Fault, what the message says (SIZE: height x width; SHORT: a row less), layout and file.
@@ -67,7 +62,7 @@ FAULTS = [
     (colours, "expected an 8-bit grey PNG", "pascal sal_distill/{}.png"),
     (trees.set_label, "holds [41]; expected 1..40 or 0", "A segmentation/{}.mat"),
     (trees.set_label, "holds [41]; expected 0..12 or -1", "D val/label/{}.npy"),
-    (trees.set_label, "holds [41]; expected 0..10 or 255", "folder semseg/{}.png"),
+    (trees.set_label, "holds [41]; expected 0..10 or 200", "folder semseg/{}.png"),
     (partial(trees.set_label, value=500), "expected 0..459", "pascal pascal-context/trainval/{}.mat"),
     (eight_bits, "depth is 8-bit; expected 16-bit millimetres", "A depth/{}.mat"),
     (millimetres, " m; expected at most 20 m", "C depth/{}.npy"),
@@ -77,7 +72,7 @@ FAULTS = [
     (trees.set_nan, "photo holds nan", "D val/image/{}.npy"),
     (trees.set_nan, "fractions or NaN", "D val/label/{}.npy"),
     (from_0_to_1, "expected unit vectors in [-1, 1]", "B normals/{}.npy"),
-    (trees.normals_as_0_to_255, "the longest is", "B normals/{}.npy"),
+    (from_0_to_255, "the longest is", "B normals/{}.npy"),
     (other_key, "holds other; expected the variable '", "A segmentation/{}.mat"),
     (trees.cut_after_mat_header, "holds nothing (cut after its header?)", "pascal human_parts/{}.mat"),
     (trees.make_bomb, "900000000 pixels", "A images/{}.jpg"),
@@ -111,16 +106,6 @@ def test_a_spoilt_file_is_named_and_is_one_problem_among_good_samples(copy, faul
     found = report.as_json()
     assert (found["images"], found["usable"], found["tasks"]["semseg"]["images"]) == (3, 2, 2)
     assert f"PROBLEM: {path}" in report.text()
-
-
-class Canary:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.fault(27)

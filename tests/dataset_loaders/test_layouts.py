@@ -97,12 +97,12 @@ def test_a_task_that_a_layout_does_not_have_is_named_with_those_it_has(tree):
 
 
 @pytest.mark.fault(34)
-@pytest.mark.parametrize("layout", ["A", "B", "C", "pascal"])
+@pytest.mark.parametrize("layout", ["A", "B", "C", "pascal", "folder"])
 def test_any_list_of_ids_is_a_split(copy, layout):
     root = copy(layout)[0]
-    lists = root / ("ImageSets/Context" if layout == "pascal" else "gt_sets")
+    lists = root / {"pascal": "ImageSets/Context", "folder": "."}.get(layout, "gt_sets")
     ids = (lists / "train.txt").read_text().split()
-    (lists / "mini.txt").write_text(f"{ids[3]}\r\n{ids[0]}\r\n")
+    (lists / "mini.txt").write_text(f"{ids[3]}\r\n{ids[0]}\r\n\r\n")
     data = open_tree(layout, "mini", root)
     assert [data[k]["id"] for k in range(2)] == [ids[3], ids[0]]
     with pytest.raises(DataIntegrityError, match=r"test\.txt: no such file.*there: mini\.txt, train\.txt, val\.txt"):

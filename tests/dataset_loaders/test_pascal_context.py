@@ -5,9 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-import scipy.io
 import trees
-from PIL import Image
+from trees import save
 
 from dataset_loaders import check_sample, open_dataset
 from dataset_loaders.pascal_context import NORMALS_VALID
@@ -15,11 +14,6 @@ from kdam_hf.errors import DataIntegrityError
 
 ID = "2008_000003"
 H, W = 4, 6
-
-
-def save(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(array, np.uint8)).save(path)
 
 
 def annotation(*things):
@@ -40,25 +34,20 @@ def at(*pixels):
     return mask
 
 
-def write(root, label_map=None, anno=None, index=None, normals=None, saliency=None):
-    """A tree of one image, split val; whatever is not given is plain."""
+def write(root, anno=None, index=None, saliency=0, height=H):
+    """A tree of one image, split val; whatever is not given is plain. `height` is that of the map of classes."""
     for kind in ("Context", "Parts"):
         (root / "ImageSets" / kind).mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
         (root / f"ImageSets/Context/{split}.txt").write_text(f"{ID}\n")
     if index is not None:
         (root / "ImageSets/Parts/val.txt").write_text(json.dumps(index))
-    save(root / f"JPEGImages/{ID}.jpg", np.full((H, W, 3), 90))
-    save(root / f"semseg/VOC12/{ID}.png", np.full((H, W), 15))
-    save(root / f"sal_distill/{ID}.png", np.zeros((H, W)) if saliency is None else saliency)
-    save(root / f"normals_distill/{ID}.png", np.full((H, W, 3), (128, 128, 255)) if normals is None else normals)
-    for folder, name, value in (
-        ("pascal-context/trainval", "LabelMap", np.full((H, W), 440) if label_map is None else np.asarray(label_map)),
-        ("human_parts", "anno", annotation(person()) if anno is None else anno),
-    ):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        value = value.astype(np.uint16) if name == "LabelMap" else value
-        scipy.io.savemat(root / folder / f"{ID}.mat", {name: value}, do_compression=True)
+    save(root / f"JPEGImages/{ID}.jpg", np.full((H, W, 3), 90, np.uint8))
+    save(root / f"semseg/VOC12/{ID}.png", np.full((H, W), 15, np.uint8))
+    save(root / f"sal_distill/{ID}.png", np.full((H, W), saliency, np.uint8))
+    save(root / f"normals_distill/{ID}.png", np.full((H, W, 3), (128, 128, 255), np.uint8))
+    save(root / f"pascal-context/trainval/{ID}.mat", np.full((height, W), 440, np.uint16), "LabelMap")
+    save(root / f"human_parts/{ID}.mat", annotation(person()) if anno is None else anno, "anno")
     return root
 
 
@@ -130,14 +119,14 @@ def test_normals_count_on_170_of_the_459_classes():
 
 
 def test_a_class_map_of_another_size_is_told_from_normals_of_another_size(tmp_path):
-    root = write(tmp_path, label_map=np.full((H - 1, W), 440))
+    root = write(tmp_path, height=H - 1)
     for task, file in (("normals", rf"normals_distill/{ID}\.png.*trainval"), ("edge", rf"trainval/{ID}\.mat")):
         with pytest.raises(DataIntegrityError, match=rf"{file}.*3x6"):
             label(root, task)
 
 
 def test_saliency_counts_also_where_all_is_salient_and_semseg_may_lie_in_either_folder(tmp_path):
-    root = write(tmp_path, saliency=np.full((H, W), 255))
+    root = write(tmp_path, saliency=255)
     assert label(root, "saliency").all()
     (root / "semseg/VOC12").rename(root / "semseg/pascal-context")
     assert (label(root, "semseg") == 15).all()
@@ -149,7 +138,7 @@ def test_saliency_counts_also_where_all_is_salient_and_semseg_may_lie_in_either_
 @pytest.mark.parametrize("value", [1, 255])
 def test_a_drawn_edge_map_is_preferred_image_by_image(tmp_path, value):
     truth = trees.write_tree("pascal", tmp_path, 1, 2)["val"]
-    drawn = np.zeros(truth[0].image.shape[:2])
+    drawn = np.zeros(truth[0].image.shape[:2], np.uint8)
     drawn[3, :7] = value
     save(tmp_path / f"edge/{truth[0].id}.png", drawn)
     data = open_dataset("pascal_context", "val", tmp_path)
@@ -162,7 +151,7 @@ def test_a_drawn_edge_map_is_preferred_image_by_image(tmp_path, value):
 
 def test_the_stamp_follows_every_file_that_a_label_is_made_from(tmp_path):
     root = write(tmp_path)
-    save(root / f"edge/{ID}.png", np.zeros((H, W)))
+    save(root / f"edge/{ID}.png", np.zeros((H, W), np.uint8))
     stamps = set()
     for path in (None, *sorted(root.rglob(f"{ID}.*"))):
         if path:

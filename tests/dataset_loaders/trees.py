@@ -5,7 +5,7 @@ Nothing is shared with the loaders (plain numpy, PIL, scipy.io, h5py, datasets),
 one file of a tree.
 """
 
-import argparse
+import io
 import json
 import shutil
 import struct
@@ -25,7 +25,7 @@ from skimage.morphology import thin
 
 Array = np.ndarray
 SPLITS = ("train", "val")
-VOID = 255
+VOID, OWN_VOID = 255, 200  # of a label; in the files of own data
 CLASS_NAMES = [f"thing {k}" for k in range(11)]  # of own data
 # Made up, in the form of classMapping40.mat: class 1..40 of the label 1..894 at index label - 1; all classes occur.
 MAP_CLASS = np.array([7 * label % 40 + 1 for label in range(1, 895)], np.uint8)
@@ -95,13 +95,13 @@ def _new(root: Path, *parts: str) -> Path:
     return path
 
 
-def _save(path: Path, array: Array) -> Array:
-    """Write a JPEG, PNG, .npy or, under the name of its folder, .mat; gives back what it decodes to."""
+def save(path: Path, array: Array, variable: str = "") -> Array:
+    """Write a JPEG, PNG, .npy or .mat, whose variable has the name of its folder by default; gives back what it decodes to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npy":
         np.save(path, array)
     elif path.suffix == ".mat":
-        scipy.io.savemat(path, {path.parent.name: array}, do_compression=True)
+        scipy.io.savemat(path, {variable or path.parent.name: array}, do_compression=True)
     elif path.suffix == ".png":
         Image.fromarray(array).save(path, compress_level=1)
     else:
@@ -142,16 +142,16 @@ def _write_nyud(layout: str, root: Path, scenes: Truth) -> Truth:
     truth: Truth = {split: [] for split in scenes}
     for split, scene in _each(scenes):
         labels = {task: scene.labels[task] for task in ("semseg", "depth", "normals", "edge")}
-        image = _save(root / f"images/{scene.id}.{photo}", scene.image)
+        image = save(root / f"images/{scene.id}.{photo}", scene.image)
         for (task, label), suffix in zip(labels.items(), suffixes, strict=True):
             path = root / (task if task != "semseg" else "segmentation") / f"{scene.id}.{suffix}"
             if task == "semseg":
                 ids = label + np.uint8(1)
-                _save(path, ids.astype(np.float64) if layout == "A" and int(scene.id) % 2 else ids)
+                save(path, ids.astype(np.float64) if layout == "A" and int(scene.id) % 2 else ids)
             elif task == "normals" and suffix != "npy":
-                labels = labels | {task: _decode_normals(_save(path, _encode_normals(label)))}
+                labels = labels | {task: _decode_normals(save(path, _encode_normals(label)))}
             else:
-                _save(path, label * np.uint8(255) if task == "edge" and suffix == "png" else label)
+                save(path, label * np.uint8(255) if task == "edge" and suffix == "png" else label)
         truth[split].append(replace(scene, image=image, labels=labels))
     _write_lists(root / "gt_sets", truth)
     return truth
@@ -173,10 +173,10 @@ def _write_nyud_d(root: Path, scenes: Truth) -> Truth:
     truth = _with_13_classes(scenes)
     for split, scene in _each(truth):
         semseg, folder, name = scene.labels["semseg"].astype(np.float32), root / split, f"{scene.id}.npy"
-        _save(folder / "image" / name, (scene.image / 255).astype(np.float32))
-        _save(folder / "label" / name, np.where(semseg == VOID, np.float32(-1), semseg))
-        _save(folder / "depth" / name, scene.labels["depth"][..., None])
-        _save(folder / "normal" / name, scene.labels["normals"])
+        save(folder / "image" / name, (scene.image / 255).astype(np.float32))
+        save(folder / "label" / name, np.where(semseg == VOID, np.float32(-1), semseg))
+        save(folder / "depth" / name, scene.labels["depth"][..., None])
+        save(folder / "normal" / name, scene.labels["normals"])
     return truth
 
 
@@ -245,27 +245,23 @@ def _write_pascal_scene(root: Path, index: int, scene: Scene, edges: bool) -> Sc
     voc, label_map = (ids % 21).astype(np.uint8), CONTEXT[ids % len(CONTEXT)].astype(np.uint16)
     soft = np.random.default_rng(index).integers(0, 256, ids.shape).astype(np.uint8)
     soft[0, :4] = 0, 127, 128, 255
-    image = _save(root / f"JPEGImages/{name}.jpg", scene.image)
+    image = save(root / f"JPEGImages/{name}.jpg", scene.image)
     semseg = voc if index % 3 == 2 else np.where(_borders(voc), VOID, voc).astype(np.uint8)
     if index % 3 != 2:
         coloured = Image.fromarray(semseg)
         coloured.putpalette(palette().tobytes())  # turns L into P and keeps the values
         coloured.save(_new(root, "semseg", "VOC12", f"{name}.png"))
     if index % 3:
-        _save(root / f"semseg/pascal-context/{name}.png", voc)
+        save(root / f"semseg/pascal-context/{name}.png", voc)
     people = [(n, ids % 9 == k) for n, k in PARTS.items()] if index % 3 != 2 else []
     things = [("person", 15, people), ("cat", 8, [("head", ids == 1)]), *([("person", 15, [])] if index % 2 else [])]
-    scipy.io.savemat(
-        _new(root, "human_parts", f"{name}.mat"), {"anno": annotation(ids.shape, things)}, do_compression=True
-    )
-    scipy.io.savemat(
-        _new(root, "pascal-context", "trainval", f"{name}.mat"), {"LabelMap": label_map}, do_compression=True
-    )
-    codes = _save(root / f"normals_distill/{name}.png", _encode_normals(scene.labels["normals"]))
-    _save(root / f"sal_distill/{name}.png", soft)
+    save(root / f"human_parts/{name}.mat", annotation(ids.shape, things), "anno")
+    save(root / f"pascal-context/trainval/{name}.mat", label_map, "LabelMap")
+    codes = save(root / f"normals_distill/{name}.png", _encode_normals(scene.labels["normals"]))
+    save(root / f"sal_distill/{name}.png", soft)
     edge = scene.labels["edge"] if edges else thin(scipy.ndimage.laplace(label_map.astype(float), mode="mirror") != 0)
     if edges:
-        _save(root / f"edge/{name}.png", edge * np.uint8(255))
+        save(root / f"edge/{name}.png", edge * np.uint8(255))
     parts = np.full(ids.shape, 0 if people else VOID, np.uint8)
     for part, mask in people:
         parts[mask] = PARTS[part]
@@ -310,6 +306,16 @@ def png_bytes(width: int, height: int, bits: int, colour: int, *chunks: bytes) -
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
+def encoded(image: Any, kind: str = "PNG", orientation: int | None = None, **options: Any) -> bytes:
+    """The content of a file of this picture or array."""
+    if orientation is not None:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = orientation
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def packed_png(rows: Array, bits: int, colour: int) -> bytes:
     """A PNG of any depth; `rows` (height, width * channels) hold its samples."""
     if bits == 16:
@@ -330,7 +336,7 @@ def _write_folder(root: Path, scenes: Truth) -> Truth:
     """Own data as in the README, both file kinds of each task; the second image has no depth, the fifth no parts."""
     truth = {split: [_write_own(root, k, scene) for k, scene in enumerate(scenes[split])] for split in scenes}
     tasks: dict[str, dict[str, Any]] = {task: {} for task in ("depth", "normals", "edge", "saliency", "human_parts")}
-    tasks["semseg"] = {"num_classes": len(CLASS_NAMES), "class_names": CLASS_NAMES, "ignore_index": VOID}
+    tasks["semseg"] = {"num_classes": len(CLASS_NAMES), "class_names": CLASS_NAMES, "ignore_index": OWN_VOID}
     _new(root, "dataset.json").write_text(json.dumps({"name": "rooms", "tasks": tasks}))
     _write_lists(root, truth)
     return truth
@@ -338,21 +344,23 @@ def _write_folder(root: Path, scenes: Truth) -> Truth:
 
 def _write_own(root: Path, index: int, scene: Scene) -> Scene:
     even, name = index % 2 == 0, scene.id
-    image = _save(root / f"images/{name}.{'jpg' if even else 'png'}", scene.image)
+    image = save(root / f"images/{name}.{('jpg', 'png', 'jpeg')[index % 3]}", scene.image)
     labels = {task: label for task, label in scene.labels.items() if task != {1: "depth", 4: "human_parts"}.get(index)}
     semseg = labels["semseg"]
     labels["semseg"] = np.where(semseg == VOID, VOID, semseg % len(CLASS_NAMES)).astype(np.uint8)
     for task, label in labels.items():
         stem = root / task / name
         if task == "depth" and even:
-            millimetres = _save(stem.with_suffix(".png"), np.round(label * 1000).astype(np.uint16))
+            millimetres = save(stem.with_suffix(".png"), np.round(label * 1000).astype(np.uint16))
             labels[task] = (millimetres / 1000).astype(np.float32)
         elif task == "normals" and even:
-            labels[task] = _decode_normals(_save(stem.with_suffix(".png"), _encode_normals(label)))
+            labels[task] = _decode_normals(save(stem.with_suffix(".png"), _encode_normals(label)))
         elif task in ("depth", "normals"):
-            _save(stem.with_suffix(".npy"), label)
+            save(stem.with_suffix(".npy"), label)
+        elif task == "semseg":
+            save(stem.with_suffix(".png"), np.where(label == VOID, np.uint8(OWN_VOID), label))
         else:
-            _save(stem.with_suffix(".png"), label * np.uint8(255 if task == "edge" else 1))
+            save(stem.with_suffix(".png"), label * np.uint8(255 if task == "edge" else 1))
     return replace(scene, image=image, labels=labels)
 
 
@@ -436,16 +444,6 @@ def set_nan(path: Path) -> None:
     set_label(path, np.nan)
 
 
-def normals_as_0_to_255(path: Path) -> None:
-    """Normals of a .npy as 255 (n + 1) / 2, float."""
-    edit(path, lambda normals: (normals + 1) * np.float32(127.5))
-
-
-def add_id(path: Path, sample_id: str = "9999") -> None:
-    """An id in a list that has no files."""
-    path.write_text(path.read_text() + f"{sample_id}\n")
-
-
 def add_stray_file(path: Path, sample_id: str = "9999") -> Path:
     """A copy of a file under an id that is in no list."""
     return shutil.copy(path, path.with_name(f"{sample_id}{path.suffix}"))
@@ -463,18 +461,3 @@ def make_bomb(path: Path, height: int = 30_000, width: int = 30_000) -> None:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         content[at + 5 : at + 9] = struct.pack(">HH", height, width)
     path.write_bytes(content)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a miniature tree, to try a command on.")
-    parser.add_argument("layout", choices=LAYOUTS)
-    parser.add_argument("dir", type=Path)
-    for name, default in (("train", 6), ("val", 3), ("height", 45), ("width", 61)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
-    truth = write_tree(args.layout, args.dir, args.train, args.val, args.height, args.width)
-    print(f"{args.dir}: layout {args.layout}, " + ", ".join(f"{len(s)} {split}" for split, s in truth.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest_kit import ROOMS, SMALL
 
 from kdam_hf.commands.distill import main as distill
 from kdam_hf.distillation.methods import Batch, Features
@@ -35,11 +36,7 @@ def test_the_term_agrees_with_its_definition_over_valid_pixels(kit):
 
 def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the_checkpoint(kit, teacher):
     output = kit.root / "run"
-    rooms = {"rooms_train": 6, "rooms_val": 2, "rooms_height": 40, "rooms_width": 56}
-    crops = {"crop_height": 32, "crop_width": 48}
-    steps = {"per_device_train_batch_size": 2, "max_steps": 2, "logging_steps": 1, "save_steps": 1}
-    plain = {"preset": "tiny-resnet", "cpu_threads": 1, "use_cpu": True, "disable_tqdm": True}
-    options = [f"--{key}={value}" for key, value in (rooms | crops | steps | plain).items()]
+    options = [*SMALL, *ROOMS, "--max_steps", "2", "--save_steps", "1"]
     distill(["--teacher", teacher, "--features", "0.5", *options, "--output_dir", str(output)])
     state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
     logged = state["log_history"][0]

@@ -6,12 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
+from conftest_kit import Kit
 from PIL import Image
 
-from kdam_hf import KdamStudent
 from kdam_hf.io import file_sha256, write_json
-from kdam_hf.presets import make_config
 from kdam_hf.tasks import NYUD_V2, make_task
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +31,7 @@ def results_of(**meta):
 
 def make_student(folder):
     """A student distilled from the teacher beside it, with random weights, and what must not be published."""
-    torch.manual_seed(0)
-    KdamStudent(make_config("student", "tiny-resnet", TASKS, image_size=[40, 56])).save_pretrained(folder)
+    Kit(folder).model(tasks=TASKS, image_size=[40, 56]).save_pretrained(folder)
     teacher, sha256 = folder.parent / "teacher", "f" * 64
     of_teacher = {"kind": "KdamTeacher", "parameters": 6_600_000, "gflops": 3.5, "weights_sha256": sha256}
     write_json(teacher / "results.json", results_of(**of_teacher))

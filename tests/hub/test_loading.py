@@ -31,17 +31,8 @@ def test_a_published_model_comes_back_bit_by_bit_and_a_tag_brings_back_what_it_n
     publish(Publication(ID, publication.files | {"model.safetensors": own / "model.safetensors"}))
     assert same(AutoModel.from_pretrained(ID), here)
     assert same(AutoModel.from_pretrained(ID, revision="v1"), there)
-
-
-def test_a_teacher_by_its_revision_has_the_weights_of_that_revision(hub, own, publication):
-    publish(publication, tag="v1")
-    old = load_model(str(own))
-    changed = AutoModel.from_pretrained(own)
-    changed.decoder.norm.bias.data += 1
-    changed.save_pretrained(own)
-    publish(Publication(ID, publication.files | {"model.safetensors": own / "model.safetensors"}))
     first, last = find_teacher(f"{ID}@v1"), find_teacher(ID)
-    assert (first.sha256 == last.sha256, same(first.load(), old), same(last.load(), changed)) == (False, True, True)
+    assert (first.sha256 == last.sha256, same(first.load(), there), same(last.load(), here)) == (False, True, True)
 
 
 def test_a_model_that_was_loaded_once_needs_no_network_and_a_missing_one_is_named(hub, publication, monkeypatch):

@@ -156,9 +156,8 @@ def test_the_command_publishes_and_a_dry_run_writes_the_same_repository(hub, stu
     assert not hub.repositories
     script.main([*arguments, "--private", "--revision", "v1"])
     assert f"Published: {hub.url}/{ID}/commit/" in capsys.readouterr().out
-    assert {p.name: p.read_bytes() for p in (tmp_path / "dry").iterdir()} == hub.files(
-        ID, hub.repositories[ID].tags["v1"]
-    )
+    published = hub.files(ID, hub.repositories[ID].tags["v1"])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "dry").iterdir()} == published
     assert hub.repositories[ID].private
     with pytest.raises(KdamValueError, match="not empty"):
         script.main([*arguments, "--dry_run", str(tmp_path / "dry")])

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from conftest_kit import ROOMS, SMALL
 
 from kdam_hf.commands import train as script
 from kdam_hf.errors import HubError, KdamValueError
@@ -11,16 +12,14 @@ from kdam_hf.training import KdamTrainingArguments, load_model
 from kdam_hf.training.resumable_trainer import ResumableTrainer
 
 ID = "org/pushed"
-TINY = "--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 1 --save_steps 1 --logging_steps 1"
-TINY += " --per_device_train_batch_size 2 --use_cpu true --disable_tqdm true --tasks semseg depth --precision fp32"
-TINY += " --cpu_threads 1 --rooms_train 4 --rooms_val 2 --rooms_height 40 --rooms_width 56 --push_to_hub"
+TINY = "--max_steps 1 --save_steps 1 --tasks semseg depth --precision fp32 --push_to_hub"
 
 
 def train(output, *options):
-    script.main([*TINY.split(), "--hub_model_id", ID, "--output_dir", str(output), *options])
+    script.main([*SMALL, *ROOMS, *TINY.split(), "--hub_model_id", ID, "--output_dir", str(output), *options])
 
 
-def test_at_the_end_one_commit_holds_the_model_with_its_scores(hub, tmp_path, monkeypatch):
+def test_at_the_end_one_commit_holds_the_model_with_its_scores(hub, tmp_path):
     train(tmp_path / "run", "--hub_private_repo", "true", "--hub_token", "owner")
     assert hub.messages(ID) == ["initial commit", "End of training"]
     assert hub.repositories[ID].private

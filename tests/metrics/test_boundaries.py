@@ -1,7 +1,9 @@
+from functools import partial
+
+import metric_cases
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from skimage import morphology
 
@@ -13,14 +15,11 @@ from kdam_hf.metrics.boundary_nms import suppress_non_maxima
 SHAPE = (30, 40)  # the diagonal is 50 pixels
 
 
-def soft_map(seed, shape=SHAPE):
-    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.5)
-    return (noise - noise.min()) / np.ptp(noise)
+soft_map = partial(metric_cases.soft_map, shape=SHAPE)
 
 
-def masks(seed, number, shape=SHAPE):
-    smooth = [soft_map(100 * seed + k, shape) for k in range(number)]
-    return [morphology.thin(each > 0.6) for each in smooth]
+def masks(seed, number):
+    return [morphology.thin(soft_map(100 * seed + k) > 0.6) for k in range(number)]
 
 
 def reference_counts(prediction, annotations, thresholds, radius):

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from metric_cases import soft_map
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
@@ -43,20 +43,15 @@ def reference(strength):
     return out
 
 
-def smooth_map(seed, shape=(23, 31), scale=1.5):
-    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), scale)
-    return (noise - noise.min()) / np.ptp(noise)
-
-
 @pytest.mark.parametrize("shape", [(23, 31), (7, 40), (2, 2), (3, 9)])
 def test_agrees_with_a_loop_over_pixels(shape):
     for seed in range(3):
-        strength = smooth_map(seed, shape)
+        strength = soft_map(seed, shape)
         assert suppress_non_maxima(strength) == pytest.approx(reference(strength), abs=1e-12)
 
 
 def test_type_and_input_are_left_as_they_were():
-    strength = smooth_map(1).astype(np.float32)
+    strength = soft_map(1, (23, 31)).astype(np.float32)
     before = strength.copy()
     kept = suppress_non_maxima(strength)
     assert kept.dtype == np.float32

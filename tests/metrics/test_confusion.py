@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from metric_cases import computed
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.confusion import MeanIoU, confusion_matrix
-
-
-def computed(metric, prediction, label):
-    metric.update(torch.as_tensor(prediction), torch.as_tensor(label))
-    return metric.compute()
 
 
 def reference(prediction, label, num_classes, absent):

@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from metric_cases import computed
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import PROTOCOLS, MeanIoU, Saliency, under_protocol
@@ -58,11 +59,6 @@ def case(seed):
     p[:4] = (20 * p[:4]).round() / 20
     p[1] = 0
     return p, label
-
-
-def computed(metric, p, label):
-    metric.update(p, label)
-    return metric.compute()
 
 
 @every_setting

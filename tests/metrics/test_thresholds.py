@@ -1,5 +1,6 @@
 import pytest
 import torch
+from metric_cases import computed
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import EdgeF, Saliency
@@ -14,12 +15,6 @@ SETS = {
     "one": (0.5,),
     "crowded": (0.3, 0.3 + 1e-6, 0.3 + 3e-6, 0.9),
 }
-
-
-def edge_f(prediction, label):
-    metric = EdgeF()
-    metric.update(torch.as_tensor(prediction), torch.as_tensor(label))
-    return metric.compute()["maxf"]
 
 
 @pytest.mark.parametrize("thresholds", SETS.values(), ids=SETS.keys())
@@ -46,7 +41,7 @@ def test_counts_are_exact_on_and_beside_every_threshold(thresholds, dtype, stric
     ],
 )
 def test_perfect_predictions_score_100_empty_labels_0_and_images_share_a_threshold(prediction, label, expected):
-    assert edge_f(prediction, label) == pytest.approx(expected)
+    assert computed(EdgeF(), prediction, label)["maxf"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("make", [Saliency, EdgeF])

@@ -28,9 +28,8 @@ def test_it_has_the_published_sizes(preset, channels, parameters):
         backbone = EfficientNetLiteBackbone(EfficientNetLiteConfig(**config))
         maps = backbone(torch.zeros(1, 3, 96, 64)).feature_maps
     assert sum(p.numel() for p in backbone.parameters()) == parameters
-    assert [tuple(x.shape[1:]) for x in maps] == [
-        (c, 96 // s, 64 // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)
-    ]
+    expected = [(c, 96 // s, 64 // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)]
+    assert [tuple(x.shape[1:]) for x in maps] == expected
     assert PRESETS[preset].fields == {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 

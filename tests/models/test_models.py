@@ -160,9 +160,9 @@ def test_a_model_without_a_task_or_with_three_maps_is_refused(all_tasks):
 
 def test_a_task_entry_that_cannot_be_meant_is_refused_before_a_model_is_built(all_tasks):
     spec = all_tasks[0].spec()
-    without = {lost: {key: value for key, value in spec.items() if key != lost} for lost in spec}
+    without = {key: value for key, value in spec.items() if key != "class_names"}
     changed = [[spec | change] for change in ({"activation": "exponential"}, {"weight": 1}, {"class_names": None})]
-    for tasks in ([spec, spec], [without["class_names"]], *changed):
+    for tasks in ([spec, spec], [without], *changed):
         with pytest.raises((ValueError, StrictDataclassError)):
             KdamStudentConfig(tasks=tasks)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest_kit import Kit
 from PIL import Image
 from transformers import pipeline
 
@@ -17,12 +18,11 @@ SIZES = [(37, 51), (80, 52), (37, 51), (61, 97)]
 def folder(tmp_path_factory):
     """A saved student of every kind of task whose heads disagree with themselves on mirrored photos."""
     tasks = (make_task("semseg", "abc"), make_task("human_parts"), make_task("saliency"), *NYUD_V2[1:])
-    torch.manual_seed(0)
-    model = KdamStudent(make_config("student", "tiny-resnet", tasks, image_size=[48, 64])).eval()
+    path = tmp_path_factory.mktemp("student")
+    model = Kit(path).model(tasks=tasks, image_size=[48, 64]).eval()
     with torch.no_grad():
         for head in model.decoder.heads.values():
             head[-1].weight.mul_(20)
-    path = tmp_path_factory.mktemp("student")
     model.save_pretrained(path)
     KdamImageProcessor.from_model_config(model.config).save_pretrained(path)
     return path

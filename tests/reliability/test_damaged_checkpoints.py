@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from conftest_kit import Canary
 from fault_kit import DAMAGES, copy_tree, trainer_in
 
 from kdam_hf.errors import CheckpointError
@@ -93,12 +94,7 @@ def test_checkpoints_that_are_all_damaged_are_not_taken_for_none(run):
 @pytest.mark.fault(27)
 def test_a_pickle_that_was_added_to_a_checkpoint_is_refused_unread(run):
     canary = run.parent / "canary"
-
-    class Malicious:
-        def __reduce__(self):
-            return os.mkdir, (str(canary),)
-
-    torch.save(Malicious(), run / "checkpoint-3" / "optimizer.bin")
+    torch.save(Canary(canary), run / "checkpoint-3" / "optimizer.bin")
     with pytest.raises(CheckpointError, match=r"optimizer\.bin: not listed"):
         trainer_in(run.parent).train(resume_from_checkpoint=str(run / "checkpoint-3"))
     assert not canary.exists()

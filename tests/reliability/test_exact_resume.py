@@ -5,9 +5,8 @@
 
 import pytest
 import torch
-from conftest_kit import Kit
+from conftest_kit import Kit, StopAt
 from fault_kit import outcome
-from transformers import TrainerCallback
 
 from kdam_hf.io import tensors_sha256
 from kdam_hf.presets import PRESETS
@@ -91,14 +90,6 @@ def test_a_second_training_of_one_trainer_logs_nothing_of_an_interrupted_first(t
     assert len(terms) > 2
     for key in terms:
         assert twice.state.log_history[0][key] == pytest.approx(fresh.state.log_history[0][key]), key
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step == self.step
 
 
 @pytest.mark.fault(7)

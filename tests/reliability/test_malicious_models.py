@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest_kit import Kit
+from conftest_kit import Canary, Kit
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
@@ -16,16 +16,6 @@ from kdam_hf.errors import BackboneWeightsError, CheckpointError
 from kdam_hf.presets import PRESETS
 from kdam_hf.pretrained import read_backbone_config
 from kdam_hf.training import load_model
-
-
-class Payload:
-    """Writes the canary when it is unpickled."""
-
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return (open, (str(self.canary), "w"))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +48,7 @@ def refused(folder, message):
 @pytest.mark.fault(27)
 def test_a_pickle_under_the_name_of_safetensors_is_never_unpickled(folder, tmp_path):
     canary = tmp_path / "canary"
-    (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(canary)))
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Canary(canary)))
     refused(folder, "model.safetensors")
     assert not canary.exists()
 
@@ -67,7 +57,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_never_unpickled(folder, tmp_p
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "training_args.bin", "a list of shards"])
 def test_a_repository_of_pickles_only_is_refused_unopened(folder, tmp_path, name):
     canary = tmp_path / "canary"
-    torch.save({"decoder.norm.weight": Payload(canary)}, folder / name)
+    torch.save({"decoder.norm.weight": Canary(canary)}, folder / name)
     (folder / "model.safetensors").unlink()
     if name == "a list of shards":
         shards = {"metadata": {}, "weight_map": {"decoder.norm.weight": name}}

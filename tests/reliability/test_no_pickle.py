@@ -14,13 +14,6 @@ BUILTINS = {"eval", "exec", "compile", "__import__"}
 SWITCHES = {"allow_pickle", "shell", "trust_remote_code"}  # off by default
 
 
-def name_of(node):
-    """`torch.load` of the call torch.load(...)."""
-    if isinstance(node, ast.Attribute):
-        return f"{name_of(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else "?"
-
-
 def option(call, name):
     """The constant given for a keyword; None when it is absent or computed."""
     return next((k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None)
@@ -34,7 +27,7 @@ def dangers(source):
             yield from ((node.lineno, f"import {name}") for name in names if name.split(".")[0] in MODULES)
         if not isinstance(node, ast.Call):
             continue
-        name = name_of(node.func)
+        name = ast.unparse(node.func)
         found = (
             (name in BUILTINS)
             or (name.endswith("torch.load") and option(node, "weights_only") is not True)

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from conftest_kit import ROOMS, SMALL
 from fault_kit import ROOT, STEPS, build, fork, train, wait
 from transformers import TrainerCallback
 
@@ -20,10 +21,7 @@ from kdam_hf.training.checkpointing import verify
 from kdam_hf.training.signals import StopRequest
 
 pytestmark = pytest.mark.reliability
-SMALL = (
-    "--preset tiny-resnet --crop_height 32 --crop_width 48 --rooms_train 8 --rooms_val 2 --rooms_height 40 --use_cpu"
-)
-SMALL += " --rooms_width 56 --per_device_train_batch_size 2 --disable_tqdm true --logging_steps 1000 --report_to none"
+LONG = "--max_steps 2000 --logging_steps 1000 --report_to none"
 
 
 def ended(pid, seconds=60):
@@ -56,7 +54,7 @@ def children(pid):
 
 def start(command, folder, **options):
     """The script `train.py`, after the words of `command`; its output is in `folder`/log."""
-    words = [*map(str, command), str(ROOT / "scripts" / "train.py"), *SMALL.split(), "--max_steps", "2000"]
+    words = [*map(str, command), str(ROOT / "scripts" / "train.py"), *SMALL, *ROOMS, *LONG.split()]
     words += [f"--{name}={value}" for name, value in {"output_dir": folder / "run", **options.pop("arguments")}.items()]
     environment = os.environ | options.pop("environment", {})
     with (folder / "log").open("w") as log:
@@ -185,11 +183,9 @@ def test_a_signal_to_a_whole_job_with_workers_and_library_threads_seals_the_step
 def test_a_signal_to_the_launcher_alone_reaches_the_training(tmp_path):
     """With one process `accelerate launch` dies of it and tells nobody."""
     output = tmp_path / "run"
-    command = (
-        f"{sys.executable} -m accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no"
-    )
+    launch = "-m accelerate.commands.launch --num_machines 1 --num_processes 1 --mixed_precision no --dynamo_backend no"
     arguments = {"save_steps": 5, "resume_from_checkpoint": "last"}
-    launcher = start([*command.split(), "--num_processes", "1"], tmp_path, arguments=arguments)
+    launcher = start([sys.executable, *launch.split()], tmp_path, arguments=arguments)
     try:
         wait_for(lambda: list_checkpoints(output) or launcher.poll() is not None)
         trainings = children(launcher.pid)

@@ -1,7 +1,6 @@
 """The commands, by their scripts: in a process of their own, or in this one, which has imported everything already."""
 
 import importlib.util
-import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -12,9 +11,6 @@ from kdam_hf.training import run_command
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
-SMALL = shlex.split("--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 3 --use_cpu --cpu_threads 1")
-SMALL += shlex.split("--per_device_train_batch_size 2 --logging_steps 1 --disable_tqdm true")
-ROOMS = shlex.split("--rooms_train 8 --rooms_val 3 --rooms_height 40 --rooms_width 56")
 
 sys.path.append(str(SCRIPTS))  # not first: scripts/evaluate.py would hide the library of that name
 

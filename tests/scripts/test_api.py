@@ -6,6 +6,7 @@ import families_kit
 import numpy as np
 import pytest
 from command_kit import ROOT, run
+from conftest_kit import write_photos
 from PIL import Image
 
 import kdam_hf
@@ -21,10 +22,7 @@ TINY |= {"use_cpu": True, "cpu_threads": 1, "per_device_train_batch_size": 2, "d
 def photos(tmp_path_factory):
     """A folder of photos of different sizes."""
     folder = tmp_path_factory.mktemp("program") / "photos"
-    folder.mkdir()
-    for k, name in enumerate(["a", "b", "c", "d", "kitchen"]):
-        pixels = np.random.default_rng(k).integers(0, 255, (40 + 2 * k, 56, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.jpg")
+    write_photos(folder, "a.jpg", "b.jpg", "c.jpg", "d.jpg", "kitchen.jpg", taller=2)
     return folder
 
 

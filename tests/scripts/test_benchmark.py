@@ -13,6 +13,7 @@ from benchmarks import data, harness, inference, loss
 
 from kdam_hf.errors import KdamValueError
 
+benchmark = load("benchmark.py")
 MODELS = "--teacher tiny-convnext --height 64 --width 96"
 TINY = {
     "boundaries": "--num_images 2 --num_proc 1 --height 40 --width 56",
@@ -26,12 +27,7 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    return load("benchmark.py")
-
-
-@pytest.fixture(scope="module")
-def written(benchmark, tmp_path_factory):
+def written(tmp_path_factory):
     """What each section wrote, without ONNX, whose export takes longest."""
     found = {}
 
@@ -48,7 +44,7 @@ def written(benchmark, tmp_path_factory):
 
 
 @pytest.mark.parametrize("section", TINY)
-def test_a_section_states_command_machine_seed_date_and_commit(benchmark, written, section):
+def test_a_section_states_command_machine_seed_date_and_commit(written, section):
     assert set(TINY) == set(benchmark.SECTIONS)
     found = written(section)
     assert found["command"].startswith(f"python scripts/benchmark.py {section} --quick --rounds 1")
@@ -107,6 +103,6 @@ def test_rounds_are_interleaved_the_first_is_dropped_and_ratios_are_those_of_sin
     assert not harness.target("", ratio, at_least=2.1)["met"]
 
 
-def test_a_device_that_is_not_there_is_refused(benchmark):
+def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(KdamValueError, match="tpu"):
         benchmark.main(["loss", "--device", "tpu"])

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 import trees
-from command_kit import ROOMS, ROOT, SCRIPTS, SMALL, run
+from command_kit import ROOT, SCRIPTS, run
+from conftest_kit import ROOMS, SMALL
 from spawn_kit import spawn
 
 from kdam_hf import __main__ as kdam
@@ -83,9 +84,8 @@ def test_a_count_of_processes_starts_a_launcher_of_the_same_command(monkeypatch)
     monkeypatch.setattr("os.execv", lambda program, words: started.append(words))
     kdam.main(["distill", "--num_processes", "2", "--method", "none"])
     kdam.main(["cache-teacher", "--teacher", "x", "--num_processes=3"])
-    for words, count, rest in zip(
-        started, "23", (["distill", "--method", "none"], ["cache-teacher", "--teacher", "x"]), strict=True
-    ):
+    expected = ["distill", "--method", "none"], ["cache-teacher", "--teacher", "x"]
+    for words, count, rest in zip(started, "23", expected, strict=True):
         assert words[words.index("--num_processes") + 1] == count
         assert words[words.index("-m", 3) :] == ["-m", "kdam_hf", *rest]
 

@@ -4,20 +4,18 @@ import json
 from math import isnan, nan
 
 import pytest
-from command_kit import ROOMS, SMALL, load, run
+from command_kit import load, run
+from conftest_kit import ROOMS, SMALL
 from PIL import Image
 
 from kdam_hf.commands.distill import GROUPS
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.training import parse_recipe
 
-
-@pytest.fixture(scope="module")
-def compare():
-    return load("compare.py")
+compare = load("compare.py")
 
 
-def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compare, monkeypatch, tmp_path):
+def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(monkeypatch, tmp_path):
     def train_here(command, **_):
         name, *words = command[command.index("kdam_hf") + 1 :]
         return run(f"{name}.py", *words)
@@ -38,10 +36,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert low < mean < high
     assert cs["meta"]["seed"] == [0, 1]
     balance = json.loads((out / "cs-seed1" / "balance.json").read_text())
-    assert {name: len(ratios) for name, ratios in balance.items()} == {
-        "kd_inter_task": 1,
-        "kd_intra_task_depth": 1,
-    }
+    assert {name: len(ratios) for name, ratios in balance.items()} == {"kd_inter_task": 1, "kd_intra_task_depth": 1}
     assert cs["meta"]["distillation"]["beta"] == 0.1
     assert Image.open(out / "contact_sheet.png").width > 5 * 56
     assert (out / "curves.png").exists()
@@ -67,7 +62,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(compar
     assert "teacher_sha256" in other.stderr
 
 
-def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, tmp_path):
+def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(tmp_path):
     recipe, path = tmp_path / "recipe.yaml", tmp_path / "none" / "results.json"
     recipe.write_text("dataset: nyud_v2\n")
     settings = parse_recipe(GROUPS, ["--config", str(recipe), "--output_dir", str(path.parent)])[-1]
@@ -91,44 +86,39 @@ def test_only_a_run_that_says_the_same_of_training_and_score_is_reused(compare, 
         compare.train("distill", str(recipe), path.parent, [])
 
 
-def test_a_label_says_what_tells_a_method_from_the_others_of_its_name(compare):
-    found = compare.parse_methods(
-        ["none", "kl:beta=2,temperature=1", "cs:beta=1,kd_weight=edge=0", "cs:kd_weight=edge=0"]
-    )
+def test_a_label_says_what_tells_a_method_from_the_others_of_its_name():
+    words = "none kl:beta=2,temperature=1 cs:beta=1,kd_weight=edge=0 cs:kd_weight=edge=0"
+    found = compare.parse_methods(words.split())
     assert list(found) == ["none", "kl", "cs:beta=1", "cs"]
     text = "cs:beta=1,kd_weight=edge=0"
     assert found["cs:beta=1"] == (text, "cs", [("beta", "1"), ("kd_weight", "edge=0")])
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "said"),
     [
-        "cs cs",
-        "mean",
-        "cs:beta",
-        "cs:beta=1,intra=false cs:intra=false,beta=1",
-        "cs:seed=5",
-        "none cs --seeds 0 0",
-        "cs --balance 0",
+        ("--methods cs cs", "cs"),
+        ("--methods mean", "mean"),
+        ("--methods cs:beta", "cs:beta"),
+        ("--methods cs:beta=1,intra=false cs:intra=false,beta=1", "intra"),
+        ("--methods cs:seed=5", "seed"),
+        ("--methods none cs --seeds 0 0", r"seeds \[0, 0\]"),
+        ("--methods cs --balance 0", "balance 0"),
+        ("--methods none cs:betta=1", "betta"),  # the option of the last one
+        ("--show 7", "0 to 2"),
+        ("--show -1", "0 to 2"),
     ],
 )
-def test_a_method_that_cannot_be_meant_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path, wrong):
-    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
-    words = f"--teacher_config t --student_config s --output_dir {tmp_path} --methods {wrong}"
-    with pytest.raises(KdamValueError):
-        compare.main(words.split())
-
-
-def test_a_mistyped_option_of_the_last_method_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path):
+def test_what_cannot_be_meant_is_refused_before_anything_is_trained(monkeypatch, tmp_path, wrong, said):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
     (tmp_path / "recipe.yaml").write_text("dataset: synthetic_rooms\n")
-    words = f"--teacher_config {tmp_path}/recipe.yaml --student_config {tmp_path}/recipe.yaml --methods none cs:betta=1"
-    with pytest.raises(KdamValueError, match="betta"):
+    words = f"--teacher_config {tmp_path}/recipe.yaml --student_config {tmp_path}/recipe.yaml {wrong}"
+    with pytest.raises(KdamValueError, match=said):
         compare.main([*words.split(), *ROOMS, "--output_dir", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(("first", "then"), [([0], [0, 1]), ([0, 1], [0]), ([1], [0, 1])])
-def test_a_student_keeps_its_folder_when_the_seeds_change(compare, tmp_path, first, then):
+def test_a_student_keeps_its_folder_when_the_seeds_change(tmp_path, first, then):
     """So that a finished one is never trained again, and two seeds never meet."""
     made = {}
     for seeds in (first, then):
@@ -139,7 +129,7 @@ def test_a_student_keeps_its_folder_when_the_seeds_change(compare, tmp_path, fir
     assert len({*made.values()}) == 2
 
 
-def test_a_score_that_is_undefined_stays_undefined(compare):
+def test_a_score_that_is_undefined_stays_undefined():
     runs = [{"a": 1.0, "b": nan, "meta": {"seed": seed}} for seed in (0, 1)]
     found = compare.summarise(runs, runs, {"a": True, "b": True})
     assert (found["a_std"], found["difference_to_none"]["a"]) == (0, [0, 0, 0])
@@ -147,16 +137,7 @@ def test_a_score_that_is_undefined_stays_undefined(compare):
     assert all(map(isnan, found["difference_to_none"]["b"]))
 
 
-def test_an_image_to_show_that_there_is_not_is_refused_before_anything_is_trained(compare, monkeypatch, tmp_path):
-    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
-    (tmp_path / "recipe.yaml").write_text("dataset: synthetic_rooms\n")
-    for show in ("7", "-1"):
-        words = f"--teacher_config {tmp_path}/recipe.yaml --student_config {tmp_path}/recipe.yaml --show {show}"
-        with pytest.raises(KdamValueError, match="0 to 2"):
-            compare.main([*words.split(), *ROOMS, "--output_dir", str(tmp_path / "out")])
-
-
-def test_an_interval_covers_the_mean_of_paired_differences(compare):
+def test_an_interval_covers_the_mean_of_paired_differences():
     mean, low, high = compare.interval([1.0, 2.0, 3.0])
     assert (mean, mean - low) == (2, pytest.approx(4.3027 / 3**0.5, rel=1e-4))  # t(0.975, 2) = 4.3027
     assert high - mean == pytest.approx(mean - low)

@@ -6,14 +6,12 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-import torch
 from command_kit import run
+from conftest_kit import Kit
 from PIL import Image
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.errors import KdamError
-from kdam_hf.presets import make_config
 from kdam_hf.tasks import NYUD_V2, make_task
 
 pytest.importorskip("gradio")
@@ -25,10 +23,8 @@ from kdam_hf.demo import HINT, DemoModels, PhotoResult, build_page, legend, serv
 HOSTILE = "<script>alert(1)</script>"
 
 
-def saved(folder, cls, tasks):
-    torch.manual_seed(0)
-    kind = cls.__name__.removeprefix("Kdam").lower()
-    cls(make_config(kind, "tiny-resnet", tasks, image_size=[48, 64])).save_pretrained(folder)
+def saved(folder, role, tasks):
+    Kit(folder).model(role, tasks=tasks, image_size=[48, 64]).save_pretrained(folder)
     return str(folder)
 
 
@@ -37,7 +33,7 @@ def places(tmp_path_factory):
     """A student with a class of a hostile name, and a teacher of three of its four tasks."""
     tasks = (make_task("semseg", [HOSTILE, "floor"]), make_task("saliency"), *NYUD_V2[1:3])
     folder = tmp_path_factory.mktemp("models")
-    return [saved(folder / "student", KdamStudent, tasks), saved(folder / "teacher", KdamTeacher, tasks[:3])]
+    return [saved(folder / "student", "student", tasks), saved(folder / "teacher", "teacher", tasks[:3])]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +77,7 @@ def test_a_pixel_is_read_as_a_class_or_in_physical_units(models):
 
 
 def test_a_teacher_of_other_classes_is_not_shown_under_the_students_names(places, tmp_path):
-    teacher = saved(tmp_path / "teacher", KdamTeacher, [make_task("semseg", ["floor", HOSTILE])])
+    teacher = saved(tmp_path / "teacher", "teacher", [make_task("semseg", ["floor", HOSTILE])])
     with pytest.raises(KdamError, match="semseg"):
         DemoModels(places[0], teacher)
 

@@ -5,25 +5,15 @@ import json
 import numpy as np
 import pytest
 from command_kit import load
-from PIL import Image
+from conftest_kit import Kit
+from trees import save
 
-from kdam_hf import KdamStudent
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.presets import make_config
 from kdam_hf.tasks import make_task
 
+evaluate = load("evaluate.py")
 SIDE = 160  # its diagonal times 0.0075 is 1.7 pixels
 HALF = SIDE // 2
-
-
-@pytest.fixture(scope="module")
-def evaluate():
-    return load("evaluate.py")
-
-
-def put(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
 
 
 def full(value, dtype=np.uint8):
@@ -47,15 +37,15 @@ def data(tmp_path_factory):
     """Two images `a` and `b` and what is true of them; every task has a different label for a reason given below."""
     root = tmp_path_factory.mktemp("data")
     for name in "ab":
-        put(root / "images" / f"{name}.png", np.zeros((SIDE, SIDE, 3), np.uint8))
+        save(root / "images" / f"{name}.png", np.zeros((SIDE, SIDE, 3), np.uint8))
         semseg, saliency, depth = full(0), full(0), full(2.0, np.float32)
         semseg[:, HALF:] = 1
         saliency[:HALF] = 1
         depth[:HALF] = 2 * (name == "a")
         for task, array in {"semseg": semseg, "saliency": saliency, "edge": line(HALF, 1)}.items():
-            put(root / task / f"{name}.png", array)
-        put(root / "depth" / f"{name}.npy", depth)
-        put(root / "normals" / f"{name}.npy", tilted(0))
+            save(root / task / f"{name}.png", array)
+        save(root / "depth" / f"{name}.npy", depth)
+        save(root / "normals" / f"{name}.npy", tilted(0))
     tasks = {"semseg": {"class_names": ["left", "right"]}, "saliency": {}, "depth": {}, "normals": {}, "edge": {}}
     (root / "dataset.json").write_text(json.dumps({"name": "halves", "tasks": tasks}))
     (root / "train.txt").write_text("a\n")
@@ -79,7 +69,7 @@ def predictions(tmp_path_factory):
     }
     for task, files in maps.items():
         for name, array in files.items():
-            put(root / task / name, array)
+            save(root / task / name, array)
     return root
 
 
@@ -105,14 +95,14 @@ EXPECTED = {
 }
 
 
-def run(evaluate, data, tmp_path, *arguments, output="r.json"):
+def run(data, tmp_path, *arguments, output="r.json"):
     own = ["--dataset", "folder", "--data_dir", data, "--num_proc", "1", "--output", tmp_path / output]
     evaluate.main([str(argument) for argument in (*own, *arguments)])
     return json.loads((tmp_path / output).read_text())
 
 
-def test_maps_on_disk_get_the_numbers_worked_out_by_hand(evaluate, data, predictions, tmp_path):
-    results = run(evaluate, data, tmp_path, "--predictions", predictions, "--boundaries", "bsds")
+def test_maps_on_disk_get_the_numbers_worked_out_by_hand(data, predictions, tmp_path):
+    results = run(data, tmp_path, "--predictions", predictions, "--boundaries", "bsds")
     assert {key: results[key] for key in EXPECTED} == pytest.approx(EXPECTED, abs=1e-4)
     meta = results["meta"]
     assert meta["predictions"] == str(predictions)
@@ -122,22 +112,22 @@ def test_maps_on_disk_get_the_numbers_worked_out_by_hand(evaluate, data, predict
         assert any(line.startswith(f"| {task} | **") and f"**{value}**" in line for line in table.splitlines())
 
 
-def test_only_the_listed_ids_count(evaluate, data, predictions, tmp_path):
+def test_only_the_listed_ids_count(data, predictions, tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("b\n")
     arguments = ("--predictions", predictions, "--ids", ids, "--tasks", "semseg", "normals")
-    results = run(evaluate, data, tmp_path, *arguments)
+    results = run(data, tmp_path, *arguments)
     assert (results["semseg/miou"], results["normals/mean_angle"]) == pytest.approx((100, 40), abs=1e-4)
     assert (results["meta"]["images"], results["meta"]["ids"]) == (1, str(ids))
     assert not any(key.startswith(("depth", "edge")) for key in results)
     ids.write_text("b\nc\n")
     with pytest.raises(KdamValueError, match="1 of 2 ids are not in the split, first c"):
-        run(evaluate, data, tmp_path, *arguments)
+        run(data, tmp_path, *arguments)
 
 
-def test_a_protocol_changes_the_numbers_it_names_and_is_recorded(evaluate, data, predictions, tmp_path):
+def test_a_protocol_changes_the_numbers_it_names_and_is_recorded(data, predictions, tmp_path):
     arguments = ("--predictions", predictions, "--protocol", "mtl_pytorch", "--boundaries", "none")
-    results = run(evaluate, data, tmp_path, *arguments)
+    results = run(data, tmp_path, *arguments)
     # per image, beta^2 = 1: mean precision 1/2, mean recall 1/2
     assert results["saliency/maxf"] == pytest.approx(50)
     assert results["semseg/miou"] == pytest.approx(EXPECTED["semseg/miou"])
@@ -147,31 +137,29 @@ def test_a_protocol_changes_the_numbers_it_names_and_is_recorded(evaluate, data,
     assert "arXiv:1904.08918" in (tmp_path / "r.md").read_text()
 
 
-def test_gain_over_single_task_results_stands_in_results_and_table(evaluate, data, predictions, tmp_path):
+def test_gain_over_single_task_results_stands_in_results_and_table(data, predictions, tmp_path):
     arguments = ("--predictions", predictions, "--boundaries", "bsds", "--tasks")
     files = [tmp_path / "semseg.json", tmp_path / "depth.json"]
     for file in files:
-        run(evaluate, data, tmp_path, *arguments, file.stem, output=file.name)
+        run(data, tmp_path, *arguments, file.stem, output=file.name)
     single = json.loads(files[1].read_text())
     single["depth/rmse"] *= 2
     files[1].write_text(json.dumps(single))
-    results = run(evaluate, data, tmp_path, *arguments, "semseg", "depth", "--single_task", *files)
+    results = run(data, tmp_path, *arguments, "semseg", "depth", "--single_task", *files)
     assert results["delta_m"] == pytest.approx(25)
     assert results["meta"]["single_task"] == {"semseg": str(files[0]), "depth": str(files[1])}
     assert "| all | delta_m | 25.000 |" in (tmp_path / "r.md").read_text()
     single["meta"]["ids_sha256"] = "of as many other images"
     files[1].write_text(json.dumps(single))
     with pytest.raises(KdamValueError, match="ids_sha256"):
-        run(evaluate, data, tmp_path, *arguments, "semseg", "depth", "--single_task", *files)
+        run(data, tmp_path, *arguments, "semseg", "depth", "--single_task", *files)
 
 
-def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored_and_kept(
-    evaluate, data, predictions, tmp_path
-):
+def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored_and_kept(data, predictions, tmp_path):
     (tmp_path / "r.json").mkdir()
     (tmp_path / "r.json" / "precious").touch()
     with pytest.raises(KdamValueError, match="folder"):
-        run(evaluate, data, tmp_path, "--predictions", predictions)
+        run(data, tmp_path, "--predictions", predictions)
     assert (tmp_path / "r.json" / "precious").exists()
 
 
@@ -179,16 +167,16 @@ def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored
 def model(tmp_path_factory):
     tasks = [make_task("semseg", ["left", "right"]), *map(make_task, ("saliency", "depth", "normals", "edge"))]
     folder = tmp_path_factory.mktemp("model")
-    KdamStudent(make_config("student", "tiny-resnet", tasks)).save_pretrained(folder)
+    Kit(folder).model(tasks=tasks).save_pretrained(folder)
     return folder
 
 
-def test_a_model_saved_drawn_and_scored_again_from_disk(evaluate, data, model, tmp_path):
+def test_a_model_saved_drawn_and_scored_again_from_disk(data, model, tmp_path):
     pytest.importorskip("matplotlib")
     maps, plots = tmp_path / "maps", tmp_path / "plots"
-    first = run(evaluate, data, tmp_path, "--model", model, "--save_predictions", maps, "--plots", plots)
+    first = run(data, tmp_path, "--model", model, "--save_predictions", maps, "--plots", plots)
     assert first["meta"]["kind"] == "KdamStudent"
-    again = run(evaluate, data, tmp_path, "--predictions", maps, "--num_workers", "1")
+    again = run(data, tmp_path, "--predictions", maps, "--num_workers", "1")
     keys = set(first) - {"meta"}
     assert set(again) - {"meta"} == keys
     for key in keys:
@@ -198,16 +186,16 @@ def test_a_model_saved_drawn_and_scored_again_from_disk(evaluate, data, model, t
 
 
 def test_scoring_a_trained_model_again_keeps_what_is_known_of_its_training_and_claims_none_of_others(
-    evaluate, data, model, tmp_path
+    data, model, tmp_path
 ):
     output = tmp_path / "r.json"
     arguments = ("--model", model, "--tasks", "depth")
-    own = run(evaluate, data, tmp_path, *arguments)["meta"]
+    own = run(data, tmp_path, *arguments)["meta"]
     assert not set(evaluate.OF_TRAINING) & set(own)
     training = {"steps": 9, "method": "cs", "recipe": {"seed": 1}}
     output.write_text(json.dumps({"meta": {**own, **training, "data": "rooms"}}))
     for _ in range(2):  # on other images it is still known what it learned from
-        scored = run(evaluate, data, tmp_path, *arguments)["meta"]
+        scored = run(data, tmp_path, *arguments)["meta"]
         assert {key: scored[key] for key in training} == training
         assert (scored["data"], scored["trained_on"]) == ("halves", "rooms")
     for text in (json.dumps({"meta": {**own, **training, "weights_sha256": "other"}}), "{", "[]", '{"meta": []}'):
@@ -216,7 +204,7 @@ def test_scoring_a_trained_model_again_keeps_what_is_known_of_its_training_and_c
         assert evaluate.facts_of_training(output, None) == {}
 
 
-def test_a_mistake_on_the_command_line_is_named_and_writes_nothing(evaluate, data, tmp_path):
+def test_a_mistake_on_the_command_line_is_named_and_writes_nothing(data, tmp_path):
     for arguments, given in {
         "": "model=None, predictions=None",
         "--model m --predictions p": "model=m, predictions=p",
@@ -227,5 +215,5 @@ def test_a_mistake_on_the_command_line_is_named_and_writes_nothing(evaluate, dat
         "--predictions nowhere": "nowhere/semseg",
     }.items():
         with pytest.raises((KdamValueError, DataIntegrityError), match=given):
-            run(evaluate, data, tmp_path, *arguments.split())
+            run(data, tmp_path, *arguments.split())
         assert not list(tmp_path.iterdir())

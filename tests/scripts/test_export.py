@@ -167,7 +167,7 @@ def test_decoded_outputs_are_those_of_the_processor_in_few_bytes_at_the_size_of_
         largest_differences(model, OnnxModel(path), SHAPES, processor=KdamImageProcessor(tasks=model.config.tasks))
 
 
-def test_calibration_decides_the_ranges(exported, student, tmp_path):
+def test_calibration_decides_the_ranges(exported, tmp_path):
     """Ranges that are taken from images a hundred times darker cut off what bright ones hold."""
     whole, dark = exported / "onnx" / "model.onnx", tmp_path / "dark.onnx"
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

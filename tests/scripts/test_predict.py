@@ -6,13 +6,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 from command_kit import load, run
+from conftest_kit import Kit, write_photos
 from PIL import Image
 
 from kdam_hf import KdamStudent, MultiTaskDensePredictionPipeline, photos_kdam, video
 from kdam_hf.errors import DataIntegrityError, KdamValueError
-from kdam_hf.presets import make_config
 from kdam_hf.tasks import make_task
 
 command = load("predict.py")
@@ -22,19 +21,15 @@ TYPES = {"semseg": np.uint8, "depth": np.float32, "normals": np.float32}
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("student")
-    KdamStudent(make_config("student", "tiny-resnet", TASKS, image_size=[32, 48])).save_pretrained(folder)
+    Kit(folder).model(tasks=TASKS, image_size=[32, 48]).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
 def photos(tmp_path):
     """A folder of three photos and a file that is none, and two photos beside it."""
-    (tmp_path / "folder").mkdir()
-    for k, name in enumerate(["folder/a.jpg", "folder/b.png", "folder/c.jpg", "d[1].png", "e.png"]):
-        pixels = np.random.default_rng(k).integers(0, 255, (40 + 10 * (k % 2), 56, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / name)
+    write_photos(tmp_path / "folder", "a.jpg", "b.png", "c.jpg", "../d[1].png", "../e.png", taller=5)
     (tmp_path / "folder" / "broken.jpg").write_text("no photo")
     return tmp_path
 

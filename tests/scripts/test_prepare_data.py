@@ -1,7 +1,6 @@
 """scripts/prepare_data.py on miniature trees: its report, what it prepares, faults; data stays untouched."""
 
 import json
-from functools import cache
 
 import numpy as np
 import pytest
@@ -16,18 +15,6 @@ from dataset_loaders.files import FileDataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 
 prepare_data = load("prepare_data.py")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """Each layout once: `good("A")` is (root, truth)."""
-
-    @cache
-    def get(layout):
-        root = tmp_path_factory.mktemp("good") / layout
-        return root, trees.write_tree(layout, root, 3, 1)
-
-    return get
 
 
 def prepare(layout, root, output=None, *arguments):
@@ -78,8 +65,8 @@ def reads(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", ["A", "E", "folder"])
-def test_good_data_is_reported_prepared_and_left_as_it_is(good, tmp_path, layout, capsys, monkeypatch):
-    root, _ = good(layout)
+def test_good_data_is_reported_prepared_and_left_as_it_is(tree, tmp_path, layout, capsys, monkeypatch):
+    root, _ = tree(layout)
     before, name = snapshot(root), "rooms" if layout == "folder" else name_of(layout)
     prepare(layout, root, None, "--check_only")  # a report on the screen alone
     assert "Train with" not in capsys.readouterr().out
@@ -87,7 +74,7 @@ def test_good_data_is_reported_prepared_and_left_as_it_is(good, tmp_path, layout
     assert snapshot(root) == before
     assert visible(tmp_path) == sorted(["report.json", f"{name}-train", f"{name}-val"])
     report, printed = report_of(tmp_path), capsys.readouterr().out
-    for split, count in (("train", 3), ("val", 1)):
+    for split, count in (("train", 4), ("val", 3)):
         assert (report[split]["usable"], report[split]["problems"]) == (count, [])
         assert f"{name} {split}: {count} of {count} images usable" in printed
         assert report[split]["origin"] in printed
@@ -137,8 +124,8 @@ def test_faults_are_reported_row_by_row_and_only_what_was_corrected_is_read_agai
     check_prepared(open_dataset("nyud_v2", "val", output), open_dataset("nyud_v2", "val", root))
 
 
-def test_an_output_folder_inside_the_data_is_refused_and_nothing_is_made(good, tmp_path):
-    root, _ = good("A")
+def test_an_output_folder_inside_the_data_is_refused_and_nothing_is_made(tree, tmp_path):
+    root, _ = tree("A")
     before, link = snapshot(root), tmp_path / "link"
     link.symlink_to(root)
     for source, output in ((root, root), (root, link / "out"), (link, root / "a" / "b")):
@@ -160,15 +147,15 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
-def test_an_argument_at_fault_is_named(good, tmp_path, monkeypatch, arguments, said):
+def test_an_argument_at_fault_is_named(tree, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KdamValueError, match=said):
-        prepare_data.main([str(good("C")[0]) if word == ROOT else word for word in arguments])
+        prepare_data.main([str(tree("C")[0]) if word == ROOT else word for word in arguments])
 
 
 @pytest.mark.fault(25)
-def test_a_broken_archive_or_one_of_another_checksum_is_refused_and_nothing_is_unpacked(good, tmp_path):
-    archive = trees.make_archive(good("A")[0], tmp_path / "set.tgz")
+def test_a_broken_archive_or_one_of_another_checksum_is_refused_and_nothing_is_unpacked(tree, tmp_path):
+    archive = trees.make_archive(tree("A")[0], tmp_path / "set.tgz")
     with pytest.raises(DataIntegrityError, match=r"set\.tgz: SHA-256"):
         prepare("A", archive, tmp_path / "out", "--sha256", "ab" * 32)
     trees.truncate(archive)
@@ -177,8 +164,8 @@ def test_a_broken_archive_or_one_of_another_checksum_is_refused_and_nothing_is_u
     assert not list((tmp_path / "out").rglob("*.jpg"))
 
 
-def test_an_archive_stands_in_for_the_folder(good, tmp_path, reads):
-    root, _ = good("A")
+def test_an_archive_stands_in_for_the_folder(tree, tmp_path, reads):
+    root, _ = tree("A")
     (tmp_path / "downloads").mkdir()
     archive, output = trees.make_archive(root, tmp_path / "downloads/set.tgz"), tmp_path / "out"
     prepare("A", archive, output)
@@ -190,14 +177,13 @@ def test_an_archive_stands_in_for_the_folder(good, tmp_path, reads):
     assert reads == []
 
 
-def test_a_data_set_of_the_hub_is_prepared_as_a_folder_is_its_columns_and_shares_included(good, tmp_path, capsys):
-    source = open_dataset("folder", "train", good("folder")[0], tasks=["semseg", "depth"])
+def test_a_data_set_of_the_hub_is_prepared_as_a_folder_is_its_columns_and_shares_included(tree, tmp_path, capsys):
+    source = open_dataset("folder", "train", tree("folder")[0], tasks=["semseg", "depth"])
     names = {"image": "photo", "semseg": "gt", "semseg_classes": "gt_classes", "depth": "depth_map"}
     rows = [row_of(source, k) for k in range(3)]
     jpeg = {"bytes": source.photo(0).read_bytes(), "path": None}
     for folder, second in (("rows", rows[1]), ("bad", rows[1] | {"semseg": jpeg})):
         table = Dataset.from_list([rows[0], second, rows[2]], features_of(source.tasks)).rename_columns(names)
-        (tmp_path / folder).mkdir()
         table.to_parquet(tmp_path / folder / "train-00000-of-00001.parquet")
     shares, columns = ["train[:2]", "train[2:]"], ["semseg=gt", "id=id"]
     arguments = ["--dataset", "hub", "--num_proc", "1", "--columns", *columns, "--splits", *shares]
@@ -216,8 +202,8 @@ def test_a_data_set_of_the_hub_is_prepared_as_a_folder_is_its_columns_and_shares
     assert report["usable"] == 1
 
 
-def test_options_of_the_data_are_used_kept_and_not_read_with_others(good, tmp_path):
-    root, truth = good("O")
+def test_options_of_the_data_are_used_kept_and_not_read_with_others(tree, tmp_path):
+    root, truth = tree("O")
     options = ["crop=5:25:10:50", "intrinsics=60,60,30,22"]
     tasks = ["--splits", "val", "--tasks", "depth", "normals"]
     prepare("O", root, tmp_path, "--layout", "official", *tasks, "--data_options", *options)
@@ -234,8 +220,8 @@ def test_options_of_the_data_are_used_kept_and_not_read_with_others(good, tmp_pa
 
 
 @pytest.mark.parametrize("option", ["crop", "=none", "strict=False", "corp=none", "crop=1:2"])
-def test_a_data_option_that_does_not_parse_is_named(good, tmp_path, option):
+def test_a_data_option_that_does_not_parse_is_named(tree, tmp_path, option):
     with pytest.raises(KdamValueError) as caught:
-        prepare("O", good("O")[0], tmp_path, "--data_options", option)
+        prepare("O", tree("O")[0], tmp_path, "--data_options", option)
     assert (option.partition("=")[0] or option) in str(caught.value)
     assert visible(tmp_path) == []

@@ -1,15 +1,12 @@
 """Every recipe of a public dataset takes its steps on miniature trees, from data to scores."""
 
 import json
-from functools import cache
 
 import pytest
-import trees
 from command_kit import SCRIPTS, load
+from conftest_kit import Kit
 
 from dataset_loaders import open_dataset
-from kdam_hf import KdamTeacher
-from kdam_hf.presets import make_config
 from kdam_hf.training.recipes import read_recipe
 
 FOLDER = SCRIPTS / "recipes"
@@ -29,19 +26,6 @@ def execute(name, recipe, root, output, options):
     return json.loads((output / "results.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """Layout -> its miniature, written once."""
-
-    @cache
-    def write(layout):
-        root = tmp_path_factory.mktemp(layout) / "data"
-        trees.write_tree(layout, root)
-        return root
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("layout", "tasks"),
     [
@@ -52,7 +36,7 @@ def tree(tmp_path_factory):
 )
 def test_the_smoke_recipe_trains_and_scores_whatever_a_layout_has(layout, tasks, tree, tmp_path):
     config = FOLDER / f"{DATASET.get(layout, 'nyud_v2')}_smoke.yaml"
-    found = execute("train", config, tree(layout), tmp_path, "")
+    found = execute("train", config, tree(layout)[0], tmp_path, "")
     assert {key.split("/")[0] for key in found} - {"meta"} == tasks
     assert found["meta"]["images"] == 3
     assert found["meta"]["steps"] == 4
@@ -62,12 +46,12 @@ def test_the_smoke_recipe_trains_and_scores_whatever_a_layout_has(layout, tasks,
 def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, tmp_path):
     settings = read_recipe(recipe)
     options = f"--preset {TINY.get(settings['preset'], settings['preset'])} {SMALL}"
-    layout = {"nyud_v2": "B", "pascal_context": "pascal"}[settings["dataset"]]
+    root = tree({"nyud_v2": "B", "pascal_context": "pascal"}[settings["dataset"]])[0]
     if taught := "method" in settings:
-        tasks = open_dataset(settings["dataset"], "train", tree(layout)).tasks
-        KdamTeacher(make_config("teacher", "tiny-resnet", tasks)).save_pretrained(tmp_path / "teacher")
+        tasks = open_dataset(settings["dataset"], "train", root).tasks
+        Kit(tmp_path).model("teacher", tasks=tasks).save_pretrained(tmp_path / "teacher")
         options += f" --teacher {tmp_path / 'teacher'}"
-    found = execute("distill" if taught else "train", recipe, tree(layout), tmp_path / "out", options)
+    found = execute("distill" if taught else "train", recipe, root, tmp_path / "out", options)
     assert found["meta"]["steps"] == 1
 
 

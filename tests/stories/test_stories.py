@@ -95,7 +95,6 @@ def test_a_student_gives_one_map_by_three_doors(distilled):
 
 
 def test_a_hub_data_set_with_columns_of_its_own_and_a_teacher_of_depth(home):
-    (home / "org" / "streets").mkdir()
     features = Features({"pixel_values": Picture(), "annotation": Picture()})
     for split, count in (("train", 8), ("validation", 2)):
         rows = [

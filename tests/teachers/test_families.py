@@ -64,9 +64,8 @@ class TestFamily:
         off = {key: False for key in ("do_center_crop", "do_pad", "do_split_image") if getattr(processor, key, False)}
         own = torch.as_tensor(processor(Image.fromarray(photo()), return_tensors="pt", **off)["pixel_values"]).float()
         ours = teacher.rule(images())
-        if (
-            name.startswith("eomt") or name == "dpt-dinov2"
-        ):  # whose whole photo becomes one square, or a multiple of patches
+        # their whole photo becomes one square, or a multiple of patches
+        if name.startswith("eomt") or name == "dpt-dinov2":
             own = F.interpolate(own, ours.shape[-2:], mode="bilinear")
         assert ours.shape == own.shape
         assert (ours - own).abs().mean() < 0.02 * own.std()
@@ -162,9 +161,8 @@ def test_metres_of_a_photo_do_not_depend_on_the_others_of_its_batch(tmp_path):
     photos = torch.cat([images(), 1 - images(), torch.zeros_like(images()), torch.ones_like(images())])
     votes = torch.cat([teacher.model(pixel_values=teacher.rule(one)).domain_logits for one in photos.split(1)])
     *_, last = (x for x in teacher.model.metric_head.mlp_classifier.modules() if isinstance(x, torch.nn.Linear))
-    last.bias[0] -= (
-        votes[:, 0] - votes[:, 1]
-    ).median() + 1e-6  # the boundary of the two ranges lies between these photos
+    # the boundary of the two ranges lies between these photos
+    last.bias[0] -= (votes[:, 0] - votes[:, 1]).median() + 1e-6
     for features in (False, True):
         run = (lambda x: teacher.with_features(x)[0]) if features else teacher
         alone = torch.cat([run(one)["depth"] for one in photos.split(1)])
@@ -173,10 +171,8 @@ def test_metres_of_a_photo_do_not_depend_on_the_others_of_its_batch(tmp_path):
 
 def test_weights_that_no_output_depends_on_may_be_missing_and_no_others(tmp_path):
     folder = families_kit.save("dpt-depth", tmp_path / "dpt")
-    whole, before = (
-        load_file(folder / "model.safetensors"),
-        find_teacher(str(folder)).load()(images())["relative_depth"],
-    )
+    whole = load_file(folder / "model.safetensors")
+    before = find_teacher(str(folder)).load()(images())["relative_depth"]
     unused = {key for key in whole if key.startswith("neck.fusion_stage.layers.0.residual_layer1.")}
     assert unused
     save_file({k: x for k, x in whole.items() if k not in unused}, folder / "model.safetensors", {"format": "pt"})

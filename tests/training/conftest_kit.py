@@ -1,7 +1,13 @@
 """Tiny rooms, models and arguments that the training tests share; importable by the processes they start."""
 
+import os
+import shlex
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import TrainerCallback
 
 from dataset_loaders import EvalTransform, TrainTransform, TransformedDataset, open_dataset
 from kdam_hf import KdamStudent, KdamTeacher
@@ -10,7 +16,12 @@ from kdam_hf.presets import make_config
 from kdam_hf.training import DistillationTrainer, FrozenTeacher, KdamTrainingArguments
 
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+# a few steps of a tiny model and tiny rooms, as words of a command
+SMALL = shlex.split("--preset tiny-resnet --crop_height 32 --crop_width 48 --max_steps 3 --use_cpu --cpu_threads 1")
+SMALL += shlex.split("--per_device_train_batch_size 2 --logging_steps 1 --disable_tqdm true")
+ROOMS = shlex.split("--rooms_train 8 --rooms_val 3 --rooms_height 40 --rooms_width 56")
 DROPOUTS = ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
+METHOD_SETTINGS = ("temperature", "beta", "matched", "divergence", "inter", "intra")
 
 
 class Kit:
@@ -59,10 +70,11 @@ class Kit:
         """A teacher that is not saved."""
         return FrozenTeacher([self.model("teacher", seed=seed)], self.model().config, **kwargs)
 
-    def distiller(self, method="cs", name="run", model=None, teacher=None, tasks=None, data=None, views=None, **args):
-        """A trainer of a tiny student; settings of the method are told from arguments of the training by their names."""
+    def distiller(self, method="cs", name="run", model=None, teacher=None, tasks=None, data=None, **args):
+        """A trainer of a tiny student; what is for it or for its method is told from arguments of the training by its name."""
         tasks = self.tasks if tasks is None else tasks
-        settings = {key: args.pop(key) for key in ("temperature", "beta", "matched") if key in args}
+        settings = {key: args.pop(key) for key in METHOD_SETTINGS if key in args}
+        held_out, views, weigh = (args.pop(key, None) for key in ("held_out", "views", "weigh"))
         if teacher is None and method != "none" and data is None:
             teacher = self.frozen()
         return DistillationTrainer(
@@ -70,11 +82,40 @@ class Kit:
             self.args(name, **args),
             tasks,
             data or self.train_data(),
-            self.eval_data(),
+            held_out or self.eval_data(),
             teacher=teacher,
             method=make_method(method, settings.pop("matched", tasks), **settings),
             views=views,
+            weighting=weigh,
         )
+
+
+class StopAt(TrainerCallback):
+    """Ends a training after this step, as an interruption would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+class Canary:
+    """Whoever unpickles it makes this folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def write_photos(folder, *names, taller=0):
+    """Noise of 40 x 56 pixels, every photo by so many rows taller than the one before."""
+    folder.mkdir()
+    for k, name in enumerate(names):
+        pixels = np.random.default_rng(k).integers(0, 255, (40 + taller * k, 56, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
 
 
 def without_batch_statistics(model):

@@ -10,13 +10,7 @@ from kdam_hf.distributed import leave_group
 
 
 def spawn(work, world, root):
-    """Run `work(rank, root)` in `world` processes.
-
-    Args:
-        work: a function of a module.
-        world: number of processes.
-        root: handed to every one.
-    """
+    """Run `work(rank, root)`, a function of a module, in `world` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

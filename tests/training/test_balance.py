@@ -38,11 +38,8 @@ def test_terms_beside_which_no_label_pulls_have_no_ratio_and_a_resumed_training_
     probe.save(path, resumed=True)
     assert not path.exists()
     for call in range(5):
-        predictions = model(torch.randn(2, 3, 32, 32)).predictions
-        labels = predictions["depth"].mean() * (call == 4)
-        objective(
-            {"loss_depth": labels, "kd_depth": predictions["depth"].mean(), "kd_all": predictions["depth"].mean()}
-        )
+        depth = model(torch.randn(2, 3, 32, 32)).predictions["depth"].mean()
+        objective({"loss_depth": depth * (call == 4), "kd_depth": depth, "kd_all": depth})
     assert len(probe.norms) == 2, "at the first and the third step, of two batches each"
     assert {name: len(values) for name, values in probe.ratios().items()} == {"kd_all": 1, "kd_depth": 1}
     for resumed, count in ((False, 1), (True, 2), (False, 1)):

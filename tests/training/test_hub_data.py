@@ -46,7 +46,6 @@ def photos(count):
 def home(tmp_path, monkeypatch):
     """A folder with the teacher `depth` and `user/ds`, a data set in Parquet with row groups of three."""
     families_kit.save("depth-anything-metric", tmp_path / "depth")
-    (tmp_path / "user/ds").mkdir(parents=True)
     photos(18).to_parquet(tmp_path / "user/ds/train-00000-of-00001.parquet", batch_size=3)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rows, "TOGETHER_BYTES", 30_000)

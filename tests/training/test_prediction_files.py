@@ -11,7 +11,7 @@ from kdam_hf.training.scoring import count_maps, flat_values, make_metrics
 
 
 @pytest.fixture
-def rooms(kit):
+def rooms():
     return open_dataset("synthetic_rooms", "val", num_images=3, height=40, width=56)
 
 
@@ -28,7 +28,7 @@ def saved(kit, rooms, tmp_path):
     return tmp_path / "maps"
 
 
-def test_files_lie_where_labels_would(kit, rooms, saved):
+def test_files_lie_where_labels_would(rooms, saved):
     names = sorted(path.relative_to(saved).as_posix() for path in saved.rglob("*.*"))
     ends = {"depth": "npy", "edge": "png", "human_parts": "png", "normals": "npy", "saliency": "png", "semseg": "png"}
     assert names == sorted(f"{task}/{sample_id}.{end}" for task, end in ends.items() for sample_id in rooms.ids)

@@ -116,17 +116,11 @@ def test_the_architecture_is_read_from_a_checkpoint_of_any_version(tmp_path):
 
 
 @pytest.mark.fault(27, 28)
-def test_what_is_no_whole_model_of_ours_does_not_load(tmp_path):
-    for name in ("m", "broken"):
-        student("tiny-convnext").save_pretrained(tmp_path / name)
-    assert type(load_model(str(tmp_path / "m"))) is KdamStudent
-    spoil(tmp_path / "m", "decoder.norm")
-    (tmp_path / "broken" / "model.safetensors").write_bytes(b"not weights")
+def test_what_is_no_model_of_ours_does_not_load(tmp_path):
     classifier("swin", tmp_path / "swin")
-    for name, word in (("m", "decoder.norm"), ("nothing", "nothing"), ("broken", "broken"), ("swin", "is a swin")):
-        with pytest.raises(CheckpointError) as raised:
+    for name, word in (("nothing", "nothing"), ("swin", "is a swin")):
+        with pytest.raises(CheckpointError, match=word):
             load_model(str(tmp_path / name))
-        assert word in str(raised.value)
     with pytest.raises(BackboneWeightsError, match="/nowhere"):
         load_backbone_weights(student("tiny-convnext"), "/nowhere")
 

@@ -2,29 +2,26 @@
 
 import os
 
-import numpy as np
 import pytest
 import torch
-from conftest_kit import Kit, without_batch_statistics
-from PIL import Image
+from conftest_kit import Kit, without_batch_statistics, write_photos
 from safetensors.torch import load_file
 from spawn_kit import spawn
 
 from dataset_loaders import MixedDataset, PhotosDataset, TransformedDataset
 
-# cs on labels and photos, half of each; kl with what changes between steps
+# global batch and options: cs on labels and photos, half of each; kl with what changes between steps
 RUNS = {
-    "cs": {"batch": 4, "max_steps": 2},
-    "kl": {"batch": 2, "weighting": "uncertainty", "freeze_backbone_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.5},
+    "cs": (4, {"max_steps": 2}),
+    "kl": (2, {"weighting": "uncertainty", "freeze_backbone_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.5}),
 }
 
 
 def train(rank, root):
     kit, world = Kit(root), int(os.environ.get("WORLD_SIZE", 1))
     mixed = MixedDataset(kit.rooms, PhotosDataset(root / "photos", "train"), kit.tasks, 0.5)
-    for method, options in RUNS.items():
-        name, size = f"{method}-{world}", options["batch"] // world
-        options = {key: value for key, value in options.items() if key != "batch"}
+    for method, (batch, options) in RUNS.items():
+        name, size = f"{method}-{world}", batch // world
         model = without_batch_statistics(kit.model(preset="tiny-convnext"))
         data = TransformedDataset(mixed, kit.train_data().transform) if method == "cs" else None
         settings = {"temperature": 4.0, "beta": 0.1, "learning_rate": 1e-3, "teacher": kit.frozen(), "data": data}
@@ -40,10 +37,7 @@ def train(rank, root):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("processes")
-    (root / "photos").mkdir()
-    for k in range(9):
-        pixels = np.random.default_rng(k).integers(0, 255, (40, 56, 3), np.uint8)
-        Image.fromarray(pixels).save(root / "photos" / f"{k}.png")
+    write_photos(root / "photos", *(f"{k}.png" for k in range(9)))
     spawn(train, 2, root)
     train(0, root)
     return root

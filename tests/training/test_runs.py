@@ -4,10 +4,9 @@ import shutil
 import numpy as np
 import pytest
 import trees
-from datasets import Dataset
 
 from dataset_loaders import DenseDataset, MixedDataset, SubsetDataset, open_dataset
-from dataset_loaders.builders import features_of, row_of
+from dataset_loaders.builders import as_table
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
 from kdam_hf.photos_kdam import PhotoHeader
@@ -87,10 +86,8 @@ def test_heads_start_at_labels_however_many_photos_stand_beside_them():
 
 def test_the_scale_of_depth_is_a_task_option_of_every_door_and_prepared_data_keep_theirs(tmp_path):
     millimetres = trees.write_tree("folder", tmp_path / "own", 1, 1)["val"][0].labels["depth"]
-    rows = [row_of(open_dataset("folder", "val", tmp_path / "own"), 0)]
-    (tmp_path / "hub").mkdir()
-    features = features_of(open_dataset("folder", "val", tmp_path / "own").tasks)
-    Dataset.from_list(rows, features).to_parquet(tmp_path / "hub" / "val-00000-of-00001.parquet")
+    table = as_table(open_dataset("folder", "val", tmp_path / "own"))
+    table.to_parquet(tmp_path / "hub" / "val-00000-of-00001.parquet")
 
     def depth(name, folder, *options, **more):
         data = SourceArguments(name, str(tmp_path / folder), task_options=list(options), **more)

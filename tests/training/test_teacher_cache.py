@@ -17,8 +17,8 @@ from kdam_hf.training.fingerprint import differences
 
 def distiller(kit, name="run", online=None, cache=None, method="cs", **args):
     data = kit.train_data() if cache is None else CachedTeacherDataset(kit.train_data(), cache)
-    settings = {"max_steps": 10, "learning_rate": 1e-3, "beta": 0.5} | args
-    return kit.distiller(method, name, teacher=online, data=data, views=VIEWS, **settings)
+    settings = {"max_steps": 10, "learning_rate": 1e-3, "beta": 0.5, "views": VIEWS} | args
+    return kit.distiller(method, name, teacher=online, data=data, **settings)
 
 
 def outcome(trainer, resume=None):
@@ -90,8 +90,13 @@ def test_another_crop_than_the_teacher_saw_stops_the_student(kit, teacher):
 
 def test_a_cache_goes_with_a_method_with_as_many_views_and_without_a_second_teacher(kit, teacher):
     cache = fill(kit, teacher, teacher_views=1)
-    for refused in ({"method": "none"}, {}, {"online": online_teacher(kit, teacher)}):
-        with pytest.raises(KdamValueError):
+    second = online_teacher(kit, teacher)
+    for refused, said in (
+        ({"method": "none", "views": 1}, "method none"),
+        ({}, "views=2"),
+        ({"online": second}, "one of"),
+    ):
+        with pytest.raises(KdamValueError, match=said):
             distiller(kit, cache=cache, **refused)
     with pytest.raises(KdamValueError, match="1 views, asked for view 1"):
         cache.read(1, 0)
