@@ -51,8 +51,8 @@ class BalanceProbe:
             labels = {name: norm for name, norm in norms.items() if name.startswith("loss_")}
             total = sum(norm**2 for norm in labels.values()) ** 0.5
             for name in norms.keys() - labels.keys():
-                own = [norm for label, norm in labels.items() if name.endswith(label.removeprefix("loss"))]
-                if beside := max(own) if own else total:
+                own = [label for label in labels if name.endswith(label.removeprefix("loss"))]
+                if beside := labels[max(own, key=len)] if own else total:  # one name may end in another
                     found.setdefault(name, []).append(norms[name] / beside)
         return dict(sorted(found.items()))
 

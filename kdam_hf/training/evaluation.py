@@ -119,7 +119,7 @@ def predict_maps(
     Raises:
         KdamValueError: a prediction is not finite.
     """
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}  # parts of it may rest
     model.eval()
     try:
         for batch in tqdm(batches, desc="Evaluating", unit="batch", disable=not progress, leave=False):
@@ -141,7 +141,8 @@ def predict_maps(
                         {task.name: f"{task.name} of image {index}" for task in tasks},
                     )
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
 
 
 def seen_by(config: KdamConfig, dataset: DenseDataset, tasks: Sequence[Task]) -> TransformedDataset:

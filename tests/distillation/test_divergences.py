@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import REFERENCES
+from cases import REFERENCES, ThreadedProcesses
 
 from kdam_hf.distillation import DIVERGENCES, cauchy_schwarz
 from kdam_hf.errors import KdamValueError
@@ -87,3 +87,19 @@ def test_a_small_divergence_is_never_negative_and_keeps_its_gradient():
     assert (found >= 0).all()
     assert (found == 0).any(), "rounding has taken some below zero"
     assert (b.grad[found == 0].abs().sum(1) > 0).all()
+
+
+def test_sums_among_subnormal_numbers_have_lost_digits_and_are_taken_in_log_space():
+    a, b = logs(64, 5, scale=0.1), logs(64, 5, scale=0.1, seed=1)
+    for shift in (-44, -46, -48):
+        found = cauchy_schwarz((a + shift).float(), (b + shift).float())
+        torch.testing.assert_close(found.double(), cauchy_schwarz(a, b), rtol=0, atol=5e-5)
+
+
+def test_where_sums_underflow_processes_that_share_the_axis_agree_with_one():
+    a, b = logs(6, 5, dtype=torch.float32), logs(6, 5, seed=1, dtype=torch.float32)
+    a[:2], b[:2] = a[:2] - 103, b[:2] - 102  # the peaks of the two differ
+    a, b = a - 100, b - 100
+    shares, processes = (slice(0, 2), slice(2, 6)), ThreadedProcesses(2)
+    for part in processes.run(lambda rank: cauchy_schwarz(a[shares[rank]], b[shares[rank]], 0, processes)):
+        torch.testing.assert_close(part, cauchy_schwarz(a.double(), b.double(), 0).float(), rtol=1e-4, atol=1e-5)

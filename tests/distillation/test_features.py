@@ -8,7 +8,7 @@ import torch
 from conftest_kit import ROOMS, SMALL
 
 from kdam_hf.commands.distill import main as distill
-from kdam_hf.distillation.methods import Batch, Features
+from kdam_hf.distillation.methods import Batch, Features, make_method
 from kdam_hf.errors import KdamValueError
 from kdam_hf.modeling_kdam import KdamStudent
 from kdam_hf.training import load_model
@@ -48,3 +48,29 @@ def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the
     cache = ["--teacher_views", "1", "--teacher_cache", str(kit.root / "cache")]
     with pytest.raises(KdamValueError, match="teacher_cache"):
         distill(["--teacher", teacher, "--features", "0.5", *options, *cache, "--output_dir", str(output) + "2"])
+
+
+def term(valid, mine, theirs, method):
+    batch = Batch({}, {}, valid, valid.sum().float(), features=([mine], [theirs]))
+    return method.terms(batch)["kd_features"].item()
+
+
+def test_a_cell_that_is_half_padding_counts_half(kit):
+    found, maps = [], (torch.randn(1, 5, 1, 2), torch.randn(1, 7, 1, 2), Features(kit.tasks, 1.0, 5, 7))
+    for begin, end in ((0, 6), (0, 4), (4, 8)):
+        valid = torch.zeros(1, 4, 8, dtype=torch.bool)
+        valid[..., begin:end] = True
+        found.append(term(valid, *maps))
+    assert found[0] == pytest.approx((2 * found[1] + found[2]) / 3, rel=1e-5)
+
+
+def test_the_teachers_map_is_brought_to_the_students_size_with_pixel_centres_kept(kit):
+    method, mine, theirs = Features(kit.tasks, 1.0, 5, 7), torch.randn(1, 5, 2, 2), torch.randn(1, 7, 4, 4)
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    halved = torch.nn.functional.avg_pool2d(theirs, 2)
+    assert term(valid, mine, theirs, method) == pytest.approx(term(valid, mine, halved, method), rel=1e-5)
+
+
+def test_a_weight_of_zero_beside_a_method_is_refused(kit):
+    with pytest.raises(KdamValueError, match="cs"):
+        Features(kit.tasks, 0.0, 5, 7, beside=make_method("cs", kit.tasks))

@@ -9,7 +9,7 @@ from cases import REFERENCES, TASKS, Case
 from scipy.special import softmax
 from torch.nn import functional as F
 
-from kdam_hf.distillation import METHODS, Batch, make_method
+from kdam_hf.distillation import DIVERGENCES, METHODS, Batch, make_method
 from kdam_hf.errors import KdamValueError
 
 T, ROW_T = 3.0, 2.0
@@ -150,6 +150,8 @@ def test_the_gradient_reaches_the_student_only_and_is_that_of_finite_differences
 
     inputs = tuple(x.requires_grad_() for x in case.student.values())
     assert torch.autograd.gradcheck(total, inputs, atol=1e-4)
+    total(*inputs).backward()
+    assert all(x.grad is not None for x in inputs)
     assert all(x.grad is None for x in teacher.values())
 
 
@@ -237,3 +239,14 @@ def test_predictions_that_do_not_fit_are_refused(spoil):
     case = Case()
     with pytest.raises(KdamValueError):
         terms_of("cs", *spoil(case.student, case.teacher))
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_common_weight_of_all_tasks_is_a_factor_whatever_the_divergence(divergence):
+    case, terms = Case(), []
+    for weight in (1.0, 3.0):
+        tasks = [replace(task, kd_weight=weight) for task in TASKS]
+        method = make_method("cs", tasks, divergence=divergence)
+        terms.append(method.terms(Batch(case.student, case.teacher, VALID, 7.0)))
+    once, thrice = terms
+    assert {name: x.item() for name, x in thrice.items()} == {n: pytest.approx(3 * x.item()) for n, x in once.items()}

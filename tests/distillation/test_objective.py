@@ -215,3 +215,10 @@ def test_a_step_asks_for_nothing_that_only_a_cpu_or_cuda_has(method):
         terms = made(student, case.labels, case.mask, teacher)
         made.total(terms).backward()
     assert_equal_runs((terms, {name: x.grad for name, x in student.items()}), expected, 1e-4)
+
+
+def test_a_cell_of_the_prediction_grid_counts_unless_any_of_its_pixels_is_padding():
+    mask = torch.ones(2, 10, 9, dtype=torch.bool)
+    mask[0, 9:], mask[1, :, 5:] = False, False
+    expected = torch.tensor([[[1, 1, 1], [1, 1, 1], [0, 0, 0]], [[1, 0, 0]] * 3]).bool()
+    assert torch.equal(stride_mask(mask), expected)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cases import TASKS
+from cases import TASKS, ThreadedProcesses
 
 from kdam_hf.distillation.weighting import make_weighting
 from kdam_hf.distributed import LOCAL
@@ -55,3 +55,21 @@ def test_dwa_compares_the_last_two_epochs_and_begins_with_equal_weights():
 def test_a_mistyped_name_is_told():
     with pytest.raises(KdamValueError, match="'uncertainty'"):
         make_weighting("uncertanty", PARTS)
+
+
+def test_dwa_weighs_by_the_losses_of_all_processes_and_forgets_another_training():
+    processes, ratio = ThreadedProcesses(2), np.exp(np.array([2 / 4, 8 / 8]) / 2)
+
+    def work(rank):
+        weighting = make_weighting("dwa", PARTS)
+        for epoch, losses in enumerate([(4.0, 8.0), (2.0, 8.0)]):
+            weighting.begin_epoch(epoch)
+            weighting.end_step(torch.tensor(losses) * (0.5, 1.5)[rank] + torch.tensor([rank - 0.5, 0.0]), processes)
+        weighting.begin_epoch(2)
+        seen = weighting.weights().numpy()
+        weighting.begin_epoch(0)
+        return seen, weighting.weights().numpy()
+
+    for seen, again in processes.run(work):
+        np.testing.assert_allclose(seen, 2 * ratio / ratio.sum(), rtol=1e-6)
+        np.testing.assert_array_equal(again, [1, 1])

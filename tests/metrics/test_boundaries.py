@@ -9,7 +9,7 @@ from skimage import morphology
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics import BoundaryScores, EdgeF, boundary_counts
-from kdam_hf.metrics.boundaries import HED_THRESHOLDS, average_precision
+from kdam_hf.metrics.boundaries import BOUNDARY_PROTOCOLS, HED_THRESHOLDS, average_precision
 from kdam_hf.metrics.boundary_nms import suppress_non_maxima
 
 SHAPE = (30, 40)  # the diagonal is 50 pixels
@@ -189,3 +189,23 @@ def test_scores_agree_with_loops_over_images_and_thresholds():
         metric.add(boundary_counts(*image, **settings))
     assert metric.compute()["odsf"] == pytest.approx(reference_scores(several, settings)["odsf"])
     assert int(metric.state["images"]) == 2
+
+
+@pytest.mark.parametrize("protocol", BOUNDARY_PROTOCOLS)
+def test_the_metric_counts_an_image_by_its_protocol_also_where_pixels_are_ignored(protocol):
+    settings, prediction = BOUNDARY_PROTOCOLS[protocol], metric_cases.soft_map(50, (30, 40))
+    label = (metric_cases.soft_map(0, (30, 40)) > 0.6).astype(np.int64)
+    label[:3] = 255
+    metric = BoundaryScores(**settings)
+    metric.update(torch.from_numpy(prediction), torch.from_numpy(label))
+    expected = boundary_counts(np.where(label == 255, 0, prediction), [label == 1], **settings)
+    assert np.array_equal(metric.state["counts"].numpy(), expected)
+
+
+def test_boundary_protocols_are_those_of_papers():
+    assert BOUNDARY_PROTOCOLS == {
+        "bsds": {"thresholds": 99, "max_dist": 0.0075, "nms": False, "thin_annotations": False},
+        "nyud": {"thresholds": 101, "max_dist": 0.011, "nms": True, "thin_annotations": True},
+        "pascal": {"thresholds": 101, "max_dist": 0.0075, "nms": True, "thin_annotations": True},
+    }
+    assert (len(HED_THRESHOLDS), HED_THRESHOLDS[0], HED_THRESHOLDS[-1]) == (101, 0.001, 0.999)

@@ -99,3 +99,16 @@ def test_invpt_equals_a_second_sigmoid():
     metric = under_protocol(Saliency(), "invpt")
     assert computed(metric, p, label)["maxf"] == pytest.approx(reference(p.sigmoid(), label)["maxf"], rel=1e-12)
     assert len(metric.thresholds) == 5
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.02, 0.06), (0.47, 0.52), (0.92, 0.96)])
+def test_the_default_thresholds_run_from_0_05_to_0_95(low, high):
+    metric = Saliency()
+    metric.update(torch.tensor([[low, high]]), torch.tensor([[0, 1]]))
+    assert metric.compute()["maxf"] == 100
+
+
+def test_the_settings_of_mtl_pytorch_are_those_of_its_code():
+    settings = dict(PROTOCOLS["mtl_pytorch"].settings[Saliency])
+    assert settings.pop("thresholds") == pytest.approx(np.arange(0.2, 0.91, 0.05))
+    assert settings == {"beta_squared": 1, "strict": True, "pooling": "image"}

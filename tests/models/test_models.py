@@ -202,6 +202,39 @@ def test_no_pixel_of_depth_gets_stuck_at_the_camera_and_the_gradient_of_untraine
     assert torch.equal(unit[0, :, 0, 0], torch.tensor([0.0, 0.0, 1.0]))
     unit[:, 0].sum().backward()
     assert raw.grad.abs().max() <= 1
+    raw = torch.tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1).requires_grad_()
+    ACTIVATIONS["unit"](raw).sum().backward()
+    assert raw.grad.abs().max() <= 100.01
+
+
+def test_a_pooled_token_is_the_mean_over_the_pixels_of_its_cell_that_are_no_padding():
+    block, y, mask = CrossTaskAttention(16, 2, 2, tasks=3), torch.randn(1, 48, 8, 8), torch.ones(1, 1, 8, 8)
+    mask[..., 5:], mask[:, :, 4:] = 0, 0
+    tokens, alive = block._pool(y, mask, 3)
+    assert alive.tolist() == [[True, True, False, False] * 3]
+    cells = torch.stack([y[..., :4, :4].mean((2, 3)), y[..., :4, 4].mean(2)], 1).reshape(1, 2, 3, 16).transpose(1, 2)
+    torch.testing.assert_close(tokens.reshape(1, 3, 4, 16)[:, :, :2], cells)
+
+
+def test_padding_takes_no_share_of_the_attention():
+    torch.manual_seed(0)
+    block = CrossTaskAttention(16, 2, 4, tasks=3).eval()
+    x, mask = 3 * torch.randn(1, 3, 16, 4, 4).repeat_interleave(2, -1), torch.ones(1, 1, 4, 8)
+    mask[..., 4:] = 0
+    torch.testing.assert_close(block(x, mask)[..., :4], block(x[..., :4], None))
+
+
+def test_without_a_mask_whole_cells_of_padding_are_left_out_too(all_tasks):
+    model, photo = build("teacher", "tiny-resnet", all_tasks), image(1, 70, 100)
+    masked = model(photo, torch.ones(1, 70, 100, dtype=torch.bool)).predictions
+    assert all(torch.equal(x, masked[name]) for name, x in model(photo).predictions.items())
+
+
+def test_a_photo_smaller_than_one_cell_of_the_attention_is_seen(all_tasks):
+    model, seen = build("teacher", "tiny-resnet", all_tasks), []
+    model.decoder.blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
+    model(image(1, 8, 8))
+    assert seen[0].tolist() == [[[[1, 0], [0, 0]]]]
 
 
 def test_a_torchvision_that_does_not_fit_torch_is_named(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdam_hf.errors import DataIntegrityError
-from kdam_hf.tasks import Normals, make_task
+from kdam_hf.tasks import Depth, Normals, make_task
 
 U8, U16, I16, F32 = np.uint8, np.uint16, np.int16, np.float32
 
@@ -104,3 +104,14 @@ def test_some_vectors_shortened_by_resizing_are_lengthened_again():
     found = Normals().label.from_file(normals, {}, "f")
     np.testing.assert_allclose(np.linalg.norm(found[0], axis=-1), 1, atol=1e-6)
     assert not found[1, 0].any()
+
+
+def test_the_scale_of_integers_is_not_applied_to_floats():
+    label = Depth(scale=5000.0).label
+    assert label.from_file(np.float32([[2.0]]), {}, "x.npy") == 2 == label.from_file(np.uint16([[10000]]), {}, "x.png")
+
+
+def test_normals_are_stored_rounded_to_the_nearest_of_8_bits():
+    label, normals = make_task("normals").label, np.float32([[[0.6, 0.0, 0.8], [-0.6, 0.8, 0.0]]])
+    back = label.from_file(label.to_file(normals, ""), {}, "")
+    assert np.degrees(np.arccos(np.clip((back * normals).sum(-1), -1, 1))).max() < 0.4

@@ -161,3 +161,13 @@ def test_statistics_add_up_in_any_order_survive_json_and_nothing_is_neutral(firs
     assert first + LabelStatistics() == first
     text = json.dumps((first + second).as_json(), allow_nan=False)  # no Infinity, which other parsers refuse
     assert LabelStatistics.from_json(json.loads(text)) == first + second
+
+
+def test_what_a_teacher_decides_becomes_a_raw_label():
+    semseg, edge = make_task("semseg", "abcde").label, make_task("edge").label
+    assert semseg.from_values(np.array([[0, 4, 5]])).tolist() == [[0, 4, 255]]
+    assert edge.from_values(np.array([[0.49, 0.5, 1.0]])).tolist() == [[0, 1, 1]]
+
+
+def test_an_ignored_pixel_is_no_person():
+    assert (make_task("human_parts").label.to_tensor(np.uint8([[0, 255]])) == 255).all()

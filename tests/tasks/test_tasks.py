@@ -20,7 +20,8 @@ from kdam_hf.tasks import (
     select_tasks,
     task_from_spec,
 )
-from kdam_hf.tasks.normals import fibonacci_sphere
+from kdam_hf.tasks.normals import fibonacci_sphere, unit_vectors
+from kdam_hf.tasks.relative_depth import RelativeDepth, normalised_inverse_depth
 
 H, W = 6, 10
 TASKS = {name: make_task(name, "abcde" if name == "semseg" else ()) for name in TASK_NAMES}
@@ -210,3 +211,29 @@ def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(KdamValueError, match=r"depht.*depth"):
         select_tasks(NYUD_V2, ["depht"])
     assert [t.name for t in select_tasks(NYUD_V2, ["edge", "semseg"])] == ["semseg", "edge"]
+
+
+def test_short_vectors_are_not_stretched_without_bound():
+    found = unit_vectors(torch.tensor([[3e-3, 0.0, 4e-3], [3.0, 0.0, 4.0]]), dim=-1)
+    torch.testing.assert_close(found, torch.tensor([[0.3, 0.0, 0.4], [0.6, 0.0, 0.8]]))
+
+
+def test_of_a_normalised_map_the_median_is_0_and_the_mean_deviation_1():
+    values = torch.tensor([[[[1.0, 2.0, 3.0, 10.0, 4.0]]], [[[5.0, 5.0, 5.0, 6.0, 9.0]]]])
+    found = normalised_inverse_depth(values)
+    torch.testing.assert_close(found[0, 0, 0], torch.tensor([-1.0, -0.5, 0.0, 3.5, 0.5]) / 1.1)
+    torch.testing.assert_close(found.flatten(1).abs().mean(1), torch.ones(2))
+
+
+def test_relative_depth_is_normalised_and_averaged_over_labelled_pixels_alone():
+    metric = RelativeDepth().metric()
+    label = torch.tensor([[[10.0, 20, 30, 50, torch.nan, torch.nan]]])
+    metric.update(torch.tensor([[[0.0, 1, 2, 3, 900, -7]]]), label)
+    p, q = (np.array(x) - sorted(x)[1] for x in ([0.0, 1, 2, 3], [10.0, 20, 30, 50]))
+    assert metric.compute()["mae"] == pytest.approx(np.abs(p / np.abs(p).mean() - q / np.abs(q).mean()).mean())
+
+
+def test_relative_depth_is_matched_over_bins_from_minus_4_to_8_a_quarter_apart():
+    values = np.array([-4.0, -0.3, 1.0, 8.0])
+    found = RelativeDepth().distribution_logits(torch.from_numpy(values)[:, None]).numpy()
+    np.testing.assert_allclose(found, -abs(values[:, None] - np.linspace(-4, 8, 49)) * 4, atol=1e-5)

@@ -56,3 +56,18 @@ def test_measuring_changes_no_weight(kit):
         trainer.train()
         states.append(trainer.model.state_dict())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_ratios_are_kept_in_the_order_of_steps_and_reported_by_their_median(tmp_path):
+    probe, path = BalanceProbe(torch.nn.Identity(), torch.nn.Identity(), 1), tmp_path / "balance.json"
+    for resumed, ratios in ((False, [1.0, 2.0]), (True, [9.0, 4.0, 5.0])):
+        probe.norms = [{"loss_depth": 1.0, "kd_depth": ratio} for ratio in ratios]
+        probe.save(path, resumed)
+    assert json.loads(path.read_text())["kd_depth"] == [1, 2, 9, 4, 5]
+    assert "| kd_depth | 5.00 | 9.00 | 5.00 |" in probe.report()
+
+
+def test_a_term_belongs_to_the_task_whose_whole_name_it_ends_in():
+    probe = BalanceProbe(torch.nn.Identity(), torch.nn.Identity(), 1)
+    probe.norms = [{"loss_depth": 10.0, "loss_relative_depth": 1.0, "kd_relative_depth": 1.0, "kd_depth": 5.0}]
+    assert probe.ratios() == {"kd_depth": [0.5], "kd_relative_depth": [1.0]}

@@ -1,10 +1,13 @@
 import pytest
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, Subset
 
 from dataset_loaders import Collator, DenseDataset, EvalTransform, TransformedDataset, open_dataset
 from kdam_hf import KdamImageProcessor
+from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import evaluate_model
+from kdam_hf.training.evaluation import score_model
 
 
 class MixedSizes(DenseDataset):
@@ -59,3 +62,51 @@ def test_the_image_processor_gives_the_maps_that_are_scored(kit):
 def test_an_empty_split_is_an_error(kit):
     with pytest.raises(KdamValueError, match="holds no image"):
         evaluate_model(kit.model(), [], kit.tasks, progress=False)
+
+
+def scores(kit, model, size=1, indices=range(5), processes=LOCAL):
+    loader = DataLoader(Subset(kit.eval_data(), indices), size, collate_fn=Collator(kit.tasks))
+    return evaluate_model(model, loader, kit.tasks, processes=processes, progress=False)
+
+
+def test_images_of_one_size_score_in_one_batch_as_they_do_alone_and_no_module_changes_its_mode(kit):
+    model = kit.model("teacher").train()
+    model.encoder.backbone.eval()
+    modes = [module.training for module in model.modules()]
+    assert scores(kit, model, 5) == pytest.approx(scores(kit, model), rel=1e-5)
+    assert [module.training for module in model.modules()] == modes
+
+
+class Beside(Processes):
+    """A process that hears what another one, done before, has said."""
+
+    def __init__(self, other=None):
+        super().__init__()
+        self.said, self.shared, self.other = [], [], other
+
+    def gather(self, value):
+        self.said.append(value)
+        return [value] if self.other is None else [value, self.other.said[len(self.said) - 1]]
+
+    def share_buffers(self, module):
+        self.shared.append(module)
+
+
+def test_scores_are_those_of_the_shares_of_all_processes_and_of_one_model(kit):
+    model, first = kit.model(), Beside()
+    scores(kit, model, indices=[3, 4], processes=first)
+    both = scores(kit, model, indices=[0, 1, 2], processes=Beside(first))
+    assert both == pytest.approx(scores(kit, model))
+    assert first.shared == [model]
+
+
+def test_only_tasks_that_nothing_labels_are_scored_against_the_teacher(kit):
+    def blank(samples):
+        batch = Collator(kit.tasks)(samples)
+        batch["labels"]["depth"].zero_()
+        return batch
+
+    loader = DataLoader(kit.eval_data(), 2, collate_fn=blank)
+    found = score_model(kit.model(), loader, kit.tasks, kit.frozen, torch.device("cpu"), progress=False)
+    assert {key.split("/")[1] for key in found if key.startswith("agreement/")} == {"depth"}
+    assert {key.split("/")[0] for key in found} == {"agreement", *(task.name for task in kit.tasks)} - {"depth"}

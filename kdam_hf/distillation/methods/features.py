@@ -41,6 +41,8 @@ class Features(Method):
                 f"features of {student_channels} and {teacher_channels} channels: both models must hand out a map of "
                 "their encoder, as KDAM models and most models of the Hub do."
             )
+        if beside is not None and beta == 0:
+            raise KdamValueError(f"features of weight 0 beside {beside.name}: use that method alone.")
         self.student_channels, self.teacher_channels, self.beside = student_channels, teacher_channels, beside
         self.projector = nn.Conv2d(student_channels, teacher_channels, 1)
 
