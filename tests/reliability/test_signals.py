@@ -62,10 +62,11 @@ def start(command, folder, **options):
 
 
 class Visible(TrainerCallback):
-    """Leaves `step-N` in output_dir for every step begun."""
+    """Leaves `step-N` in output_dir for every step begun, slowly enough to be interrupted on any machine."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         Path(args.output_dir, f"step-{state.global_step}").touch()
+        time.sleep(0.1)
 
 
 def train_visibly(output, **options):
