@@ -5,7 +5,6 @@ A share of the photos is held out: those whose names have the smallest hashes, w
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +62,15 @@ class PhotosDataset(DenseDataset):
         root = Path(data_dir)
         if tasks:
             raise UnknownTaskError(f"photos have no labels of {', '.join(tasks)}; a teacher says which there are.")
-        with suppress(ValueError):  # options are numbers, or texts of numbers
-            held_out, shorter_side = float(held_out), int(shorter_side)
-        share = isinstance(held_out, float) and 0 < held_out < 1
-        if split not in ("train", "val") or not share or not isinstance(shorter_side, int) or shorter_side < 1:
+        try:  # options are numbers, or texts of numbers
+            share, self._shorter_side = float(held_out), int(shorter_side)
+        except ValueError:
+            share, self._shorter_side = 0.0, 0
+        if split not in ("train", "val") or not 0 < share < 1 or self._shorter_side < 1:
             raise KdamValueError(
                 f"photos: split {split!r}, held_out {held_out}, shorter_side {shorter_side}; expected train or val, a share "
                 "between 0 and 1, and pixels, at least 1."
             )
-        self._shorter_side = shorter_side
         given = f"images {str(data_dir)!r}"
         if is_archive(root) and root.is_file():
             root = extract(root, root.with_name(f"{without_suffix(root.name)}-unpacked"))
@@ -88,7 +87,7 @@ class PhotosDataset(DenseDataset):
         if len(names) < 2:
             raise KdamValueError(f"{given}: {len(names)} photos ({', '.join(PHOTO_SUFFIXES)}); expected 2 or more.")
         order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-        count = min(max(1, round(held_out * len(names))), MOST_HELD_OUT)
+        count = min(max(1, round(share * len(names))), MOST_HELD_OUT)
         held = {*order[:count]}
         self.ids = tuple(name for name in names if (name in held) == (split == "val"))
         self.runs = runs_of(self._rows, [*map(int, self.ids)]) if self._rows is not None else None
