@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         if (name := Path(path).stem) in by_name:
             sys.exit(f"{by_name[name]} and {path} have one name, which names the outputs; run them apart.")
         by_name[name] = path
+    if any(Path(path).absolute().parent == Path(args.output_dir).absolute() for path in args.images):
+        sys.exit(f"{args.output_dir} is where the photos are; give another --output_dir.")
     facts, session = load(Path(args.model), args.int8)
     broken = []
     for name, path in by_name.items():

@@ -385,6 +385,7 @@ def test_the_example_says_what_is_missing(exported, photo, tmp_path):
         "--images /no.jpg": "/no.jpg",
         "--int8": "int8",
         f"--images {photo} {photo}": "one name",
+        f"--output_dir {photo.parent}": str(photo.parent),
     }.items():
         with pytest.raises(SystemExit, match=named):
             runner.main(f"{usual}out {change}".split())

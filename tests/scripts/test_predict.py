@@ -150,6 +150,7 @@ def test_what_cannot_be_meant_is_refused_before_the_model_is_loaded(photos, monk
         "e.png folder/e.png": "folder/e.png",
         "e.png --batch_size 0": "batch_size is 0",
         "e.png --max_frames 0": "max_frames is 0",
+        "e.png --output_dir .": "output_dir .",
         "clip.mp4": r"clip.mp4 .*kdam-hf\[video\]",
         "0": "camera 0 .*opencv",
     }.items():
