@@ -18,6 +18,7 @@ from kdam_hf.api import Trained
 from kdam_hf.distillation import METHODS, Method, make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError
+from kdam_hf.modeling_kdam import SIZE_DIVISOR
 from kdam_hf.training import CachedTeacherDataset, DistillationTrainer, FrozenTeacher, Run, fill_cache, load_teacher
 from kdam_hf.training.arguments import (
     DataArguments,
@@ -50,6 +51,12 @@ def method_of(distillation: DistillationArguments, run: Run, loaded: Callable[[]
     if distillation.teacher_cache:
         raise KdamValueError(
             "features are not stored; leave teacher_cache out, so that the teacher runs beside the student."
+        )
+    crops: Any = run.train_dataset.transform
+    height, width = crops.size
+    if height % SIZE_DIVISOR or width % SIZE_DIVISOR:
+        raise KdamValueError(
+            f"crop_height {height}, crop_width {width}: features of padding would be matched; give multiples of {SIZE_DIVISOR}."
         )
     beside = None if alone else make_method(name, run.tasks, **settings)
     student, teacher = (coarsest_channels(model) for model in (run.model, loaded().models[0]))

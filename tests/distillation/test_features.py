@@ -36,7 +36,7 @@ def test_the_term_agrees_with_its_definition_over_valid_pixels(kit):
 
 def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the_checkpoint(kit, teacher):
     output = kit.root / "run"
-    options = [*SMALL, *ROOMS, "--max_steps", "2", "--save_steps", "1"]
+    options = [*SMALL, *ROOMS, "--crop_width", "64", "--max_steps", "2", "--save_steps", "1"]
     distill(["--teacher", teacher, "--features", "0.5", *options, "--output_dir", str(output)])
     state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
     logged = state["log_history"][0]
@@ -46,8 +46,9 @@ def test_features_are_learnt_through_the_command_and_the_projection_stays_in_the
     assert (output / "checkpoint-2" / "objective.safetensors").exists()
     assert isinstance(load_model(str(output)), KdamStudent)
     cache = ["--teacher_views", "1", "--teacher_cache", str(kit.root / "cache")]
-    with pytest.raises(KdamValueError, match="teacher_cache"):
-        distill(["--teacher", teacher, "--features", "0.5", *options, *cache, "--output_dir", str(output) + "2"])
+    for more, named in ((cache, "teacher_cache"), (["--crop_width", "48"], "crop_width 48")):
+        with pytest.raises(KdamValueError, match=named):
+            distill(["--teacher", teacher, "--features", "0.5", *options, *more, "--output_dir", str(output) + "2"])
 
 
 def term(valid, mine, theirs, method):
