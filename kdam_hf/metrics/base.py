@@ -42,13 +42,18 @@ class Metric(ABC):
 
 
 def check_same_shape(prediction: Tensor, label: Tensor, layout: str, channels: int | None = None) -> None:
-    """Raise KdamValueError unless both have one shape `layout`, with `channels` third from the end if given."""
+    """Raise KdamValueError unless both have one shape `layout`; if given, floating, with `channels` third from the end."""
     least_dims = 2 if channels is None else 3
     fits = prediction.shape == label.shape and prediction.dim() >= least_dims
     if not fits or (channels is not None and prediction.shape[-3] != channels):
         raise KdamValueError(
             f"prediction is {tuple(prediction.shape)}, label {tuple(label.shape)}: both must be {layout} at the size of the "
             "label; resize the prediction, never the label"
+        )
+    if channels is not None and not (prediction.is_floating_point() and label.is_floating_point()):
+        raise KdamValueError(
+            f"prediction is {prediction.dtype}, label {label.dtype}: both must be floating, in metres or as vectors; convert "
+            "the integers of a file first"
         )
 
 

@@ -53,6 +53,8 @@ class MeanIoU(Metric):
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, absent: str = "present") -> None:
         if absent not in ABSENT:
             raise KdamValueError(f"absent is {absent!r}: choose one of {ABSENT}")
+        if num_classes < 1:
+            raise KdamValueError(f"num_classes is {num_classes}: expected 1 or more")
         self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent
         self.state = {"confusion": torch.zeros(num_classes, num_classes, dtype=torch.int64)}
 

@@ -51,6 +51,14 @@ def test_another_number_of_channels_is_refused(metric, channels):
         metric.update(torch.ones(channels, 4, 4), torch.ones(channels, 4, 4))
 
 
+@pytest.mark.parametrize("metric", [DepthErrors(), NormalErrors()])
+def test_integers_of_a_file_are_refused(metric):
+    maps = torch.ones(3 if isinstance(metric, NormalErrors) else 1, 4, 4)
+    for pair in ((maps, maps.to(torch.uint16)), (maps.byte(), maps)):
+        with pytest.raises(KdamValueError, match="uint"):
+            metric.update(*pair)
+
+
 def test_histogram_of_the_factor_agrees_with_a_loop_and_with_the_deltas():
     prediction, label = case(1)
     metric = filled(prediction, label)

@@ -106,6 +106,7 @@ def test_misuse_of_a_module_is_refused_with_the_reason(load):
         ("depth", {"protocol": "theirs"}, ("'theirs'", "invpt")),
         ("edge", {"boundaries": "cityscapes"}, ("'cityscapes'", "nyud")),
         ("semseg", {}, ("semseg", "num_classes")),
+        ("semseg", {"num_classes": -1}, ("num_classes", "-1")),
         ("depth", {"num_process": 2}, ("num_process", "gather_for_metrics")),
         ("depth", {"num_classes": 3}, ("depth", "num_classes")),
     ],
