@@ -2,11 +2,12 @@
 
     python scripts/ablations.py --method gaussian --config rooms_student --teacher outputs/teacher --output_dir outputs/gaussian
 
-`gaussian` and `huber` give depth other bins, `direct` compares depth and normals without a distribution, `equal_columns` does
-not weigh columns by what the teacher has in them.
+`gaussian`, `huber` and `wide` give depth other bins, `direct` compares depth and normals without a distribution, and
+`equal_columns` does not weigh columns by what the teacher has in them.
 """
 
 from math import log1p
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class Huber(CauchySchwarz):
     """Depth as bins that are Gaussian within the width of one, Laplacian beyond."""
 
     name = "huber"
+    softness: ClassVar[float] = SOFTNESS
 
     @staticmethod
     def penalty(distance: Tensor) -> Tensor:
@@ -38,8 +40,8 @@ class Huber(CauchySchwarz):
             return super().rows(task, prediction, kept)
         u = at_least_float32(prediction).clamp_min(0).log1p().flatten()[kept]
         first, last = log1p(task.min), log1p(task.max)
-        centres = torch.linspace(first, last, 1 + round((last - first) / SOFTNESS), device=u.device)
-        return (-self.penalty((u[:, None] - centres) / SOFTNESS) / self.temperature).log_softmax(1)
+        centres = torch.linspace(first, last, 1 + round((last - first) / self.softness), device=u.device)
+        return (-self.penalty((u[:, None] - centres) / self.softness) / self.temperature).log_softmax(1)
 
 
 class Gaussian(Huber):
@@ -57,6 +59,17 @@ class Gaussian(Huber):
             temperatures = {"inter_task": self.inter_temperature, "intra_task": self.temperature}
             found = {name: x / self.scale(1.0, temperatures[name]) for name, x in found.items()}
         return found
+
+
+class Wide(Huber):
+    """Depth as Laplace bins, as of `cs`, but half a unit of log(1 + metres) wide and apart."""
+
+    name = "wide"
+    softness = 0.5
+
+    @staticmethod
+    def penalty(distance: Tensor) -> Tensor:
+        return distance.abs()
 
 
 class Direct(CauchySchwarz):

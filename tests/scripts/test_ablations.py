@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kdam_hf.distillation import METHODS, Batch, make_method
 
-NAMES = ("huber", "gaussian", "direct", "equal_columns")
+NAMES = ("huber", "gaussian", "wide", "direct", "equal_columns")
 SIZE = (6, 8)
 
 
@@ -71,6 +71,12 @@ def test_gaussian_bins_have_the_divergence_of_two_gaussian_densities(temperature
     delta = (log1p(x) - log1p(y)) * 8  # in widths of a bin
     expected = delta**2 / 2  # T of the factor makes up for that of the width
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+def test_wide_bins_are_those_of_cs_at_their_width():
+    found = terms("wide", maps(0), maps(1), temperature=2.0)
+    with mock.patch("kdam_hf.tasks.depth.SOFTNESS", 0.5):
+        torch.testing.assert_close(found, terms("cs", maps(0), maps(1), temperature=2.0))
 
 
 def test_tasks_and_matches_may_be_left_out():
