@@ -32,7 +32,10 @@ TIMM_NAMES = ("efficientnet_lite", "timm_backbone")
 # What EfficientNet-Lite has beyond its stages.
 CLASSIFIER = ("conv_head.", "bn2.", "classifier.")
 _REMEDY = "Give a folder that kdam train or kdam distill wrote, or a hub id."
-_OF_THE_LIBRARY = OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError
+_OF_THE_LIBRARY = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
 
 
 @contextmanager

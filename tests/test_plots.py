@@ -50,6 +50,7 @@ def test_curves_mark_their_best_point_leave_out_what_finds_nothing_and_differ_in
     figure = precision_recall_figure(curves, f_name="odsF")
     (axes,) = figure.axes
     assert len(curves) % figure.legends[0]._ncols == 0, "no cell of the legend is empty"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("recall", "precision")
     curve = line_of(axes, "model 0")
     assert curve.get_xydata().tolist() == [[0.9, 0.3], [0.6, 0.6], [0.2, 0.9]]
     assert curve.get_label() == "model 0  odsF 60.0"
@@ -63,6 +64,7 @@ def test_curves_mark_their_best_point_leave_out_what_finds_nothing_and_differ_in
 
 def test_cells_are_shares_of_their_row_and_classes_without_pixels_are_left_empty():
     axes = FIGURES["confusion"]().axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "labelled")
     shown = axes.images[0].get_array()
     assert shown[:2].tolist() == [[75, 25, 0], [25, 75, 0]]
     assert shown.mask[2].all()
@@ -85,6 +87,8 @@ def test_shares_below_limits_are_those_of_the_metric(metric, channels, log):
     assert np.interp(limits, *line_of(axes, "m").get_xydata().T) == pytest.approx(expected)
     assert axes.get_xlim()[1] >= limits[-1]
     assert axes.get_xscale() == ("log" if log else "linear")
+    assert all(f"{round(limit, 2):g}" in axes.get_legend().get_title().get_text() for limit in limits)
+    assert FIGURES["errors"]().axes[0].get_xlim() == (0, 10), "most pixels of each model are in sight"
 
 
 REFUSED = {
@@ -112,6 +116,7 @@ def test_what_cannot_be_drawn_is_refused(make):
 def test_losses_are_means_over_seeds_within_their_range():
     (axes,) = FIGURES["losses"]().axes
     assert line_of(axes, "none").get_ydata().tolist() == [3, 1.5]
+    assert axes.get_ylim()[0] == 0
     assert line_of(axes, "cs").get_xdata().tolist() == [50, 100]
     assert axes.collections[0].get_paths()[0].get_extents().extents.tolist() == [50, 1, 100, 4]
     with pytest.raises(KdamValueError):

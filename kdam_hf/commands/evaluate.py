@@ -125,7 +125,6 @@ def check_arguments(args: EvaluationArguments) -> None:
     refuse_unwritable(args.output)
     if args.plots:
         make_folder(args.plots)
-    if args.plots:
         try:
             import kdam_hf.plots  # noqa: F401
         except ModuleNotFoundError as error:

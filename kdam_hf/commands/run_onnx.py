@@ -53,8 +53,9 @@ def main(argv: list[str] | None = None) -> None:
         if (name := Path(path).stem) in by_name:
             sys.exit(f"{by_name[name]} and {path} have one name, which names the outputs; run them apart.")
         by_name[name] = path
-    if any(Path(path).absolute().parent == Path(args.output_dir).absolute() for path in args.images):
-        sys.exit(f"{args.output_dir} is where the photos are; give another --output_dir.")
+    output = Path(args.output_dir)
+    if output.is_file() or any(Path(path).absolute().parent == output.absolute() for path in args.images):
+        sys.exit(f"{output} is a file, or where the photos are; give another --output_dir.")
     facts, session = load(Path(args.model), args.int8)
     broken = []
     for name, path in by_name.items():
@@ -63,9 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         except ValueError as error:
             broken.append(str(error))
             continue
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         for task, values in run(session, facts, photo):
-            file = Path(args.output_dir) / f"{name}_{task['name']}"
+            file = output / f"{name}_{task['name']}"
             np.save(f"{file}.npy", values)
             if values.ndim == 2 or task["readout"] in VECTORS:
                 Image.fromarray(draw(values, task)).save(f"{file}.png")
@@ -90,7 +91,7 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
     try:
         facts = json.loads((folder / "kdam.json").read_text("utf-8"))
         file = folder / (facts["int8"]["file"] if int8 else facts["file"])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that kdam export wrote.")
     except KeyError:
         sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")

@@ -34,6 +34,8 @@ class ForeignTeacher(nn.Module, ABC):
     """Class names of the models of this family."""
     axes: tuple[str, ...] = ("right", "up", "camera")
     """Where the channels of its normals point to, see `normals.AXES`."""
+    revision: str | None = None
+    """Of its repository on the Hub; the main branch for None."""
 
     def __init__(self, model: nn.Module, rule: InputRule) -> None:
         super().__init__()

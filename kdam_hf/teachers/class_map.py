@@ -1,5 +1,6 @@
 """From a teacher's classes to the student's: probabilities of classes that become one are summed."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def equal_names(teacher: Sequence[str], student: Sequence[str]) -> ClassMap:
     """Classes of one name, whatever their case; "house, home" of a teacher is found by either word.
 
     Raises:
-        KdamValueError: they have no class in common.
+        KdamValueError: they have no class in common, or two of the student's are one of the teacher's.
     """
     known: dict[str, int] = {}
     for words in ([[name] for name in teacher], [name.split(",") for name in teacher]):  # whole names come first
@@ -63,6 +64,11 @@ def equal_names(teacher: Sequence[str], student: Sequence[str]) -> ClassMap:
     if not any(sources.values()):
         both = f"the teacher's classes ({_some(teacher)}) and the student's ({_some(student)})"
         raise KdamValueError(f"{both} have no name in common; say which belong together with --class_map FILE.")
+    claims = Counter(sources.values())
+    if shared := [name for name, members in sources.items() if members and claims[members] > 1]:
+        raise KdamValueError(
+            f"the teacher has one class for {' and '.join(shared)}; say which of them it teaches with --class_map FILE."
+        )
     return _complete(sources, len(teacher))
 
 
@@ -73,11 +79,15 @@ def read_class_map(path: str | Path) -> dict[str, list[str] | str]:
         KdamValueError: not readable, or of another form.
     """
     try:
-        content = yaml.BaseLoader(Path(path).read_text("utf-8")).get_single_data()  # names such as `off` stay words
+        loader = yaml.BaseLoader(Path(path).read_text("utf-8"))  # names such as `off` stay words
+        node: Any = loader.get_single_node()
+        content = None if node is None else loader.construct_document(node)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise KdamValueError(f"class_map {path} cannot be read ({error}); expected a YAML file.") from error
     if not isinstance(content, dict) or not content:
         raise KdamValueError(f"class_map {path}: expected lines of the form 'student class: [teacher class, ...]'.")
+    if twice := [key for key, count in Counter(key.value for key, _ in node.value).items() if count > 1]:
+        raise KdamValueError(f"class_map {path} holds {', '.join(twice)} twice; give all of its classes in one line.")
     for name, members in content.items():
         listed = isinstance(members, list) and members and all(isinstance(m, str) for m in members)
         if not listed and members not in (IGNORE, REST):
@@ -111,7 +121,7 @@ def from_names(
             k = index[_plain(member)]
             if claimed.setdefault(k, name) != name:
                 raise KdamValueError(f"{where}: {member!r} is claimed by {claimed[k]!r} and {name!r}; give it to one.")
-            sources[name] += (k,)
+            sources[name] += () if k in sources[name] else (k,)
     rest = [name for name, members in entries.items() if members == REST]
     if len(rest) > 1:
         raise KdamValueError(f"{where}: {', '.join(rest)} are all '{REST}'; there can be one.")

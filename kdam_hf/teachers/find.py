@@ -13,7 +13,7 @@ import transformers
 from huggingface_hub import ModelCard
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError, did_you_mean
 from kdam_hf.io import lines_sha256, tensors_sha256
@@ -104,6 +104,8 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
     file, colon, attribute = name.rpartition(":")
     if colon and file.endswith(".py"):
         return _own_module(Path(file), attribute)
+    if name.endswith(".py") and not Path(name).is_dir():
+        raise KdamValueError(f"teacher {name}: expected FILE.py:NAME, where NAME() makes a module.")
     repo, _, revision = name.partition("@")
     if Path(name).exists():
         repo, revision = str(Path(name).resolve()), ""
@@ -112,17 +114,17 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
     remedy = "Give a folder or hub id with config.json; a gated model needs `hf auth login`."
     with explained(CheckpointError, f"no teacher at {name!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(repo, revision=revision or None)
-    if str(facts.get("model_type", "")).startswith("kdam_"):
+        kind = str(facts.get("model_type", ""))
+    if kind.startswith("kdam_"):
         load = partial(load_model, repo, revision or None)
-        tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
+        with explained(CheckpointError, f"{name}: the tasks of its config.json cannot be used"):
+            tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
         weights = weights_sha256(repo, revision or None)
-        return TeacherSource(repo, tasks, load, weights, _published(repo, revision, facts))
-    return _of_library(name, repo, revision or None, facts, axes)
+        return TeacherSource(repo, tasks, load, weights, _published(repo, revision))
+    return _of_library(name, repo, revision or None, axes)
 
 
-def _of_library(
-    name: str, repo: str, revision: str | None, raw: dict[str, Any], axes: tuple[str, ...] | None
-) -> TeacherSource:
+def _of_library(name: str, repo: str, revision: str | None, axes: tuple[str, ...] | None) -> TeacherSource:
     """A model of transformers, by the class of its head."""
     with explained(CheckpointError, f"{name}: its config.json cannot be used"):
         config = AutoConfig.from_pretrained(repo, revision=revision, trust_remote_code=False)
@@ -145,10 +147,10 @@ def _of_library(
             refuse_incomplete(name, info | {"missing_keys": missing, "unexpected_keys": []})
             refuse_non_finite(name, model.state_dict())
         teacher = family(model.eval(), rule)
-        teacher.axes = axes or teacher.axes
+        teacher.axes, teacher.revision = axes or teacher.axes, revision
         return teacher
 
-    facts = {"head": heads[0], **_published(repo, revision, raw)}
+    facts = {"head": heads[0], **_published(repo, revision)}
     if any(isinstance(task, Normals) for task in tasks):
         facts["normal_axes"] = list(axes or family.axes)
     return TeacherSource(repo, tasks, load, weights_sha256(repo, revision), facts)
@@ -175,9 +177,10 @@ def _own_module(file: Path, attribute: str) -> TeacherSource:
     return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, sha256)
 
 
-def _published(repo: str, revision: str | None, facts: dict[str, Any]) -> dict[str, Any]:
-    """The revision and the licence, where they are known."""
-    found = {"revision": facts.get("_commit_hash") or revision or None}
+def _published(repo: str, revision: str | None) -> dict[str, Any]:
+    """The commit and the licence, where they are known."""
+    config = cached_file(repo, CONFIG_NAME, revision=revision or None, _raise_exceptions_for_missing_entries=False)
+    found = {"revision": extract_commit_hash(config, None) or revision or None}
     with suppress(OSError, ValueError):
         card = cached_file(repo, "README.md", revision=revision or None, _raise_exceptions_for_missing_entries=False)
         if card is not None:

@@ -58,9 +58,7 @@ class OneFormerTeacher(MaskTeacher):
     def extra_inputs(self, batch: int) -> dict[str, Any]:
         if not hasattr(self, "_question"):
             config: Any = self.model.config
-            tokenizer = AutoTokenizer.from_pretrained(
-                config.name_or_path, revision=getattr(config, "_commit_hash", None)
-            )
+            tokenizer = AutoTokenizer.from_pretrained(config.name_or_path, revision=self.revision)
             length = {"max_length": config.task_seq_len, "padding": "max_length", "truncation": True}
             asked = tokenizer("the task is semantic", return_tensors="pt", **length)
             self._question = (asked["input_ids"] * asked["attention_mask"])[0]  # padding is 0 for this model

@@ -115,9 +115,11 @@ class Api:
 
     def create_commit(self, repo_id, operations, *, commit_message):
         self.check(repo_id, "commit")
+        paths = [one.path_in_repo for one in operations]
+        assert len({*paths}) == len(paths), "what is added and deleted at once"
         added = [one for one in operations if isinstance(one, CommitOperationAdd)]
         sources = {one.path_in_repo: one.path_or_fileobj for one in added}
-        gone = {one.path_in_repo for one in operations} - set(sources)
+        gone = {*paths} - set(sources)
         files = {n: Path(source).read_bytes() if isinstance(source, str) else source for n, source in sources.items()}
         if problems := problems_of_card(files["README.md"].decode()):
             raise ValueError(f"Invalid metadata in README.md: {problems}")  # as the client does before it uploads

@@ -32,6 +32,9 @@ def results_of(**meta):
 def make_student(folder):
     """A student distilled from the teacher beside it, with random weights, and what must not be published."""
     Kit(folder).model(tasks=TASKS, image_size=[40, 56]).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["backbone_config"]["_name_or_path"] = "/home/alice/resnet"
+    write_json(folder / "config.json", config)
     teacher, sha256 = folder.parent / "teacher", "f" * 64
     of_teacher = {"kind": "KdamTeacher", "parameters": 6_600_000, "gflops": 3.5, "weights_sha256": sha256}
     write_json(teacher / "results.json", results_of(**of_teacher))

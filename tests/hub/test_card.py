@@ -9,10 +9,11 @@ from hub_kit import ID, change_results, results_of
 from huggingface_hub import ModelCard
 
 from kdam_hf.errors import CheckpointError, KdamValueError
-from kdam_hf.hub.card import make_card
+from kdam_hf.hub.card import _output, make_card
 from kdam_hf.hub.publication import make_publication
 from kdam_hf.hub.record import read_record
 from kdam_hf.io import write_json
+from kdam_hf.tasks import make_task
 
 
 def card_of(folder, **beside):
@@ -22,7 +23,8 @@ def card_of(folder, **beside):
 def beside(folder, **meta):
     """A results.json of another model, scored and trained alike but for `meta`."""
     path = folder.parent / "beside.json"
-    write_json(path, results_of(**meta) | {"semseg/miou": 10.0, "depth/rmse": 1.0, "edge/odsf": 40.0})
+    scores = {"semseg/miou": 10.0, "depth/rmse": 1.0, "normals/mean_angle": 25.0, "edge/odsf": 40.0}
+    write_json(path, results_of(**meta) | scores)
     return path
 
 
@@ -41,7 +43,7 @@ def test_scores_stand_beside_teacher_and_undistilled_student_with_their_directio
         "| metric | this model | same student, no teacher | teacher |",
         "| semseg/miou ↑ | 12.500 | 10.000 | 12.500 |",
         "| depth/rmse ↓ | 0.900 | 1.000 | 0.900 |",
-        "| normals/mean_angle ↓ | – | – | – |",
+        "| normals/mean_angle ↓ | – | 25.000 | – |",
         "| parameters, M | 0.08 | 6.60 |",
     ):
         assert row in text
@@ -59,10 +61,10 @@ def test_the_gain_is_the_mean_over_tasks_with_errors_counted_downwards_if_a_base
     text = card_of(own)
     assert "scores of its teacher were not at hand" in text
     assert "what distillation added is not shown" in text
-    for path, angle in ((own / "results.json", 20.0), (beside(own), 25.0)):
-        write_json(path, json.loads(path.read_text()) | {"normals/mean_angle": angle})
+    path = own / "results.json"
+    write_json(path, json.loads(path.read_text()) | {"normals/mean_angle": 20.0})
     expected = 100 * (2.5 / 10 + 0.1 / 1.0 + 5 / 25 + 10 / 40) / 4
-    assert f"{expected:+.2f} %" in card_of(own, baseline_results=own.parent / "beside.json")
+    assert f"{expected:+.2f} %" in card_of(own, baseline_results=beside(own))
 
 
 def test_other_conditions_and_another_student_or_teacher_do_not_stand_side_by_side(own):
@@ -73,6 +75,9 @@ def test_other_conditions_and_another_student_or_teacher_do_not_stand_side_by_si
         for key, value in (others | more).items():
             with pytest.raises(KdamValueError, match=f"{key} .* -> "):
                 read_record(own, **{role: beside(own, **{key: value})})
+        with pytest.raises(KdamValueError, match="protocol None -> ours"):
+            read_record(own, **{role: beside(own, protocol=None)})
+    assert read_record(own, baseline_results=beside(own)).baseline, "earlier versions did not say which images"
 
 
 def test_what_is_recorded_is_told_and_what_is_missing_is_said_to_be_missing(own):
@@ -129,7 +134,10 @@ def test_the_weights_a_backbone_started_from_are_its_base_model(own, settings, s
 
 def test_a_licence_that_may_limit_use_is_asked_about_also_before_there_are_results(own):
     limited = ("cc-by-nc-4.0", "CC-BY-NC-SA-4.0", "other nvidia", "apple-amlr", "openrail++", "cc-by-nd-4.0", "gpl-3.0")
-    for license, limits in (*((name, True) for name in limited), ("mit", False), ("Apache-2.0", False)):
+    for license, limits in (
+        *((name, True) for name in limited),
+        *((name, False) for name in ("mit", "Apache-2.0", "unknown")),
+    ):
         settings = json.loads((own / "recipe.json").read_text())
         write_json(own / "recipe.json", settings | {"teachers": [{"tasks": ["depth"], "license": license}]})
         (own / "results.json").unlink(missing_ok=True)
@@ -138,6 +146,15 @@ def test_a_licence_that_may_limit_use_is_asked_about_also_before_there_are_resul
                 make_publication(own, ID, allow_no_results=True)
         files = make_publication(own, ID, allow_no_results=True, accept_teacher_license=limits).files
         assert license in files["README.md"].decode()
+
+
+def test_a_task_stands_with_the_metric_of_its_protocol_and_a_plain_number_with_its_unit(own):
+    change_results(own, boundaries="none")
+    path = own / "results.json"
+    write_json(path, json.loads(path.read_text()) | {"edge/maxf": 30.0})
+    assert "| edge/maxf ↑ | 30.000 |" in card_of(own)
+    relative = make_task("relative_depth")
+    assert _output(relative).endswith(f", {relative.unit}")
 
 
 def test_data_it_was_scored_on_later_is_not_taken_for_what_it_learned_from(own):

@@ -1,5 +1,6 @@
 """Published models come back: by id, by tag, from a warm cache without a network; and broken repositories are refused."""
 
+import families_kit
 import pytest
 import torch
 from hub_kit import ID
@@ -33,6 +34,18 @@ def test_a_published_model_comes_back_bit_by_bit_and_a_tag_brings_back_what_it_n
     assert same(AutoModel.from_pretrained(ID, revision="v1"), there)
     first, last = find_teacher(f"{ID}@v1"), find_teacher(ID)
     assert (first.sha256 == last.sha256, same(first.load(), there), same(last.load(), here)) == (False, True, True)
+    assert first.facts["revision"] == hub.repositories[ID].tags["v1"]
+
+
+def test_what_a_teacher_of_a_tag_reads_is_of_its_commit_which_is_recorded(hub, tmp_path):
+    folder = families_kit.save("oneformer", tmp_path / "oneformer")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    tagged = hub.put("org/oneformer", files)
+    hub.name("org/oneformer", "v1", tagged)
+    last = hub.put("org/oneformer", {}, gone=[name for name in files if name.startswith("tokenizer")])
+    first = find_teacher("org/oneformer@v1")
+    assert [first.facts["revision"], find_teacher("org/oneformer").facts["revision"]] == [tagged, last]
+    assert first.load().extra_inputs(2)["task_inputs"].shape == (2, 77)
 
 
 def test_a_model_that_was_loaded_once_needs_no_network_and_a_missing_one_is_named(hub, publication, monkeypatch):
@@ -48,12 +61,20 @@ def test_a_model_that_was_loaded_once_needs_no_network_and_a_missing_one_is_name
         load_model("org/missing")
 
 
+TASKS = (b"[1]", b'[{"name": "depth"}]', b'[{"name": "depth", "kind": "depth"}]')
+
+
 def test_a_damaged_repository_is_refused_and_nothing_of_it_is_run(hub, publication):
     files = {path: c if isinstance(c, bytes) else c.read_bytes() for path, c in publication.files.items()}
     ran = {"modeling_kdam.py": b"raise SystemExit('its code was run')"}
     damaged = {"cut": {"model.safetensors": files["model.safetensors"][:-1000]}, "other": {"config.json": b"{}"}}
     damaged["pickle"] = {"model.safetensors": None, "pytorch_model.bin": b"\x80\x04pickle"}
+    of_tasks = {"list": b"[]"} | {
+        f"tasks{k}": b'{"model_type": "kdam_student", "tasks": %s}' % x for k, x in enumerate(TASKS)
+    }
+    damaged |= {name: {"config.json": content} for name, content in of_tasks.items()}
     for name, damage in damaged.items():
         hub.put(f"org/{name}", {path: x for path, x in (files | ran | damage).items() if x is not None})
-        with pytest.raises(CheckpointError, match=f"org/{name}"):
-            load_model(f"org/{name}")
+        for load in (load_model, lambda name: find_teacher(name).load()):
+            with pytest.raises(CheckpointError, match=f"org/{name}"):
+                load(f"org/{name}")

@@ -30,6 +30,8 @@ def test_keys_that_name_places_keep_ids_of_the_hub_only(tmp_path, monkeypatch):
     found = redact({"teacher": ["outputs/teacher", "org/teacher"], "data_dir": "data", "backbone_weights": "preset"})
     assert found == {"teacher": ["org/teacher"], "backbone_weights": "preset"}
     assert redact({"teacher": ["outputs/teacher"]}) == {}
+    keys = "model teacher teacher_cache backbone_weights predictions ids resume_from_checkpoint images unlabeled"
+    assert redact(dict.fromkeys(keys.split(), "runs/of/alice")) == {}
     assert redact({"single_task": {"depth": "runs/a/results.json"}, "prepared_dir": "outputs"}) == {"single_task": {}}
     assert is_hub_name("org/name")
     assert is_hub_name("org/name:configuration")

@@ -41,7 +41,7 @@ def test_every_save_is_a_commit_of_a_model_that_loads_and_a_push_that_fails_on_t
     files = hub.files(ID, hub.repositories[ID].commits[1][0])
     assert "step 2 of 2, not scored yet" in files["README.md"].decode()
     assert not {"results.json", "optimizer.pt", "rng_state.pth"} & set(files)
-    assert {"README.md", "configuration_kdam.py"} <= set(files)
+    assert {"README.md", "recipe.json", "configuration_kdam.py"} <= set(files)
     assert files["model.safetensors"] == hub.files(ID)["model.safetensors"]
 
 

@@ -155,7 +155,10 @@ def test_gain_over_single_task_results_stands_in_results_and_table(data, predict
         run(data, tmp_path, *arguments, "semseg", "depth", "--single_task", *files)
 
 
-def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored_and_kept(data, predictions, tmp_path):
+def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored_and_kept(
+    data, predictions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "open_split", lambda *_: pytest.fail("opened"))
     (tmp_path / "r.json").mkdir()
     (tmp_path / "r.json" / "precious").touch()
     with pytest.raises(KdamValueError, match="folder"):
@@ -183,6 +186,28 @@ def test_a_model_saved_drawn_and_scored_again_from_disk(data, model, tmp_path):
         if key.startswith(("semseg", "depth", "normals/mean")):  # the others have thresholds that rounding steps over
             assert again[key] == pytest.approx(first[key], abs=2e-3), key
     assert sorted(path.name for path in plots.iterdir()) == ["depth.png", "edge.png", "normals.png", "semseg.png"]
+    depth = make_task("depth")
+    evaluate.draw({"depth": depth.metric()}, {"depth/rmse": np.nan}, [depth], str(tmp_path / "none"), "no label")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_model_is_scored_on_the_tasks_that_it_has(data, tmp_path):
+    Kit(tmp_path).model(tasks=[make_task("depth")]).save_pretrained(tmp_path / "depth")
+    found = run(data, tmp_path, "--model", tmp_path / "depth")
+    assert {key.split("/")[0] for key in found} == {"depth", "meta"}
+
+
+def test_cores_are_shared_with_a_model_on_the_cpu_alone(monkeypatch):
+    threads = []
+    monkeypatch.setattr(evaluate, "available_cores", lambda: 8)
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    assert [evaluate.share_cores(n, cpu) for n, cpu in ((None, True), (3, True), (None, False), (1, True))] == [
+        4,
+        3,
+        8,
+        1,
+    ]
+    assert threads == [4, 5]
 
 
 def test_scoring_a_trained_model_again_keeps_what_is_known_of_its_training_and_claims_none_of_others(
@@ -212,6 +237,7 @@ def test_a_mistake_on_the_command_line_is_named_and_writes_nothing(data, tmp_pat
         "--predictions p --output r.md": "r.md",
         "--predictions p --protocol their": "'their'",
         "--predictions p --boundaries their": "'their'",
+        "--predictions p --task_options egde.boundaries=none": "egde",
         "--predictions nowhere": "nowhere/semseg",
     }.items():
         with pytest.raises((KdamValueError, DataIntegrityError), match=given):

@@ -386,6 +386,7 @@ def test_the_example_says_what_is_missing(exported, photo, tmp_path):
         "--int8": "int8",
         f"--images {photo} {photo}": "one name",
         f"--output_dir {photo.parent}": str(photo.parent),
+        f"--output_dir {photo}": str(photo),
     }.items():
         with pytest.raises(SystemExit, match=named):
             runner.main(f"{usual}out {change}".split())

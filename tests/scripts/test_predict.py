@@ -95,14 +95,31 @@ def test_a_video_or_camera_gives_numbered_frames_and_is_read_no_further(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clip.mp4").touch()
+    shown, draw = [], command.contact_sheet
+    monkeypatch.setattr(command, "SHOWN", 2)
+    monkeypatch.setattr(
+        command, "contact_sheet", lambda rows, names, *rest: shown.append(names) or draw(rows, names, *rest)
+    )
     limit = ["--max_frames", frames] if read == frames else []
     run("predict.py", "--model", student, "--images", source, "--output_dir", "out", *limit)
     folder = tmp_path / "out" / ("clip" if source == "clip.mp4" else "camera3")
     assert sorted(path.name for path in folder.glob("*_depth.npy")) == [f"{k:06d}_depth.npy" for k in range(frames)]
+    assert shown[0] == [*(f"{folder.name}/{k:06d}" for k in range(2)), "legend"]
     (capture,) = Capture.seen
     assert capture.count == -read
     seen = [frame[0, 0].tolist() for frame in video.frames(str(tmp_path / "clip.mp4"))]
     assert seen == [[10 * k, 0, 0] for k in (1, 2, 3, 4)]
+
+
+def test_a_folder_of_digits_is_no_camera_a_pattern_finds_videos_and_an_address_without_a_file_is_its_host(
+    photos, monkeypatch
+):
+    monkeypatch.chdir(photos)
+    (photos / "folder").rename(photos / "2024")
+    (photos / "clip.mp4").touch()
+    places = {"2024": ["a", "b", "broken", "c"], "*.mp4": ["clip"], "7": ["camera7"], "https://a.org/?id=3": ["a.org"]}
+    for place, names in places.items():
+        assert [name for name, _ in command.find_photos([place])] == names
 
 
 def test_a_batch_is_all_that_is_held(student):

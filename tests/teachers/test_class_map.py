@@ -20,7 +20,9 @@ def probabilities():
 
 
 def test_probabilities_of_classes_that_become_one_are_summed():
-    found = from_names({"flat": ["wall", "ceiling"], "seat": ["chair", "SOFA"], "rest": "rest"}, TEACHER, None, "map")
+    found = from_names(
+        {"flat": ["wall", "ceiling", "Wall"], "seat": ["chair", "SOFA"], "rest": "rest"}, TEACHER, None, "map"
+    )
     p = probabilities()
     expected = np.stack([p[:, 0] + p[:, 4], p[:, 2] + p[:, 3], p[:, 1]], 1)
     np.testing.assert_allclose(found(LOGITS).double().exp().numpy(), expected, rtol=1e-5)
@@ -42,6 +44,9 @@ def test_equal_names_are_found_whatever_their_case_and_number_of_words():
     assert found.sources == {"chair": (2,), "flooring": (1,), "lamp": ()}
     with pytest.raises(KdamValueError, match="class_map"):
         equal_names(TEACHER, ("lamp", "tree"))
+    assert equal_names(("a", "traffic_light"), ("Traffic  Light",)).sources == {"Traffic  Light": (1,)}
+    with pytest.raises(KdamValueError, match="floor and flooring"):
+        equal_names(TEACHER, ("floor", "wall", "flooring"))
     # a whole name counts before a word of another one, and the first of one name before the next
     assert equal_names(("screen door, screen", "screen", "Screen"), ("screen",)).sources == {"screen": (1,)}
     assert from_names({"a": ["screen"]}, ("screen", "wall", "Screen"), None, "map").sources == {"a": (0,)}
@@ -69,7 +74,7 @@ def test_a_teacher_that_knows_one_class_of_the_student_is_refused():
 
 def test_a_file_of_another_form_is_refused_and_words_that_yaml_takes_for_switches_stay_names(tmp_path):
     file = tmp_path / "map.yaml"
-    for text in ("", "- a\n- b", "a: {b: c}", "a: []", "a: [", "a: nothing"):
+    for text in ("", "- a\n- b", "a: {b: c}", "a: []", "a: [", "a: nothing", "a: [b]\na: [c]"):
         file.write_text(text)
         with pytest.raises(KdamValueError, match="class_map"):
             read_class_map(file)

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, OneFormerProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, OneFormerProcessor, PreTrainedConfig
 
+from dataset_loaders.synthetic_rooms import SyntheticRooms
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.tasks import normalised_inverse_depth
 from kdam_hf.teachers import FAMILIES, find_teacher
-from kdam_hf.teachers.normals import measured_axes, to_our_axes
+from kdam_hf.teachers.normals import check_axes, measured_axes, parse_axes, to_our_axes
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import load_teacher
 
@@ -144,6 +145,8 @@ def test_inverse_depth_for_a_field_of_view_becomes_metres():
     inverse = 1 / (z * 2 * np.tan(np.radians(angle / 2)))
     output = SimpleNamespace(predicted_depth=inverse, field_of_view=torch.tensor([angle]))
     torch.testing.assert_close(family.maps(None, output)["depth"], z[:, None], rtol=1e-5, atol=0)
+    output = SimpleNamespace(predicted_depth=1 / z, field_of_view=None)
+    torch.testing.assert_close(family.maps(None, output)["depth"], z[:, None], rtol=1e-5, atol=0)
 
 
 def test_oneformer_is_asked_as_its_own_processor_asks(tmp_path):
@@ -181,6 +184,10 @@ def test_weights_that_no_output_depends_on_may_be_missing_and_no_others(tmp_path
     save_file({k: x for k, x in whole.items() if k not in needed}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="missing"):
         find_teacher(str(folder)).load()
+    key = min(needed)
+    save_file(whole | {key: whole[key] * float("nan")}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"finite.*{key}"):
+        find_teacher(str(folder)).load()
 
 
 def test_a_photo_that_would_be_padded_to_whole_patches_is_resized_to_them(tmp_path):
@@ -189,7 +196,7 @@ def test_a_photo_that_would_be_padded_to_whole_patches_is_resized_to_them(tmp_pa
 
 
 def test_classes_without_a_name_have_their_number(tmp_path):
-    folder = families_kit.save("segformer", tmp_path / "segformer")
+    folder = families_kit.save("segformer", tmp_path / "beta=1")  # no task
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"1": "floor", "2": "a", "3": "b", "4": "c"}}))
     assert find_teacher(str(folder)).tasks[0].class_names == ("class 0", "floor", "a", "b")
@@ -233,11 +240,48 @@ def test_tokens_that_are_not_those_of_the_photos_patches_are_no_features(tmp_pat
 def test_normals_of_any_axes_become_ours_and_wrong_axes_are_found():
     truth = F.normalize(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     theirs = truth * torch.tensor([1, -1, -1])[:, None, None]  # (right, down, front)
+    for text in ("right,left,up", "right,up", "right,up,out"):
+        with pytest.raises(KdamValueError, match=text):
+            parse_axes(text)
     torch.testing.assert_close(to_our_axes(theirs, ("right", "down", "front")), truth)
     torch.testing.assert_close(to_our_axes(truth[:, [2, 0, 1]], ("camera", "right", "up")), truth)
-    angles = measured_axes(lambda _: theirs, truth, truth)
+    known = truth * (torch.arange(16) > 3)
+    angles = measured_axes(lambda _: theirs, truth, known)
     assert min(angles, key=angles.get) == (1, -1, -1)
     assert angles[1, -1, -1] < 0.1 < 60 < angles[1, 1, 1]
+
+
+def test_a_teacher_in_bf16_teaches_nearly_the_same_in_float32(tmp_path, kit):
+    planned = plan_teaching([str(families_kit.save("segformer", tmp_path / "segformer"))], ())
+    config, mask = kit.model(tasks=planned.tasks).config, torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool)
+    exact, fast = (load_teacher(planned, config, bf16)(images(), mask).predictions["semseg"] for bf16 in (False, True))
+    assert fast.dtype == torch.float32
+    assert 0 < (fast - exact).abs().mean() < 0.1 * exact.std()
+
+
+def test_axes_that_do_not_fit_the_rooms_are_refused_and_those_that_hardly_differ_are_not():
+    truth = torch.from_numpy(SyntheticRooms("val", 1, 192, 256)[0]["labels"]["normals"]).permute(2, 0, 1)[None]
+    turned, unsure = ([1, -1, -1], [-0.1, 1, 1])
+    assert check_axes(lambda _: truth, images=1).endswith("as stated; 0 degrees off")
+    with pytest.raises(KdamValueError, match="normal_axes"):
+        check_axes(lambda _: truth * torch.tensor(turned)[:, None, None], images=1)
+    towards = torch.tensor([0, 0, 0.5])[:, None, None]
+    check_axes(lambda _: truth * torch.tensor(unsure)[:, None, None] + towards, images=1)
+
+
+def test_stated_axes_turn_the_normals_and_are_part_of_who_teaches(tmp_path, kit):
+    folder = str(families_kit.save("normals", tmp_path / "normals"))
+    usual, turned = find_teacher(folder), find_teacher(folder, "right,down,front")
+    assert (usual.facts["normal_axes"], turned.facts["normal_axes"]) == (
+        ["right", "up", "camera"],
+        ["right", "down", "front"],
+    )
+    with torch.inference_mode():
+        ours, theirs = (source.load()(images())["normals"] for source in (usual, turned))
+    torch.testing.assert_close(theirs, ours * torch.tensor([1, -1, -1])[:, None, None])
+    planned = plan_teaching([folder], (), normal_axes="right,down,front")
+    assert load_teacher(planned, kit.model(tasks=planned.tasks).config).identity == planned.identity
+    assert planned.identity != plan_teaching([folder], ()).identity
 
 
 def test_axes_for_a_teacher_that_has_none_to_turn_are_refused(tmp_path):
@@ -259,6 +303,9 @@ def test_axes_for_a_teacher_that_has_none_to_turn_are_refused(tmp_path):
     for name in (f"{own}:Own", str(depth)):
         with pytest.raises(KdamValueError, match="normal_axes"):
             plan_teaching([name], (), normal_axes="right,down,front")
+    for name in (str(own), "nowhere.py"):
+        with pytest.raises(KdamValueError, match=f"{name}.*FILE.py:NAME"):
+            find_teacher(name)
 
 
 def test_what_predicts_no_dense_task_is_refused_with_the_families_there_are(tmp_path):
@@ -271,9 +318,15 @@ def test_what_predicts_no_dense_task_is_refused_with_the_families_there_are(tmp_
 def test_a_licence_is_kept_a_missing_folder_a_missing_processor_and_missing_weights_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
         find_teacher("nowhere")
+    with mock.patch.object(PreTrainedConfig, "get_config_dict", side_effect=AssertionError("looked for on the Hub")):
+        for name in ("./nowhere", "/nowhere", "a/b/nowhere"):
+            with pytest.raises(CheckpointError, match=name):
+                find_teacher(name)
     folder = families_kit.save("segformer", tmp_path / "segformer")
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A model\n")
     assert find_teacher(str(folder)).facts == {"license": "cc-by-nc-4.0", "head": "SegformerForSemanticSegmentation"}
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: own-terms\n---\n")
+    assert find_teacher(str(folder)).facts["license"] == "other own-terms"
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json"):
         find_teacher(str(folder)).load()
@@ -301,4 +354,20 @@ def test_a_relative_teacher_does_not_teach_metric_labels(tmp_path, all_tasks):
     with pytest.raises(KdamValueError, match="metres"):
         plan_teaching([folder], all_tasks)
     wanted = [task.name for task in all_tasks if task.name != "depth"] + ["relative_depth"]
-    assert {task.name for task in plan_teaching([folder], all_tasks, wanted).tasks} == {*wanted}
+    found = {task.name: task.kd_weight for task in plan_teaching([folder], all_tasks, wanted).tasks}
+    assert found == dict.fromkeys(wanted, 0) | {"relative_depth": 1}  # the others are learnt from labels alone
+
+
+def test_a_plan_that_cannot_be_meant_is_refused(tmp_path, all_tasks):
+    segformer, depth = (
+        str(families_kit.save(name, tmp_path / name)) for name in ("segformer", "depth-anything-metric")
+    )
+    (tmp_path / "map.yaml").write_text("flat: [wall, floor]\nseat: [chair]\nlamp: ignore\n")
+    for teacher, labelled, wanted, class_map, words in (
+        (segformer, (), ["depht"], None, "depht"),
+        (segformer, all_tasks, ["edge"], None, "semseg.*edge"),
+        (segformer, (), None, "map.yaml", "lamp"),
+        (depth, (), None, "map.yaml", "map.yaml"),
+    ):
+        with pytest.raises(KdamValueError, match=words):
+            plan_teaching([teacher], labelled, wanted, class_map and str(tmp_path / class_map))

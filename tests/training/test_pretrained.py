@@ -44,8 +44,10 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_published_model_is_a_backbone_by_its_folder(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "layers"), [("poolformer", None), ("swin", [1, 2, 3, 4]), ("dinov2", [2, 4, 6, 8])], ids=FOREIGN
+)
+def test_a_published_model_is_a_backbone_by_its_folder(kind, layers, tmp_path):
     """Also those that AutoBackbone does not offer; with the image statistics of its processor."""
     torch.manual_seed(3)
     published = AutoModelForImageClassification.from_config(AutoConfig.for_model(kind, **FOREIGN[kind]))
@@ -54,6 +56,7 @@ def test_a_published_model_is_a_backbone_by_its_folder(kind, tmp_path):
     backbone = find_backbone(str(tmp_path))
     torch.manual_seed(0)
     model = KdamStudent(make_config("student", backbone, NYUD_V2)).eval()
+    assert backbone.config.get("out_indices") == layers
     assert (model.config.image_mean, model.config.image_std) == ([0.1] * 3, [0.2] * 3)
     load_backbone_weights(model, str(tmp_path))
     source = {key.removeprefix(f"{kind}."): value for key, value in published.state_dict().items()}
@@ -132,6 +135,9 @@ def test_a_mistyped_folder_is_told_from_a_hub_id_without_asking_the_hub(tmp_path
     with pytest.raises(CheckpointError) as raised:
         load_model("outputs/studnet")
     assert all(word in str(raised.value) for word in ("outputs/studnet", "models student"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty/student"):
+        load_model(str(tmp_path / "empty" / "student"))
 
 
 def test_a_folder_of_its_owners_name_does_not_hide_a_hub_id(tmp_path, monkeypatch):

@@ -90,6 +90,8 @@ def test_of_two_models_that_predict_everything_each_teaches_what_it_was_chosen_f
         kit.model("teacher", seed=seed).save_pretrained(kit.root / f"{seed}")
     first, *rest = (task.name for task in kit.tasks)
     given = [f"{first}={kit.root / '2'}", *(f"{name}={kit.root / '1'}" for name in rest)]
+    own = tuple(replace(task, loss_weight=3.0) for task in kit.tasks)
+    assert plan_teaching(given, own).tasks == own, "settings are those of the labels' tasks"
     taught = load_teacher(plan_teaching(given, kit.tasks), kit.model().config)(*ones()).predictions
     for seed, names in ((2, [first]), (1, rest)):
         alone = FrozenTeacher([kit.model("teacher", seed=seed)], kit.model().config)(*ones()).predictions
