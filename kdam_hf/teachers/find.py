@@ -173,7 +173,8 @@ def _own_module(file: Path, attribute: str) -> TeacherSource:
     if not isinstance(module, nn.Module) or not tasks or not all(isinstance(task, Task) for task in tasks):
         given = f"teacher {file}:{attribute} is a {type(module).__name__} with tasks {tasks!r}"
         raise KdamValueError(f"{given}; expected an nn.Module whose `tasks` are Task objects, such as (Depth(),).")
-    sha256 = lines_sha256([tensors_sha256(module), file.read_text("utf-8")])  # its code says as much as its tensors
+    # its code says as much as its tensors
+    sha256 = lines_sha256([tensors_sha256(module), attribute, file.read_text("utf-8")])
     return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, sha256)
 
 

@@ -45,7 +45,7 @@ def test_the_teacher_stays_frozen_whatever_is_asked_and_a_student_learns_from_it
         assert student.grad.isfinite().all()
 
 
-def test_a_module_of_the_user_is_known_by_its_code_too(tmp_path):
+def test_a_module_of_the_user_is_known_by_its_code_and_name_too(tmp_path):
     own = tmp_path / "own.py"
     text = "import torch\nfrom kdam_hf.tasks import Depth\nclass T(torch.nn.Module):\n    tasks = (Depth(),)\n    scale = {}\n"
     known = set()
@@ -53,6 +53,8 @@ def test_a_module_of_the_user_is_known_by_its_code_too(tmp_path):
         own.write_text(text.format(scale))
         known.add(find_teacher(f"{own}:T").sha256)
     assert len(known) == 2
+    own.write_text(own.read_text() + "class U(T):\n    scale = {2}\n")
+    assert find_teacher(f"{own}:T").sha256 != find_teacher(f"{own}:U").sha256
 
 
 def test_a_module_of_the_user_keeps_its_own_precision(kit):
