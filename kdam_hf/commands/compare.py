@@ -149,8 +149,9 @@ def folder_of(plain: Path, seed: int, seeds: Sequence[int]) -> Path:
 
 
 def words_of(method: str, own: Sequence[tuple[str, str]]) -> list[str]:
-    """A method with its options, as words of `kdam distill`."""
-    return ["--method", method, *(word for key, value in own for word in (f"--{key}", value))]
+    """A method with its options, as words of `kdam distill`; one that is given again has several values, as of a list."""
+    values = {key: [value for name, value in own if name == key] for key, _ in own}
+    return ["--method", method, *(word for key, of in values.items() for word in (f"--{key}", *of))]
 
 
 def train(command: str, config: str, folder: Path, options: list[str], teacher: Path | None = None) -> Results:

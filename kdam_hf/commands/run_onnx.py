@@ -64,7 +64,10 @@ def main(argv: list[str] | None = None) -> None:
         except ValueError as error:
             broken.append(str(error))
             continue
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            sys.exit(f"{output}: cannot be made ({error.strerror}); give another --output_dir.")
         for task, values in run(session, facts, photo):
             file = output / f"{name}_{task['name']}"
             np.save(f"{file}.npy", values)

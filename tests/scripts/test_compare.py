@@ -1,8 +1,11 @@
 """Comparisons: finished runs are known by settings, teacher and score; seeds are paired."""
 
 import json
+from itertools import accumulate
 from math import isnan, nan
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from command_kit import load, run
 from conftest_kit import ROOMS, SMALL
@@ -42,6 +45,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(monkey
     assert (out / "curves.png").exists()
     text = (out / "results.md").read_text()
     assert all(word in text for word in ("SYNTHETIC", "semseg/miou ↑", "depth/rmse ↓", "95 %"))
+    assert (text.count("\n| none |"), text.count("\n| cs |")) == (1, 2)  # none does not differ from itself
     moved = tmp_path / "moved"
     out.rename(moved)  # as whoever gets the folder has it
     arguments[arguments.index(out)] = moved
@@ -94,6 +98,14 @@ def test_a_label_says_what_tells_a_method_from_the_others_of_its_name():
     assert found["cs:beta=1"] == (text, "cs", [("beta", "1"), ("kd_weight", "edge=0")])
 
 
+def test_a_method_may_have_a_weight_for_each_of_several_tasks(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("dataset: synthetic_rooms\n")
+    ((_, method, own),) = compare.parse_methods(["cs:kd_weight=edge=0,beta=2,kd_weight=depth=0.5"]).values()
+    words = ["--config", str(tmp_path / "recipe.yaml"), *compare.words_of(method, own)]
+    distillation = parse_recipe(GROUPS, words)[2]
+    assert (distillation.kd_weight, distillation.beta) == (["edge=0", "depth=0.5"], 2)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -105,6 +117,7 @@ def test_a_label_says_what_tells_a_method_from_the_others_of_its_name():
         ("--methods none cs --seeds 0 0", r"seeds \[0, 0\]"),
         ("--methods cs --balance 0", "balance 0"),
         ("--methods none cs:betta=1", "betta"),  # the option of the last one
+        ("--methods none cs:beta=1,beta=2", "2"),
         ("--show 7", "0 to 2"),
         ("--show -1", "0 to 2"),
     ],
@@ -141,3 +154,35 @@ def test_an_interval_covers_the_mean_of_paired_differences():
     mean, low, high = compare.interval([1.0, 2.0, 3.0])
     assert (mean, mean - low) == (2, pytest.approx(4.3027 / 3**0.5, rel=1e-4))  # t(0.975, 2) = 4.3027
     assert high - mean == pytest.approx(mean - low)
+
+
+def test_a_gain_is_signed_by_what_is_better_and_leaves_out_what_none_has_not_learned():
+    keys = {"miou": True, "rmse": False, "f": True}
+    assert compare.gain({"miou": 3.0, "rmse": 1.0, "f": 9.0}, {"miou": 2.0, "rmse": 2.0, "f": 0.0}, keys) == 50
+    assert compare.gain({"f": 9.0}, {"f": 0.0}, {"f": True}) == 0
+
+
+def test_latency_is_the_usual_time_of_the_student_over_that_of_the_teacher(monkeypatch):
+    clock = accumulate([0, 9, 1] + [0, 1, 4] * 9)  # the first round is slow
+    monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=clock.__next__))
+    image = {"image": np.zeros((8, 8, 3))}
+    assert compare.latency_ratio(lambda x: None, lambda x: None, [image]) == 0.25
+
+
+def test_curves_are_of_the_losses_of_training_alone(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    history = [{"step": 2, "loss": 3.0, "loss_depth": 1.0}, {"step": 2, "eval_depth/rmse": 4.0}]
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    assert compare.logged_losses(tmp_path) == {2: {"loss_depth": 1.0}}
+
+
+def test_students_of_one_method_have_a_folder_each(monkeypatch, tmp_path):
+    folders = []
+    monkeypatch.setattr(compare, "train", lambda *words: folders.append(words[2].name) or {})
+    (tmp_path / "recipe.yaml").write_text("dataset: synthetic_rooms\n")
+    words = (
+        f"--teacher_config {tmp_path}/recipe.yaml --student_config {tmp_path}/recipe.yaml --methods cs:beta=1 cs:beta=2"
+    )
+    with pytest.raises(KeyError, match="meta"):  # nothing was trained
+        compare.main([*words.split(), *ROOMS, "--output_dir", str(tmp_path / "out")])
+    assert folders == ["teacher", "cs-beta-1", "cs-beta-2"]

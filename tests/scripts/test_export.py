@@ -71,7 +71,7 @@ def photo(tmp_path_factory):
 def decoded(tmp_path_factory):
     """A model of which one task has more classes than eight bits hold, and its decoded ONNX file."""
     folder = tmp_path_factory.mktemp("decoded")
-    many = TASKS[0].spec() | {"name": "many", "channels": 300, "class_names": [f"class {k}" for k in range(300)]}
+    many = TASKS[0].spec() | {"name": "many", "channels": 300, "class_names": [f"/m/{k}" for k in range(300)]}
     saved(folder / "student", many)
     command.main(["--model", str(folder / "student"), "--output_dir", str(folder / "onnx"), "--decode"])
     return folder
@@ -137,7 +137,9 @@ def test_open_axes_are_named_operators_are_standard_and_no_place_of_this_machine
 
 def test_a_graph_of_one_size_computes_what_its_teacher_does_and_pads_smaller_images(fixed):
     model, session = fixed[0], OnnxModel(fixed[1], threads=1)
-    found = largest_differences(model, session, checked_shapes((72, 104), None))
+    shapes = checked_shapes((72, 104), None)
+    assert shapes == [(1, 72, 104), (3, 72, 104)]
+    found = largest_differences(model, session, shapes)
     assert found.keys() == {"depth", "normals"}
     assert max(found.values()) < 1e-4
     small, whole = torch.randn(2, 3, 41, 66), torch.zeros(2, 3, 72, 104)
@@ -153,8 +155,9 @@ def test_a_graph_of_one_size_computes_what_its_teacher_does_and_pads_smaller_ima
 
 def test_decoded_outputs_are_those_of_the_processor_in_few_bytes_at_the_size_of_the_input(decoded):
     path = decoded / "onnx" / "onnx" / "model.onnx"
-    found = json.loads((decoded / "onnx" / "kdam.json").read_text())["check"]["largest_difference"]
-    assert max(found.values()) < 1e-4
+    facts = json.loads((decoded / "onnx" / "kdam.json").read_text())
+    assert max(facts["check"]["largest_difference"].values()) < 1e-4
+    assert facts["tasks"][-1]["class_names"] == [f"/m/{k}" for k in range(300)]  # which are no places of this machine
     between = dict.fromkeys([*NAMES, "many"], ()) | {"normals": [3], "edge": ()}
     assert axes(onnx.load(path).graph.output) == {n: ["batch", *c, "height", "width"] for n, c in between.items()}
     maps = OnnxModel(path)(torch.randn(2, 3, 37, 50)).predictions
@@ -174,6 +177,10 @@ def test_calibration_decides_the_ranges(exported, tmp_path):
     quantize(whole, dark, [pixels[0] / 100])
     files = (whole, exported / "onnx" / "model_quantized.onnx", dark)
     truth, good, bad = (OnnxModel(file)(pixels).predictions for file in files)
+    for form, expected in enumerate((truth, good)):
+        assert np.array_equal(
+            runner.load(exported, bool(form))[1].run(NAMES[:1], {"pixel_values": pixels.numpy()})[0], expected[NAMES[0]]
+        )
     for name, x in truth.items():
         assert (bad[name] - x).norm() > 2 * (good[name] - x).norm(), name
 
@@ -225,6 +232,15 @@ def test_the_largest_difference_over_all_shapes_is_kept_as_a_share_of_the_larges
     assert largest_differences(*pair, [*SHAPES, (1, 4, 4)]) == {"a": 0, "b": pytest.approx(0.05)}
 
 
+def test_a_graph_that_does_not_look_at_the_mask_is_refused():
+    unmasked, masked = (
+        lambda x, mask, own=own: KdamOutput(predictions={"a": x * (mask[:, None] | own)}) for own in (1, 0)
+    )
+    assert largest_differences(masked, masked, SHAPES) == {"a": 0}
+    with pytest.raises(ExportError, match="a: "):
+        largest_differences(masked, unmasked, SHAPES)
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_what_is_not_finite_or_of_another_shape_is_refused(number):
     spoilt = model_of(lambda predictions: predictions["a"][0, 0, 0].fill_(number))
@@ -265,6 +281,24 @@ def test_scores_of_float32_are_those_of_the_model_and_int8_differs_a_little(expo
     for key in ("depth/rmse", "normals/mean_angle"):
         assert quantized[key] == pytest.approx(fp32[key], rel=0.2)
     assert (int8["calibration_images"], int8["scored_on"]["images"]) == (2, 2)
+
+
+def test_both_forms_are_decoded_and_calibrated_on_images_from_all_over_the_training_split(tmp_path, monkeypatch):
+    model, images = tiny(), []
+    monkeypatch.setattr(command, "quantize", lambda *given: images.append(given[2]) or quantize(*given))
+    model.save_pretrained(tmp_path / "student")
+    rooms = ["--dataset", "synthetic_rooms", "--rooms_train", "4", "--rooms_val", "1", "--rooms_height", "48"]
+    options = ["--int8", "--decode", "--calibration_images", "2", *rooms, "--rooms_width", "64"]
+    command.main(["--model", str(tmp_path / "student"), "--output_dir", str(tmp_path / "onnx"), *options])
+    train = SyntheticRooms("train", 4, height=48, width=64, tasks=["semseg"])
+    data = TransformedDataset(train, EvalTransform(train.tasks, model.config.image_mean, model.config.image_std))
+    for given in images:
+        assert all(torch.equal(image, data[k]["pixel_values"]) for image, k in zip(given, (0, 2), strict=True))
+    facts = json.loads((tmp_path / "onnx" / "kdam.json").read_text())
+    assert facts["decoded"]
+    for file in (facts["file"], facts["int8"]["file"]):
+        ids = OnnxModel(tmp_path / "onnx" / file)(images[0][0][None]).predictions["semseg"]
+        assert (ids.dtype, ids.shape) == (torch.uint8, (1, 48, 64))
 
 
 def predicted(model, photo, folder):
@@ -334,8 +368,9 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(student, tmp_pat
     }.items():
         with pytest.raises((KdamValueError, CheckpointError), match=given):
             command.main(["--model", str(student), "--output_dir", str(tmp_path / "out"), *options.split()])
-    with pytest.raises(KdamValueError, match=str(tmp_path)):  # its content is left alone
-        command.main(["--model", str(student), "--output_dir", str(tmp_path)])
+    for taken in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(KdamValueError, match=f"{taken} is not"):  # its content is left alone
+            command.main(["--model", str(student), "--output_dir", str(taken)])
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     monkeypatch.setattr("kdam_hf.export.find_spec", lambda name: None)  # before the model is loaded
     with pytest.raises(KdamValueError, match="onnxruntime"):
@@ -387,6 +422,7 @@ def test_the_example_says_what_is_missing(exported, photo, tmp_path):
         f"--images {photo} {photo}": "one name",
         f"--output_dir {photo.parent}": str(photo.parent),
         f"--output_dir {photo}": str(photo),
+        f"--output_dir {photo}/below": "below",
     }.items():
         with pytest.raises(SystemExit, match=named):
             runner.main(f"{usual}out {change}".split())

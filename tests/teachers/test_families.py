@@ -9,7 +9,7 @@ import families_kit
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, OneFormerProcessor, PreTrainedConfig
@@ -18,6 +18,7 @@ from dataset_loaders.synthetic_rooms import SyntheticRooms
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.tasks import normalised_inverse_depth
 from kdam_hf.teachers import FAMILIES, find_teacher
+from kdam_hf.teachers.inputs import InputRule
 from kdam_hf.teachers.normals import check_axes, measured_axes, parse_axes, to_our_axes
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import load_teacher
@@ -195,6 +196,30 @@ def test_a_photo_that_would_be_padded_to_whole_patches_is_resized_to_them(tmp_pa
     assert rule(torch.rand(1, 3, 384, 512)).shape[-2:] == (392, 518)
 
 
+def processed(change):
+    """An image processor that does one thing."""
+    return lambda images, return_tensors: {"pixel_values": np.asarray(change(images)).transpose(2, 0, 1)[None] / 255}
+
+
+def test_what_is_smaller_than_a_pixel_of_the_reduced_photo_is_averaged():
+    stripes = torch.tensor([0.0, 1, 1, 0]).repeat(3, 32, 8)[None]
+    small = InputRule(processed(lambda photo: photo.resize((8, 8))), "a model")(stripes)
+    assert small.shape == (1, 3, 8, 8)
+    assert (small - 0.5).abs().max() < 0.1
+
+
+def test_a_processor_that_adds_a_border_of_its_own_is_refused():
+    with pytest.raises(KdamValueError, match="48x64"):
+        InputRule(processed(lambda photo: ImageOps.expand(photo, 4)), "a model")(images())
+
+
+def test_a_score_of_queries_is_the_logarithm_of_a_probability_and_finite():
+    classes, masks = torch.tensor([[[0.8, 0.1, 0.1]]]), torch.tensor([0.0, -100.0]).reshape(1, 1, 1, 2)
+    output = SimpleNamespace(class_queries_logits=classes.log(), masks_queries_logits=masks)
+    scores = FAMILIES["Mask2FormerForUniversalSegmentation"].maps(None, output)["semseg"][0, :, 0].exp()
+    torch.testing.assert_close(scores, torch.tensor([[0.4, 1e-6], [0.05, 1e-6]]), rtol=1e-3, atol=0)
+
+
 def test_classes_without_a_name_have_their_number(tmp_path):
     folder = families_kit.save("segformer", tmp_path / "beta=1")  # no task
     config = json.loads((folder / "config.json").read_text())
@@ -211,6 +236,9 @@ def test_a_processor_that_cannot_be_had_here_is_replaced_by_what_it_states_or_re
     colours = {"do_rescale": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(stated | colours))
     assert find_teacher(str(folder)).load().rule(images()).shape == (1, 3, 64, 96)
+    sizeless = {key: value for key, value in stated.items() if key != "size"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(sizeless | colours))
+    assert find_teacher(str(folder)).load().rule(images()).shape == images().shape
     (folder / "preprocessor_config.json").write_text(json.dumps(stated))
     with pytest.raises(CheckpointError, match="image processor"):
         find_teacher(str(folder)).load()(images())
