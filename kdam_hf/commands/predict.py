@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     if twice := next((name for name in names if names[name] > 1), None):
         both = " and ".join(str(place) for name, place in places if name == twice)
         raise KdamValueError(f"{both} have one file name, {twice}, which names the outputs; predict them apart.")
-    if any(Path(str(place)).absolute().parent == Path(args.output_dir).absolute() for _, place in places):
+    folders = {Path(str(place)).parent.resolve() for _, place in places if Path(str(place)).is_file()}
+    if Path(args.output_dir).resolve() in folders:
         raise KdamValueError(f"output_dir {args.output_dir} is where the photos are; give another one.")
     total = None if any(is_video(place) for _, place in places) else len(places)
     pipe = MultiTaskDensePredictionPipeline.of_model(load_model(args.model), return_pictures=True)

@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(f"{by_name[name]} and {path} have one name, which names the outputs; run them apart.")
         by_name[name] = path
     output = Path(args.output_dir)
-    if output.is_file() or any(Path(path).absolute().parent == output.absolute() for path in args.images):
-        sys.exit(f"{output} is a file, or where the photos are; give another --output_dir.")
+    if any(Path(path).parent.resolve() == output.resolve() for path in args.images):
+        sys.exit(f"{output} is where the photos are; give another --output_dir.")
     facts, session = load(Path(args.model), args.int8)
     broken = []
     for name, path in by_name.items():

@@ -13,6 +13,7 @@ from kdam_hf.io.atomic import (
 from kdam_hf.io.fingerprint import differences, file_sha256, flatten, lines_sha256, tensors_sha256
 from kdam_hf.io.lock import exclusive
 from kdam_hf.io.source import list_checkpoints, source_parts
+from kdam_hf.io.yaml_file import read_yaml
 
 __all__ = [
     "differences",
@@ -23,6 +24,7 @@ __all__ = [
     "lines_sha256",
     "list_checkpoints",
     "make_folder",
+    "read_yaml",
     "refuse_unwritable",
     "replacing",
     "restore_replaced",

@@ -41,7 +41,7 @@ class Metric(ABC):
         return type(self)(**{**self.settings(), **changes})
 
 
-def check_same_shape(prediction: Tensor, label: Tensor, layout: str, channels: int | None = None) -> None:
+def check_maps(prediction: Tensor, label: Tensor, layout: str, channels: int | None = None) -> None:
     """Raise KdamValueError unless both have one shape `layout`; if given, floating, with `channels` third from the end."""
     least_dims = 2 if channels is None else 3
     fits = prediction.shape == label.shape and prediction.dim() >= least_dims

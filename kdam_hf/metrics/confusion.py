@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import Metric, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_maps, ratio
 
 ABSENT = ("present", "literature")
 
@@ -22,7 +22,7 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
     Raises:
         KdamValueError: shapes differ; floating ids; an id outside of [0, num_classes).
     """
-    check_same_shape(prediction, label, "(..., H, W)")
+    check_maps(prediction, label, "(..., H, W)")
     valid = label != ignore_index
     ids = {"label": label, "prediction": prediction}
     for who, given in ids.items():

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_finite, check_maps, ratio
 
 THRESHOLDS = (1.25, 1.25**2, 1.25**3)
 # predictions at or below zero have no logarithm; the field's code counts them as this many metres there
@@ -28,7 +28,7 @@ def depth_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
     Source:
         Eigen, Puhrsch, Fergus, NeurIPS 2014 (arXiv:1406.2283), section 4.
     """
-    check_same_shape(prediction, label, "(..., 1, H, W)", channels=1)
+    check_maps(prediction, label, "(..., 1, H, W)", channels=1)
     valid = (label > 0) & (label < math.inf)
     check_finite(prediction, valid)
     # a perfect prediction costs a third of gathering invalid pixels away

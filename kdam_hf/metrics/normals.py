@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_finite, check_maps, ratio
 
 THRESHOLDS = (11.25, 22.5, 30.0)
 BINS_PER_DEGREE = 100
@@ -46,7 +46,7 @@ def normal_sums(prediction: Tensor, label: Tensor) -> dict[str, Tensor]:
     Raises:
         KdamValueError: shapes differ; NaN or Inf predicted on a valid pixel.
     """
-    check_same_shape(prediction, label, "(..., 3, H, W)", channels=3)
+    check_maps(prediction, label, "(..., 3, H, W)", channels=3)
     p_3N, g_3N = (vectors.movedim(-3, 0).flatten(1) for vectors in (prediction, label))
     longest_N = g_3N.abs().amax(0)
     valid_N = (longest_N > 0) & (longest_N < math.inf)

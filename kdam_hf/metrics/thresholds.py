@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdam_hf.configuration_kdam import IGNORE_INDEX
 from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape
+from kdam_hf.metrics.base import Metric, check_finite, check_maps
 
 EDGE_THRESHOLDS = tuple(k / 100 for k in range(1, 100))
 # a resized map of ones may exceed one by rounding
@@ -43,7 +43,7 @@ def binary_pixels(prediction: Tensor, label: Tensor) -> Pixels:
     Raises:
         KdamValueError: shapes differ; on a valid pixel, a prediction outside of [0, 1] or a label other than 0 and 1.
     """
-    check_same_shape(prediction, label, "(..., H, W)")
+    check_maps(prediction, label, "(..., H, W)")
     if not prediction.is_floating_point():
         raise KdamValueError(f"prediction is {prediction.dtype}: expected floating probabilities, not class ids")
     valid = label != IGNORE_INDEX

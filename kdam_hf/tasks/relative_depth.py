@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kdam_hf.metrics.base import Metric, check_finite, check_same_shape, ratio
+from kdam_hf.metrics.base import Metric, check_finite, check_maps, ratio
 from kdam_hf.tasks.base import Regression, at_least_float32, laplace_logits
 
 LOWEST, HIGHEST, SOFTNESS = -4.0, 8.0, 0.25
@@ -49,7 +49,7 @@ class RelativeDepthErrors(Metric):
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Add one image, (..., 1, H, W); NaN in the label is invalid."""
-        check_same_shape(prediction, label, "(..., 1, H, W)", channels=1)
+        check_maps(prediction, label, "(..., 1, H, W)", channels=1)
         for p, g in zip(prediction.reshape(-1, *label.shape[-2:]), label.reshape(-1, *label.shape[-2:]), strict=True):
             valid = g.isfinite()
             check_finite(p, valid)

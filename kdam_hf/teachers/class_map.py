@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError, did_you_mean
+from kdam_hf.io import read_yaml
 
 IGNORE, REST = "ignore", "rest"
 
@@ -79,15 +79,11 @@ def read_class_map(path: str | Path) -> dict[str, list[str] | str]:
         KdamValueError: not readable, or of another form.
     """
     try:
-        loader = yaml.BaseLoader(Path(path).read_text("utf-8"))  # names such as `off` stay words
-        node: Any = loader.get_single_node()
-        content = None if node is None else loader.construct_document(node)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(path, f"class_map {path}")
+    except OSError as error:
         raise KdamValueError(f"class_map {path} cannot be read ({error}); expected a YAML file.") from error
-    if not isinstance(content, dict) or not content:
+    if not content:
         raise KdamValueError(f"class_map {path}: expected lines of the form 'student class: [teacher class, ...]'.")
-    if twice := [key for key, count in Counter(key.value for key, _ in node.value).items() if count > 1]:
-        raise KdamValueError(f"class_map {path} holds {', '.join(twice)} twice; give all of its classes in one line.")
     for name, members in content.items():
         listed = isinstance(members, list) and members and all(isinstance(m, str) for m in members)
         if not listed and members not in (IGNORE, REST):

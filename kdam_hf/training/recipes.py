@@ -4,7 +4,6 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields
@@ -14,12 +13,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from kdam_hf.distributed import leave_group, tell_others
 from kdam_hf.errors import KdamError, KdamValueError, did_you_mean
+from kdam_hf.io import read_yaml
 from kdam_hf.training.arguments import DistillationArguments
 
 OF_DISTILLATION = {field.name for field in fields(DistillationArguments)}
@@ -40,20 +39,11 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """
     own = RECIPES / f"{path}.yaml"
     try:
-        # all scalars as they are written: the types are those of the keys, and `off` and `no` are choices of several
-        loader = yaml.BaseLoader((own if own.is_file() else Path(path)).read_text("utf-8"))
-        node: Any = loader.get_single_node()
-        recipe = None if node is None else loader.construct_document(node)
+        recipe = read_yaml(own if own.is_file() else path, f"recipe {path}")
     except OSError as error:
         named = [file.stem for file in RECIPES.glob("*.yaml")]
         hint = did_you_mean(str(path), named, "give a file, or one of the names that `kdam recipes` prints.")
         raise KdamValueError(f"recipe {path} cannot be read ({error.strerror}); {hint}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KdamValueError(f"recipe {path} is not valid YAML in UTF-8: {error}") from error
-    if not isinstance(recipe, dict):
-        raise KdamValueError(f"recipe {path} holds a {type(recipe).__name__}; expected lines of the form 'key: value'.")
-    if twice := [key for key, count in Counter(key.value for key, _ in node.value).items() if count > 1]:
-        raise KdamValueError(f"recipe {path} holds {', '.join(twice)} twice; leave one.")
     if nested := [key for key, value in recipe.items() if isinstance(value, dict)]:
         raise KdamValueError(f"recipe {path}: {', '.join(nested)} holds a mapping; values are plain scalars or lists.")
     return {key: None if value in NULLS else value for key, value in recipe.items()}
