@@ -18,7 +18,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
 from kdam_hf import KdamStudent, KdamTeacher
-from kdam_hf.configuration_kdam import backbone_keys, refuse_kernels
+from kdam_hf.configuration_kdam import KdamConfig, backbone_keys, refuse_kernels
 from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import file_sha256, lines_sha256
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -51,7 +51,7 @@ def explained(kind: type[KdamError], what: str, remedy: str = "") -> Iterator[No
 
 
 def find_backbone(preset: str) -> Backbone:
-    """The preset of this name, or the backbone that a hub id or folder holds, or `timm/NAME`.
+    """The preset of this name, or the backbone that a hub id or folder holds, also of a KDAM model, or `timm/NAME`.
 
     Raises:
         KdamValueError: no such preset, or timm is not installed.
@@ -106,6 +106,8 @@ def read_backbone_config(name_or_path: str, out_indices: list[int] | None) -> di
 def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None:
     """Copy pretrained weights, of a hub id or folder with `model.safetensors`, into the model's backbone.
 
+    Those of a KDAM model are its backbone's.
+
     Raises:
         BackboneWeightsError: another kind of backbone, or weights that are missing, of another shape or not finite; the
             message names them.
@@ -113,7 +115,8 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
     backbone: Any = model.encoder.backbone
     failed = f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained"
     remedy = "Choose the preset these weights belong to, or --backbone_weights none."
-    if backbone.config.model_type in TIMM_NAMES:
+    ours = _is_ours(name_or_path)
+    if backbone.config.model_type in TIMM_NAMES and not ours:
         with explained(BackboneWeightsError, failed, remedy):
             _load_timm(backbone, name_or_path)
         return
@@ -123,6 +126,9 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         raise BackboneWeightsError(f"{both}; choose the preset that fits.")
     known = MODEL_FOR_BACKBONE_MAPPING.get(type(config), None)
     with explained(BackboneWeightsError, failed, remedy):
+        if ours:
+            backbone.load_state_dict(load_model(name_or_path).encoder.backbone.state_dict())
+            return
         find_weights(name_or_path)
         loaded, info = (known or AutoModel).from_pretrained(
             name_or_path, config=config, use_safetensors=True, output_loading_info=True
@@ -132,6 +138,13 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         refuse_incomplete(name_or_path, info | {"missing_keys": missing, "unexpected_keys": []})
         refuse_non_finite(name_or_path, loaded.state_dict())
         (backbone if known else backbone.model).load_state_dict(loaded.state_dict())
+
+
+def _is_ours(name_or_path: str) -> bool:
+    with suppress(OSError):  # weights in timm's names have no config
+        facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        return str(facts.get("model_type")).startswith("kdam_")
+    return False
 
 
 def _load_timm(backbone: Any, name_or_path: str) -> None:
@@ -152,6 +165,8 @@ def _backbone_config(name_or_path: str, out_indices: list[int] | None) -> Any:
         facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
         refuse_kernels(facts, f"{name_or_path}: config.json")
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    if isinstance(config, KdamConfig):
+        return config.backbone_config
     if type(config) in MODEL_FOR_BACKBONE_MAPPING:
         last = len(config.stage_names) - 1
         quarters = [last * k // 4 for k in (1, 2, 3, 4)]

@@ -29,7 +29,7 @@ from dataset_loaders import DenseDataset
 from kdam_hf.commands.distill import GROUPS
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.io import differences, list_checkpoints, write_json, write_text
+from kdam_hf.io import as_scores, differences, list_checkpoints, write_json, write_text
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.pretrained import weights_sha256
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = {"teacher": [train("train", args.teacher_config, root / "teacher", overrides)]}
     for label, (text, method, own) in methods.items():
         teacher = None if method == "none" else root / "teacher"
-        name = re.sub(r"[^\w.]+", "-", method if names.count(method) == 1 else text)
+        name = re.sub(r"[^\w.-]+", "-", method if names.count(method) == 1 else text)
         runs[label] = []
         for seed in args.seeds:
             folder = folder_of(root / name, seed, args.seeds)
@@ -171,7 +171,7 @@ def train(command: str, config: str, folder: Path, options: list[str], teacher: 
     finished = subprocess.run(words, check=False, preexec_fn=lambda: end_with_parent(signal.SIGTERM))
     if code := finished.returncode:
         raise KdamError(f"kdam {command} ended with code {code}, see above. Run the same command to continue.")
-    return json.loads(results.read_text("utf-8"))
+    return as_scores(json.loads(results.read_text("utf-8")))
 
 
 def reuse(path: Path, settings: dict[str, Any], split: str, teacher: Path | None = None) -> Results:
@@ -180,7 +180,7 @@ def reuse(path: Path, settings: dict[str, Any], split: str, teacher: Path | None
     The teacher is known by its weights, so a comparison may be moved; results then say where its models are now.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = as_scores(json.loads(path.read_text("utf-8")))
         teachers = [] if teacher is None else [weights_sha256(str(teacher))]
         now = {"recipe": settings, "protocol": "ours", "split": split, "ids": None, "teacher_sha256": teachers}
         before = {key: found["meta"].get(key) for key in now}

@@ -23,7 +23,7 @@ from kdam_hf.hub.record import MODELS, RESULTS, WEIGHTS, Record, read_record
 from kdam_hf.hub.redact import redact, redact_config
 from kdam_hf.hub.upload import check_repo_id, open_repository, upload
 from kdam_hf.image_processing_kdam import KdamImageProcessor
-from kdam_hf.io import replacing
+from kdam_hf.io import replacing, to_json
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import TASK, MultiTaskDensePredictionPipeline
 
@@ -154,7 +154,7 @@ def _code(cls: type) -> str:
 
 
 def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+    return to_json(content).encode()
 
 
 def _bare_picture(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.io import differences, file_sha256, list_checkpoints
+from kdam_hf.io import as_scores, differences, file_sha256, list_checkpoints
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 
 MODELS: dict[str, type[KdamPreTrainedModel]] = {cls.config_class.model_type: cls for cls in (KdamTeacher, KdamStudent)}
@@ -74,7 +74,7 @@ def read_record(
         KdamValueError: a file given is missing, or holds scores that cannot stand beside these.
     """
     folder = Path(folder)
-    record = Record(folder, _config(folder), file_sha256(folder / WEIGHTS), _object(folder / RESULTS), log=_log(folder))
+    record = Record(folder, _config(folder), file_sha256(folder / WEIGHTS), _scores(folder / RESULTS), log=_log(folder))
     if record.results is not None:
         _check_own(record)
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
@@ -101,6 +101,11 @@ def _object(path: Path, error: type[KdamError] = CheckpointError) -> dict[str, A
     if not isinstance(content, dict):
         raise error(f"{path} holds a {type(content).__name__}, not an object; write it again, or remove it.")
     return content
+
+
+def _scores(path: Path, error: type[KdamError] = CheckpointError) -> Results | None:
+    content = _object(path, error)
+    return None if content is None else as_scores(content)
 
 
 def _config(folder: Path) -> KdamConfig:
@@ -140,7 +145,7 @@ def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights
     """Results to stand beside the model's own: under the same conditions, with the `same` facts, of one of the `weights`."""
     if path is None:
         return None
-    other = _object(path, KdamValueError)
+    other = _scores(path, KdamValueError)
     if other is None or not isinstance(other.get("meta"), dict):
         raise KdamValueError(f"{path}: no results there; give a results.json of kdam train, distill or evaluate.")
     compared = (*score_facts(other["meta"], record.meta), *same)

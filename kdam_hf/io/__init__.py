@@ -11,11 +11,13 @@ from kdam_hf.io.atomic import (
     write_text,
 )
 from kdam_hf.io.fingerprint import differences, file_sha256, flatten, lines_sha256, tensors_sha256
+from kdam_hf.io.json_text import as_scores, to_json
 from kdam_hf.io.lock import exclusive
 from kdam_hf.io.source import list_checkpoints, source_parts
 from kdam_hf.io.yaml_file import read_yaml
 
 __all__ = [
+    "as_scores",
     "differences",
     "discard",
     "exclusive",
@@ -31,6 +33,7 @@ __all__ = [
     "source_parts",
     "sync",
     "tensors_sha256",
+    "to_json",
     "write_json",
     "write_text",
 ]

@@ -1,6 +1,5 @@
 """Write a file or folder beside its place, then rename it: a reader sees the old content or the new one, never half."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdam_hf.errors import KdamValueError
+from kdam_hf.io.json_text import to_json
 
 # what network file systems and Windows answer to a sync of a folder, which PostgreSQL passes over too (fsync_fname_ext):
 # the rename itself is done; only after a loss of power may the old content be there
@@ -96,8 +96,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON atomically; folders are made as needed."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write `to_json` atomically; folders are made as needed."""
+    write_text(path, to_json(content))
 
 
 def sync(path: Path) -> None:

@@ -13,10 +13,10 @@ import transformers
 from huggingface_hub import ModelCard
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, cached_file, extract_commit_hash
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError, did_you_mean
-from kdam_hf.io import lines_sha256, tensors_sha256
+from kdam_hf.io import file_sha256, lines_sha256, tensors_sha256
 from kdam_hf.pretrained import explained, load_model, weights_sha256
 from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
@@ -39,6 +39,7 @@ class TeacherSource:
         load: makes the module.
         sha256: of its weights.
         facts: more to record, such as `revision` and `license`.
+        settings_sha256: of the files that say how its weights and photos are read; empty for a module of the user.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TeacherSource:
     load: Callable[[], nn.Module]
     sha256: str
     facts: dict[str, Any] = field(default_factory=dict)
+    settings_sha256: str = ""
 
 
 def find_teacher(given: str, normal_axes: str | None = None) -> TeacherSource:
@@ -119,8 +121,7 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
         load = partial(load_model, repo, revision or None)
         with explained(CheckpointError, f"{name}: the tasks of its config.json cannot be used"):
             tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())
-        weights = weights_sha256(repo, revision or None)
-        return TeacherSource(repo, tasks, load, weights, _published(repo, revision))
+        return TeacherSource(repo, tasks, load, *_known_by(repo, revision or None))
     return _of_library(name, repo, revision or None, axes)
 
 
@@ -150,10 +151,11 @@ def _of_library(name: str, repo: str, revision: str | None, axes: tuple[str, ...
         teacher.axes, teacher.revision = axes or teacher.axes, revision
         return teacher
 
-    facts = {"head": heads[0], **_published(repo, revision)}
+    sha256, facts, settings = _known_by(repo, revision)
+    facts = {"head": heads[0], **facts}
     if any(isinstance(task, Normals) for task in tasks):
         facts["normal_axes"] = list(axes or family.axes)
-    return TeacherSource(repo, tasks, load, weights_sha256(repo, revision), facts)
+    return TeacherSource(repo, tasks, load, sha256, facts, settings)
 
 
 def _own_module(file: Path, attribute: str) -> TeacherSource:
@@ -178,15 +180,15 @@ def _own_module(file: Path, attribute: str) -> TeacherSource:
     return TeacherSource(f"{file}:{attribute}", tuple(tasks), lambda: module, sha256)
 
 
-def _published(repo: str, revision: str | None) -> dict[str, Any]:
-    """The commit and the licence, where they are known."""
-    config = cached_file(repo, CONFIG_NAME, revision=revision or None, _raise_exceptions_for_missing_entries=False)
-    found = {"revision": extract_commit_hash(config, None) or revision or None}
+def _known_by(repo: str, revision: str | None) -> tuple[str, dict[str, Any], str]:
+    """SHA-256 of the weights, commit and licence where they are known, and SHA-256 of the settings."""
+    find = partial(cached_file, repo, revision=revision, _raise_exceptions_for_missing_entries=False)
+    files = [find(name) for name in (CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)]
+    facts = {"revision": extract_commit_hash(files[0], None) or revision}
     with suppress(OSError, ValueError):
-        card = cached_file(repo, "README.md", revision=revision or None, _raise_exceptions_for_missing_entries=False)
-        if card is not None:
+        if (card := find("README.md")) is not None:
             data = ModelCard.load(card, ignore_metadata_errors=True).data
-            found["license"] = " ".join(
-                str(x) for x in (data.license, data.license_name) if x
-            )  # other, and its own name
-    return {key: value for key, value in found.items() if value}
+            # other, and its own name
+            facts["license"] = " ".join(str(x) for x in (data.license, data.license_name) if x)
+    settings = lines_sha256([file_sha256(file) for file in files if file is not None])
+    return weights_sha256(repo, revision), {key: value for key, value in facts.items() if value}, settings

@@ -105,7 +105,7 @@ class ModelArguments:
     role: str = option("teacher", "teacher (strong decoder) or student (light decoder)")
     preset: str = option(
         "swin-tiny",
-        "backbone, also --student: a name of kdam_hf/presets.py, a hub id or folder, or timm/NAME",
+        "backbone, also --student: a name of kdam_hf/presets.py, a hub id or folder, also of a KDAM model, or timm/NAME",
         aliases=["--student"],
     )
     backbone_weights: str | None = option(

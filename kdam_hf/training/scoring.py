@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub.record import score_facts
-from kdam_hf.io import differences
+from kdam_hf.io import as_scores, differences
 from kdam_hf.metrics import Metric, in_processes, under_protocol
 from kdam_hf.tasks import Task
 from kdam_hf.training.signals import shield_worker, worker_context
@@ -89,7 +89,7 @@ def single_task_references(
     found, references = {}, {}
     for path in map(str, files):
         try:
-            found[path] = dict(json.loads(Path(path).read_text("utf-8")))
+            found[path] = as_scores(dict(json.loads(Path(path).read_text("utf-8"))))
             dict(found[path].get("meta", {}))
             [float(value) for key, value in found[path].items() if key != "meta"]
         except (OSError, ValueError, TypeError) as error:

@@ -259,6 +259,7 @@ def _describe(
         "dtype": distillation.teacher_cache_dtype,
         "precision": "bf16" if use_bf16(distillation.teacher_precision, args.use_cpu) else "fp32",
         "teacher": sorted(source.sha256 for source in teaching.sources),
+        "teacher_settings": sorted(source.settings_sha256 for source in teaching.sources),
         "teaching": teaching.identity,
         "data": {"name": source.name, "split": source.split, "ids_sha256": source.digest}
         | {"first_crop": crop_checksum(dataset[0, 0]["pixel_values"])},

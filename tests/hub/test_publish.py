@@ -29,6 +29,8 @@ def test_everything_arrives_in_one_commit_and_nothing_else(hub, student, publica
     assert files["model.safetensors"] == (student / "model.safetensors").read_bytes()
     assert json.loads(files["config.json"])["tasks"][0]["class_names"] == NAMES
     assert [line["step"] for line in json.loads(files["training_log.json"])] == [1, 2, 3]
+    strict = {name: json.loads(files[name], parse_constant=pytest.fail) for name in data}  # NaN is no JSON
+    assert strict["results.json"]["normals/mean_angle"] is None
     for name, content in files.items():
         for private in ("alice", "hf_secret", str(student.parent)):
             assert private.encode() not in content, f"{name} holds {private}"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kdam_hf.commands.distill import GROUPS
 from kdam_hf.errors import CheckpointError, KdamValueError
+from kdam_hf.io import as_scores, to_json
 from kdam_hf.training import parse_recipe
 
 compare = load("compare.py")
@@ -148,6 +149,8 @@ def test_a_score_that_is_undefined_stays_undefined():
     assert (found["a_std"], found["difference_to_none"]["a"]) == (0, [0, 0, 0])
     assert isnan(found["b_std"])
     assert all(map(isnan, found["difference_to_none"]["b"]))
+    again = as_scores(json.loads(to_json(runs[0]), parse_constant=pytest.fail))
+    assert (again["a"], isnan(again["b"]), again["meta"]) == (1, True, {"seed": 0})
 
 
 def test_an_interval_covers_the_mean_of_paired_differences():

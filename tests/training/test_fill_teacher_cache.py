@@ -1,6 +1,7 @@
 """A cache is refused where it does not belong, and survives kills, full disks and flipped bits."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -57,6 +58,9 @@ def test_a_cache_of_something_else_is_refused_with_the_differences(kit, teacher)
     fewer = TransformedDataset(type(kit.rooms)("train", 7, 40, 56), kit.train_data().transform)
     refused(kit, teacher, "images 8 -> 7", data=fewer)
     assert fill(kit, teacher, teacher_precision="auto").complete
+    edited = json.loads(Path(teacher, "config.json").read_text())
+    Path(teacher, "config.json").write_text(json.dumps(edited | {"image_mean": [0.5] * 3}))
+    refused(kit, teacher, "teacher_settings")
 
 
 def test_a_folder_of_other_things_and_a_missing_teacher_are_refused(kit, teacher):

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, PreTrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
-from kdam_hf import KdamStudent
+from kdam_hf import KdamImageProcessor, KdamStudent
 from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.pretrained import find_backbone, read_backbone_config, weights_sha256
@@ -70,6 +70,27 @@ def test_a_published_model_is_a_backbone_by_its_folder(kind, layers, tmp_path):
     model.save_pretrained(tmp_path / "student")
     again, x = load_model(str(tmp_path / "student")).eval(), torch.randn(1, 3, 50, 70)
     assert torch.equal(model(x).predictions["depth"], again(x).predictions["depth"])
+
+
+@pytest.mark.parametrize("preset", ["tiny-swin", "tiny-efficientnet-lite"])
+def test_a_student_starts_from_the_backbone_of_a_model_of_ours(preset, tmp_path):
+    """Named as its preset or as its weights; also where the published weights of this backbone have other names."""
+    published = student(preset, image_mean=[0.1] * 3)
+    for weights in published.parameters():
+        weights.data += 0.1
+    published.save_pretrained(tmp_path)
+    KdamImageProcessor.from_model_config(published.config).save_pretrained(tmp_path)
+    backbone = find_backbone(str(tmp_path))
+    named = KdamStudent(make_config("student", backbone, NYUD_V2[1:2]))
+    assert (named.config.image_mean, backbone.weights) == ([0.1] * 3, str(tmp_path))
+    for model in (named, student(preset)):
+        load_backbone_weights(model, str(tmp_path))
+        loaded, source = (x.encoder.backbone.state_dict() for x in (model, published))
+        assert all(torch.equal(loaded[key], source[key]) for key in loaded.keys() | source.keys())
+    with pytest.raises(BackboneWeightsError, match="convnext"):
+        load_backbone_weights(student("tiny-convnext"), str(tmp_path))
+    with pytest.raises(BackboneWeightsError, match="size mismatch"):
+        load_backbone_weights(student({"tiny-swin": "swin-tiny"}.get(preset, "efficientnet-lite0")), str(tmp_path))
 
 
 @pytest.mark.parametrize(
