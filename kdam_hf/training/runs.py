@@ -50,7 +50,7 @@ OF_TRAINING = (
     *("train_images", "train_batch", "image_size", "seed", "steps", "world_size", "bf16", "recipe", "settings"),
     "trained_on",
     *("method", "teacher", "teacher_sha256", "teachers", "class_map", "distillation", "matching_batch"),
-    *("latency_over_teacher", "agreement"),
+    *("latency_over_teacher", "held_out_photos"),
 )
 
 
@@ -251,6 +251,7 @@ def execute(trainer: MultiTaskTrainer, run: Run, data: DataArguments, **facts: A
                 **describe_run(saved, run.eval_dataset, str(output), data, run.tasks),
                 "train_images": len(run.train_dataset),
                 "train_batch": trainer.get_total_train_batch_size(args),
+                **({} if run.held_out is None else {"held_out_photos": len(run.held_out)}),
                 "image_size": run.model.config.image_size,
                 "seed": args.seed,
                 "steps": trainer.state.global_step,

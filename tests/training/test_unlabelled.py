@@ -125,6 +125,7 @@ def test_labels_and_photos_together_are_scored_by_both(root):
     assert np.isfinite(results["agreement/depth/rmse"])
     assert {"normals/mean_angle", "edge/odsf"} <= results.keys()  # from labels only
     assert "agreement/normals/mean_angle" not in results
+    assert results["meta"]["held_out_photos"] == 1
 
 
 def test_photos_beside_labels_are_brought_to_the_size_of_those(root, tmp_path):
