@@ -210,13 +210,13 @@ def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -
         summary |= {key: statistics.mean(values) for key, values in columns.items()}
         summary |= {f"{key}_std": deviation(values) for key, values in columns.items()}
         summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
-    if none:
-        average = {key: statistics.mean(run[key] for run in none) for key in keys}
-        summary["gain_over_none"] = gain(summary, average, keys)
-    if len(runs) == len(none) > 1:
-        pairs = list(zip(runs, none, strict=True))
-        by_key = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
-        summary["difference_to_none"] = by_key | {"gain": interval([gain(a, b, keys) for a, b in pairs])}
+    if none:  # one teacher stands beside the students of all seeds
+        pairs = list(zip(runs * len(none) if len(runs) == 1 else runs, none, strict=True))
+        gains = [gain(a, b, keys) for a, b in pairs]
+        summary["gain_over_none"] = statistics.mean(gains)
+        if len(runs) > 1:
+            by_key = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
+            summary["difference_to_none"] = by_key | {"gain": interval(gains)}
     return summary
 
 

@@ -37,6 +37,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(monkey
     cs, none = results["cs"], results["none"]
     mean, low, high = cs["difference_to_none"]["depth/rmse"]
     assert mean == pytest.approx(cs["depth/rmse"] - none["depth/rmse"])
+    assert cs["gain_over_none"] == cs["difference_to_none"]["gain"][0]
     assert low < mean < high
     assert cs["meta"]["seed"] == [0, 1]
     balance = json.loads((out / "cs-seed1" / "balance.json").read_text())
