@@ -175,10 +175,11 @@ def loss_figure(steps: ArrayLike, losses: Mapping[str, Mapping[str, ArrayLike]])
             axes.plot(steps, seeds.mean(0), label=label, **line)
             axes.fill_between(steps, seeds.min(0), seeds.max(0), color=line["color"], alpha=0.2, linewidth=0)
         axes.set_title(task, loc="left", fontsize=10)
-        axes.set(xlabel="step", ylim=(0, None))
+        axes.set(xlabel="step")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, handlelength=3.5)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, handlelength=3.5)
     return figure
 
 
