@@ -105,7 +105,7 @@ def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:
         given = f"{photo.dtype} {tuple(photo.shape)}" if isinstance(photo, (np.ndarray, Tensor)) else repr(photo)[:200]
         expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
         raise ValueError(f"{what} is {given}; expected {expected} per photo.")
-    if isinstance(photo, str) and photo.startswith(("http://", "https://")):
+    if isinstance(photo, str) and photo.lower().startswith(("http://", "https://")):
         photo = _fetched(photo, timeout)
     with _reading(what):
         source = BytesIO(photo) if isinstance(photo, bytes) else photo

@@ -49,7 +49,7 @@ def frames(place: str | Path | int) -> Iterator[NDArray[np.uint8]]:
 def _through_av(place: Any) -> Iterator[NDArray[np.uint8]]:
     import av
 
-    with av.open(str(place), options={"protocol_whitelist": "file"}) as container:
+    with av.open(f"file:{place}", options={"protocol_whitelist": "file"}) as container:
         for frame in container.decode(video=0):
             yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 

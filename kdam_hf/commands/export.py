@@ -31,7 +31,7 @@ from kdam_hf.export import (
     quantize,
     save_onnx,
 )
-from kdam_hf.hub.redact import redact
+from kdam_hf.hub.redact import redact, redact_config
 from kdam_hf.image_processing_kdam import KdamImageProcessor
 from kdam_hf.io import make_folder, write_json
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         facts["check"] = {"tolerance": TOLERANCE, "shapes": shapes, "largest_difference": differences}
         KdamImageProcessor.from_model_config(model.config).save_pretrained(folder)
         config = {key: value for key, value in model.config.to_diff_dict().items() if key not in CODE}
-        write_json(Path(folder) / "config.json", config)
+        write_json(Path(folder) / "config.json", redact_config(config))
         # without the places of this machine; in tasks nothing is one, though names of classes may look like it
         portable = redact(facts) | {"tasks": facts["tasks"], "versions": versions()}
         write_json(Path(folder) / "kdam.json", portable)

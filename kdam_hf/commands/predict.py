@@ -113,7 +113,7 @@ def find_photos(given: Sequence[Any]) -> Iterator[tuple[str, Any]]:
         text = str(one)
         if not isinstance(one, (str, Path, int)):
             yield f"photo{number}", one
-        elif text.startswith(("http://", "https://")):
+        elif text.lower().startswith(("http://", "https://")):
             yield Path(urlsplit(text).path).stem or urlsplit(text).hostname or "photo", text
         elif Path(text).is_file():
             yield Path(text).stem, one

@@ -26,6 +26,7 @@ except ModuleNotFoundError:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1")
 MAX_PIXELS, MAX_SIDE = 50_000_000, 10_000
+FACTS = {"file", "input", "dynamic", "resize", "image_mean", "image_std", "output_stride", "tasks"}
 # what becomes of the numbers (C, H, W) of a task; "foreground" is the softmax probability of the last class
 READ = {
     "argmax": lambda x: x.argmax(0).astype(np.uint8 if len(x) <= 256 else np.uint16),
@@ -93,11 +94,13 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
     """The description and the session of an exported model."""
     try:
         facts = json.loads((folder / "kdam.json").read_text("utf-8"))
-        file = folder / (facts["int8"]["file"] if int8 else facts["file"])
-    except (OSError, ValueError, TypeError) as error:
+        if missing := FACTS - facts.keys():
+            raise ValueError(f"without {', '.join(sorted(missing))}")
+    except (OSError, ValueError, AttributeError) as error:
         sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that kdam export wrote.")
-    except KeyError:
+    if int8 and "int8" not in facts:
         sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
+    file = folder / (facts["int8"] if int8 else facts)["file"]
     try:
         return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has classes of its own

@@ -121,6 +121,8 @@ def write_repository(files: Mapping[str, bytes | Path], folder: str | Path) -> N
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise KdamValueError(f"{folder} exists and is not empty; give a new folder for the repository.")
+    if folder.name in ("", ".."):  # it is replaced, and cannot be while it is the working directory
+        raise KdamValueError(f"{folder}: give a folder by its name.")
     with replacing(folder) as partial:
         partial.mkdir()
         for name, content in files.items():

@@ -48,7 +48,7 @@ class FakeHub:
     url = "https://hub"
 
     def __init__(self, cache):
-        self.cache, self.repositories, self.faults = cache, {}, Counter()
+        self.cache, self.repositories, self.faults, self.private_by_default = cache, {}, Counter(), False
 
     def __call__(self, token=None):
         return Api(self, TOKENS.get(token or os.environ["HF_TOKEN"]))
@@ -102,7 +102,7 @@ class Api:
         self.check(repo_id)
         if repo_id not in self.hub.repositories:
             self.hub.put(repo_id, {}, "initial commit")
-            self.hub.repositories[repo_id].private = bool(private)
+            self.hub.repositories[repo_id].private = self.hub.private_by_default if private is None else private
 
     def model_info(self, repo_id):
         return self.hub.repositories[repo_id]

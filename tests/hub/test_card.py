@@ -135,7 +135,7 @@ def test_the_weights_a_backbone_started_from_are_its_base_model(own, settings, s
 def test_a_licence_that_may_limit_use_is_asked_about_also_before_there_are_results(own):
     limited = ("cc-by-nc-4.0", "CC-BY-NC-SA-4.0", "other nvidia", "apple-amlr", "openrail++", "cc-by-nd-4.0", "gpl-3.0")
     for license, limits in (
-        *((name, True) for name in limited),
+        *((name, True) for name in (*limited, "cc-by-sa-4.0")),
         *((name, False) for name in ("mit", "Apache-2.0", "unknown")),
     ):
         settings = json.loads((own / "recipe.json").read_text())

@@ -6,14 +6,15 @@ import re
 from io import BytesIO
 
 import pytest
-from fake_hub import Api
+from fake_hub import Api, refuse
 from hub_kit import ID, NAMES, ROOT, change_results
 from huggingface_hub import HfApi, constants
 from PIL import Image
 
 from kdam_hf.commands import publish as script
 from kdam_hf.errors import CheckpointError, HubError, KdamValueError
-from kdam_hf.hub.publication import make_publication, publish
+from kdam_hf.hub.publication import make_publication, publish, write_repository
+from kdam_hf.hub.upload import explained
 
 CODE = {path.name for path in (ROOT / "kdam_hf").glob("*_kdam.py")}
 FIRST, WITH_SCORES = "initial commit", "Publish the model with its scores"
@@ -52,12 +53,14 @@ def test_a_picture_loses_what_its_file_says_of_the_place_it_was_taken(student, t
 
 def test_what_only_an_earlier_model_had_goes_with_it_and_files_of_others_stay(hub, own, publication):
     publish(publication)
-    hub.put(ID, {"notes.md": b"mine"})
-    (own / "results.json").unlink()
+    others = {"notes.md", "results.json.md"}
+    hub.put(ID, dict.fromkeys(others, b"mine") | {"earlier_kdam.py": b""})
+    for name in ("results.json", "recipe.json", "checkpoint-3/trainer_state.json"):
+        (own / name).unlink()
     publish(make_publication(own, ID, allow_no_results=True))
     files = set(hub.files(ID))
-    assert "notes.md" in files
-    assert not files & {"results.json", "sample.png"}
+    assert files >= others
+    assert not files & {"results.json", "recipe.json", "training_log.json", "sample.png", "earlier_kdam.py"}
 
 
 def test_a_tag_names_its_commit_and_does_not_move(hub, publication):
@@ -83,6 +86,10 @@ def test_a_tag_that_fails_after_the_commit_does_not_deny_the_commit(hub, publica
 
 def test_a_private_model_is_never_silently_public(hub, publication):
     publish(publication, private=True)
+    assert hub.repositories[ID].private
+    hub.repositories.clear()
+    hub.private_by_default = True  # of its organisation
+    publish(publication)
     assert hub.repositories[ID].private
     hub.repositories[ID].private = False
     with pytest.raises(HubError, match="public"):
@@ -125,6 +132,29 @@ def test_the_hub_of_these_tests_is_asked_as_the_real_one():
         assert given.keys() <= real.keys()
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_an_answer_of_the_hub_has_its_own_remedy_and_an_error_of_ours_is_not_wrapped(status):
+    with pytest.raises(HubError, match=rf"org/m: [^:]*\({status}\)"), explained("org/m"):
+        refuse(status)
+    with pytest.raises(HubError) as caught, explained("org/m"):
+        raise HubError("as it is")
+    assert str(caught.value) == "as it is"
+
+
+def test_a_repository_is_written_to_a_new_or_empty_folder_alone(publication, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(KdamValueError, match="file"):
+        write_repository(publication.files, tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    write_repository(publication.files, tmp_path / "empty")
+    assert {path.name for path in (tmp_path / "empty").iterdir()} == set(publication.files)
+    (tmp_path / "work" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work" / "below")
+    for here in (".", ".."):
+        with pytest.raises(KdamValueError):
+            write_repository(publication.files, here)
+
+
 def test_metadata_that_the_hub_refuses_is_explained_before_anything_is_sent(hub, student):
     with pytest.raises(HubError, match="license"):
         publish(make_publication(student, ID, license="free-beer"))
@@ -135,8 +165,9 @@ def test_a_wrong_repository_id_or_tag_is_refused_before_any_request(hub, student
     for repo_id in ("student", "org/a/b", "org/", "org/a b", "", "../x", "org/-x"):
         with pytest.raises(KdamValueError, match=re.escape(repr(repo_id))):
             make_publication(student, repo_id)
-    with pytest.raises(KdamValueError, match="'v 1'"):
-        publish(publication, tag="v 1")
+    for tag in ("v 1", "-v1", ""):
+        with pytest.raises(KdamValueError, match=repr(tag)):
+            publish(publication, tag=tag)
     assert not hub.repositories
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from kdam_hf import KdamImageProcessor, photos_kdam
-from kdam_hf.photos_kdam import open_photo
+from kdam_hf.commands import run_onnx
+from kdam_hf.photos_kdam import open_photo, read_header
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 32, 3), dtype=np.uint8)
 
@@ -18,6 +19,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 32, 3), dtype=np.uint8)
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+    def do_GET(self):
+        super().do_GET() if "Python" not in self.headers["User-Agent"] else self.send_error(403)
 
 
 @pytest.fixture
@@ -58,6 +62,7 @@ def bad_photos(folder):
         (Image.fromarray(np.eye(4, dtype=np.float32)), "mode F"),
         (np.zeros((4, 4, 3)), "float64"),
         (np.zeros((0, 4, 3), np.uint8), "4x0"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\)"),
         (7, "int"),
         (torch.zeros(3, 4, 4, dtype=torch.bfloat16), "bfloat16"),
         (torch.zeros(3, 4, 4, requires_grad=True), "float32"),
@@ -81,6 +86,32 @@ def test_an_address_is_held_to_the_same_rules_and_to_a_number_of_bytes(server, t
             open_photo(f"{server}/{given.name}")
     with pytest.raises(ValueError, match="could not be fetched"):
         open_photo(f"{server}/missing.png")
+    monkeypatch.setattr(photos_kdam, "MAX_BYTES", (tmp_path / "whole.jpg").stat().st_size)
+    assert open_photo(f"{server}/whole.jpg").size == (80, 60)
     monkeypatch.setattr(photos_kdam, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="more than 100 bytes"):
         open_photo(f"{server}/whole.jpg", timeout=5)
+
+
+def test_the_program_beside_the_package_takes_and_refuses_the_same(tmp_path):
+    Image.new("L", (10_001, 1)).save(tmp_path / "long.png")
+    with pytest.raises(ValueError, match="10001x1"):
+        run_onnx.read_photo(str(tmp_path / "long.png"))
+    for name in ("FORMATS", "MODES", "MAX_PIXELS", "MAX_SIDE"):
+        assert getattr(run_onnx, name) == getattr(photos_kdam, name)
+
+
+def test_an_orientation_that_is_none_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(PIXELS).save(tmp_path / "odd.jpg", exif=exif)
+    assert read_header(tmp_path / "odd.jpg", "odd") == (20, 32, 1)
+
+
+def test_too_little_memory_is_not_taken_for_a_broken_photo(monkeypatch):
+    def fail(image):
+        raise MemoryError
+
+    monkeypatch.setattr(photos_kdam.ImageOps, "exif_transpose", fail)
+    with pytest.raises(MemoryError):
+        open_photo(PIXELS)

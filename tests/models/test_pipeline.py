@@ -6,7 +6,7 @@ from PIL import Image
 from transformers import pipeline
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf import KdamImageProcessor, KdamStudent, MultiTaskDensePredictionPipeline
+from kdam_hf import KdamImageProcessor, KdamStudent, MultiTaskDensePredictionPipeline, photos_kdam
 from kdam_hf.presets import make_config
 from kdam_hf.tasks import NYUD_V2, make_task, task_from_spec
 
@@ -93,7 +93,19 @@ def test_probabilities_sum_to_one_and_belong_to_the_values(pipe, photos):
     np.testing.assert_array_equal(results["saliency"]["probabilities"][..., 1], results["saliency"]["values"])
 
 
-def test_a_bad_photo_and_unknown_settings_are_refused(pipe, photos, tmp_path):
+def test_arrays_have_their_channels_first_or_last_and_a_pipeline_does_not_train(pipe, photos):
+    array = np.asarray(photos[0])
+    assert_same(pipe(array.transpose(2, 0, 1)), pipe(array))
+    assert not MultiTaskDensePredictionPipeline.of_model(pipe.model.train()).model.training
+
+
+def test_a_bad_photo_and_unknown_settings_are_refused(pipe, photos, tmp_path, monkeypatch):
+    def slow(request, timeout):
+        raise TimeoutError(f"after {timeout} seconds")
+
+    monkeypatch.setattr(photos_kdam, "urlopen", slow)
+    with pytest.raises(ValueError, match="after 7 seconds"):
+        pipe("https://example.org/photo.png", timeout=7)
     with pytest.raises(ValueError, match="no such photo"):
         pipe(tmp_path / "missing.png")
     with pytest.raises(TypeError, match="flipped"):

@@ -169,8 +169,24 @@ def test_depth_is_coloured_over_the_range_its_config_states():
     picture = readout_of(entry).colours(np.array([[2.0, 80.0]]))
     np.testing.assert_array_equal(picture[0], [(253, 231, 37), (68, 1, 84)])
     assert [readout_of(entry).legend()[k][0] for k in (0, -1)] == ["2.0 m", "80.0 m"]
-    with pytest.raises(ValueError, match=r"nearest 3.*farthest 3"):
-        readout_of(entry | {"settings": {"nearest": 3, "farthest": 3}})
+    for nearest in (3, 0):
+        with pytest.raises(ValueError, match=rf"nearest {nearest}.*farthest 3"):
+            readout_of(entry | {"settings": {"nearest": nearest, "farthest": 3}})
+
+
+def test_a_legend_has_the_colours_of_its_values_and_says_whether_they_are_a_scale():
+    places = [f"{10.0**k:.1f} m" for k in range(6)]
+    entry = BY_NAME["depth"] | {"settings": {"nearest": 1.0, "farthest": 1e5}}
+    for reader, values, texts in (
+        (readout_of(entry), 10.0 ** np.arange(6), places),
+        (readout_of(BY_NAME["ids"]), np.arange(7), [f"class {k}" for k in range(7)]),
+        (readout_of(BY_NAME["heat"]), np.arange(6.0), ["lowest", "", "", "", "", "highest"]),
+        (readout_of(BY_NAME["flow"]), np.eye(2), ["channel 0", "channel 1"]),
+        (readout_of(BY_NAME["features"]), np.eye(3, 5), ["channel 0", "channel 1", "channel 2"]),
+    ):
+        colours = [tuple(rgb) for rgb in reader.colours(values[None])[0].tolist()]
+        assert reader.legend() == list(zip(texts, colours, strict=True))
+        assert reader.has_scale == (texts[0] in ("1.0 m", "lowest"))
 
 
 def test_all_readouts_are_tested_here_and_an_unknown_one_is_named():

@@ -1,6 +1,8 @@
 """The demo page without a browser; tests/browser looks at it with one."""
 
 import json
+import re
+import socket
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -11,14 +13,14 @@ from conftest_kit import Kit
 from PIL import Image
 
 from dataset_loaders.synthetic_rooms import SyntheticRooms
-from kdam_hf.errors import KdamError
-from kdam_hf.tasks import NYUD_V2, make_task
+from kdam_hf.errors import KdamError, KdamValueError
+from kdam_hf.tasks import NYUD_V2, Depth, make_task
 
 pytest.importorskip("gradio")
 
 from gradio_client import Client, handle_file
 
-from kdam_hf.demo import HINT, DemoModels, PhotoResult, build_page, legend, serve, value_text
+from kdam_hf.demo import HINT, DemoModels, PhotoResult, build_page, facts, legend, serve, value_text
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -70,6 +72,23 @@ def test_every_task_has_a_legend_in_words_that_cannot_put_script_on_the_page(mod
         assert word in shown[name]
 
 
+def test_sizes_and_times_are_compared_round_by_round(models):
+    text = facts(models, PhotoResult({}, {"Student": [0.001, 0.002, 0.004], "Teacher": [0.006, 0.006, 0.008]}))
+    student, teacher = (pipe.model.num_parameters() for pipe in models.pipes.values())
+    assert re.findall(r"([\d.]+) (?:ms|%|times)", text) == ["2.0", "6.0", f"{100 * student / teacher:.1f}", "3.0"]
+
+
+def test_a_long_legend_is_cut_and_says_by_how_much(models):
+    entry = models.tasks["semseg"] | {"channels": 15, "class_names": [f"name{k}" for k in range(15)]}
+    shown = legend(entry, PhotoResult({"Student": {"semseg": np.arange(14)[None]}}, {}))
+    assert (shown.count("name"), shown.count("and 2 more")) == (12, 1)
+
+
+def test_what_both_models_have_is_shown_in_the_colours_of_the_student(places, tmp_path):
+    student = saved(tmp_path / "student", "student", [Depth(nearest=2.0, farthest=80.0)])
+    assert DemoModels(student, places[1]).tasks["depth"]["settings"]["farthest"] == 80
+
+
 def test_a_pixel_is_read_as_a_class_or_in_physical_units(models):
     values = {"semseg": 1, "saliency": 0.256, "depth": np.float32(2.806), "normals": np.array([0.5, 0, -0.25])}
     texts = [value_text(models.tasks[task], value) for task, value in values.items()]
@@ -80,6 +99,11 @@ def test_a_teacher_of_other_classes_is_not_shown_under_the_students_names(places
     teacher = saved(tmp_path / "teacher", "teacher", [make_task("semseg", ["floor", HOSTILE])])
     with pytest.raises(KdamError, match="semseg"):
         DemoModels(places[0], teacher)
+
+
+def test_a_port_that_is_taken_is_an_error_of_ours(models):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(KdamValueError, match="--port"):
+        serve(build_page(models), port=taken.getsockname()[1], quiet=True, prevent_thread_lock=True)
 
 
 @pytest.fixture(scope="module")

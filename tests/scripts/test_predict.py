@@ -107,8 +107,12 @@ def test_a_video_or_camera_gives_numbered_frames_and_is_read_no_further(
     assert shown[0] == [*(f"{folder.name}/{k:06d}" for k in range(2)), "legend"]
     (capture,) = Capture.seen
     assert capture.count == -read
+    assert video.is_video("CLIP.MP4")
     seen = [frame[0, 0].tolist() for frame in video.frames(str(tmp_path / "clip.mp4"))]
     assert seen == [[10 * k, 0, 0] for k in (1, 2, 3, 4)]
+    monkeypatch.setattr(Capture, "read", lambda self: (False, None))
+    with pytest.raises(ValueError, match=r"clip\.mp4"):
+        list(video.frames("clip.mp4"))
 
 
 def test_a_folder_of_digits_is_no_camera_a_pattern_finds_videos_and_an_address_without_a_file_is_its_host(
@@ -117,7 +121,7 @@ def test_a_folder_of_digits_is_no_camera_a_pattern_finds_videos_and_an_address_w
     monkeypatch.chdir(photos)
     (photos / "folder").rename(photos / "2024")
     (photos / "clip.mp4").touch()
-    places = {"2024": ["a", "b", "broken", "c"], "*.mp4": ["clip"], "7": ["camera7"], "https://a.org/?id=3": ["a.org"]}
+    places = {"2024": ["a", "b", "broken", "c"], "*.mp4": ["clip"], "7": ["camera7"], "HTTPS://a.org/?id=3": ["a.org"]}
     for place, names in places.items():
         assert [name for name, _ in command.find_photos([place])] == names
 
@@ -135,25 +139,35 @@ def test_a_batch_is_all_that_is_held(student):
         assert len(opened) <= done + 4
 
 
-def test_frames_of_a_real_video_are_read_upright(tmp_path):
+def test_frames_of_a_real_video_are_read_upright_and_from_files_alone(tmp_path, monkeypatch):
     av = pytest.importorskip("av")
+    monkeypatch.setattr(video, "find_spec", lambda name: True)  # OpenCV does not know of rotation
     with av.open(str(tmp_path / "clip.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=5)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         for k in range(3):
             pixels = np.full((32, 64, 3), (40 * k, 0, 200), np.uint8)
+            pixels[:, :32] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     content = bytearray((tmp_path / "clip.mp4").read_bytes())
     matrix = content.find(b"tkhd") + 44  # as of a telephone that was held upright
     content[matrix : matrix + 20] = np.array([0, 1 << 16, 0, -(1 << 16), 0], ">i4").tobytes()
     (tmp_path / "clip.mp4").write_bytes(content)
-    found = list(video.frames(str(tmp_path / "clip.mp4")))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").rename("10:00 clip.mp4")  # no protocol
+    found = list(video.frames("10:00 clip.mp4"))
     assert [frame.shape for frame in found] == [(64, 32, 3)] * 3
-    assert abs(found[2].astype(int) - [80, 0, 200]).max() < 12
+    assert abs(found[2][40:].astype(int) - [80, 0, 200]).max() < 12
+    assert found[2][:24].min() > 240
     (tmp_path / "bad.mp4").write_text("no video")
     with pytest.raises(ValueError, match=r"bad\.mp4"):
         list(video.frames(tmp_path / "bad.mp4"))
+    given = {}
+    monkeypatch.setattr(av, "open", lambda place, **options: given.update(options))
+    with pytest.raises(ValueError, match="clip"):
+        list(video.frames("https://example.org/clip.mp4"))
+    assert given["options"] == {"protocol_whitelist": "file"}
 
 
 def test_what_cannot_be_meant_is_refused_before_the_model_is_loaded(photos, monkeypatch):
