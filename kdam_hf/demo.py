@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kdam_hf.errors import KdamValueError
 from kdam_hf.photos_kdam import open_photo
 from kdam_hf.pipeline_kdam import MultiTaskDensePredictionPipeline
 from kdam_hf.readout_kdam import readout_of
@@ -162,15 +161,12 @@ def serve(page: gr.Blocks, port: int | None = None, **launch: Any) -> Any:
     At `port`, or the first free one from 7860 on; `launch` are further settings of `Blocks.launch`.
 
     Raises:
-        KdamValueError: the port is not free.
+        OSError: the port is not free.
     """
     mono = ("ui-monospace", "monospace")
     theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=mono)
     settings: dict[str, Any] = {"max_file_size": LARGEST_FILE, "state_session_capacity": SESSIONS, "theme": theme}
-    try:
-        return page.launch(server_port=port, share=False, footer_links=[], **(settings | launch))
-    except OSError as error:
-        raise KdamValueError(f"port {port}: {error} Give another --port, or none.") from error
+    return page.launch(server_port=port, share=False, footer_links=[], **(settings | launch))
 
 
 def facts(models: DemoModels, result: PhotoResult) -> str:

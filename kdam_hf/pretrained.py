@@ -64,10 +64,12 @@ def find_backbone(preset: str) -> Backbone:
     if "/" not in preset and not Path(preset).is_dir():
         known = ", ".join(PRESETS)
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {known}, a hub id or folder, or timm/NAME.")
-    fields = {}
+    facts = {}
     with suppress(OSError):  # many backbones come without
         facts, _ = BaseImageProcessor.get_image_processor_dict(preset)
-        fields = {key: list(facts[key]) for key in ("image_mean", "image_std") if facts.get(key)}
+    if (ours := _kdam_config(preset)) is not None:
+        facts = ours.to_dict()
+    fields = {key: list(facts[key]) for key in ("image_mean", "image_std") if facts.get(key)}
     return Backbone(read_backbone_config(preset, None), preset, fields=fields)
 
 
@@ -92,7 +94,7 @@ def read_backbone_config(name_or_path: str, out_indices: list[int] | None) -> di
     Args:
         name_or_path: hub id or local folder.
         out_indices: the four stages (pyramids) or layers (ViTs) to hand out; None for the last four stages, or the quarters of
-            more layers.
+            more layers. A KDAM model hands out its own.
 
     Raises:
         BackboneWeightsError: nothing there, or no backbone.
@@ -111,11 +113,12 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
     Raises:
         BackboneWeightsError: another kind of backbone, or weights that are missing, of another shape or not finite; the
             message names them.
+        CheckpointError: a KDAM model that is not whole.
     """
     backbone: Any = model.encoder.backbone
     failed = f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained"
     remedy = "Choose the preset these weights belong to, or --backbone_weights none."
-    ours = _is_ours(name_or_path)
+    ours = _kdam_config(name_or_path) is not None
     if backbone.config.model_type in TIMM_NAMES and not ours:
         with explained(BackboneWeightsError, failed, remedy):
             _load_timm(backbone, name_or_path)
@@ -140,11 +143,12 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         (backbone if known else backbone.model).load_state_dict(loaded.state_dict())
 
 
-def _is_ours(name_or_path: str) -> bool:
-    with suppress(OSError):  # weights in timm's names have no config
-        facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
-        return str(facts.get("model_type")).startswith("kdam_")
-    return False
+def _kdam_config(name_or_path: str) -> KdamConfig | None:
+    """Of a KDAM model; None for anything else."""
+    with suppress(OSError, ValueError):  # weights in timm's names have no config of the library
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        return config if isinstance(config, KdamConfig) else None
+    return None
 
 
 def _load_timm(backbone: Any, name_or_path: str) -> None:

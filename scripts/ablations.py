@@ -2,12 +2,11 @@
 
     python scripts/ablations.py --method gaussian --config rooms_student --teacher outputs/teacher --output_dir outputs/gaussian
 
-`gaussian`, `huber` and `wide` give depth other bins, `direct` compares depth and normals without a distribution, and
+`gaussian` and `huber` give depth other bins, `direct` compares depth and normals without a distribution, and
 `equal_columns` does not weigh columns by what the teacher has in them.
 """
 
 from math import log1p
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from kdam_hf.distillation.methods import Batch, CauchySchwarz
 from kdam_hf.distillation.methods.base import aligned
 from kdam_hf.tasks import Depth, Normals, Task
 from kdam_hf.tasks.base import at_least_float32
-from kdam_hf.tasks.depth import SOFTNESS
 from kdam_hf.training import run_command
 
 
@@ -28,7 +26,6 @@ class Huber(CauchySchwarz):
     """Depth as bins that are Gaussian within the width of one, Laplacian beyond."""
 
     name = "huber"
-    softness: ClassVar[float] = SOFTNESS
 
     @staticmethod
     def penalty(distance: Tensor) -> Tensor:
@@ -40,8 +37,8 @@ class Huber(CauchySchwarz):
             return super().rows(task, prediction, kept)
         u = at_least_float32(prediction).clamp_min(0).log1p().flatten()[kept]
         first, last = log1p(task.min), log1p(task.max)
-        centres = torch.linspace(first, last, 1 + round((last - first) / self.softness), device=u.device)
-        return (-self.penalty((u[:, None] - centres) / self.softness) / self.temperature).log_softmax(1)
+        centres = torch.linspace(first, last, max(2, 1 + round((last - first) / task.softness)), device=u.device)
+        return (-self.penalty((u[:, None] - centres) / task.softness) / self.temperature).log_softmax(1)
 
 
 class Gaussian(Huber):
@@ -61,17 +58,6 @@ class Gaussian(Huber):
         return found
 
 
-class Wide(Huber):
-    """Depth as Laplace bins, as of `cs`, but half a unit of log(1 + metres) wide and apart."""
-
-    name = "wide"
-    softness = 0.5
-
-    @staticmethod
-    def penalty(distance: Tensor) -> Tensor:
-        return distance.abs()
-
-
 class Direct(CauchySchwarz):
     """Pixel by pixel: |difference of log(1 + metres)| over the width of a bin, and kappa (1 - cos) of normals."""
 
@@ -88,7 +74,7 @@ class Direct(CauchySchwarz):
             if isinstance(task, Normals):
                 distance = task.kappa * (1 - F.cosine_similarity(x, y))
             else:
-                distance = (x.clamp_min(0).log1p() - y.clamp_min(0).log1p()).abs() / SOFTNESS
+                distance = (x.clamp_min(0).log1p() - y.clamp_min(0).log1p()).abs() / task.softness
             mean = distance.flatten()[kept[task.name]].sum() / batch.pixels
             found[f"kd_direct_{task.name}"] = self.beta * task.kd_weight * mean
         return found

@@ -212,7 +212,8 @@ def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -
         summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
     if none:  # one teacher stands beside the students of all seeds
         pairs = list(zip(runs * len(none) if len(runs) == 1 else runs, none, strict=True))
-        gains = [gain(a, b, keys) for a, b in pairs]
+        learned = {key: up for key, up in keys.items() if all(run[key] > 0 for run in none)}
+        gains = [gain(a, b, learned) for a, b in pairs]
         summary["gain_over_none"] = statistics.mean(gains)
         if len(runs) > 1:
             by_key = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}

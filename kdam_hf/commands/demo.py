@@ -43,4 +43,10 @@ def main(argv: list[str] | None = None) -> None:
         for index in () if examples else ROOMS:
             examples.append(Path(folder) / f"room_{index}.png")
             Image.fromarray(rooms[index]["image"]).save(examples[-1])
-        serve(build_page(DemoModels(args.model, args.teacher), examples), args.port)
+        page = build_page(DemoModels(args.model, args.teacher), examples)
+        try:
+            serve(page, args.port)
+        except OSError as error:
+            if args.port is None:
+                raise
+            raise KdamValueError(f"port {args.port} is not free; give another --port, or leave it out.") from error

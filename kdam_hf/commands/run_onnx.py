@@ -96,11 +96,11 @@ def load(folder: Path, int8: bool) -> tuple[dict, onnxruntime.InferenceSession]:
         facts = json.loads((folder / "kdam.json").read_text("utf-8"))
         if missing := FACTS - facts.keys():
             raise ValueError(f"without {', '.join(sorted(missing))}")
-    except (OSError, ValueError, AttributeError) as error:
+        if int8 and "int8" not in facts:
+            sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
+        file = folder / (facts["int8"] if int8 else facts)["file"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         sys.exit(f"{folder}: no readable kdam.json ({error}); give a folder that kdam export wrote.")
-    if int8 and "int8" not in facts:
-        sys.exit(f"{folder} holds no int8 form; export with --int8 and data, or leave --int8 out.")
-    file = folder / (facts["int8"] if int8 else facts)["file"]
     try:
         return facts, onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has classes of its own

@@ -121,7 +121,7 @@ def write_repository(files: Mapping[str, bytes | Path], folder: str | Path) -> N
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise KdamValueError(f"{folder} exists and is not empty; give a new folder for the repository.")
-    if folder.name in ("", ".."):  # it is replaced, and cannot be while it is the working directory
+    if not folder.name:  # the working directory, which cannot be replaced
         raise KdamValueError(f"{folder}: give a folder by its name.")
     with replacing(folder) as partial:
         partial.mkdir()
@@ -156,7 +156,7 @@ def _code(cls: type) -> str:
 
 
 def _json(content: Any) -> bytes:
-    return to_json(content).encode()
+    return to_json(content, sort_keys=True).encode()
 
 
 def _bare_picture(path: Path) -> bytes:

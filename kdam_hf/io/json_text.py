@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def to_json(content: Any) -> str:
+def to_json(content: Any, sort_keys: bool = False) -> str:
     """Indented text of plain data; NaN and infinity are null."""
-    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
+    return json.dumps(_finite(content), indent=1, sort_keys=sort_keys, allow_nan=False) + "\n"
 
 
 def as_scores(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What concerns its labels alone, `Task.label`, stands in `labels`. Shape suffixes
 resolution, h w stride-4 grid, N valid pixels.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -246,6 +247,12 @@ def laplace_logits(values: Tensor, first: float, last: float, softness: float) -
     """
     bins = max(2, 1 + round((last - first) / softness))
     return (values - torch.linspace(first, last, bins, device=values.device)).abs() * (-1 / softness)
+
+
+def check_softness(name: str, value: float) -> None:
+    """Raise KdamValueError unless a width of bins is positive and finite."""
+    if not 0 < value < math.inf:
+        raise KdamValueError(f"{name}: softness {value}; expected a finite number > 0.")
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -10,11 +10,8 @@ from torch import Tensor
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
 from kdam_hf.metrics.depth import THRESHOLDS, DepthErrors
-from kdam_hf.tasks.base import Regression, at_least_float32, laplace_logits
+from kdam_hf.tasks.base import Regression, at_least_float32, check_softness, laplace_logits
 from kdam_hf.tasks.labels import Label, LabelKind, Metres
-
-SOFTNESS = 0.125
-"""Distance of bin centres, and width of a soft assignment at T = 1, in log(1 + metres)."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +23,11 @@ class Depth(Regression):
         farthest: their upper end, metres.
         min: lower end of what is distilled, metres: the first bin centre.
         max: its upper end, metres; predictions beyond it are matched as if they were there.
+        softness: distance of bin centres, and width of a soft assignment at T = 1, in log(1 + metres).
         scale: units per metre of label files of integers, e.g. 5000; 0 stands for millimetres, or what the data set says.
 
     Raises:
-        KdamValueError: min and max, or nearest and farthest, out of order.
+        KdamValueError: min and max, or nearest and farthest, out of order; a softness that is not positive and finite.
     """
 
     name: str = "depth"
@@ -37,6 +35,7 @@ class Depth(Regression):
     farthest: float = 10.0
     min: float = 0.1
     max: float = 200.0
+    softness: float = 0.25
     scale: float = 0.0
 
     kind: ClassVar[str] = "depth"
@@ -54,6 +53,7 @@ class Depth(Regression):
         if not 0 < self.nearest < self.farthest < math.inf:
             limits = f"nearest {self.nearest}, farthest {self.farthest}"
             raise KdamValueError(f"{self.name}: {limits}; expected 0 < nearest < farthest, in metres.")
+        check_softness(self.name, self.softness)
 
     @property
     def label(self) -> Metres:
@@ -62,13 +62,13 @@ class Depth(Regression):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The range of colours and that of bins, metres."""
-        return {"nearest": self.nearest, "farthest": self.farthest, "min": self.min, "max": self.max}
+        """The range of colours, metres, and bins."""
+        return {name: getattr(self, name) for name in ("nearest", "farthest", "min", "max", "softness")}
 
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """`laplace_logits` of log(1 + metres) from min to max: it resolves near depths in metres and far ones in per cent."""
         u = at_least_float32(prediction).clamp_min(0).log1p()
-        return laplace_logits(u, math.log1p(self.min), math.log1p(self.max), SOFTNESS)
+        return laplace_logits(u, math.log1p(self.min), math.log1p(self.max), self.softness)
 
     def start(self, values: Label) -> list[float]:
         """The median, metres: where an L1 loss is least."""

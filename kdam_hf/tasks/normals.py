@@ -31,7 +31,7 @@ class Normals(Regression):
     name: str = "normals"
     loss_weight: float = 10.0
     directions: int = 64
-    kappa: float = 32.0
+    kappa: float = 16.0
 
     kind: ClassVar[str] = "normals"
     temperature_power: ClassVar[float] = 1.0

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from kdam_hf.metrics.base import Metric, check_finite, check_maps, ratio
-from kdam_hf.tasks.base import Regression, at_least_float32, laplace_logits
+from kdam_hf.tasks.base import Regression, at_least_float32, check_softness, laplace_logits
 
-LOWEST, HIGHEST, SOFTNESS = -4.0, 8.0, 0.25
+LOWEST, HIGHEST = -4.0, 8.0
 SMALLEST = 1e-6
 
 
@@ -19,9 +19,16 @@ class RelativeDepth(Regression):
     """Inverse depth, larger is nearer; per image the median is 0 and the mean absolute deviation from it is 1.
 
     A student learns the normalised map itself: no scale or shift of the teacher's enters, and none is left to drift.
+
+    Args:
+        softness: distance of bin centres, and width of a soft assignment at T = 1.
+
+    Raises:
+        KdamValueError: a softness that is not positive and finite.
     """
 
     name: str = "relative_depth"
+    softness: float = 0.5
 
     kind: ClassVar[str] = "relative_depth"
     channels: ClassVar[int] = 1
@@ -30,9 +37,16 @@ class RelativeDepth(Regression):
     unit: ClassVar[str] = "inverse depth without scale and shift, larger is nearer"
     hub_task: ClassVar[str] = "depth-estimation"
 
+    def __post_init__(self) -> None:
+        check_softness(self.name, self.softness)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "softness": self.softness}
+
     def distribution_logits(self, prediction: Tensor) -> Tensor:
         """As of `Depth`, over fixed centres of the normalised map."""
-        return laplace_logits(at_least_float32(prediction), LOWEST, HIGHEST, SOFTNESS)
+        return laplace_logits(at_least_float32(prediction), LOWEST, HIGHEST, self.softness)
 
     def metric(self) -> Metric:
         return RelativeDepthErrors()

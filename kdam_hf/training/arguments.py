@@ -148,9 +148,9 @@ class DistillationArguments:
     teacher_cache_dtype: str = option("fp16", "of the cache: fp16 or fp32")
     method: str = option("cs", "cs (KDAM), kl, dist, cwd, features, or none for the same student without a teacher")
     temperature: float = option(
-        4.0, "temperature of both distributions; for cs, of the columns of the intra-task match"
+        2.0, "temperature of both distributions; for cs, of the columns of the intra-task match"
     )
-    beta: float = option(0.5, "weight of the distillation loss")
+    beta: float = option(1.0, "weight of the distillation loss")
     inter: str = option("concat", "inter-task match: concat (one row of all tasks), per_task or off")
     inter_temperature: float = option(1.0, "cs: temperature of the rows of the inter-task match")
     intra: bool = option(True, "intra-task match")

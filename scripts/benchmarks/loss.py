@@ -21,7 +21,7 @@ from kdam_hf.distillation import METHODS, make_method
 from kdam_hf.objective import Objective
 from kdam_hf.tasks import NYUD_V2, Task
 
-OPTIONS = {"height": 448, "width": 576, "batch_size": 4, "tasks": ["semseg"], "temperature": 4.0, "beta": 0.5}
+OPTIONS = {"height": 448, "width": 576, "batch_size": 4, "tasks": ["semseg"], "temperature": 2.0, "beta": 1.0}
 QUICK = {"batch_size": 1, "height": 96, "width": 128, "rounds": 2}
 USUAL, USUAL_SMALL, CS = "upsample, eager losses, CS", "the same, CS at stride 4", "ours, cs"
 Maps = Mapping[str, Tensor]
@@ -76,8 +76,8 @@ def objective(
     predictions: Maps,
     batch: Mapping[str, Any],
     teacher: Maps,
-    temperature: float = 4.0,
-    beta: float = 0.5,
+    temperature: float = 2.0,
+    beta: float = 1.0,
     match_full: bool = True,
     inter_temperature: float = 1.0,
 ) -> Tensor:

@@ -31,7 +31,7 @@ from kdam_hf.training import (
 )
 from kdam_hf.training.arguments import use_bf16
 
-OPTIONS = OF_MODELS | {"student": "resnet18", "temperature": 4.0, "beta": 0.5, "compile": False}
+OPTIONS = OF_MODELS | {"student": "resnet18", "temperature": 2.0, "beta": 1.0, "compile": False}
 QUICK = SMALL_MODELS | {"student": "tiny-resnet"}
 PLAIN, UNDISTILLED, REPLAYED, ONLINE = "plain, float32", "ours, undistilled", "ours, replayed", "ours, online"
 

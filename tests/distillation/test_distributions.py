@@ -14,7 +14,7 @@ SIZE = (6, 8)
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 # Per match, the largest L1 norm of its gradient over all pixels at beta 1 and T 1. That of the supervised loss of a pixel
 # that is wrong is 2 for a softmax, 1 for a metre, up to 10 for a normal and its weight for an edge.
-LARGEST = {"semseg": 4.0, "human_parts": 4.0, "saliency": 4.0, "edge": 4.0, "depth": 30.0, "normals": 256.0}
+LARGEST = {"semseg": 4.0, "human_parts": 4.0, "saliency": 4.0, "edge": 4.0, "depth": 15.0, "normals": 128.0}
 
 
 def maps_of(task):

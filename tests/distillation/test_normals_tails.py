@@ -10,7 +10,7 @@ from kdam_hf.distillation.divergences import cauchy_schwarz
 from kdam_hf.distillation.matching import intra_task
 from kdam_hf.tasks import Normals
 
-T = 4
+T = 2
 
 
 def vectors(count, towards_camera):
@@ -55,13 +55,13 @@ def test_columns_pull_a_pixel_back_from_half_a_right_angle_and_wider_directions_
     teacher, aside = vectors(1000, 1.0)
     pixels = range(0, 200, 20)
     near, far, opposite = (pulls(Normals(), teacher, aside, pixels, degrees) for degrees in (45, 90, 180))
-    assert near.min() > 5
+    assert near.min() > 3
     assert 0 < far.mean() < 0.2 * near.mean()
     assert opposite.abs().max() < 0.3 * near.min()
-    assert pulls(Normals(kappa=8.0), teacher, aside, pixels, 90).min() > 2
+    assert pulls(Normals(kappa=4.0), teacher, aside, pixels, 90).min() > 1.5
 
 
 def test_directions_narrower_than_the_angle_between_them_pull_at_random():
     teacher, aside = vectors(1000, 1.0)
-    narrow = pulls(Normals(kappa=128.0), teacher, aside, range(0, 200, 20), 45)
+    narrow = pulls(Normals(kappa=64.0), teacher, aside, range(0, 200, 20), 45)
     assert narrow.min() < -5 < 5 < narrow.max()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -155,12 +156,16 @@ def test_every_task_has_a_proper_distribution_per_pixel(task):
 def test_depth_distribution_falls_linearly_from_the_nearest_bin_of_log_one_plus_metres():
     metres = np.array([0.1, 1.0, 2.5, 10.0, 200.0])
     found = Depth().distribution_logits(torch.from_numpy(metres)[:, None]).numpy()
-    centres = np.linspace(np.log(1.1), np.log(201), 43)  # about an eighth apart
-    np.testing.assert_allclose(found, -abs(np.log1p(metres)[:, None] - centres) * 8, atol=1e-4)
-    assert Depth(max=10.0).distribution_logits(torch.ones(1, 1)).shape == (1, 19)
+    centres = np.linspace(np.log(1.1), np.log(201), 22)  # about a quarter apart
+    np.testing.assert_allclose(found, -abs(np.log1p(metres)[:, None] - centres) * 4, atol=1e-4)
+    assert Depth(max=10.0).distribution_logits(torch.ones(1, 1)).shape == (1, 10)
+    assert Depth(softness=0.125).distribution_logits(torch.ones(1, 1)).shape == (1, 43)
     for low, high in ((2.0, 1.0), (-1.0, 1.0), (0.1, float("inf"))):
         with pytest.raises(KdamValueError):
             Depth(min=low, max=high)
+    for kind, softness in product((Depth, RelativeDepth), (0.0, float("inf"))):
+        with pytest.raises(KdamValueError):
+            kind(softness=softness)
 
 
 def test_heads_start_where_a_constant_prediction_is_best():
@@ -182,7 +187,7 @@ def test_normals_distribution_is_kappa_times_cosine_over_even_directions():
     assert (centres @ centres.T - 2 * torch.eye(64)).max() < math.cos(math.radians(18))
     n = F.normalize(torch.randn(5, 3), dim=1)
     logits = Normals().distribution_logits(n * 7)
-    np.testing.assert_allclose(logits.numpy(), 32 * (n.double() @ centres.T).numpy(), atol=1e-4)
+    np.testing.assert_allclose(logits.numpy(), 16 * (n.double() @ centres.T).numpy(), atol=1e-4)
 
 
 def test_edge_distribution_is_sigmoid_and_its_complement():
@@ -233,7 +238,7 @@ def test_relative_depth_is_normalised_and_averaged_over_labelled_pixels_alone():
     assert metric.compute()["mae"] == pytest.approx(np.abs(p / np.abs(p).mean() - q / np.abs(q).mean()).mean())
 
 
-def test_relative_depth_is_matched_over_bins_from_minus_4_to_8_a_quarter_apart():
+def test_relative_depth_is_matched_over_bins_from_minus_4_to_8_half_a_unit_apart():
     values = np.array([-4.0, -0.3, 1.0, 8.0])
     found = RelativeDepth().distribution_logits(torch.from_numpy(values)[:, None]).numpy()
-    np.testing.assert_allclose(found, -abs(values[:, None] - np.linspace(-4, 8, 49)) * 4, atol=1e-5)
+    np.testing.assert_allclose(found, -abs(values[:, None] - np.linspace(-4, 8, 25)) * 2, atol=1e-5)

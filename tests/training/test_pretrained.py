@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, PreTrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
-from kdam_hf import KdamImageProcessor, KdamStudent
+from kdam_hf import KdamStudent
 from kdam_hf.errors import BackboneWeightsError, CheckpointError, KdamValueError
 from kdam_hf.presets import PRESETS, make_config
 from kdam_hf.pretrained import find_backbone, read_backbone_config, weights_sha256
@@ -79,7 +79,6 @@ def test_a_student_starts_from_the_backbone_of_a_model_of_ours(preset, tmp_path)
     for weights in published.parameters():
         weights.data += 0.1
     published.save_pretrained(tmp_path)
-    KdamImageProcessor.from_model_config(published.config).save_pretrained(tmp_path)
     backbone = find_backbone(str(tmp_path))
     named = KdamStudent(make_config("student", backbone, NYUD_V2[1:2]))
     assert (named.config.image_mean, backbone.weights) == ([0.1] * 3, str(tmp_path))

@@ -1,4 +1,5 @@
 import os
+from inspect import signature
 from io import BytesIO, TextIOWrapper
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from kdam_hf import distributed
 from kdam_hf.commands.distill import GROUPS
+from kdam_hf.distillation import METHODS
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import MultiTaskTrainer, build_run, parse_recipe, run_command
 from kdam_hf.training.arguments import DataArguments, KdamTrainingArguments, ModelArguments
@@ -111,8 +113,11 @@ def test_defaults_are_the_protocol_of_the_field(tmp_path):
     assert (args.learning_rate, args.weight_decay) == (1e-3, 5e-4)
     assert (args.optim, args.optim_args, args.lr_scheduler_type) == ("sgd", "momentum=0.9", "polynomial")
     assert args.lr_scheduler_kwargs == {"power": 0.9, "lr_end": 0.0}
-    assert (distillation.temperature, distillation.beta) == (4.0, 0.5)
+    assert (distillation.temperature, distillation.beta) == (2.0, 1.0)
     assert (distillation.inter, distillation.intra) == ("concat", True)
+    for method in METHODS.values():  # in Python as on the command line
+        known = signature(method).parameters
+        assert all(known[key].default == getattr(distillation, key) for key in ("beta", "temperature") if key in known)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Method(nn.Module, ABC):
     needs_features: ClassVar[bool] = False
     """Whether `terms` is given the backbone's maps of both models."""
 
-    def __init__(self, tasks: Sequence[Task], beta: float = 0.5) -> None:
+    def __init__(self, tasks: Sequence[Task], beta: float = 1.0) -> None:
         super().__init__()
         tasks = [task for task in tasks if task.kd_weight > 0]
         if not tasks:
@@ -102,7 +102,7 @@ class LogitMethod(Method):
     """
 
     def __init__(
-        self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 4.0, scale_by_temperature: bool = True
+        self, tasks: Sequence[Task], beta: float = 1.0, temperature: float = 2.0, scale_by_temperature: bool = True
     ) -> None:
         super().__init__(tasks, beta)
         check_temperature("temperature", temperature)

@@ -38,8 +38,8 @@ class CauchySchwarz(LogitMethod):
     def __init__(
         self,
         tasks: Sequence[Task],
-        beta: float = 0.5,
-        temperature: float = 4.0,
+        beta: float = 1.0,
+        temperature: float = 2.0,
         scale_by_temperature: bool = True,
         inter: str = "concat",
         intra: bool = True,

@@ -20,7 +20,7 @@ class Dist(LogitMethod):
 
     name = "dist"
 
-    def __init__(self, tasks: Sequence[Task], beta: float = 0.5, temperature: float = 4.0) -> None:
+    def __init__(self, tasks: Sequence[Task], beta: float = 1.0, temperature: float = 2.0) -> None:
         super().__init__(tasks, beta, temperature, scale_by_temperature=False)
 
     def compare(self, task: Task, student: Tensor, teacher: Tensor, batch: Batch, kept: Tensor) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class Features(Method):
     def __init__(
         self,
         tasks: Sequence[Task],
-        beta: float = 0.5,
+        beta: float = 1.0,
         student_channels: int = 0,
         teacher_channels: int = 0,
         beside: Method | None = None,
