@@ -4,7 +4,7 @@ The library no longer loads backbone weights for a composite model, and a key th
 behind with no more than a warning. Here anything missing is an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,9 @@ def find_backbone(preset: str) -> Backbone:
     if "/" not in preset and not Path(preset).is_dir():
         known = ", ".join(PRESETS)
         raise KdamValueError(f"unknown preset {preset!r}; expected one of {known}, a hub id or folder, or timm/NAME.")
-    facts = {}
+    facts = _kdam_facts(preset)
     with suppress(OSError):  # many backbones come without
-        facts, _ = BaseImageProcessor.get_image_processor_dict(preset)
-    if (ours := _kdam_config(preset)) is not None:
-        facts = ours.to_dict()
+        facts = facts or BaseImageProcessor.get_image_processor_dict(preset)[0]
     fields = {key: list(facts[key]) for key in ("image_mean", "image_std") if facts.get(key)}
     return Backbone(read_backbone_config(preset, None), preset, fields=fields)
 
@@ -118,7 +116,7 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
     backbone: Any = model.encoder.backbone
     failed = f"{name_or_path}: the backbone's weights cannot be loaded, and it would be left untrained"
     remedy = "Choose the preset these weights belong to, or --backbone_weights none."
-    ours = _kdam_config(name_or_path) is not None
+    ours = _kdam_facts(name_or_path)
     if backbone.config.model_type in TIMM_NAMES and not ours:
         with explained(BackboneWeightsError, failed, remedy):
             _load_timm(backbone, name_or_path)
@@ -143,12 +141,17 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         (backbone if known else backbone.model).load_state_dict(loaded.state_dict())
 
 
-def _kdam_config(name_or_path: str) -> KdamConfig | None:
-    """Of a KDAM model; None for anything else."""
-    with suppress(OSError, ValueError):  # weights in timm's names have no config of the library
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-        return config if isinstance(config, KdamConfig) else None
-    return None
+def is_kdam(facts: Mapping[str, Any]) -> bool:
+    """Whether a config.json, as plain data, is that of a KDAM model."""
+    return str(facts.get("model_type")).startswith("kdam_")
+
+
+def _kdam_facts(name_or_path: str) -> dict[str, Any]:
+    """The config.json of a KDAM model as plain data; nothing of anything else."""
+    with suppress(OSError):  # weights in timm's names have no config of the library
+        facts, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        return facts if is_kdam(facts) else {}
+    return {}
 
 
 def _load_timm(backbone: Any, name_or_path: str) -> None:

@@ -17,7 +17,7 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError, did_you_mean
 from kdam_hf.io import file_sha256, lines_sha256, tensors_sha256
-from kdam_hf.pretrained import explained, load_model, weights_sha256
+from kdam_hf.pretrained import explained, is_kdam, load_model, weights_sha256
 from kdam_hf.tasks import TASK_NAMES, Normals, Task, task_from_spec
 from kdam_hf.teachers.base import FAMILIES
 from kdam_hf.teachers.inputs import input_rule
@@ -116,8 +116,7 @@ def _find(name: str, axes: tuple[str, ...] | None) -> TeacherSource:
     remedy = "Give a folder or hub id with config.json; a gated model needs `hf auth login`."
     with explained(CheckpointError, f"no teacher at {name!r}", remedy):
         facts, _ = PreTrainedConfig.get_config_dict(repo, revision=revision or None)
-        kind = str(facts.get("model_type", ""))
-    if kind.startswith("kdam_"):
+    if is_kdam(facts):
         load = partial(load_model, repo, revision or None)
         with explained(CheckpointError, f"{name}: the tasks of its config.json cannot be used"):
             tasks = tuple(task_from_spec(spec) for spec in facts.get("tasks") or ())

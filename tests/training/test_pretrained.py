@@ -88,6 +88,11 @@ def test_a_student_starts_from_the_backbone_of_a_model_of_ours(preset, tmp_path)
         assert all(torch.equal(loaded[key], source[key]) for key in loaded.keys() | source.keys())
     with pytest.raises(BackboneWeightsError, match="convnext"):
         load_backbone_weights(student("tiny-convnext"), str(tmp_path))
+    damaged = json.loads((tmp_path / "config.json").read_text()) | {"decoder_channels": "many"}
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text(json.dumps(damaged))
+    with pytest.raises(BackboneWeightsError, match="decoder_channels"):
+        find_backbone(str(tmp_path / "damaged"))
     with pytest.raises(BackboneWeightsError, match="size mismatch"):
         load_backbone_weights(student({"tiny-swin": "swin-tiny"}.get(preset, "efficientnet-lite0")), str(tmp_path))
 
