@@ -4,7 +4,7 @@ The library no longer loads backbone weights for a composite model, and a key th
 behind with no more than a warning. Here anything missing is an error.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,9 @@ def load_backbone_weights(model: KdamPreTrainedModel, name_or_path: str) -> None
         (backbone if known else backbone.model).load_state_dict(loaded.state_dict())
 
 
-def is_kdam(facts: Mapping[str, Any]) -> bool:
-    """Whether a config.json, as plain data, is that of a KDAM model."""
-    return str(facts.get("model_type")).startswith("kdam_")
+def is_kdam(facts: Any) -> bool:
+    """Whether the content of a config.json, which may be damaged, is that of a KDAM model."""
+    return isinstance(facts, dict) and str(facts.get("model_type")).startswith("kdam_")
 
 
 def _kdam_facts(name_or_path: str) -> dict[str, Any]:
