@@ -3,14 +3,14 @@
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
-from kdam_hf.distillation import METHODS
+from kdam_hf.distillation import METHODS, options_of
 from kdam_hf.distillation.weighting import FIXED, WEIGHTINGS
 from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.hub.upload import check_repo_id
@@ -166,6 +166,11 @@ class DistillationArguments:
         _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
         _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)
         check_numbers(self, {"at least 1": "teacher_batch_size teacher_views balance_steps", "at least 0": "features"})
+        if self.method != "none":
+            of_others = set().union(*map(options_of, METHODS)) - options_of(self.method)
+            for key in fields(self):
+                if key.name in of_others and getattr(self, key.name) != key.default:
+                    warnings.warn(f"{key.name} changes nothing: method {self.method} has no such option.", stacklevel=2)
         for text in self.kd_weight or ():
             if text.count("=") != 1 or "." in text.partition("=")[0]:
                 raise KdamValueError(f"kd_weight {text!r}; expected TASK=NUMBER, such as edge=0.")

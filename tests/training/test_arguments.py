@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.training import DataArguments, KdamTrainingArguments, ModelArguments, MultiTaskTrainer
-from kdam_hf.training.arguments import NUMBERS
+from kdam_hf.training.arguments import NUMBERS, DistillationArguments
 from kdam_hf.training.inherited import ARGUMENTS, ENVIRONMENT, METHODS, PARAMETERS, refused
 
 TRAINING_MD = Path(__file__).parents[2] / "docs" / "training.md"
@@ -99,6 +99,20 @@ def test_numbers_that_cannot_be_meant_are_refused():
     ):
         with pytest.raises(KdamValueError, match=named):
             kind(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"method": "kl", "inter": "off", "temperature": 4.0}, "inter"),
+        ({"method": "dist", "scale_by_temperature": False}, "scale_by_temperature"),
+        ({"method": "kl", "temperature": 4.0, "inter": "concat"}, None),
+        ({"method": "none", "inter": "off"}, None),
+    ],
+)
+def test_options_of_another_method_are_told_to_change_nothing(given, told, recwarn):
+    DistillationArguments(**given)
+    assert [str(warning.message).partition(" ")[0] for warning in recwarn] == ([told] if told else [])
 
 
 def test_the_newest_checkpoint_is_asked_for_in_the_words_of_the_library_too():

@@ -162,8 +162,13 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
         return None
     if name not in METHODS:
         raise KdamValueError(f"method {name!r} is not known; {did_you_mean(name, ['none', *METHODS])}")
-    known = signature(METHODS[name].__init__).parameters
+    known = options_of(name)
     return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
+
+
+def options_of(name: str) -> set[str]:
+    """Names of the settings that the method called `name` has."""
+    return {*signature(METHODS[name]).parameters} - {"tasks"}
 
 
 def aligned(tasks: Sequence[Task], batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
