@@ -97,6 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     tasks = with_options(held_out.tasks, data.task_options or ())
     keys = {f"{task.name}/{task.primary_metric}": task.higher_is_better for task in tasks}
     summary = {label: summarise(of, runs.get("none", []), keys) for label, of in runs.items()}
+    add_differences(summary, keys)
     ratio = latency_ratio(student, models["teacher"], held_out)
     for label in set(summary) - {"teacher"}:  # all students have the architecture that was timed
         for run in (summary[label], *runs[label]):
@@ -203,7 +204,7 @@ def reuse(path: Path, settings: dict[str, Any], split: str, teacher: Path | None
 
 
 def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -> Results:
-    """One run as it is, several as mean and standard deviation; with the gain over `none`, paired by seed."""
+    """One run as it is, several as mean and standard deviation; with the gain of each over `none` of its seed."""
     summary = {**runs[0]}
     if len(runs) > 1:
         columns = {key: [run[key] for run in runs] for key in runs[0] if key != "meta"}
@@ -211,20 +212,29 @@ def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -
         summary |= {f"{key}_std": deviation(values) for key, values in columns.items()}
         summary |= {"meta": runs[0]["meta"] | {"seed": [run["meta"]["seed"] for run in runs]}, "runs": runs}
     if none:  # one teacher stands beside the students of all seeds
-        pairs = list(zip(runs * len(none) if len(runs) == 1 else runs, none, strict=True))
+        pairs = zip(runs * len(none) if len(runs) == 1 else runs, none, strict=True)
         learned = {key: up for key, up in keys.items() if all(run[key] > 0 for run in none)}
-        gains = [gain(a, b, learned) for a, b in pairs]
-        summary["gain_over_none"] = statistics.mean(gains)
-        if len(runs) > 1:
-            by_key = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
-            summary["difference_to_none"] = by_key | {"gain": interval(gains)}
+        summary["gains"] = [gain(run, other, learned) for run, other in pairs]
+        summary["gain_over_none"] = statistics.mean(summary["gains"])
     return summary
 
 
 def gain(result: Results, none: Results, keys: dict[str, bool]) -> float:
-    """Mean relative gain in percent over the tasks that `none` has learned at all."""
-    values = [(result[key], none[key], up) for key, up in keys.items() if none[key] > 0 and key in result]
+    """Mean relative gain in percent over the tasks that both have."""
+    values = [(result[key], none[key], up) for key, up in keys.items() if key in result]
     return delta_m(values) if values else 0.0
+
+
+def add_differences(summary: dict[str, Results], keys: dict[str, bool]) -> None:
+    """To students of several seeds: of each to `none`, and of the last one to the others, as intervals, paired by seed."""
+    students = [label for label, of in summary.items() if "runs" in of and label != "none"]
+    pairs = [(label, "none") for label in students if "none" in summary]
+    for label, other in [*pairs, *((students[-1], other) for other in students[:-1])]:
+        of, to = summary[label], summary[other]
+        values = {key: [a[key] - b[key] for a, b in zip(of["runs"], to["runs"], strict=True)] for key in keys}
+        if "gains" in of:
+            values["gain"] = [a - b for a, b in zip(of["gains"], to["gains"], strict=True)]
+        of.setdefault("difference_to", {})[other] = {key: interval(of_seeds) for key, of_seeds in values.items()}
 
 
 def interval(values: list[float]) -> list[float]:
@@ -304,9 +314,9 @@ def latency_ratio(student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, da
 
 
 def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> str:
-    """Markdown: the main metric of every task, and with several seeds the difference to `none`."""
+    """Markdown: the main metric of every task, and with several seeds the differences of students."""
     header = ["model", *(f"{key} {'↑' if up else '↓'}" for key, up in keys.items()), "gain over none, %"]
-    rows, paired = [], []
+    rows, differences = [], []
     for label, result in summary.items():
         meta = result["meta"]
         spread = {k: f" ± {result[f'{k}_std']:.3f}" for k in keys if f"{k}_std" in result}
@@ -314,9 +324,9 @@ def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> s
         gained = f"{result['gain_over_none']:+.2f}" if "gain_over_none" in result else ""
         size = f"{meta['parameters'] / 1e6:.2f}", f"{meta['gflops']:.2f}", f"{meta.get('latency_over_teacher', 1):.2f}"
         rows.append([label, *scores, gained, *size])
-        if label != "none" and "difference_to_none" in result:
-            by_key = result["difference_to_none"].values()
-            paired.append([label, *(f"{m:+.3f} [{low:+.3f}, {high:+.3f}]" for m, low, high in by_key)])
+        for other, by_key in result.get("difference_to", {}).items():
+            intervals = [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in by_key.values()]
+            differences.append([f"{label} - {other}", *intervals])
     meta, seeds = summary["teacher"]["meta"], max(len(result.get("runs", [0])) for result in summary.values())
     deviation = ", mean ± standard deviation" if seeds > 1 else ""
     text = f"""{table([*header, "parameters, M", "GFLOPs", "latency / teacher"], rows)}
@@ -325,8 +335,9 @@ student{deviation}. {hardware()}, {meta["date"]}.
 Gain: mean over tasks of the signed relative difference to `none` (as many steps, no teacher).
 Latency: median ratio of interleaved single-image forward passes, CPU.
 """
-    if paired:
-        text += f"\nDifference to `none`, mean [95 % interval], paired over {seeds} seeds:\n\n{table(header, paired)}\n"
+    if differences:
+        header[0] = "difference"
+        text += f"\nDifferences, mean [95 % interval], paired over {seeds} seeds:\n\n{table(header, differences)}\n"
     return text
 
 

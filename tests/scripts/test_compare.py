@@ -35,9 +35,9 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(monkey
     results = json.loads((out / "results.json").read_text())
     assert list(results) == ["teacher", "none", "cs"]
     cs, none = results["cs"], results["none"]
-    mean, low, high = cs["difference_to_none"]["depth/rmse"]
+    mean, low, high = cs["difference_to"]["none"]["depth/rmse"]
     assert mean == pytest.approx(cs["depth/rmse"] - none["depth/rmse"])
-    assert cs["gain_over_none"] == cs["difference_to_none"]["gain"][0]
+    assert cs["gain_over_none"] == cs["difference_to"]["none"]["gain"][0]
     assert low < mean < high
     assert cs["meta"]["seed"] == [0, 1]
     balance = json.loads((out / "cs-seed1" / "balance.json").read_text())
@@ -47,7 +47,7 @@ def test_a_comparison_leaves_models_table_sheet_and_results_and_is_reused(monkey
     assert (out / "curves.png").exists()
     text = (out / "results.md").read_text()
     assert all(word in text for word in ("SYNTHETIC", "semseg/miou ↑", "depth/rmse ↓", "95 %"))
-    assert (text.count("\n| none |"), text.count("\n| cs |")) == (1, 2)  # none does not differ from itself
+    assert [text.count(f"\n| {row} |") for row in ("none", "cs", "cs - none")] == [1, 1, 1]
     moved = tmp_path / "moved"
     out.rename(moved)  # as whoever gets the folder has it
     arguments[arguments.index(out)] = moved
@@ -146,12 +146,33 @@ def test_a_student_keeps_its_folder_when_the_seeds_change(tmp_path, first, then)
 
 def test_a_score_that_is_undefined_stays_undefined():
     runs = [{"a": 1.0, "b": nan, "meta": {"seed": seed}} for seed in (0, 1)]
-    found = compare.summarise(runs, runs, {"a": True, "b": True})
-    assert (found["a_std"], found["difference_to_none"]["a"]) == (0, [0, 0, 0])
-    assert isnan(found["b_std"])
-    assert all(map(isnan, found["difference_to_none"]["b"]))
+    keys = {"a": True, "b": True}
+    found = {label: compare.summarise(runs, runs, keys) for label in ("none", "cs")}
+    compare.add_differences(found, keys)
+    assert (found["cs"]["a_std"], found["cs"]["difference_to"]["none"]["a"]) == (0, [0, 0, 0])
+    assert isnan(found["cs"]["b_std"])
+    assert all(map(isnan, found["cs"]["difference_to"]["none"]["b"]))
     again = as_scores(json.loads(to_json(runs[0]), parse_constant=pytest.fail))
     assert (again["a"], isnan(again["b"]), again["meta"]) == (1, True, {"seed": 0})
+
+
+def test_every_student_is_held_against_none_and_the_last_one_against_the_others():
+    keys = {"miou": True, "rmse": False}
+    scores = {"none": [(2, 4), (4, 4)], "kl": [(3, 4), (4, 4)], "cwd": [(4, 4), (4, 4)], "cs": [(4, 2), (8, 2)]}
+    runs = {
+        label: [{"miou": a, "rmse": b, "meta": {"seed": seed}} for seed, (a, b) in enumerate(of)]
+        for label, of in scores.items()
+    }
+    found = {"teacher": {"miou": 9}} | {label: compare.summarise(of, runs["none"], keys) for label, of in runs.items()}
+    compare.add_differences(found, keys)
+    differences = {(a, b): by for a, of in found.items() for b, by in of.get("difference_to", {}).items()}
+    assert [*differences] == [("kl", "none"), ("cwd", "none"), ("cs", "none"), ("cs", "kl"), ("cs", "cwd")]
+    assert found["cs"]["gains"] == [75, 75]  # (100 + 50) / 2 with both seeds
+    assert found["cwd"]["gains"] == [50, 0]
+    mean, low, high = differences["cs", "cwd"]["gain"]
+    assert (mean, (low + high) / 2) == (50, pytest.approx(50))
+    assert high - low == pytest.approx(2 * 12.7062 * 25, rel=1e-4)  # t(0.975, 1) times the deviation over sqrt(2)
+    assert differences["cs", "cwd"]["rmse"] == [-2, -2, -2]
 
 
 def test_an_interval_covers_the_mean_of_paired_differences():
@@ -161,9 +182,14 @@ def test_an_interval_covers_the_mean_of_paired_differences():
 
 
 def test_a_gain_is_signed_by_what_is_better_and_leaves_out_what_none_has_not_learned():
-    keys = {"miou": True, "rmse": False, "f": True}
-    assert compare.gain({"miou": 3.0, "rmse": 1.0, "f": 9.0}, {"miou": 2.0, "rmse": 2.0, "f": 0.0}, keys) == 50
-    assert compare.gain({"f": 9.0}, {"f": 0.0}, {"f": True}) == 0
+    none = [{"miou": 2.0, "rmse": 2.0, "f": 0.0, "meta": {}}]
+    found = compare.summarise(
+        [{"miou": 3.0, "rmse": 1.0, "f": 9.0, "meta": {}}], none, {"miou": True, "rmse": False, "f": True}
+    )
+    assert found["gain_over_none"] == 50
+    assert compare.summarise([{"f": 9.0, "meta": {}}], none, {"f": True})["gain_over_none"] == 0
+    teacher = compare.summarise([{"miou": 3.0, "meta": {}}], none, {"miou": True, "rmse": False})
+    assert teacher["gain_over_none"] == 50  # of the task that it has
 
 
 def test_latency_is_the_usual_time_of_the_student_over_that_of_the_teacher(monkeypatch):
