@@ -3,12 +3,12 @@
 Padding is no label: it gets the task's own invalid value and `pixel_mask` is False there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 from kdam_hf.errors import DataIntegrityError
 from kdam_hf.tasks import Task
@@ -18,7 +18,7 @@ class Collator:
     """Stack samples, as made by `TrainTransform` or `EvalTransform` for `tasks`, into one batch."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self._invalid = [(task.name, task.label.invalid) for task in tasks]
+        self._tasks = tuple(tasks)
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """B samples of sizes up to (H, W) -> one batch.
@@ -38,21 +38,20 @@ class Collator:
                 )
         sizes = [sample["pixel_values"].shape[-2:] for sample in samples]
         height, width = (max(side) for side in zip(*sizes, strict=True))
+        views = [pad_view(sample, (height, width), self._tasks) for sample in samples]
+        return default_collate([{key: value for key, value in view.items() if key != "id"} for view in views])
 
-        def stack(tensors: Iterable[Tensor], **how: Any) -> Tensor:
-            padding = ((t, (0, width - t.shape[-1], 0, height - t.shape[-2])) for t in tensors)
-            return torch.stack([F.pad(tensor, sides, **how) if any(sides) else tensor for tensor, sides in padding])
 
-        batch = {
-            "pixel_values": stack((sample["pixel_values"] for sample in samples), mode="replicate"),
-            "pixel_mask": stack((sample["pixel_mask"] for sample in samples), value=False),
-            "labels": {
-                name: stack((sample["labels"][name] for sample in samples), value=invalid)
-                for name, invalid in self._invalid
-            },
-            "index": torch.tensor([sample["index"] for sample in samples]),
-        }
-        if "teacher" in samples[0]:
-            names = samples[0]["teacher"]
-            batch["teacher"] = {name: torch.stack([sample["teacher"][name] for sample in samples]) for name in names}
-        return batch
+def pad_view(view: dict[str, Any], size: tuple[int, int], tasks: Sequence[Task]) -> dict[str, Any]:
+    """A transformed sample with image, mask and the labels of `tasks` at the top left of `size` (height, width)."""
+    rows, columns = view["pixel_mask"].shape
+    sides = (0, size[1] - columns, 0, size[0] - rows)
+
+    def padded(tensor: Tensor, **how: Any) -> Tensor:
+        return F.pad(tensor, sides, **how) if any(sides) else tensor
+
+    return view | {
+        "pixel_values": padded(view["pixel_values"], mode="replicate"),
+        "pixel_mask": padded(view["pixel_mask"], value=False),
+        "labels": {task.name: padded(view["labels"][task.name], value=task.label.invalid) for task in tasks},
+    }

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
+from dataset_loaders.collate import pad_view
 from dataset_loaders.sample import DenseDataset, Runs, Sample, check_sample
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.tasks import IGNORE_INDEX, Task
@@ -121,8 +122,7 @@ class EvalTransform:
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> dict[str, Any]:
         """As `TrainTransform.__call__`, the same in every epoch."""
-        pixel_values = self._normalize(sample["image"])
-        return self._to_tensors(pixel_values, sample["labels"], pixel_values.shape[1:], sample["id"], index)
+        return self._to_tensors(self._normalize(sample["image"]), sample["labels"], sample["id"], index)
 
     def _normalize(self, image: NDArray[np.uint8], colors: NDArray[np.float64] | None = None) -> Floats:
         """(v / 255 - mean) / std, after a change of colours, an affine map (3, 4) of RGB, that is clipped to 0..255.
@@ -142,26 +142,14 @@ class EvalTransform:
         return values
 
     def _to_tensors(
-        self, values: Floats, labels: Mapping[str, NDArray[Any]], size: tuple[int, ...], sample_id: str, index: int
+        self, values: Floats, labels: Mapping[str, NDArray[Any]], sample_id: str, index: int
     ) -> dict[str, Any]:
-        """Image and labels at the top left of `size` (height, width); the rest is padding."""
-        rows, columns = values.shape[1:]
-        whole, used = (rows, columns) == tuple(size), np.s_[:rows, :columns]
-        mask = np.zeros(size, np.bool_)
-        mask[used] = True
-        if not whole:
-            values = np.pad(values, [(0, 0), (0, size[0] - rows), (0, size[1] - columns)], "edge")
-        view: dict[str, Any] = {"pixel_values": torch.from_numpy(values), "pixel_mask": torch.from_numpy(mask)}
-        view |= {"labels": {}, "index": index, "id": sample_id}
+        size, tensors = values.shape[1:], {}
         for task in self.tasks:
             label = labels.get(task.name)
-            if label is None or not whole:
-                padded = task.label.unlabelled(*size)
-                if label is not None:
-                    padded[used] = label
-                label = padded
-            view["labels"][task.name] = task.label.to_tensor(label)
-        return view
+            tensors[task.name] = task.label.to_tensor(task.label.unlabelled(*size) if label is None else label)
+        view = {"pixel_values": torch.from_numpy(values), "pixel_mask": torch.ones(size, dtype=torch.bool)}
+        return view | {"labels": tensors, "index": index, "id": sample_id}
 
 
 class TrainTransform(EvalTransform):
@@ -219,7 +207,8 @@ class TrainTransform(EvalTransform):
                 label = window.resize_label(sample["labels"][task.name])
                 labels[task.name] = task.label.rescale(task.label.mirror_values(label) if flip else label, scale)
         pixel_values = self._normalize(window.resize_image(sample["image"]), colors)
-        return self._to_tensors(pixel_values, labels, self.size, sample["id"], index)
+        view = self._to_tensors(pixel_values, labels, sample["id"], index)
+        return pad_view(view, self.size, self.tasks)
 
     def _draw_window(self, sample: Sample, scale: float, flip: bool, rng: np.random.Generator) -> Window:
         """A window that is not filled by one class of the task whose share is limited, if there is one."""
