@@ -127,7 +127,7 @@ def test_a_new_task_with_a_float_label_costs_one_file(kit, written, tmp_path):
     assert task_from_spec(saved.config.tasks[0]) == tasks[0]
     score = evaluate_model(saved, trainer.get_eval_dataloader(), tasks, "cpu", trainer.processes)
     assert np.isfinite(score["flow/epe"])
-    assert tasks[0].render(np.full((4, 5, 2), (3.5, -12.0), np.float32)).shape == (4, 5, 3)
+    assert tasks[0].reader.colours(np.full((4, 5, 2), (3.5, -12.0), np.float32)).shape == (4, 5, 3)
 
 
 def test_a_new_task_is_exported_and_predicted_with(kit, written, tmp_path):

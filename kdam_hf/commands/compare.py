@@ -261,9 +261,9 @@ def draw(dataset: DenseDataset, models: dict[str, KdamPreTrainedModel], indices:
             predictions.append(model(inputs["pixel_values"][None], inputs["pixel_mask"][None]).predictions)
         for task in dataset.tasks:
             known = [of.get(task.name) for of in predictions]  # a teacher may have fewer tasks
-            maps = [None if of is None else as_map(task.decode(of, size)[0]) for of in known]
-            cells = [None if x is None else task.render(x) for x in (sample["labels"].get(task.name), *maps)]
-            rows.append([sample["image"], *cells, legend_picture(task.legend(), *size)])
+            maps = [None if of is None else as_map(task.reader.decode(of, size)[0]) for of in known]
+            cells = [None if x is None else task.reader.colours(x) for x in (sample["labels"].get(task.name), *maps)]
+            rows.append([sample["image"], *cells, legend_picture(task.reader.legend(), *size)])
             titles.append(f"{task.name} ({sample['id']})")
     return contact_sheet(rows, titles, ["photo", "truth", *models, "legend"])
 

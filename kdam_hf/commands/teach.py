@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     print(source.name, *(f"  {key}: {value}" for key, value in source.facts.items()), sep="\n")
     print(*(f"  {in_words(task)}" for task in tasks), *(f"  {note}" for note in teaching.notes), sep="\n")
     rows = [row(name, photo, tasks, teacher) for name, photo in photos]
-    legends = [legend_picture(task.legend(), *rows[0][0].shape[:2]) for task in tasks]
+    legends = [legend_picture(task.reader.legend(), *rows[0][0].shape[:2]) for task in tasks]
     titles = ["photo", *(task.name for task in tasks)]
     sheet = contact_sheet([*rows, [None, *legends]], [*(name for name, _ in photos), "legend"], titles)
     make_folder(output.parent)
@@ -88,8 +88,8 @@ def row(name: str, photo: np.ndarray, tasks: tuple[Task, ...], teacher: FrozenTe
     model = teacher.models[0]
     size = model.rule.measured(photo.shape[:2])[0] if isinstance(model, ForeignTeacher) else photo.shape[:2]
     print(f"{name}: {photo.shape[0]}x{photo.shape[1]} pixels, seen at {size[0]}x{size[1]}; {milliseconds:.0f} ms")
-    read = {task: as_map(task.decode(maps[task.name], photo.shape[:2])[0]) for task in tasks}
+    read = {task: as_map(task.reader.decode(maps[task.name], photo.shape[:2])[0]) for task in tasks}
     for task, values in read.items():
         if values.ndim == 2 and values.dtype.kind == "f":
             print(f"  {task.name}: {values.min():.4g} to {values.max():.4g} {task.unit}".rstrip())
-    return [shrunk(picture) for picture in (photo, *(task.render(values) for task, values in read.items()))]
+    return [shrunk(picture) for picture in (photo, *(task.reader.colours(values) for task, values in read.items()))]

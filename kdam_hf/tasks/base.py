@@ -6,18 +6,15 @@ resolution, h w stride-4 grid, N valid pixels.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.metrics.base import Metric
-from kdam_hf.readout_kdam import RGB, Readout, readout_of
+from kdam_hf.readout_kdam import Readout, readout_of
 from kdam_hf.tasks.labels import FloatMap, Label, LabelKind
 
 KINDS: dict[str, type["Task"]] = {}
@@ -206,22 +203,6 @@ class Task(ABC):
             model: its name, for the legend.
         """
         return None
-
-    def decode(self, prediction: Tensor, size: Sequence[int]) -> Tensor:
-        """A prediction (B, C, h, w) at stride 4 in physical units at `size` H, W: class ids, probabilities, metres or vectors.
-
-        Returns:
-            (B, H, W) or (B, c, H, W).
-        """
-        return self.reader.decode(prediction, size)
-
-    def render(self, values: Label) -> NDArray[np.uint8]:
-        """Colours of a raw label or of a decoded prediction in raw layout; (H, W, 3) uint8."""
-        return self.reader.colours(values)
-
-    def legend(self) -> list[tuple[str, RGB]]:
-        """What the colours mean: (text, RGB)."""
-        return self.reader.legend()
 
 
 class Regression(Task):

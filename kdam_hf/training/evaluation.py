@@ -136,7 +136,7 @@ def predict_maps(
                     one = {task.name: predictions[task.name][k : k + 1] for task in tasks}
                     yield ImageMaps(
                         index,
-                        {task.name: task.decode(one[task.name], size)[0].cpu() for task in tasks},
+                        {task.name: task.reader.decode(one[task.name], size)[0].cpu() for task in tasks},
                         {task.name: part["labels"][task.name][k] for task in tasks},
                         {task.name: f"{task.name} of image {index}" for task in tasks},
                     )
@@ -203,7 +203,7 @@ def taught_start(
 
 def _decided(task: Task, prediction: Tensor, size: Sequence[int]) -> list[NDArray[Any]]:
     """Raw labels of what predictions (B, C, h, w) decide at the size of the image."""
-    return [task.label.from_values(as_map(one)) for one in task.decode(prediction, size).cpu()]
+    return [task.label.from_values(as_map(one)) for one in task.reader.decode(prediction, size).cpu()]
 
 
 def metric_names(tasks: Sequence[Task]) -> list[str]:

@@ -28,7 +28,7 @@ from kdam_hf.training.signals import shield_worker, worker_context
 class ImageMaps:
     """Per task what was predicted for the image of this index in the split, and what is true.
 
-    Predictions are as `Task.decode` gives them for one image, on the CPU, labels as `to_tensor` does; `sources` say where
+    Predictions are as `Readout.decode` gives them for one image, on the CPU, labels as `to_tensor` does; `sources` say where
     predictions come from, for error messages.
     """
 

@@ -420,11 +420,11 @@ def test_the_runner_draws_what_predict_draws(name):
     task = next((task for task in TASKS if task.name == name), None) or make_task(name)
     numbers = 3 * torch.randn(task.channels, 12, 16, generator=torch.Generator().manual_seed(0))
     if name == "relative_depth":
-        constant = {"readout": "none", "settings": {}, "legend": task.legend()}
-        assert (runner.draw(np.full((2, 2), 5, np.float32), constant) == task.legend()[0][1]).all()
+        constant = {"readout": "none", "settings": {}, "legend": task.reader.legend()}
+        assert (runner.draw(np.full((2, 2), 5, np.float32), constant) == task.reader.legend()[0][1]).all()
     values = runner.read(numbers.numpy(), task.spec())
-    drawn = runner.draw(values, {**task.spec(), "legend": task.legend()})
-    expected = task.render(values.astype(np.int64) if values.dtype == np.uint8 else values)
+    drawn = runner.draw(values, {**task.spec(), "legend": task.reader.legend()})
+    expected = task.reader.colours(values.astype(np.int64) if values.dtype == np.uint8 else values)
     if name == "depth":  # only the program beside predict marks what is invalid
         drawn, expected = drawn[values > 0], expected[values > 0]
     np.testing.assert_allclose(drawn.astype(int), expected.astype(int), atol=1)

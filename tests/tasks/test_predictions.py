@@ -15,7 +15,7 @@ def predicted(task, seed=0):
     """A decoded prediction of one image."""
     raw = torch.randn(1, task.channels, 6, 8, generator=torch.Generator().manual_seed(seed))
     raw = raw.abs() + 0.5 if task.name == "depth" else raw
-    return task.decode(raw, SIZE)[0]
+    return task.reader.decode(raw, SIZE)[0]
 
 
 def test_a_stored_prediction_is_in_the_form_that_labels_are_read_from(all_tasks):

@@ -23,7 +23,7 @@ def maps(tasks, number=5, size=(24, 36)):
         for task in tasks:
             raw = torch.randn(2, task.channels, 6, 9, generator=generator)
             raw = raw.abs() + 0.5 if task.channels == 1 else raw
-            predictions[task.name], label = task.decode(raw, size)
+            predictions[task.name], label = task.reader.decode(raw, size)
             labels[task.name] = label.round() if task.readout in ("sigmoid", "foreground") else label
             labels[task.name][..., :3, :] = task.label.to_tensor(task.label.unlabelled(3, 36))
         labels["saliency"] = labels["saliency"].long()
