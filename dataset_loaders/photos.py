@@ -108,9 +108,8 @@ class PhotosDataset(DenseDataset):
         name = self.ids[index]
         return self._files.get(name) or picture(self._rows[int(name)][self._column], f"{self.name} row {name}")
 
-    def photo_header(self, index: int) -> PhotoHeader | None:
-        if (header := super().photo_header(index)) is None:
-            return None
+    def photo_header(self, index: int) -> PhotoHeader:
+        header = read_photo_header(self.photo(index), f"{self.name} {self.ids[index]}")
         return PhotoHeader(*reduced((header.height, header.width), self._shorter_side), header.orientation)
 
     def stamp(self, index: int) -> str:

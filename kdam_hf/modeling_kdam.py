@@ -119,7 +119,6 @@ class HiddenStateBackbone(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.config, self.model = config, AutoModel.from_config(config).eval()
-        self.places: list[int] = []
         with torch.no_grad():
             maps = self._states(torch.zeros(1, 3, 2 * SIZE_DIVISOR, 2 * SIZE_DIVISOR))
         last = {x.shape[-2:]: k for k, x in enumerate(maps) if x.ndim == 4}

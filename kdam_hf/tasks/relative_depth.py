@@ -1,6 +1,5 @@
 """Relative depth: inverse depth without scale and shift, as models predict it that never saw a metre."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,7 +72,7 @@ class RelativeDepthErrors(Metric):
 
     def compute(self) -> dict[str, float]:
         """`mae`."""
-        return {"mae": ratio(self.state["sum"], self.state["count"]) if self.state["count"] else math.nan}
+        return {"mae": ratio(self.state["sum"], self.state["count"])}
 
 
 def normalised_inverse_depth(values: Tensor) -> Tensor:
