@@ -81,8 +81,8 @@ def results_table(metrics: Mapping[str, float], meta: Mapping[str, Any], tasks: 
     if any(key.startswith("agreement/") for key in metrics):
         photos = f" Held-out photos: {meta['held_out_photos']}." if "held_out_photos" in meta else ""
         lines.append(f"`agreement/`: against the teacher's decisions, where there are no labels; not accuracy.{photos}")
-    if protocol.name != "ours":
-        lines.append(f"Protocol `{protocol.name}`: {protocol.differs} (against `ours`). Source: {protocol.source}.")
+    if meta["protocol"] != "ours":
+        lines.append(f"Protocol `{meta['protocol']}`: {protocol.differs} (against `ours`). Source: {protocol.source}.")
     for task, path in meta.get("single_task", {}).items():
         lines.append(f"Reference of delta_m for {task}: `{path}`.")
     return "\n".join(lines) + "\n"
