@@ -94,13 +94,9 @@ def _checked(photo: Any, timeout: float | None, what: str) -> Image.Image:
     """The image, opened lazily, if its header is that of a photo."""
     if isinstance(photo, Tensor) and photo.dtype == torch.uint8:
         photo = photo.cpu().numpy().transpose(1, 2, 0) if photo.ndim == 3 else photo.cpu().numpy()
-    if (
-        isinstance(photo, np.ndarray)
-        and photo.dtype == np.uint8
-        and photo.ndim > 1
-        and photo.shape[2:] in ((), (1,), (3,))
-    ):
-        photo = Image.fromarray(photo[..., 0] if photo.shape[2:] == (1,) else photo)
+    if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim > 1:
+        photo = photo[..., 0] if photo.shape[2:] == (1,) else photo
+        photo = Image.fromarray(photo) if photo.shape[2:] in ((), (3,)) else photo
     if not isinstance(photo, (Image.Image, str, Path, bytes)):
         given = f"{photo.dtype} {tuple(photo.shape)}" if isinstance(photo, (np.ndarray, Tensor)) else repr(photo)[:200]
         expected = "a PIL image, a path, an http(s) URL, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
