@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import scipy.io
 import trees
-from conftest_kit import Canary
+from conftest_kit import Canary, Made
 from PIL import Image
 from trees import name_of
 
-from dataset_loaders import DenseDataset, SubsetDataset, check_sample, open_dataset, prepare
+from dataset_loaders import SubsetDataset, check_sample, open_dataset, prepare
 from dataset_loaders.inspection import SplitReport, inspect_split
 from kdam_hf.errors import DataIntegrityError, KdamError, LabelOrientationError
 from kdam_hf.tasks import Depth, make_task
@@ -145,21 +145,7 @@ def test_a_file_without_id_is_a_problem_only_where_lists_are_complete(copy, layo
 # ---- what the report says of good data ----
 
 
-class Stub(DenseDataset):
-    """A split of hand-made samples."""
-
-    name, split = "stub", "val"
-    tasks = (make_task("semseg", ["wall", "floor", "lamp"]), make_task("depth"), make_task("edge"))
-
-    def __init__(self, *samples):
-        self.samples = samples
-
-    @property
-    def ids(self):
-        return ["x"] * len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]()
+TASKS = (make_task("semseg", ["wall", "floor", "lamp"]), make_task("depth"), make_task("edge"))
 
 
 def sample(semseg=((0, 0, 1, 255),), depth=((0, 1, 2.5, 9),), **more):
@@ -204,22 +190,21 @@ def test_photos_that_exif_turns_are_counted_and_labels_of_their_stored_size_are_
     [(3, 0, ""), (15, 0, "5000"), (0.003, 0, "scale=1;"), (3000, 0, "scale=1000000;"), (100, 0, ""), (15, 256, "")],
 )
 def test_depth_that_looks_5_or_1000_times_off_is_doubted_until_its_scale_is_stated(metres, scale, says):
-    data = Stub(lambda: sample(depth=((metres, 0.5 * metres, 2 * metres, 0),)))
-    data.tasks = (Depth(scale=scale),)
+    data = Made(lambda: sample(depth=((metres, 0.5 * metres, 2 * metres, 0),)), tasks=(Depth(scale=scale),))
     remarks = inspect_split(data).remarks()
     assert len(remarks) == bool(says)
     assert says in "".join(remarks)
 
 
 def test_many_problems_are_counted_and_the_first_are_told_and_a_programming_error_is_none():
-    report = inspect_split(Stub(*[lambda: sample(semseg=((9, 0, 0, 0),))] * 25))
+    report = inspect_split(Made(*[lambda: sample(semseg=((9, 0, 0, 0),))] * 25, tasks=TASKS))
     assert len(report.problems) == len(report.as_json()["problems"]) == 25
     assert report.text().count("PROBLEM") == 20
     with pytest.raises(ZeroDivisionError):
-        inspect_split(Stub(sample, lambda: 1 / 0))
+        inspect_split(Made(sample, lambda: 1 / 0, tasks=TASKS))
 
 
 def test_a_reading_process_that_dies_is_reported_with_where_it_was():
-    data = Stub(sample, sample, sample, sample, lambda: os._exit(9), sample)
-    with pytest.raises(KdamError, match=r"stub val: a reading process ended after .*num_proc 1"):
+    data = Made(sample, sample, sample, sample, lambda: os._exit(9), sample, tasks=TASKS)
+    with pytest.raises(KdamError, match=r"made val: a reading process ended after .*num_proc 1"):
         inspect_split(data, num_proc=2)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from conftest_kit import Made
 
-from dataset_loaders import DenseDataset, MixedDataset, SubsetDataset, check_id, check_sample, open_dataset
+from dataset_loaders import MixedDataset, SubsetDataset, check_id, check_sample, open_dataset
 from dataset_loaders.sample import Runs
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.photos_kdam import PhotoHeader
@@ -66,27 +67,15 @@ def test_a_wrong_request_is_refused(arguments, says):
         open_dataset(split="train", **arguments)
 
 
-class Sized(DenseDataset):
-    """Two runs of samples that only have a size."""
-
-    name, split, tasks, ids, runs = "sized", "train", (), ("a", "b", "c"), Runs((2, 1), 1)
-
-    def __getitem__(self, index):
-        raise AssertionError("decoded")
-
-    def photo_header(self, index):
-        return PhotoHeader(10 + index, 20)
-
-
 def test_a_subset_has_the_headers_of_its_own_samples_and_no_runs_of_others():
-    chosen = SubsetDataset(Sized(), ["c", "a"])
+    sized = Made(ids=("a", "b", "c"), runs=Runs((2, 1), 1), photo_header=lambda index: PhotoHeader(10 + index, 20))
+    chosen = SubsetDataset(sized, ["c", "a"])
     assert [chosen.photo_header(k).height for k in range(2)] == [12, 10]
     assert chosen.runs is None
-    assert SubsetDataset(Sized(), Sized.ids).runs == Sized.runs
+    assert SubsetDataset(sized, sized.ids).runs == sized.runs
 
 
 @pytest.mark.parametrize("checked", [(True, True), (True, False), (False, True)])
 def test_a_mixture_is_checked_if_both_are(checked):
-    labelled, photos = Sized(), Sized()
-    labelled.checked, photos.checked = checked
+    labelled, photos = (Made(dict, dict, checked=value) for value in checked)
     assert MixedDataset(labelled, photos, (), 0.5).checked == all(checked)

@@ -1,15 +1,16 @@
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from conftest_kit import Made
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset_loaders import (
     Collator,
-    DenseDataset,
     EpochSampler,
     EvalTransform,
     TrainTransform,
@@ -48,16 +49,6 @@ def sample_of(height=60, width=80):
         "edge": ids // 4,
     }
     return {"id": "x", "image": PALETTE[ids], "labels": labels}
-
-
-class Samples(DenseDataset):
-    name, split, tasks, ids = "toy", "train", TASKS, ()
-
-    def __init__(self, sizes):
-        self.sizes, self.ids = sizes, ["x"] * len(sizes)
-
-    def __getitem__(self, index):
-        return sample_of(*self.sizes[index])
 
 
 def flat(view):
@@ -233,7 +224,9 @@ def test_unusable_settings_are_refused(bad):
 def test_batches_of_odd_sizes_are_padded_with_invalid_labels():
     sizes = [(17, 33), (20, 9), (20, 33)]
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    data = TransformedDataset(Samples(sizes), EvalTransform(TASKS, mean, std))
+    data = TransformedDataset(
+        Made(*(partial(sample_of, *s) for s in sizes), tasks=TASKS), EvalTransform(TASKS, mean, std)
+    )
     views = [data[k] for k in range(3)]
     expected = (sample_of(*sizes[1])["image"].astype(np.float64) / 255 - mean) / std
     np.testing.assert_allclose(views[1]["pixel_values"].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
@@ -265,7 +258,7 @@ def test_an_epoch_visits_every_sample_once_in_an_order_of_its_own():
 
 
 def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epoch():
-    data = TransformedDataset(Samples([(40, 50)] * 6), TrainTransform(TASKS, (16, 24), **PLAIN))
+    data = TransformedDataset(Made(*[sample_of] * 6, tasks=TASKS), TrainTransform(TASKS, (16, 24), **PLAIN))
 
     def batches(num_workers):
         sampler = EpochSampler(len(data), seed=1)
@@ -285,17 +278,16 @@ def test_batches_do_not_depend_on_workers_and_persistent_workers_see_the_new_epo
 
 @pytest.mark.fault(22)
 def test_a_bad_sample_stops_with_its_index_and_is_never_replaced():
-    class Broken(Samples):
-        def __getitem__(self, index):
-            sample = super().__getitem__(index)
-            sample["labels"]["semseg"][0, 0] += 90 * index
-            return sample
+    def broken():
+        sample = sample_of()
+        sample["labels"]["semseg"][0, 0] += 90
+        return sample
 
-    data = TransformedDataset(Broken([(40, 50)] * 2), EvalTransform(TASKS, **PLAIN))
+    data = TransformedDataset(Made(sample_of, broken, tasks=TASKS), EvalTransform(TASKS, **PLAIN))
     data[0]
     with pytest.raises(DataIntegrityError, match=r"'x'.*semseg") as raised:
         data[1]
-    assert raised.value.__notes__ == ["(index 1 of toy train)"]
+    assert raised.value.__notes__ == ["(index 1 of made val)"]
 
 
 @pytest.mark.fault(10)

@@ -4,32 +4,17 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
-from conftest_kit import Kit
+from conftest_kit import Kit, Made
 
-from dataset_loaders import DenseDataset
 from kdam_hf.errors import DataIntegrityError, DataWorkerError, OutOfMemoryError
 from kdam_hf.training import MultiTaskTrainer
 from kdam_hf.training.checkpointing import newest_sealed
 
 BAD, NAME = 5, "'train-0000005'"
-
-
-class Faulty(DenseDataset):
-    """Rooms of which one does something bad when a worker reads it."""
-
-    ids = ()
-
-    def __init__(self, rooms, fault):
-        self.rooms, self.fault = rooms, fault
-        self.name, self.split, self.tasks, self.ids = rooms.name, rooms.split, rooms.tasks, rooms.ids
-
-    def __getitem__(self, index):
-        if index == BAD:
-            self.fault()
-        return self.rooms[index]
 
 
 def killed():
@@ -45,8 +30,11 @@ def raising():
 
 
 def trainer_with(root, fault, **options):
+    """On rooms of which one does something bad when a worker reads it."""
     kit = Kit(root)
-    kit.rooms = Faulty(kit.rooms, fault)
+    rooms, readers = kit.rooms, [partial(kit.rooms.__getitem__, k) for k in range(8)]
+    readers[BAD] = lambda: fault() or rooms[BAD]
+    kit.rooms = Made(*readers, ids=rooms.ids, tasks=kit.tasks)
     options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4} | options
     return MultiTaskTrainer(kit.model(), kit.args(**options), kit.tasks, kit.train_data(), kit.train_data())
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import TrainerCallback
 
-from dataset_loaders import EvalTransform, TrainTransform, TransformedDataset, open_dataset
+from dataset_loaders import DenseDataset, EvalTransform, TrainTransform, TransformedDataset, open_dataset
 from kdam_hf import KdamStudent, KdamTeacher
 from kdam_hf.distillation import make_method
 from kdam_hf.presets import make_config
@@ -88,6 +88,19 @@ class Kit:
             views=views,
             weighting=weigh,
         )
+
+
+class Made(DenseDataset):
+    """A split whose samples are made by a function each when they are read; other members as given."""
+
+    name, split, tasks, ids = "made", "val", (), ()
+
+    def __init__(self, *makers, **members):
+        self.makers, self.ids = makers, tuple(map(str, range(len(makers))))
+        vars(self).update(members)
+
+    def __getitem__(self, index):
+        return self.makers[index]()
 
 
 class StopAt(TrainerCallback):

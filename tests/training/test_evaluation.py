@@ -1,8 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
+from conftest_kit import Made
 from torch.utils.data import DataLoader, Subset
 
-from dataset_loaders import Collator, DenseDataset, EvalTransform, TransformedDataset, open_dataset
+from dataset_loaders import Collator, TransformedDataset, open_dataset
 from kdam_hf import KdamImageProcessor
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
@@ -10,25 +13,12 @@ from kdam_hf.training import evaluate_model
 from kdam_hf.training.evaluation import score_model
 
 
-class MixedSizes(DenseDataset):
-    """Rooms of several sizes in one split, as photos are."""
-
-    def __init__(self, kit):
-        self.sizes = [(40, 56), (64, 33), (97, 70), (40, 56)]
-        self.rooms = [open_dataset("synthetic_rooms", "val", num_images=4, height=h, width=w) for h, w in self.sizes]
-        self.tasks, self.name, self.split = kit.tasks, "mixed", "val"
-
-    @property
-    def ids(self):
-        return [room.ids[k] for k, room in enumerate(self.rooms)]
-
-    def __getitem__(self, index):
-        return self.rooms[index][index]
-
-
 def batches(kit, size):
-    transform = EvalTransform(kit.tasks, [0.5] * 3, [0.25] * 3)
-    return DataLoader(TransformedDataset(MixedSizes(kit), transform), size, collate_fn=Collator(kit.tasks))
+    """Rooms of several sizes, as photos are."""
+    sizes = [(40, 56), (64, 33), (97, 70), (40, 56)]
+    rooms = [open_dataset("synthetic_rooms", "val", num_images=4, height=h, width=w) for h, w in sizes]
+    mixed = Made(*(partial(room.__getitem__, k) for k, room in enumerate(rooms)), tasks=kit.tasks)
+    return DataLoader(TransformedDataset(mixed, kit.eval_data().transform), size, collate_fn=Collator(kit.tasks))
 
 
 def test_scores_do_not_depend_on_an_images_neighbours_in_the_batch_or_on_the_mode_which_stays(kit):
@@ -52,8 +42,7 @@ def test_the_image_processor_gives_the_maps_that_are_scored(kit):
         value = maps[task.name]
         metrics[task.name].update(value[None] if label.ndim == 3 and value.ndim == 2 else value, label)
     seen = {f"{name}/{k}": v for name, metric in metrics.items() for k, v in metric.compute().items()}
-    transform = EvalTransform(kit.tasks, [0.5] * 3, [0.25] * 3)
-    loader = DataLoader([transform(sample, 0, 0)], 1, collate_fn=Collator(kit.tasks))
+    loader = DataLoader([kit.eval_data().transform(sample, 0, 0)], 1, collate_fn=Collator(kit.tasks))
     scored = evaluate_model(model, loader, kit.tasks, progress=False)
     assert seen == pytest.approx(scored, rel=1e-4, nan_ok=True)
 

@@ -4,8 +4,9 @@ import shutil
 import numpy as np
 import pytest
 import trees
+from conftest_kit import Made
 
-from dataset_loaders import DenseDataset, MixedDataset, SubsetDataset, open_dataset
+from dataset_loaders import MixedDataset, SubsetDataset, open_dataset
 from dataset_loaders.builders import as_table
 from kdam_hf.errors import CheckpointError, KdamValueError
 from kdam_hf.io import file_sha256
@@ -47,22 +48,6 @@ def test_a_run_leaves_a_model_that_knows_the_size_of_its_images_and_the_scores_o
     assert config["image_size"] == results["meta"]["image_size"] == [40, 56]
 
 
-class Photos(DenseDataset):
-    """Sizes of images, known without reading them."""
-
-    name, split, tasks, ids = "photos", "train", (), ()
-
-    def __init__(self, *sizes):
-        self.sizes, self.looks, self.ids = sizes, 0, ("",) * (50 * len(sizes))
-
-    def photo_header(self, index):
-        self.looks += 1
-        return PhotoHeader(*self.sizes[index % len(self.sizes)])
-
-    def __getitem__(self, index):
-        raise AssertionError("decoded")
-
-
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
@@ -72,9 +57,14 @@ class Photos(DenseDataset):
     ],
 )
 def test_the_size_of_the_images_is_the_median_of_a_hundred_headers(sizes, expected):
-    photos = Photos(*sizes)
-    assert typical_size(photos) == expected
-    assert photos.looks == 100
+    looks = []
+
+    def header(index):
+        looks.append(index)
+        return PhotoHeader(*sizes[index % len(sizes)])
+
+    assert typical_size(Made(ids=("",) * 50 * len(sizes), photo_header=header)) == expected
+    assert len(looks) == 100
 
 
 def test_heads_start_at_labels_however_many_photos_stand_beside_them():
