@@ -8,10 +8,10 @@ import families_kit
 import numpy as np
 import pytest
 import torch
-from conftest_kit import MEAN, STD, StopAt
+from conftest_kit import StopAt
 from PIL import Image
 
-from dataset_loaders import DATASETS, EvalTransform, TrainTransform, TransformedDataset, open_dataset, prepare
+from dataset_loaders import DATASETS, open_dataset, prepare
 from kdam_hf.distillation import DIVERGENCES, METHODS
 from kdam_hf.errors import KdamValueError
 from kdam_hf.tasks import make_task, task_from_spec
@@ -114,13 +114,13 @@ def test_a_new_task_with_a_float_label_costs_one_file(kit, written, tmp_path):
     assert label[10, 10].tolist() == [3.5, -12.0]
     assert np.isnan(label[0, 0]).all()
     tasks = prepared.tasks
-    crops = TransformedDataset(prepared, TrainTransform(tasks, (32, 48), MEAN, STD, scale=(2.0, 2.0)))
+    crops = kit.train_data(prepared, scale=(2.0, 2.0))
     seen = torch.stack([crops[epoch, 0]["labels"]["flow"] for epoch in range(8)]).movedim(1, -1)
     assert {tuple(pair) for pair in seen[seen.isfinite().all(-1)].tolist()} == {(7.0, -24.0), (-7.0, -24.0)}
     model = kit.model(tasks=tasks)
-    evaluated = TransformedDataset(held_out, EvalTransform(tasks, MEAN, STD))
     teacher = FrozenTeacher([kit.model("teacher", tasks=tasks, seed=1)], model.config)
-    trainer = kit.distiller(model=model, teacher=teacher, tasks=tasks, data=crops, held_out=evaluated, max_steps=2)
+    held_out = kit.eval_data(held_out)
+    trainer = kit.distiller(model=model, teacher=teacher, tasks=tasks, data=crops, held_out=held_out, max_steps=2)
     trainer.train()
     trainer.save_model()
     saved = load_model(str(kit.root / "run"))
@@ -189,10 +189,9 @@ def test_a_new_data_set_costs_one_file(kit, written):
     train, held_out = (open_dataset("stripes", split, width=4) for split in ("train", "val"))
     assert train.options["width"] == 4
     prepared = prepare(train, kit.root / "prepared")
-    tasks = train.tasks
-    crops = TransformedDataset(prepared, TrainTransform(tasks, (32, 48), MEAN, STD))
-    evaluated = TransformedDataset(held_out, EvalTransform(tasks, MEAN, STD))
-    trainer = MultiTaskTrainer(kit.model(tasks=tasks), kit.args(max_steps=2), tasks, crops, evaluated)
+    tasks, crops = train.tasks, kit.train_data(prepared)
+    model = kit.model(tasks=tasks)
+    trainer = MultiTaskTrainer(model, kit.args(max_steps=2), tasks, crops, kit.eval_data(held_out))
     trainer.train()
     trainer.save_model()
     saved = load_model(str(kit.root / "run"))
@@ -222,8 +221,7 @@ def taught_steps(kit, given, tasks):
     """Log of two steps of a student with these labelled tasks under the teacher called `given`."""
     teaching = plan_teaching([given], tasks)
     model = kit.model(tasks=teaching.tasks)
-    crops = TransformedDataset(kit.rooms, TrainTransform(teaching.tasks, (32, 48), MEAN, STD))
-    teacher = load_teacher(teaching, model.config)
+    crops, teacher = kit.train_data(tasks=teaching.tasks), load_teacher(teaching, model.config)
     trainer = kit.distiller(model=model, teacher=teacher, tasks=teaching.tasks, data=crops, max_steps=2)
     trainer.train()
     return trainer.state.log_history[0]

@@ -21,9 +21,7 @@ from kdam_hf.training import load_model
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A good student on disk; its files are read, never changed."""
-    folder = tmp_path_factory.mktemp("good") / "student"
-    Kit(folder.parent).model().save_pretrained(folder)
-    return folder
+    return Kit(tmp_path_factory.mktemp("good")).saved("student")
 
 
 @pytest.fixture

@@ -25,17 +25,13 @@ from kdam_hf.demo import HINT, DemoModels, PhotoResult, build_page, facts, legen
 HOSTILE = "<script>alert(1)</script>"
 
 
-def saved(folder, role, tasks):
-    Kit(folder).model(role, tasks=tasks, image_size=[48, 64]).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """A student with a class of a hostile name, and a teacher of three of its four tasks."""
     tasks = (make_task("semseg", [HOSTILE, "floor"]), make_task("saliency"), *NYUD_V2[1:3])
-    folder = tmp_path_factory.mktemp("models")
-    return [saved(folder / "student", "student", tasks), saved(folder / "teacher", "teacher", tasks[:3])]
+    kit = Kit(tmp_path_factory.mktemp("models"))
+    chosen = {"student": tasks, "teacher": tasks[:3]}
+    return [kit.saved(role, role, tasks=some, image_size=[48, 64]) for role, some in chosen.items()]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +81,7 @@ def test_a_long_legend_is_cut_and_says_by_how_much(models):
 
 
 def test_what_both_models_have_is_shown_in_the_colours_of_the_student(places, tmp_path):
-    student = saved(tmp_path / "student", "student", [Depth(nearest=2.0, farthest=80.0)])
+    student = Kit(tmp_path).saved("student", tasks=[Depth(nearest=2.0, farthest=80.0)])
     assert DemoModels(student, places[1]).tasks["depth"]["settings"]["farthest"] == 80
 
 
@@ -96,7 +92,7 @@ def test_a_pixel_is_read_as_a_class_or_in_physical_units(models):
 
 
 def test_a_teacher_of_other_classes_is_not_shown_under_the_students_names(places, tmp_path):
-    teacher = saved(tmp_path / "teacher", "teacher", [make_task("semseg", ["floor", HOSTILE])])
+    teacher = Kit(tmp_path).saved("teacher", "teacher", tasks=[make_task("semseg", ["floor", HOSTILE])])
     with pytest.raises(KdamError, match="semseg"):
         DemoModels(places[0], teacher)
 

@@ -169,9 +169,7 @@ def test_a_folder_in_the_place_of_the_results_is_named_before_anything_is_scored
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     tasks = [make_task("semseg", ["left", "right"]), *map(make_task, ("saliency", "depth", "normals", "edge"))]
-    folder = tmp_path_factory.mktemp("model")
-    Kit(folder).model(tasks=tasks).save_pretrained(folder)
-    return folder
+    return Kit(tmp_path_factory.mktemp("model")).saved("student", tasks=tasks)
 
 
 def test_a_model_saved_drawn_and_scored_again_from_disk(data, model, tmp_path):
@@ -192,8 +190,7 @@ def test_a_model_saved_drawn_and_scored_again_from_disk(data, model, tmp_path):
 
 
 def test_a_model_is_scored_on_the_tasks_that_it_has(data, tmp_path):
-    Kit(tmp_path).model(tasks=[make_task("depth")]).save_pretrained(tmp_path / "depth")
-    found = run(data, tmp_path, "--model", tmp_path / "depth")
+    found = run(data, tmp_path, "--model", Kit(tmp_path).saved("depth", tasks=[make_task("depth")]))
     assert {key.split("/")[0] for key in found} == {"depth", "meta"}
 
 

@@ -21,9 +21,7 @@ TYPES = {"semseg": np.uint8, "depth": np.float32, "normals": np.float32}
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("student")
-    Kit(folder).model(tasks=TASKS, image_size=[32, 48]).save_pretrained(folder)
-    return folder
+    return Kit(tmp_path_factory.mktemp("models")).saved("student", tasks=TASKS, image_size=[32, 48])
 
 
 @pytest.fixture

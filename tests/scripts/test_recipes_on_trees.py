@@ -49,8 +49,7 @@ def test_every_recipe_of_a_public_dataset_takes_its_steps(recipe, tree, tmp_path
     root = tree({"nyud_v2": "B", "pascal_context": "pascal"}[settings["dataset"]])[0]
     if taught := "method" in settings:
         tasks = open_dataset(settings["dataset"], "train", root).tasks
-        Kit(tmp_path).model("teacher", tasks=tasks).save_pretrained(tmp_path / "teacher")
-        options += f" --teacher {tmp_path / 'teacher'}"
+        options += f" --teacher {Kit(tmp_path).saved('teacher', 'teacher', tasks=tasks)}"
     found = execute("distill" if taught else "train", recipe, root, tmp_path / "out", options)
     assert found["meta"]["steps"] == 1
 

@@ -32,13 +32,13 @@ class Kit:
         self.rooms = open_dataset("synthetic_rooms", "train", num_images=8, height=40, width=56)
         self.tasks = self.rooms.tasks
 
-    def train_data(self, **kwargs):
-        transform = TrainTransform(self.tasks, (32, 48), MEAN, STD, **kwargs)
-        return TransformedDataset(self.rooms, transform)
+    def train_data(self, rooms=None, tasks=None, crop=(32, 48), **kwargs):
+        rooms = rooms or self.rooms
+        return TransformedDataset(rooms, TrainTransform(tasks or rooms.tasks, crop, MEAN, STD, **kwargs))
 
-    def eval_data(self):
-        rooms = open_dataset("synthetic_rooms", "val", num_images=5, height=40, width=56)
-        return TransformedDataset(rooms, EvalTransform(self.tasks, MEAN, STD))
+    def eval_data(self, rooms=None):
+        rooms = rooms or open_dataset("synthetic_rooms", "val", num_images=5, height=40, width=56)
+        return TransformedDataset(rooms, EvalTransform(rooms.tasks, MEAN, STD))
 
     def model(self, role="student", preset="tiny-resnet", seed=0, tasks=None, dropout=None, **overrides):
         """Drawn from `seed`; with `dropout` also stochastic depth, in backbones that have any."""
@@ -48,6 +48,11 @@ class Kit:
                 setattr(config.backbone_config, name, dropout)
         torch.manual_seed(seed)
         return {"teacher": KdamTeacher, "student": KdamStudent}[role](config)
+
+    def saved(self, name, role="student", **kwargs):
+        """The folder of a saved model."""
+        self.model(role, **kwargs).save_pretrained(self.root / name)
+        return str(self.root / name)
 
     def args(self, name="run", **kwargs):
         defaults = {
@@ -147,5 +152,4 @@ def kit(tmp_path):
 @pytest.fixture
 def teacher(kit):
     """The folder of a saved teacher."""
-    kit.model("teacher", seed=1).save_pretrained(kit.root / "teacher")
-    return str(kit.root / "teacher")
+    return kit.saved("teacher", "teacher", seed=1)

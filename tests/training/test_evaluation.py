@@ -5,7 +5,7 @@ import torch
 from conftest_kit import Made
 from torch.utils.data import DataLoader, Subset
 
-from dataset_loaders import Collator, TransformedDataset, open_dataset
+from dataset_loaders import Collator, open_dataset
 from kdam_hf import KdamImageProcessor
 from kdam_hf.distributed import LOCAL, Processes
 from kdam_hf.errors import KdamValueError
@@ -18,7 +18,7 @@ def batches(kit, size):
     sizes = [(40, 56), (64, 33), (97, 70), (40, 56)]
     rooms = [open_dataset("synthetic_rooms", "val", num_images=4, height=h, width=w) for h, w in sizes]
     mixed = Made(*(partial(room.__getitem__, k) for k, room in enumerate(rooms)), tasks=kit.tasks)
-    return DataLoader(TransformedDataset(mixed, kit.eval_data().transform), size, collate_fn=Collator(kit.tasks))
+    return DataLoader(kit.eval_data(mixed), size, collate_fn=Collator(kit.tasks))
 
 
 def test_scores_do_not_depend_on_an_images_neighbours_in_the_batch_or_on_the_mode_which_stays(kit):

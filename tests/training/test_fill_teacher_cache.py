@@ -47,16 +47,14 @@ def made(monkeypatch):
 
 def test_a_cache_of_something_else_is_refused_with_the_differences(kit, teacher):
     fill(kit, teacher)
-    kit.model("teacher", seed=2).save_pretrained(kit.root / "other")
-    refused(kit, str(kit.root / "other"), "teacher ['")
+    refused(kit, kit.saved("other", "teacher", seed=2), "teacher ['")
     refused(kit, teacher, "views 2 -> 3", teacher_views=3)
     refused(kit, teacher, "dtype fp16 -> fp32", teacher_cache_dtype="fp32")
     refused(kit, teacher, "precision fp32 -> bf16", teacher_precision="bf16")
     differ = "augmentation.hflip True -> False", "augmentation.seed 0 -> 5", "data.first_crop"
     refused(kit, teacher, *differ, data=kit.train_data(hflip=False, seed=5))
     refused(kit, teacher, "tasks.edge.kind edge -> None", tasks=kit.tasks[:-1])
-    fewer = TransformedDataset(type(kit.rooms)("train", 7, 40, 56), kit.train_data().transform)
-    refused(kit, teacher, "images 8 -> 7", data=fewer)
+    refused(kit, teacher, "images 8 -> 7", data=kit.train_data(type(kit.rooms)("train", 7, 40, 56)))
     assert fill(kit, teacher, teacher_precision="auto").complete
     edited = json.loads(Path(teacher, "config.json").read_text())
     Path(teacher, "config.json").write_text(json.dumps(edited | {"image_mean": [0.5] * 3}))

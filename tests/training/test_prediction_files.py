@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, SubsetDataset, TransformedDataset, open_dataset
+from dataset_loaders import Collator, SubsetDataset, open_dataset
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.training.evaluation import predict_maps
 from kdam_hf.training.prediction_files import StoredPredictions, save_maps
@@ -16,7 +16,7 @@ def rooms():
 
 
 def predicted(kit, rooms):
-    batches = DataLoader(TransformedDataset(rooms, kit.eval_data().transform), 2, collate_fn=Collator(kit.tasks))
+    batches = DataLoader(kit.eval_data(rooms), 2, collate_fn=Collator(kit.tasks))
     return predict_maps(kit.model(), batches, kit.tasks, progress=False)
 
 

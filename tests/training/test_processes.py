@@ -8,7 +8,7 @@ from conftest_kit import Kit, without_batch_statistics, write_photos
 from safetensors.torch import load_file
 from spawn_kit import spawn
 
-from dataset_loaders import MixedDataset, PhotosDataset, TransformedDataset
+from dataset_loaders import MixedDataset, PhotosDataset
 
 # global batch and options: cs on labels and photos, half of each; kl with what changes between steps
 RUNS = {
@@ -23,7 +23,7 @@ def train(rank, root):
     for method, (batch, options) in RUNS.items():
         name, size = f"{method}-{world}", batch // world
         model = without_batch_statistics(kit.model(preset="tiny-convnext"))
-        data = TransformedDataset(mixed, kit.train_data().transform) if method == "cs" else None
+        data = kit.train_data(mixed, kit.tasks) if method == "cs" else None
         settings = {"temperature": 4.0, "beta": 0.1, "learning_rate": 1e-3, "teacher": kit.frozen(), "data": data}
         trainer = kit.distiller(method, name, model, per_device_train_batch_size=size, **settings, **options)
         assert trainer.args.world_size == world

@@ -88,10 +88,9 @@ def test_tasks_channels_and_classes_must_agree(kit):
 
 
 def test_of_two_models_that_predict_everything_each_teaches_what_it_was_chosen_for(kit):
-    for seed in (1, 2):
-        kit.model("teacher", seed=seed).save_pretrained(kit.root / f"{seed}")
+    one, two = (kit.saved(f"{seed}", "teacher", seed=seed) for seed in (1, 2))
     first, *rest = (task.name for task in kit.tasks)
-    given = [f"{first}={kit.root / '2'}", *(f"{name}={kit.root / '1'}" for name in rest)]
+    given = [f"{first}={two}", *(f"{name}={one}" for name in rest)]
     own = tuple(replace(task, loss_weight=3.0) for task in kit.tasks)
     assert plan_teaching(given, own).tasks == own, "settings are those of the labels' tasks"
     taught = load_teacher(plan_teaching(given, kit.tasks), kit.model().config)(*ones()).predictions
@@ -153,8 +152,7 @@ def test_a_teacher_answers_on_the_students_grid_whatever_the_size_of_its_images(
 
 
 def test_a_replay_knows_a_teacher_whose_task_is_not_asked_for_as_the_online_run_does(kit):
-    kit.model("teacher", tasks=kit.tasks[:1]).save_pretrained(kit.root / "one")
-    given = [str(kit.root / "one"), str(families_kit.save("normals", kit.root / "tips"))]
+    given = [kit.saved("one", "teacher", tasks=kit.tasks[:1]), str(families_kit.save("normals", kit.root / "tips"))]
     student = kit.model(tasks=kit.tasks[:1])
     planned = plan_teaching(given, kit.tasks[:1], [kit.tasks[0].name])
     assert load_teacher(planned, student.config).identity == planned.identity

@@ -60,10 +60,8 @@ def test_a_replay_of_other_numbers_is_another_objective(kit, teacher, stored, ex
 
 
 def test_single_task_teachers_are_cached_as_one_whatever_their_order(kit):
-    tasks, folders = kit.tasks[3:5], []
-    for k, task in enumerate(tasks):
-        folders.append(str(kit.root / task.name))
-        kit.model("teacher", seed=k, tasks=[task]).save_pretrained(folders[-1])
+    tasks = kit.tasks[3:5]
+    folders = [kit.saved(task.name, "teacher", seed=k, tasks=[task]) for k, task in enumerate(tasks)]
     first, again = fill(kit, folders, tasks=tasks), fill(kit, folders[::-1], tasks=tasks)
     assert first.manifest == again.manifest
     assert list(again.read(0, 0)[1]) == [task.name for task in tasks]

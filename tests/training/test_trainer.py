@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from dataset_loaders import Collator, TrainTransform, TransformedDataset
+from dataset_loaders import Collator
 from kdam_hf.distillation import make_method
 from kdam_hf.distillation.methods import Features
 from kdam_hf.errors import KdamValueError, NonFiniteLossError
@@ -346,8 +346,7 @@ def test_a_plain_trainer_of_the_library_trains_and_evaluates_a_model_on_its_labe
 
 
 def test_a_batch_norm_that_sees_one_value_is_refused_before_the_first_step(kit):
-    crops = TransformedDataset(kit.rooms, TrainTransform(kit.tasks, (32, 32), [0.5] * 3, [0.25] * 3))
-    trainer = kit.distiller("none", data=crops, per_device_train_batch_size=1)
+    trainer = kit.distiller("none", data=kit.train_data(crop=(32, 32)), per_device_train_batch_size=1)
     with pytest.raises(KdamValueError, match="per_device_train_batch_size"):
         trainer.train()
     assert trainer.state.global_step == 0

@@ -94,9 +94,7 @@ def test_a_stored_teacher_teaches_what_an_online_one_does_and_a_complete_cache_i
 
 
 def test_a_cache_of_the_same_models_in_other_roles_or_with_other_axes_is_refused(root, tmp_path):
-    for seed in (1, 2):
-        Kit(root).model("teacher", seed=seed).save_pretrained(tmp_path / f"{seed}")
-    one, two = tmp_path / "1", tmp_path / "2"
+    one, two = (Kit(tmp_path).saved(f"{seed}", "teacher", seed=seed) for seed in (1, 2))
     cached = ["--images", str(root / "photos"), "--teacher_views", "1", "--teacher_cache", str(tmp_path / "cache")]
     only = {"photos": False, "teachers": ()}
     run(tmp_path, "a", *cached, **only, named=[f"depth={one}", f"edge={two}"])
@@ -169,10 +167,8 @@ def test_what_nobody_teaches_is_refused_before_training(root, options, word):
 
 
 def test_a_student_is_not_written_over_its_teacher(root, tmp_path):
-    teacher = Kit(tmp_path).model("teacher")
-    teacher.save_pretrained(tmp_path / "teacher")
-    asked = ["--images", str(root / "photos"), "--teacher", str(tmp_path / "teacher"), *SMALL]
-    asked += ["--output_dir", str(tmp_path / "teacher")]
+    teacher = Kit(tmp_path).saved("teacher", "teacher")
+    asked = ["--images", str(root / "photos"), "--teacher", teacher, *SMALL, "--output_dir", teacher]
     for more in ([], ["--resume_from_checkpoint", "last"]):
         with pytest.raises((CheckpointError, KdamValueError), match="teacher"):
             distill([*asked, *more])
