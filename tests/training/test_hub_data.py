@@ -26,20 +26,12 @@ SHARES = ["--train_split", "train[:16]", "--eval_split", "train[16:]"]
 
 
 def photos(count):
-    columns = {
-        "pixel_values": Picture(),
-        "label": Picture(),
-        "label_classes": List(ClassLabel(names=["wall", "floor"])),
-    }
-    cells = [
-        {
-            "pixel_values": Image.fromarray(np.random.default_rng(k).integers(0, 255, (32, 40, 3), np.uint8)),
-            "label": Image.fromarray(np.random.default_rng(k).integers(0, 2, (32, 40), np.uint8)),
-            "label_classes": [0, 1],
-        }
-        for k in range(count)
-    ]
-    return Dataset.from_list(cells, Features(columns))
+    rng, classes = np.random.default_rng(0), List(ClassLabel(names=["wall", "floor"]))
+    noise = {"pixel_values": rng.integers(0, 255, (count, 32, 40, 3), np.uint8)}
+    noise["label"] = rng.integers(0, 2, (count, 32, 40), np.uint8)
+    cells = {name: [Image.fromarray(array) for array in arrays] for name, arrays in noise.items()}
+    columns = {"pixel_values": Picture(), "label": Picture(), "label_classes": classes}
+    return Dataset.from_dict(cells | {"label_classes": [[0, 1]] * count}, Features(columns))
 
 
 @pytest.fixture
