@@ -5,7 +5,7 @@ import re
 import families_kit
 import numpy as np
 import pytest
-from command_kit import ROOT, run
+from command_kit import ROOT
 from conftest_kit import write_photos
 from PIL import Image
 
@@ -63,16 +63,3 @@ def test_what_was_trained_stands_for_its_folder_and_scores_as_it_said(photos, tm
     published = student.push_to_hub("org/student", dry_run=tmp_path / "repository")
     assert (tmp_path / "repository" / "README.md").is_file()
     assert published == str(tmp_path / "repository")
-
-
-def test_a_teacher_shows_what_it_says_of_the_photos_of_a_folder_and_a_mistake_is_named_before_it_loads(
-    photos, tmp_path
-):
-    teacher = families_kit.save("depth-anything-metric", tmp_path / "depth")
-    shown = run("teach.py", teacher, photos, "--output", tmp_path / "sheet.png").stdout
-    assert re.search(r"kitchen: 48x56 pixels.*\n  depth: [\d.]+ to [\d.]+ m", shown)
-    assert Image.open(tmp_path / "sheet.png").height > 5 * 40
-    for wrong in ([photos / "none.jpg"], [photos, "--output", tmp_path / "sheet"]):
-        done = run("teach.py", tmp_path / "depth", *wrong, check=False)
-        assert done.returncode == 2
-        assert str(wrong[-1]) in done.stderr

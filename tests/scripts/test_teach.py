@@ -19,14 +19,18 @@ class Own(torch.nn.Module):
 """
 
 
-def test_numbers_are_those_of_the_photo_and_the_sheet_shows_it(tmp_path):
+def test_numbers_are_those_of_each_photo_of_a_folder_and_the_sheet_shows_them(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
-    Image.new("RGB", (60, 40), (51, 102, 0)).save(tmp_path / "photo.png")
-    sheet = tmp_path / "new" / "sheet.png"
-    done = run("teach.py", f"{tmp_path}/own.py:Own", tmp_path / "photo.png", "--output", sheet)
-    assert re.search(r"photo: 40x60 pixels, seen at 40x60; \d+ ms\n +depth: 5\.2 to 5\.2 m\n", done.stdout)
+    (tmp_path / "photos").mkdir()
+    photos, sheet = {"a": ((51, 102, 0), 5.2), "b": ((102, 51, 0), 3.4)}, tmp_path / "new" / "sheet.png"
+    for name, (colour, _) in photos.items():
+        Image.new("RGB", (60, 40), colour).save(tmp_path / "photos" / f"{name}.png")
+    done = run("teach.py", f"{tmp_path}/own.py:Own", tmp_path / "photos", "--output", sheet)
     seen = np.asarray(Image.open(sheet).convert("RGB"))
-    assert (seen == (51, 102, 0)).all(-1).sum() == 40 * 60
+    for name, (colour, metres) in photos.items():
+        told = rf"{name}: 40x60 pixels, seen at 40x60; \d+ ms\n +depth: {metres} to {metres} m\n"
+        assert re.search(told, done.stdout)
+        assert (seen == colour).all(-1).sum() == 40 * 60
 
 
 def test_what_cannot_be_shown_is_refused_before_a_teacher_is_looked_for(tmp_path):
