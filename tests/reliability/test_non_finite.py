@@ -5,7 +5,7 @@ import torch
 from teacher_kit import VIEWS, fill
 from torch.utils.data import DataLoader
 
-from dataset_loaders import Collator, TransformedDataset
+from dataset_loaders import Collator
 from kdam_hf.errors import DataIntegrityError, KdamValueError
 from kdam_hf.training import FrozenTeacher, MultiTaskTrainer, evaluate_model
 from kdam_hf.training.teacher_cache import CachedTeacherDataset
@@ -14,26 +14,22 @@ BAD = 5
 FP16_OVERFLOW = float(torch.tensor(70000.0).half())
 
 
-class PoisonedPhotos(TransformedDataset):
-    """One value of one photo is not finite."""
+def poisoned(data, maps, value):
+    """`data`, of which one value of the `maps` of one item is another."""
+    kind = type(data)
 
-    value = float("nan")
-
-    def __getitem__(self, key):
-        item = super().__getitem__(key)
+    def read(self, key):
+        item = kind.__getitem__(self, key)
         if item["index"] == BAD:
-            item["pixel_values"][1, 3, 4] = self.value
+            maps(item)[0, 2, 3] = value
         return item
 
+    data.__class__ = type("Poisoned", (kind,), {"__getitem__": read})
+    return data
 
-class PoisonedReplay(CachedTeacherDataset):
-    """One value of one stored prediction is not finite."""
 
-    def __getitem__(self, key):
-        item = super().__getitem__(key)
-        if item["index"] == BAD:
-            item["teacher"]["depth"][0, 2, 3] = float("inf")
-        return item
+def photo_of(item):
+    return item["pixel_values"]
 
 
 def state(trainer):
@@ -43,8 +39,7 @@ def state(trainer):
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_photo_that_is_not_finite_stops_before_the_model_and_is_named_alone(kit, value):
-    photos = PoisonedPhotos(kit.rooms, kit.train_data().transform)
-    photos.value = value
+    photos = poisoned(kit.train_data(), photo_of, value)
     # the whole set in one step, so that it is the first that fails
     trainer = MultiTaskTrainer(kit.model(), kit.args(per_device_train_batch_size=8), kit.tasks, photos)
     before = state(trainer)
@@ -56,9 +51,10 @@ def test_a_photo_that_is_not_finite_stops_before_the_model_and_is_named_alone(ki
 @pytest.mark.fault(12)
 @pytest.mark.parametrize("bad_photo", [True, False], ids=["photo", "weights"])
 def test_evaluation_raises_and_never_leaves_a_batch_out_of_the_mean(kit, bad_photo):
-    model, photos = kit.model(), PoisonedPhotos(kit.rooms, kit.eval_data().transform)
-    if not bad_photo:
-        photos.value = 0.0
+    model, photos = kit.model(), kit.eval_data(kit.rooms)
+    if bad_photo:
+        poisoned(photos, photo_of, float("nan"))
+    else:
         with torch.no_grad():
             model.decoder.heads["depth"][1].bias.fill_(float("nan"))
     batches = DataLoader(photos, 2, collate_fn=Collator(kit.tasks))
@@ -92,7 +88,8 @@ def test_a_teacher_that_is_not_finite_stops_with_step_task_and_samples(kit, valu
 
 @pytest.mark.fault(13)
 def test_a_replayed_teacher_is_checked_as_a_running_one(kit, teacher):
-    distil(kit, PoisonedReplay(kit.train_data(), fill(kit, teacher)))
+    replay = CachedTeacherDataset(kit.train_data(), fill(kit, teacher))
+    distil(kit, poisoned(replay, lambda item: item["teacher"]["depth"], float("inf")))
 
 
 @pytest.mark.fault(11, 13)
