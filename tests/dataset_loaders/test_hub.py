@@ -133,11 +133,6 @@ def test_a_file_of_class_names_is_that_of_parts_where_no_other_classes_are(tmp_p
     assert list(data.tasks[0].class_names) == NAMES
 
 
-def test_a_folder_may_be_the_one_one_stands_in(tmp_path, monkeypatch):
-    monkeypatch.chdir(written(table({**PHOTOS, "label": None}), tmp_path / "set"))
-    assert len(open_dataset("hub", "train", ".", columns=["semseg=label"])) > 0
-
-
 # ---- storage ----
 
 
@@ -226,7 +221,7 @@ def stream(tmp_path, monkeypatch):
     return folder
 
 
-def test_data_of_this_folder_have_its_name(tmp_path, monkeypatch):
+def test_data_of_the_folder_one_stands_in_are_found_and_have_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(written(numbered(3), tmp_path / "set"))
     for name in ("hub", "photos"):
         assert open_dataset(name, "train", ".").name == "set"
