@@ -15,11 +15,11 @@ from kdam_hf.tasks import NYUD_V2
 from kdam_hf.training import load_backbone_weights, load_model
 
 
-def classifier(kind, folder):
-    """What users download: a classification checkpoint of the architecture of a tiny preset."""
+def classifier(kind, folder, **config):
+    """What users download: a classification checkpoint, of the architecture of a tiny preset unless stated."""
     torch.manual_seed(3)
-    config = {key: value for key, value in PRESETS[f"tiny-{kind}"].config.items() if key != "out_indices"}
-    published = AutoModelForImageClassification.from_config(AutoConfig.for_model(**config))
+    config = config or {k: value for k, value in PRESETS[f"tiny-{kind}"].config.items() if k != "out_indices"}
+    published = AutoModelForImageClassification.from_config(AutoConfig.for_model(**({"model_type": kind} | config)))
     published.save_pretrained(folder)
     return published.state_dict()
 
@@ -49,9 +49,7 @@ FOREIGN = {
 )
 def test_a_published_model_is_a_backbone_by_its_folder(kind, layers, tmp_path):
     """Also those that AutoBackbone does not offer; with the image statistics of its processor."""
-    torch.manual_seed(3)
-    published = AutoModelForImageClassification.from_config(AutoConfig.for_model(kind, **FOREIGN[kind]))
-    published.save_pretrained(tmp_path)
+    published = classifier(kind, tmp_path, **FOREIGN[kind])
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3, "image_std": [0.2] * 3}))
     backbone = find_backbone(str(tmp_path))
     torch.manual_seed(0)
@@ -59,7 +57,7 @@ def test_a_published_model_is_a_backbone_by_its_folder(kind, layers, tmp_path):
     assert backbone.config.get("out_indices") == layers
     assert (model.config.image_mean, model.config.image_std) == ([0.1] * 3, [0.2] * 3)
     load_backbone_weights(model, str(tmp_path))
-    source = {key.removeprefix(f"{kind}."): value for key, value in published.state_dict().items()}
+    source = {key.removeprefix(f"{kind}."): value for key, value in published.items()}
     target = {
         key.removeprefix("model.").removeprefix(f"{kind}."): value
         for key, value in model.encoder.backbone.state_dict().items()
