@@ -161,9 +161,8 @@ def turned(tmp_path):
     for name in ("images", "semseg"):
         (tmp_path / name).mkdir()
     for sample_id, (orientation, height, width) in photos.items():
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        Image.new("RGB", (4 if sample_id == "square" else 6, 4)).save(tmp_path / f"images/{sample_id}.jpg", exif=exif)
+        photo = Image.new("RGB", (4 if sample_id == "square" else 6, 4))
+        (tmp_path / f"images/{sample_id}.jpg").write_bytes(trees.encoded(photo, "JPEG", orientation))
         Image.new("L", (width, height)).save(tmp_path / f"semseg/{sample_id}.png")
     (tmp_path / "val.txt").write_text("\n".join(photos))
     (tmp_path / "dataset.json").write_text('{"name": "turned", "tasks": {"semseg": {"num_classes": 2}}}')

@@ -14,6 +14,7 @@ import torch
 from absent import without
 from command_kit import ROOT, load
 from PIL import Image
+from trees import encoded
 
 from dataset_loaders import Collator, EvalTransform, TransformedDataset
 from dataset_loaders.synthetic_rooms import CLASS_NAMES, SyntheticRooms
@@ -61,10 +62,8 @@ def student(tmp_path_factory):
 def photo(tmp_path_factory):
     """67 x 91 pixels, lying on its side as cameras leave it."""
     image = Image.fromarray(SyntheticRooms("val", 2, height=67, width=91)[1]["image"])
-    exif = Image.Exif()
-    exif[0x0112] = 6
     path = tmp_path_factory.mktemp("photos") / "photo.png"
-    image.rotate(90, expand=True).save(path, exif=exif)
+    path.write_bytes(encoded(image.rotate(90, expand=True), orientation=6))
     return path
 
 
