@@ -41,13 +41,8 @@ def sample_of(height=60, width=80):
     ids = blocks(height, width)
     normals = np.random.default_rng(2).normal(size=(8, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    labels = {
-        "semseg": ids,
-        "saliency": ids % 2,
-        "depth": 1 + ids.astype(np.float32),
-        "normals": normals.astype(np.float32)[ids],
-        "edge": ids // 4,
-    }
+    labels = {"semseg": ids, "saliency": ids % 2, "edge": ids // 4}
+    labels |= {"depth": 1 + ids.astype(np.float32), "normals": normals.astype(np.float32)[ids]}
     return {"id": "x", "image": PALETTE[ids], "labels": labels}
 
 

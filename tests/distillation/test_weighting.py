@@ -13,13 +13,8 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.objective import Objective
 
 PARTS = (TASKS[1], replace(TASKS[3], name="parts"))
-TERMS = {
-    "loss_human_parts": 3.0,
-    "kd_kl_human_parts": 1.0,
-    "loss_parts": 0.5,
-    "kd_inter_task_parts": 0.25,
-    "kd_hint": 7.0,
-}
+OF_PARTS = {"loss_human_parts": 3.0, "kd_kl_human_parts": 1.0, "loss_parts": 0.5, "kd_inter_task_parts": 0.25}
+TERMS = OF_PARTS | {"kd_hint": 7.0}
 LOSSES = np.array([4.0, 0.75])
 
 

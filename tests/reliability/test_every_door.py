@@ -70,6 +70,7 @@ PHOTOS = {
     "empty.png": (b"", None),
     "bomb.png": (trees.png_bytes(8_000, 8_000, 8, 2, b"IDAT", b"IEND"), None),
 }
+BIG_ENDIAN = Image.frombytes("I;16B", (W, H), DEEP.astype(">u2").tobytes())
 # kind: task, content, and the raw label
 LABELS = {
     "grey.png": ("semseg", encoded(IDS), IDS),
@@ -80,11 +81,7 @@ LABELS = {
     "packed.tif": ("semseg", encoded(IDS, "TIFF", compression="tiff_lzw"), IDS),
     "depth.png": ("depth", encoded(DEEP), DEEP / 1000),
     "depth.tif": ("depth", encoded(DEEP, "TIFF"), DEEP / 1000),
-    "depth-other-bytes.tif": (
-        "depth",
-        encoded(Image.frombytes("I;16B", (W, H), DEEP.astype(">u2").tobytes()), "TIFF"),
-        DEEP / 1000,
-    ),
+    "depth-other-bytes.tif": ("depth", encoded(BIG_ENDIAN, "TIFF"), DEEP / 1000),
     "depth-32-bit.tif": ("depth", encoded(DEEP.astype(np.int32), "TIFF"), DEEP / 1000),
     "depth-float.tif": ("depth", encoded(np.float32(DEEP / 1000), "TIFF"), DEEP / 1000),
     "lossy.jpg": ("semseg", encoded(IDS, "JPEG"), None),

@@ -13,6 +13,7 @@ from kdam_hf.distillation import METHODS, Batch, make_method
 
 NAMES = ("huber", "gaussian", "direct", "equal_columns")
 SIZE = (6, 8)
+VALID = torch.ones(1, *SIZE, dtype=torch.bool)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,8 +35,7 @@ def maps(seed):
 
 
 def terms(name, student, teacher, **settings):
-    valid = torch.ones(1, *SIZE, dtype=torch.bool)
-    return make_method(name, TASKS, beta=1.0, **settings).terms(Batch(student, teacher, valid, float(valid.sum())))
+    return make_method(name, TASKS, beta=1.0, **settings).terms(Batch(student, teacher, VALID, float(VALID.sum())))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,14 +74,11 @@ def test_gaussian_bins_have_the_divergence_of_two_gaussian_densities(temperature
 
 
 def test_tasks_and_matches_may_be_left_out():
-    valid = torch.ones(1, *SIZE, dtype=torch.bool)
     depth = next(task for task in TASKS if task.name == "depth")
-    alone = make_method("direct", [depth]).terms(Batch(maps(0), maps(1), valid, float(valid.sum())))
+    alone = make_method("direct", [depth]).terms(Batch(maps(0), maps(1), VALID, float(VALID.sum())))
     assert list(alone) == ["kd_direct_depth"]
-    assert (
-        terms("equal_columns", maps(0), maps(1), intra=False).keys()
-        == terms("cs", maps(0), maps(1), intra=False).keys()
-    )
+    found, expected = (terms(name, maps(0), maps(1), intra=False) for name in ("equal_columns", "cs"))
+    assert found.keys() == expected.keys()
 
 
 def test_direct_terms_are_means_over_pixels_of_distances():

@@ -55,21 +55,15 @@ class Kit:
         return str(self.root / name)
 
     def args(self, name="run", **kwargs):
-        defaults = {
-            "output_dir": str(self.root / name),
+        steps = {
             "max_steps": 3,
             "per_device_train_batch_size": 2,
             "per_device_eval_batch_size": 2,
             "learning_rate": 0.01,
-            "use_cpu": True,
-            "precision": "fp32",
-            "disable_tqdm": True,
-            "cpu_threads": 1,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": [],
         }
-        return KdamTrainingArguments(**(defaults | kwargs))
+        quiet = {"logging_steps": 1, "save_strategy": "no", "report_to": [], "disable_tqdm": True}
+        machine = {"use_cpu": True, "precision": "fp32", "cpu_threads": 1}
+        return KdamTrainingArguments(**({"output_dir": str(self.root / name)} | steps | quiet | machine | kwargs))
 
     def frozen(self, seed=1, **kwargs):
         """A teacher that is not saved."""
