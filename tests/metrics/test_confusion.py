@@ -49,19 +49,6 @@ def test_class_iou_names_the_absent_class_by_nan():
     np.testing.assert_array_equal(metric.class_iou(), [50, 50, np.nan])
 
 
-@pytest.mark.parametrize(
-    ("prediction", "label", "given"),
-    [
-        *(([[0]], [[2]], ("label", "2")), ([[0]], [[-1]], ("label", "-1")), ([[2]], [[0]], ("prediction", "2"))),
-        *(([[0]], [[0.0]], ("label", "float32")), ([[True]], [[0]], ("prediction", "bool"))),
-    ],
-)
-def test_what_is_no_class_id_is_refused(prediction, label, given):
-    with pytest.raises(KdamValueError) as caught:
-        computed(MeanIoU(2), prediction, label)
-    assert all(word in str(caught.value) for word in given)
-
-
 def test_unknown_treatment_of_absent_classes_is_refused():
     with pytest.raises(KdamValueError, match="'zero'"):
         MeanIoU(2, absent="zero")

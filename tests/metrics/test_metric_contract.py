@@ -112,3 +112,30 @@ def test_shapes_that_would_broadcast_are_refused_with_both(make, data, invalid):
             make().update(given, label)
         assert str(tuple(given.shape)) in str(caught.value)
         assert str(tuple(label.shape)) in str(caught.value)
+
+
+MAPS = {DepthErrors: torch.ones(1, 4, 4), NormalErrors: torch.ones(3, 4, 4)}
+
+
+@pytest.mark.parametrize(
+    ("make", "prediction", "label", "given"),
+    [  # what is no class id, no probability, has another number of channels, or holds the integers of a file
+        *((CASES["miou"][0], [[0]], [[other]], ("label", f"{other}")) for other in (6, -1)),
+        (CASES["miou"][0], [[6]], [[0]], ("prediction", "6")),
+        (CASES["miou"][0], [[0]], [[0.0]], ("label", "float32")),
+        (CASES["miou"][0], [[True]], [[0]], ("prediction", "bool")),
+        *((kind, [[-2.0, 3.0]], [[0, 1]], ("-2", "3")) for kind in (Saliency, EdgeF)),
+        *((kind, [[0, 1]], [[0, 1]], ("int64",)) for kind in (Saliency, EdgeF)),
+        *((kind, [[0.0, 1.0]], [[0, 254]], ("254",)) for kind in (Saliency, EdgeF)),
+        *(
+            (kind, maps.repeat(2, 1, 1), maps.repeat(2, 1, 1), (f"({2 * len(maps)}, 4, 4)", ", H, W"))
+            for kind, maps in MAPS.items()
+        ),
+        *((kind, maps, maps.to(torch.uint16), ("uint",)) for kind, maps in MAPS.items()),
+        *((kind, maps.byte(), maps, ("uint",)) for kind, maps in MAPS.items()),
+    ],
+)
+def test_maps_that_a_metric_cannot_count_are_refused_with_what_was_given(make, prediction, label, given):
+    with pytest.raises(KdamValueError) as caught:
+        make().update(torch.as_tensor(prediction), torch.as_tensor(label))
+    assert all(word in str(caught.value) for word in given)

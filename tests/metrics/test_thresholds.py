@@ -2,8 +2,7 @@ import pytest
 import torch
 from metric_cases import computed
 
-from kdam_hf.errors import KdamValueError
-from kdam_hf.metrics import EdgeF, Saliency
+from kdam_hf.metrics import EdgeF
 from kdam_hf.metrics.saliency import SALIENCY_THRESHOLDS
 from kdam_hf.metrics.thresholds import EDGE_THRESHOLDS, Pixels, counts_above
 
@@ -42,14 +41,3 @@ def test_counts_are_exact_on_and_beside_every_threshold(thresholds, dtype, stric
 )
 def test_perfect_predictions_score_100_empty_labels_0_and_images_share_a_threshold(prediction, label, expected):
     assert computed(EdgeF(), prediction, label)["maxf"] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("make", [Saliency, EdgeF])
-@pytest.mark.parametrize(
-    ("prediction", "label", "given"),
-    [([[-2.0, 3.0]], [[0, 1]], ("-2", "3")), ([[0, 1]], [[0, 1]], ("int64",)), ([[0.0, 1.0]], [[0, 254]], ("254",))],
-)
-def test_logits_and_other_labels_are_refused(make, prediction, label, given):
-    with pytest.raises(KdamValueError) as caught:
-        make().update(torch.tensor(prediction), torch.tensor(label))
-    assert all(word in str(caught.value) for word in given)
