@@ -27,16 +27,16 @@ REMOVALS = {"os.remove", "os.rmdir"}
 disable_progress_bar()
 
 
-def trainer_in(root, name="run", **options):
+def trainer_in(root, name="run", method="none", **options):
     """A training of three steps with a checkpoint after each."""
-    return Kit(root).distiller("none", name, **({"save_strategy": "steps", "save_steps": 1} | options))
+    return Kit(root).distiller(method, name, **({"save_strategy": "steps", "save_steps": 1} | options))
 
 
-def build(output, **options):
+def build(output, preset="tiny-swin", method="none", **options):
     """A training with everything that draws random numbers: augmentation and dropout; checkpoints lie between log lines."""
-    model = Kit(output.parent).model(preset="tiny-swin", dropout=0.1)
+    model = Kit(output.parent).model(preset=preset, dropout=0.3)
     defaults = {"max_steps": STEPS, "optim": "adamw_torch", "learning_rate": 1e-3, "logging_steps": 5}
-    return trainer_in(output.parent, output.name, model=model, **(defaults | {"save_total_limit": 2} | options))
+    return trainer_in(output.parent, output.name, method, model=model, **(defaults | {"save_total_limit": 2} | options))
 
 
 def outcome(trainer):

@@ -5,8 +5,8 @@
 
 import pytest
 import torch
-from conftest_kit import Kit, StopAt
-from fault_kit import outcome
+from conftest_kit import StopAt
+from fault_kit import build, outcome
 
 from kdam_hf.io import tensors_sha256
 from kdam_hf.presets import PRESETS
@@ -17,13 +17,8 @@ STEPS = 6
 
 
 def trainer_in(root, preset="tiny-swin", distilled=False, **options):
-    kit = Kit(root)
-    options = {
-        **{"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "logging_steps": 4},
-        **{"max_steps": STEPS, "optim": "adamw_torch", "learning_rate": 1e-3, "eval_strategy": "no"},
-        **options,
-    }
-    return kit.distiller("cs" if distilled else "none", model=kit.model(preset=preset, dropout=0.3), **options)
+    options = {"save_total_limit": None, "logging_steps": 4, "max_steps": STEPS} | options
+    return build(root / "run", preset, "cs" if distilled else "none", **options)
 
 
 def assert_exact(root, steps, **options):
