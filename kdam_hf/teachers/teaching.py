@@ -45,18 +45,18 @@ class Teaching:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What predictions depend on beyond the set of weights; as `FrozenTeacher.identity`."""
+        """What predictions depend on beyond the set of weights: who teaches each task, by the SHA-256 of its weights; class
+        maps by indices; axes of normals, where they are stated."""
         taught = {task.name: source for source in self.sources for task in source.tasks if task.name in self.taught}
-        axes = [source.facts["normal_axes"] for source in taught.values() if "normal_axes" in source.facts]
-        return teaching_identity({name: source.sha256 for name, source in taught.items()}, self.class_maps, axes)
-
-
-def teaching_identity(
-    taught_by: Mapping[str, str], class_maps: Mapping[str, ClassMap], axes: Sequence[Sequence[str]]
-) -> dict[str, Any]:
-    """Who teaches each task, by the SHA-256 of its weights; class maps by indices; axes of normals, where they are stated."""
-    maps = {name: {c: list(members) for c, members in found.sources.items()} for name, found in class_maps.items()}
-    return {"taught_by": dict(taught_by), "class_map": maps, "normal_axes": list(axes[0]) if axes else None}
+        axes = (source.facts["normal_axes"] for source in taught.values() if "normal_axes" in source.facts)
+        return {
+            "taught_by": {name: source.sha256 for name, source in taught.items()},
+            "class_map": {
+                name: {c: list(members) for c, members in found.sources.items()}
+                for name, found in self.class_maps.items()
+            },
+            "normal_axes": next(axes, None),
+        }
 
 
 def plan_teaching(

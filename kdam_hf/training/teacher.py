@@ -4,7 +4,7 @@ It lives outside the student's model, so it is neither saved nor optimised. The 
 to each teacher's own normalisation. It is run in its own precision, whatever the student's is.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -18,9 +18,9 @@ from kdam_hf.io import tensors_sha256
 from kdam_hf.modeling_kdam import KdamOutput, KdamPreTrainedModel
 from kdam_hf.tasks import Normals, Task, task_from_spec
 from kdam_hf.teachers.base import ForeignTeacher
-from kdam_hf.teachers.class_map import ClassMap
+from kdam_hf.teachers.find import TeacherSource
 from kdam_hf.teachers.normals import check_axes
-from kdam_hf.teachers.teaching import Teaching, teaching_identity
+from kdam_hf.teachers.teaching import Teaching
 
 
 class FrozenTeacher(nn.Module):
@@ -33,9 +33,8 @@ class FrozenTeacher(nn.Module):
         bf16: hold and run the models in bfloat16 and channels-last, which pays where the device multiplies bfloat16 in
             hardware (1.8 times faster for a Swin-B teacher with AVX512-BF16). Modules of the user stay as they are.
         batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
-        sha256: of each model's file of weights; of its tensors where it was not loaded from a file.
-        class_maps: by task, where the teacher's classes are not the student's.
-        chosen: of each model the names of the tasks that it teaches; all that it predicts for None.
+        teaching: which tasks each model teaches, whose weights these are, and class maps; for None each teaches all that it
+            predicts, in the student's classes, and is known by its tensors.
 
     Raises:
         KdamValueError: no task is taught, one is taught twice, or is of another kind or number of channels.
@@ -47,25 +46,23 @@ class FrozenTeacher(nn.Module):
         student: KdamConfig,
         bf16: bool = False,
         batch_size: int | None = None,
-        sha256: Sequence[str] | None = None,
-        class_maps: Mapping[str, ClassMap] | None = None,
-        chosen: Sequence[Collection[str]] | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
         super().__init__()
-        hashes = list(sha256 or map(tensors_sha256, models))
-        self.sha256 = sorted(hashes)
+        if teaching is None:
+            teaching = Teaching([_in_memory(model) for model in models], _tasks(student))
+        self.sha256 = sorted(source.sha256 for source in teaching.sources)
         self.models = nn.ModuleList(models)
-        self.bf16, self.batch_size, self.class_maps = bf16, batch_size, class_maps or {}
+        self.bf16, self.batch_size, self.class_maps = bf16, batch_size, teaching.class_maps
         for model in models:
             if bf16 and isinstance(model, (KdamPreTrainedModel, ForeignTeacher)):  # which convert their images
                 model.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        tasks = [_tasks(model) for model in models]
-        self.chosen = chosen or [[task.name for task in known] for known in tasks]
+        self.chosen = [{task.name for task in source.tasks} for source in teaching.sources]
         taught: dict[str, Task] = {}
-        for known, names in zip(tasks, self.chosen, strict=True):
-            if twice := [task.name for task in known if task.name in names and task.name in taught]:
-                raise KdamValueError(f"task {twice[0]} is taught by two teachers; give one per task, or one for all.")
-            taught |= {task.name: task for task in known if task.name in names}
+        for task in (task for source in teaching.sources for task in source.tasks):
+            if task.name in taught:
+                raise KdamValueError(f"task {task.name} is taught by two teachers; give one per task, or one for all.")
+            taught[task.name] = task
         wanted = [task for task in student.tasks or [] if task["name"] in taught]
         if not wanted:
             raise KdamValueError(
@@ -74,9 +71,7 @@ class FrozenTeacher(nn.Module):
         alike = [task for task in wanted if task["name"] not in self.class_maps]
         check_tasks_agree([task.spec() for task in taught.values()], alike, "the teacher", "the student")
         self.task_names = [task["name"] for task in wanted]
-        by = {name: hashes[k] for k, names in enumerate(self.chosen) for name in names if name in self.task_names}
-        of_use = [model for model, names in zip(models, self.chosen, strict=True) if by.keys() & {*names}]
-        self.identity = teaching_identity(by, self.class_maps, [model.axes for model in of_use if _has_axes(model)])
+        self.identity = teaching.identity
         for k, model in enumerate(models):  # from the student's normalisation to the teacher's
             own: Any = model.config if isinstance(model, KdamPreTrainedModel) else model
             mean, std = getattr(own, "image_mean", (0.0, 0.0, 0.0)), getattr(own, "image_std", (1.0, 1.0, 1.0))
@@ -168,9 +163,7 @@ def load_teacher(
     for model in filter(_has_axes, models):
         with torch.inference_mode():
             PartialState().print(check_axes(lambda images, teacher=model: teacher(images)["normals"]))  # type: ignore[misc]
-    sha256 = [source.sha256 for source in teaching.sources]
-    chosen = [{task.name for task in source.tasks} for source in teaching.sources]
-    return FrozenTeacher(models, student, bf16, batch_size, sha256, teaching.class_maps, chosen)
+    return FrozenTeacher(models, student, bf16, batch_size, teaching)
 
 
 def coarsest_channels(model: Any) -> int:
@@ -186,10 +179,15 @@ def _has_axes(model: Any) -> TypeGuard[ForeignTeacher]:
     return isinstance(model, ForeignTeacher) and any(isinstance(task, Normals) for task in model.tasks)
 
 
-def _tasks(model: Any) -> Sequence[Task]:
-    if isinstance(model, KdamPreTrainedModel):
-        return [task_from_spec(spec) for spec in model.config.tasks or []]
-    return model.tasks
+def _in_memory(model: Any) -> TeacherSource:
+    """A module that teaches all that it predicts."""
+    tasks = _tasks(model.config) if isinstance(model, KdamPreTrainedModel) else tuple(model.tasks)
+    facts = {"normal_axes": list(model.axes)} if _has_axes(model) else {}
+    return TeacherSource(type(model).__name__, tasks, lambda: model, tensors_sha256(model), facts)
+
+
+def _tasks(config: KdamConfig) -> tuple[Task, ...]:
+    return tuple(task_from_spec(spec) for spec in config.tasks or [])
 
 
 def check_tasks_agree(

@@ -1,7 +1,6 @@
 """Tiny teachers, online and stored, that the tests of the replayed teacher share."""
 
 from kdam_hf.modeling_kdam import KdamOutput
-from kdam_hf.pretrained import weights_sha256
 from kdam_hf.teachers.teaching import plan_teaching
 from kdam_hf.training import DistillationArguments, FrozenTeacher, fill_cache, load_model
 
@@ -32,4 +31,5 @@ class Rounded(FrozenTeacher):
 
 def online_teacher(kit, teacher, dtype="fp32"):
     kind = {"fp32": FrozenTeacher, "fp16": Rounded}[dtype]
-    return kind([load_model(teacher)], kit.model().config, batch_size=1, sha256=[weights_sha256(teacher)])
+    teaching = plan_teaching([teacher], kit.tasks)
+    return kind([load_model(teacher)], kit.model().config, batch_size=1, teaching=teaching)
