@@ -56,7 +56,7 @@ def record_dtype(manifest: Mapping[str, Any]) -> np.dtype[Any]:
 
 
 class TeacherCache:
-    """A folder of records, one per (view, index), as `fill_cache` made it; picklable, opened by the process that reads.
+    """A folder of records (views, images), as `fill_cache` made it, mapped into memory; pickled as its place.
 
     Raises:
         CheckpointError: no cache there, or one of another version or of another size.
@@ -71,7 +71,10 @@ class TeacherCache:
         found = path.stat().st_size if path.exists() else 0
         if found != expected:
             raise CheckpointError(f"{path}: {found} bytes; expected {expected}. Remove the folder and build it again.")
-        self._map: NDArray[Any] | None = None
+        self.records = np.memmap(path, self.dtype, "r", shape=(self.views, self.images))
+
+    def __reduce__(self) -> Any:
+        return TeacherCache, (self.folder,)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -125,16 +128,6 @@ class TeacherCache:
         records["_crop"] = crops
         records["_checksum"] = [_checksum(records[row : row + 1]) for row in range(len(keys))]
         return records
-
-    @property
-    def records(self) -> NDArray[Any]:
-        """All records (views, images), mapped into memory."""
-        if self._map is None:
-            self._map = np.memmap(self.folder / RECORDS, self.dtype, "r", shape=(self.views, self.images))
-        return self._map
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_map": None}
 
 
 class CachedTeacherDataset(Layer):

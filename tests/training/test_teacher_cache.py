@@ -100,10 +100,9 @@ def test_a_cache_goes_with_a_method_with_as_many_views_and_without_a_second_teac
         cache.read(1, 0)
 
 
-def test_the_reader_goes_to_worker_processes_closed_and_opens_there(kit, teacher):
+def test_the_reader_goes_to_worker_processes_as_its_place_and_opens_there(kit, teacher):
     data = CachedTeacherDataset(kit.train_data(), fill(kit, teacher))
-    data[0, 0]
-    assert pickle.loads(pickle.dumps(data)).cache._map is None
+    assert len(pickle.dumps(data.cache)) < 1000
     loader = DataLoader(data, 8, sampler=[(1, k) for k in range(8)], num_workers=2, collate_fn=Collator(kit.tasks))
     (batch,) = loader
     for k in range(8):
