@@ -1,6 +1,6 @@
 """Decoded maps into metrics, in this process or in several, and results from metrics.
 
-Unusual here: a process that counts sends back sums, not values, so the numbers do not depend on how many there are.
+Unusual here: sums of one image come back from whoever counts it, not values, so the numbers do not depend on how many do.
 """
 
 import json
@@ -53,15 +53,9 @@ def count_maps(maps: Iterable[ImageMaps], metrics: Mapping[str, Metric], num_pro
         DataWorkerError: a counting process died.
     """
     images = 0
-    if num_proc == 1:
-        for one in maps:
-            _update(metrics, one)
-            images += 1
-        return images
     kinds = {name: (type(metric), metric.settings()) for name, metric in metrics.items()}
     packed = (replace(one, predictions=_arrays(one.predictions), labels=_arrays(one.labels)) for one in maps)
-    counted = in_processes(partial(_count, kinds), packed, num_proc, shield_worker, (os.getpid(),), worker_context())
-    for states in counted:
+    for states in in_processes(partial(_count, kinds), packed, num_proc, _begin, (os.getpid(),), worker_context()):
         images += 1
         for name, state in states.items():
             metrics[name].add_state(_tensors(state))
@@ -118,20 +112,22 @@ def single_task_references(
     return references
 
 
-def _update(metrics: Mapping[str, Metric], maps: ImageMaps) -> None:
-    for name, metric in metrics.items():
-        try:
-            metric.update(maps.predictions[name], maps.labels[name])
-        except KdamValueError as error:
-            raise KdamValueError(f"{maps.sources[name]}: {error}") from error
+def _begin(parent: int) -> None:
+    shield_worker(parent)
+    torch.set_num_threads(1)
 
 
 def _count(kinds: Mapping[str, tuple[type[Metric], dict[str, Any]]], maps: Any) -> dict[str, Any]:
-    """States per task of metrics that have seen one image, in a process that counts."""
-    torch.set_num_threads(1)
-    metrics = {name: kind(**settings) for name, (kind, settings) in kinds.items()}
-    _update(metrics, replace(maps, predictions=_tensors(maps.predictions), labels=_tensors(maps.labels)))
-    return {name: _arrays(metric.state) for name, metric in metrics.items()}
+    """States per task of metrics that have seen one image."""
+    predictions, labels, states = _tensors(maps.predictions), _tensors(maps.labels), {}
+    for name, (kind, settings) in kinds.items():
+        metric = kind(**settings)
+        try:
+            metric.update(predictions[name], labels[name])
+        except KdamValueError as error:
+            raise KdamValueError(f"{maps.sources[name]}: {error}") from error
+        states[name] = _arrays(metric.state)
+    return states
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

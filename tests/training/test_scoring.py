@@ -8,7 +8,6 @@ import torch
 
 from kdam_hf.errors import DataWorkerError, KdamValueError
 from kdam_hf.tasks import NYUD_V2
-from kdam_hf.training import scoring
 from kdam_hf.training.scoring import ImageMaps, count_maps, flat_values, make_metrics, single_task_references
 
 META = {"protocol": "ours", "boundaries": "nyud", "data": "nyud_v2", "split": "val", "images": 2, "ids_sha256": None}
@@ -53,9 +52,10 @@ def test_a_refused_prediction_is_named(all_tasks, num_proc):
 
 
 def test_a_counting_process_that_is_killed_is_an_error_that_says_so(all_tasks, monkeypatch):
-    monkeypatch.setattr(scoring, "_update", lambda metrics, one: os.kill(os.getpid(), signal.SIGKILL))
+    metrics = make_metrics(all_tasks)
+    monkeypatch.setattr(type(metrics["depth"]), "update", lambda *maps: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataWorkerError, match="one of 2 processes died"):
-        count_maps(maps(all_tasks, size=(120, 160)), make_metrics(all_tasks), num_proc=2)
+        count_maps(maps(all_tasks, size=(120, 160)), metrics, num_proc=2)
 
 
 def write(path, results, **meta):
