@@ -29,7 +29,8 @@ from dataset_loaders import DenseDataset
 from kdam_hf.commands.distill import GROUPS
 from kdam_hf.distillation import METHODS
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
-from kdam_hf.io import as_scores, differences, list_checkpoints, write_json, write_text
+from kdam_hf.hub.record import training_log
+from kdam_hf.io import as_scores, differences, write_json, write_text
 from kdam_hf.metrics import delta_m
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
 from kdam_hf.pretrained import weights_sha256
@@ -291,11 +292,9 @@ def draw_losses(runs: dict[str, list[Results]], tasks: Sequence[Task], path: Pat
 
 def logged_losses(run: Path) -> dict[int, dict[str, float]]:
     """Step -> supervised losses by name, of the last checkpoint of a run; empty if it left none."""
-    states = [file for folder in list_checkpoints(run) if (file := folder / "trainer_state.json").is_file()]
-    history = json.loads(states[0].read_text("utf-8"))["log_history"] if states else []
     return {
         entry["step"]: {key: value for key, value in entry.items() if key.startswith("loss_")}
-        for entry in history
+        for entry in training_log(run) or ()
         if "loss" in entry
     }
 

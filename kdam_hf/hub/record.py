@@ -74,13 +74,14 @@ def read_record(
         KdamValueError: a file given is missing, or holds scores that cannot stand beside these.
     """
     folder = Path(folder)
-    record = Record(folder, _config(folder), file_sha256(folder / WEIGHTS), _scores(folder / RESULTS), log=_log(folder))
+    record = Record(folder, _config(folder), file_sha256(folder / WEIGHTS), _scores(folder / RESULTS))
     if record.results is not None:
         _check_own(record)
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
     return replace(
         record,
         settings=_object(run / "recipe.json") or record.meta.get("recipe"),
+        log=training_log(folder),
         teacher=_beside(record, teacher_results, weights=[x for x in record.meta.get("teacher_sha256") or () if x]),
         baseline=_beside(record, baseline_results, same=("kind", "parameters")),
     )
@@ -130,8 +131,8 @@ def _check_own(record: Record) -> None:
         raise CheckpointError(f"{fault}; use kdam evaluate --model {record.folder} --output {where}.")
 
 
-def _log(folder: Path) -> list[dict[str, Any]] | None:
-    """The log lines of the training: of the folder, or of its newest checkpoint."""
+def training_log(folder: Path) -> list[dict[str, Any]] | None:
+    """The log lines of a training, of its folder or its newest checkpoint; None if it left none."""
     states = (_object(path / "trainer_state.json") for path in (folder, *list_checkpoints(folder)))
     return next((state.get("log_history", []) for state in states if state is not None), None)
 
