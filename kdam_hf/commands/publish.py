@@ -11,7 +11,6 @@ published.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdam_hf.errors import KdamValueError
 from kdam_hf.hub.publication import make_publication, publish, write_repository
@@ -42,10 +41,8 @@ def main(argv: Arguments = None) -> str:
     if not Path(args.model).is_dir():
         raise KdamValueError(f"--model {args.model}: no such folder; give one that kdam train or kdam distill wrote.")
     load_model(args.model)  # refuses what is not a complete model
-    given: dict[str, Any] = {"license": args.license, "accept_teacher_license": args.accept_teacher_license}
-    for name in ("teacher_results", "baseline_results", "picture"):
-        given |= {name: Path(path)} if (path := getattr(args, name)) is not None else {}
-    ready = make_publication(args.model, args.repo_id, allow_no_results=args.allow_no_results, **given)
+    names = ("license", "allow_no_results", "accept_teacher_license", "picture", "teacher_results", "baseline_results")
+    ready = make_publication(args.model, args.repo_id, **{name: getattr(args, name) for name in names})
     if args.dry_run is not None:
         write_repository(ready.files, args.dry_run)
         print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")

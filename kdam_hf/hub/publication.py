@@ -48,10 +48,10 @@ def make_publication(
     repo_id: str,
     license: str = UNKNOWN,
     allow_no_results: bool = False,
-    picture: Path | None = None,
+    picture: str | Path | None = None,
     progress: str = "",
     accept_teacher_license: bool = False,
-    **beside: Path | None,
+    **beside: str | Path | None,
 ) -> Publication:
     """Card, model, processor, code, results, settings, log and picture of a model.
 
@@ -159,7 +159,7 @@ def _json(content: Any) -> bytes:
     return to_json(content, sort_keys=True).encode()
 
 
-def _bare_picture(path: Path) -> bytes:
+def _bare_picture(path: str | Path) -> bytes:
     """A picture as an upright PNG of nothing but pixels: a photo's metadata may say where it was taken."""
     try:
         pixels = Image.fromarray(np.asarray(open_photo(path)))

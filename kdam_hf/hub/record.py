@@ -65,7 +65,7 @@ class Record:
 
 
 def read_record(
-    folder: str | Path, teacher_results: Path | None = None, baseline_results: Path | None = None
+    folder: str | Path, teacher_results: str | Path | None = None, baseline_results: str | Path | None = None
 ) -> Record:
     """Read a folder that kdam train or kdam distill wrote, or a checkpoint of theirs, and the results.json to show beside.
 
@@ -142,11 +142,13 @@ def score_facts(*metas: Mapping[str, Any]) -> list[str]:
     return [key for key in SAME_SCORE if key != "ids_sha256" or all(meta.get(key) for meta in metas)]
 
 
-def _beside(record: Record, path: Path | None, same: Sequence[str] = (), weights: Sequence[str] = ()) -> Results | None:
+def _beside(
+    record: Record, path: str | Path | None, same: Sequence[str] = (), weights: Sequence[str] = ()
+) -> Results | None:
     """Results to stand beside the model's own: under the same conditions, with the `same` facts, of one of the `weights`."""
     if path is None:
         return None
-    other = _scores(path, KdamValueError)
+    other = _scores(Path(path), KdamValueError)
     if other is None or not isinstance(other.get("meta"), dict):
         raise KdamValueError(f"{path}: no results there; give a results.json of kdam train, distill or evaluate.")
     compared = (*score_facts(other["meta"], record.meta), *same)
