@@ -42,11 +42,11 @@ def main(argv: Arguments = None) -> str:
         raise KdamValueError(f"--model {args.model}: no such folder; give one that kdam train or kdam distill wrote.")
     load_model(args.model)  # refuses what is not a complete model
     names = ("license", "allow_no_results", "accept_teacher_license", "picture", "teacher_results", "baseline_results")
-    ready = make_publication(args.model, args.repo_id, **{name: getattr(args, name) for name in names})
+    files = make_publication(args.model, args.repo_id, **{name: getattr(args, name) for name in names})
     if args.dry_run is not None:
-        write_repository(ready.files, args.dry_run)
-        print(f"Nothing uploaded; {', '.join(ready.files)} written to {args.dry_run}")
+        write_repository(files, args.dry_run)
+        print(f"Nothing uploaded; {', '.join(files)} written to {args.dry_run}")
         return str(args.dry_run)
-    url = publish(ready, args.private, args.revision)
+    url = publish(args.repo_id, files, args.private, args.revision)
     print(f"Published: {url}")
     return url

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,6 @@ PERMISSIVE = {
 """Licences, as the Hub names them, that ask for no more than to be named; and those of whom nothing is known."""
 
 
-@dataclass(frozen=True)
-class Publication:
-    """A repository `org/name` that is ready to be uploaded: path in it -> content, or the file that holds it."""
-
-    repo_id: str
-    files: Mapping[str, bytes | Path]
-
-
 def make_publication(
     folder: str | Path,
     repo_id: str,
@@ -52,8 +43,8 @@ def make_publication(
     progress: str = "",
     accept_teacher_license: bool = False,
     **beside: str | Path | None,
-) -> Publication:
-    """Card, model, processor, code, results, settings, log and picture of a model.
+) -> dict[str, bytes | Path]:
+    """Card, model, processor, code, results, settings, log and picture of a model, ready to be uploaded.
 
     Args:
         folder: that kdam train or kdam distill wrote; the caller has made sure that the weights are complete.
@@ -64,6 +55,9 @@ def make_publication(
         progress: for a model that is still being trained, how far it is.
         accept_teacher_license: the publisher has read the licences that `check_licenses` refuses.
         beside: results shown beside its own; see `read_record`.
+
+    Returns:
+        Path in the repository -> content, or the file that holds it.
 
     Raises:
         KdamValueError: not a repository id, a file given is not usable, or a teacher's licence is not accepted.
@@ -81,7 +75,7 @@ def make_publication(
     files = {"README.md": str(card).encode(), **_model_files(record)}
     if picture is not None:
         files[PICTURE] = _bare_picture(picture)
-    return Publication(repo_id, files)
+    return files
 
 
 def check_licenses(teachers: Sequence[Mapping[str, Any]]) -> None:
@@ -102,7 +96,7 @@ def check_licenses(teachers: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def publish(publication: Publication, private: bool = False, tag: str | None = None) -> str:
+def publish(repo_id: str, files: Mapping[str, bytes | Path], private: bool = False, tag: str | None = None) -> str:
     """Create the repository if need be, commit everything at once with the token of this machine; the URL of the commit.
 
     Raises:
@@ -111,9 +105,9 @@ def publish(publication: Publication, private: bool = False, tag: str | None = N
     """
     if tag is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
         raise KdamValueError(f"revision {tag!r}; expected a name of letters, digits, '.', '_' and '-', such as v1.")
-    open_repository(publication.repo_id, private)
-    scores = "with its scores" if RESULTS in publication.files else "without scores"
-    return upload(publication.repo_id, publication.files, f"Publish the model {scores}", tag)
+    open_repository(repo_id, private)
+    scores = "with its scores" if RESULTS in files else "without scores"
+    return upload(repo_id, files, f"Publish the model {scores}", tag)
 
 
 def write_repository(files: Mapping[str, bytes | Path], folder: str | Path) -> None:

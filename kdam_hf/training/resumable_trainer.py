@@ -391,10 +391,10 @@ class ResumableTrainer(Trainer, TrainerCallback, ABC):
 
     def _publish(self, folder: str, message: str, progress: str, token: str | None) -> str:
         accepted, repo_id = self.args.accept_teacher_license, str(self.hub_model_id)
-        ready = make_publication(
+        files = make_publication(
             folder, repo_id, allow_no_results=True, progress=progress, accept_teacher_license=accepted
         )
-        return upload(ready.repo_id, ready.files, message, token=token)
+        return upload(repo_id, files, message, token=token)
 
     # ---- what is between two log lines ------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def test_a_licence_that_may_limit_use_is_asked_about_also_before_there_are_resul
         if limits:
             with pytest.raises(KdamValueError, match=re.escape(license)):
                 make_publication(own, ID, allow_no_results=True)
-        files = make_publication(own, ID, allow_no_results=True, accept_teacher_license=limits).files
+        files = make_publication(own, ID, allow_no_results=True, accept_teacher_license=limits)
         assert license in files["README.md"].decode()
 
 

@@ -9,7 +9,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from kdam_hf import KdamImageProcessor
 from kdam_hf.errors import CheckpointError
-from kdam_hf.hub.publication import Publication, publish
+from kdam_hf.hub.publication import publish
 from kdam_hf.teachers import find_teacher
 from kdam_hf.training import load_model
 
@@ -20,7 +20,7 @@ def same(a, b):
 
 
 def test_a_published_model_comes_back_bit_by_bit_and_a_tag_brings_back_what_it_named(hub, own, publication):
-    publish(publication, private=True, tag="v1")
+    publish(ID, publication, private=True, tag="v1")
     here, there = AutoModel.from_pretrained(own), AutoModel.from_pretrained(ID)
     assert type(there) is type(here), "the code is that of the package where it is installed"
     assert same(there, here)
@@ -29,7 +29,7 @@ def test_a_published_model_comes_back_bit_by_bit_and_a_tag_brings_back_what_it_n
         assert getattr(processor, name) == getattr(mine, name)
     here.decoder.norm.bias.data += 1
     here.save_pretrained(own)
-    publish(Publication(ID, publication.files | {"model.safetensors": own / "model.safetensors"}))
+    publish(ID, publication | {"model.safetensors": own / "model.safetensors"})
     assert same(AutoModel.from_pretrained(ID), here)
     assert same(AutoModel.from_pretrained(ID, revision="v1"), there)
     first, last = find_teacher(f"{ID}@v1"), find_teacher(ID)
@@ -49,7 +49,7 @@ def test_what_a_teacher_of_a_tag_reads_is_of_its_commit_which_is_recorded(hub, t
 
 
 def test_a_model_that_was_loaded_once_needs_no_network_and_a_missing_one_is_named(hub, publication, monkeypatch):
-    publish(publication)
+    publish(ID, publication)
     nowhere = {"ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": False}
     nowhere["HUGGINGFACE_CO_URL_TEMPLATE"] = nowhere["ENDPOINT"] + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in nowhere.items():
@@ -65,7 +65,7 @@ TASKS = (b"[1]", b'[{"name": "depth"}]', b'[{"name": "depth", "kind": "depth"}]'
 
 
 def test_a_damaged_repository_is_refused_and_nothing_of_it_is_run(hub, publication):
-    files = {path: c if isinstance(c, bytes) else c.read_bytes() for path, c in publication.files.items()}
+    files = {path: c if isinstance(c, bytes) else c.read_bytes() for path, c in publication.items()}
     ran = {"modeling_kdam.py": b"raise SystemExit('its code was run')"}
     damaged = {"cut": {"model.safetensors": files["model.safetensors"][:-1000]}, "other": {"config.json": b"{}"}}
     damaged["pickle"] = {"model.safetensors": None, "pytorch_model.bin": b"\x80\x04pickle"}

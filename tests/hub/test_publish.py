@@ -21,7 +21,7 @@ FIRST, WITH_SCORES = "initial commit", "Publish the model with its scores"
 
 
 def test_everything_arrives_in_one_commit_and_nothing_else(hub, student, publication):
-    url = publish(publication)
+    url = publish(ID, publication)
     assert hub.messages(ID) == [FIRST, WITH_SCORES]
     assert url == f"{hub.url}/{ID}/commit/{hub.repositories[ID].commits[-1][0]}"
     files = hub.files(ID)
@@ -41,10 +41,10 @@ def test_a_picture_loses_what_its_file_says_of_the_place_it_was_taken(student, t
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "taken at home by alice", 6  # lies on its side
     Image.new("RGB", (8, 6), (10, 200, 30)).save(tmp_path / "photo.jpg", exif=exif)
-    picture = make_publication(student, ID, picture=tmp_path / "photo.jpg").files["sample.png"]
+    picture = make_publication(student, ID, picture=tmp_path / "photo.jpg")["sample.png"]
     assert b"alice" not in picture
     assert Image.open(BytesIO(picture)).size == (6, 8)
-    bare = make_publication(student, ID).files
+    bare = make_publication(student, ID)
     assert not any(b"sample.png" in text for text in (bare["README.md"], *map(str.encode, bare)))
     for name in ("config.json", "missing.png"):
         with pytest.raises(KdamValueError, match=name):
@@ -52,25 +52,25 @@ def test_a_picture_loses_what_its_file_says_of_the_place_it_was_taken(student, t
 
 
 def test_what_only_an_earlier_model_had_goes_with_it_and_files_of_others_stay(hub, own, publication):
-    publish(publication)
+    publish(ID, publication)
     others = {"notes.md", "results.json.md"}
     hub.put(ID, dict.fromkeys(others, b"mine") | {"earlier_kdam.py": b""})
     for name in ("results.json", "recipe.json", "checkpoint-3/trainer_state.json"):
         (own / name).unlink()
-    publish(make_publication(own, ID, allow_no_results=True))
+    publish(ID, make_publication(own, ID, allow_no_results=True))
     files = set(hub.files(ID))
     assert files >= others
     assert not files & {"results.json", "recipe.json", "training_log.json", "sample.png", "earlier_kdam.py"}
 
 
 def test_a_tag_names_its_commit_and_does_not_move(hub, publication):
-    publish(publication, tag="v1")
+    publish(ID, publication, tag="v1")
     repository = hub.repositories[ID]
     tags = {"v1": repository.commits[-1][0]}
     assert repository.tags == tags
-    publish(publication)
+    publish(ID, publication)
     with pytest.raises(HubError, match="v1"):
-        publish(publication, tag="v1")
+        publish(ID, publication, tag="v1")
     assert repository.tags == tags
     assert hub.messages(ID) == [FIRST, WITH_SCORES, WITH_SCORES]
 
@@ -78,22 +78,22 @@ def test_a_tag_names_its_commit_and_does_not_move(hub, publication):
 def test_a_tag_that_fails_after_the_commit_does_not_deny_the_commit(hub, publication):
     hub.faults["tag"] = 1
     with pytest.raises(HubError) as caught:
-        publish(publication, tag="v1")
+        publish(ID, publication, tag="v1")
     assert hub.messages(ID) == [FIRST, WITH_SCORES]
     assert f"hf repos tag create {ID} v1 --revision {hub.repositories[ID].commits[-1][0]}" in str(caught.value)
     assert not re.search("nothing is visible|same command again", str(caught.value))
 
 
 def test_a_private_model_is_never_silently_public(hub, publication):
-    publish(publication, private=True)
+    publish(ID, publication, private=True)
     assert hub.repositories[ID].private
     hub.repositories.clear()
     hub.private_by_default = True  # of its organisation
-    publish(publication)
+    publish(ID, publication)
     assert hub.repositories[ID].private
     hub.repositories[ID].private = False
     with pytest.raises(HubError, match="public"):
-        publish(publication, private=True)
+        publish(ID, publication, private=True)
     assert len(hub.messages(ID)) == 2
 
 
@@ -104,16 +104,16 @@ def test_a_private_model_is_never_silently_public(hub, publication):
 def test_who_may_not_write_is_told_why(hub, student, monkeypatch, token, repo_id, status):
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(HubError, match=str(status)):
-        publish(make_publication(student, repo_id))
+        publish(repo_id, make_publication(student, repo_id))
     assert not hub.repositories
 
 
 def test_an_interruption_shows_nothing_and_the_same_command_completes_it(hub, publication):
     hub.faults["commit"] = 1
     with pytest.raises(HubError, match="run the same command again"):
-        publish(publication)
+        publish(ID, publication)
     assert hub.messages(ID) == [FIRST]
-    publish(publication)
+    publish(ID, publication)
     assert hub.messages(ID) == [FIRST, WITH_SCORES]
 
 
@@ -123,7 +123,7 @@ def test_a_hub_that_is_not_there_or_switched_off_is_named(publication, monkeypat
         monkeypatch.setattr(constants, name, given)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between attempts
     with pytest.raises(HubError, match="HF_HUB_OFFLINE" if value is True else "check the network"):
-        publish(publication)
+        publish(ID, publication)
 
 
 def test_the_hub_of_these_tests_is_asked_as_the_real_one():
@@ -144,19 +144,19 @@ def test_an_answer_of_the_hub_has_its_own_remedy_and_an_error_of_ours_is_not_wra
 def test_a_repository_is_written_to_a_new_or_empty_folder_alone(publication, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(KdamValueError, match="file"):
-        write_repository(publication.files, tmp_path / "file")
+        write_repository(publication, tmp_path / "file")
     (tmp_path / "empty").mkdir()
-    write_repository(publication.files, tmp_path / "empty")
-    assert {path.name for path in (tmp_path / "empty").iterdir()} == set(publication.files)
+    write_repository(publication, tmp_path / "empty")
+    assert {path.name for path in (tmp_path / "empty").iterdir()} == set(publication)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     with pytest.raises(KdamValueError, match="by its name"):
-        write_repository(publication.files, ".")
+        write_repository(publication, ".")
 
 
 def test_metadata_that_the_hub_refuses_is_explained_before_anything_is_sent(hub, student):
     with pytest.raises(HubError, match="license"):
-        publish(make_publication(student, ID, license="free-beer"))
+        publish(ID, make_publication(student, ID, license="free-beer"))
     assert hub.messages(ID) == [FIRST]
 
 
@@ -166,7 +166,7 @@ def test_a_wrong_repository_id_or_tag_is_refused_before_any_request(hub, student
             make_publication(student, repo_id)
     for tag in ("v 1", "-v1", ""):
         with pytest.raises(KdamValueError, match=repr(tag)):
-            publish(publication, tag=tag)
+            publish(ID, publication, tag=tag)
     assert not hub.repositories
 
 
@@ -174,9 +174,9 @@ def test_without_results_it_is_refused_unless_told_so(own, hub):
     (own / "results.json").unlink()
     with pytest.raises(CheckpointError, match="--allow_no_results"):
         make_publication(own, ID)
-    ready = make_publication(own, ID, allow_no_results=True)
-    assert "results.json" not in ready.files
-    publish(ready)
+    files = make_publication(own, ID, allow_no_results=True)
+    assert "results.json" not in files
+    publish(ID, files)
     assert hub.messages(ID)[-1] == "Publish the model without scores"
 
 

@@ -50,7 +50,7 @@ else:
 def test_a_stranger_without_the_package_predicts_the_same_bits_and_is_refused_broken_weights(
     hub, student, publication, tmp_path, monkeypatch
 ):
-    publish(publication, tag="v1")
+    publish(ID, publication, tag="v1")
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (53, 71, 3), np.uint8))
     photo.save(tmp_path / "photo.png")
     model = KdamStudent.from_pretrained(student).eval()
