@@ -67,9 +67,7 @@ def upload(
     with explained(repo_id):
         if tag and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
             raise HubError(f"{repo_id} has a tag {tag} already, and a tag does not move; choose another --revision.")
-        # a str is a path to the client
-        sources = {name: str(content) if isinstance(content, Path) else content for name, content in files.items()}
-        operations: list[Any] = [CommitOperationAdd(name, source) for name, source in sources.items()]
+        operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
         left = [name for name in api.list_repo_files(repo_id) if OPTIONAL.fullmatch(name) and name not in files]
         operations += map(CommitOperationDelete, left)
         commit = api.create_commit(repo_id, operations, commit_message=message)
