@@ -159,17 +159,17 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """With the backbone's own learning rate, and the parameters of method and weighting, which are not decayed."""
-        is_new = self.optimizer is None
         self._let_backbone_learn(True)  # else the optimizer, and DDP, would not know it
+        if self.optimizer is not None:
+            return self.optimizer
         try:
             optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         except (ValueError, ImportError) as error:
             raise KdamValueError(
                 f"optim {OptimizerNames(self.args.optim).value}, optim_args {self.args.optim_args}: {error}."
             ) from error
-        if is_new:
-            _check_arrival(optimizer, self.args)
-        if is_new and self.args.backbone_lr_factor != 1:
+        _check_arrival(optimizer, self.args)
+        if self.args.backbone_lr_factor != 1:
             backbone = {*self.model.encoder.backbone.parameters()}
             for group in list(optimizer.param_groups):
                 inside = [p for p in group["params"] if p in backbone]
@@ -177,8 +177,7 @@ class MultiTaskTrainer(ResumableTrainer):
                 if inside:
                     slower = {"params": inside, "lr": group["lr"] * self.args.backbone_lr_factor}
                     optimizer.add_param_group(group | slower)
-        own = list(self.objective.parameters())
-        if is_new and own:
+        if own := list(self.objective.parameters()):
             optimizer.add_param_group({"params": own, "weight_decay": 0.0})
         return optimizer
 
