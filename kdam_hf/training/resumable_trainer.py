@@ -39,8 +39,7 @@ from kdam_hf.training.fingerprint import refuse_other_objective
 from kdam_hf.training.loading import WatchedDataset, explained_failures, layers, make_loader
 from kdam_hf.training.report import versions
 from kdam_hf.training.signals import StopRequest
-
-WEIGHTS = "model.safetensors"
+from kdam_hf.weights_kdam import WEIGHTS
 
 
 class RunningMeans:
