@@ -61,7 +61,7 @@ def test_after_any_step_the_rest_is_the_same(tmp_path, steps, options):
 def test_with_two_workers_and_evaluations_between_the_rest_is_the_same(tmp_path):
     """Weights, log lines, and the metrics among them; an evaluation leaves the workers of the training alone."""
     options = {"eval_strategy": "steps", "eval_steps": 3}
-    whole = assert_exact(tmp_path, (4,), **options, dataloader_num_workers=2, dataloader_timeout=20.0)
+    whole = assert_exact(tmp_path, (4,), **options, dataloader_num_workers=2, dataloader_timeout=120.0)
     alone = trainer_in(tmp_path / "alone", **options)
     alone.train()
     assert outcome(alone) == outcome(whole)
