@@ -43,7 +43,7 @@ class Collator:
 
 
 def pad_view(view: dict[str, Any], size: tuple[int, int], tasks: Sequence[Task]) -> dict[str, Any]:
-    """A transformed sample with image, mask and the labels of `tasks` at the top left of `size` (height, width)."""
+    """A transformed sample, no larger than `size` (height, width), at the top left of it; with the labels of `tasks`."""
     rows, columns = view["pixel_mask"].shape
     sides = (0, size[1] - columns, 0, size[0] - rows)
 

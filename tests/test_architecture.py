@@ -38,7 +38,7 @@ demo: image_processing_kdam modeling_kdam photos_kdam pipeline_kdam readout_kdam
 evaluate_modules: errors metrics
 dataset_loaders: errors io metrics photos_kdam tasks
 hub: configuration_kdam errors image_processing_kdam io kdam_hf metrics modeling_kdam photos_kdam pipeline_kdam
-    presets readout_kdam tasks
+    presets readout_kdam tasks weights_kdam
 export: errors image_processing_kdam modeling_kdam readout_kdam upsampling_kdam
 pretrained: configuration_kdam errors io kdam_hf modeling_kdam presets weights_kdam
 teachers: dataset_loaders errors io pretrained tasks weights_kdam

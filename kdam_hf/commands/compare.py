@@ -5,7 +5,8 @@
 Runs `kdam train` and `kdam distill`, prints each command, and hands further options to both. Finished runs of the same
 settings are reused, an interrupted one is continued. Writes to output_dir the models, contact_sheet.png (photo, truth,
 teacher, students), curves.png (losses; extra `plots`), results.json and results.md; with several seeds these state the 95 %
-interval of the difference to `none`, paired by seed. `--help all` lists every key.
+interval of the difference of each student to `none`, and of the last one to the others, paired by seed. `--help all` lists
+every key.
 """
 
 import argparse
@@ -59,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
         "--methods",
         nargs="+",
         default=["none", "cs"],
-        help="one student each, as in cs:beta=0.5,intra=false; named by what tells it from others of the same method",
+        help="one student each, as in cs:beta=0.5,intra=false, named by what tells it from others of the same method; the last "
+        "one is held against all others",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one student per method and seed")
     parser.add_argument("--show", nargs="+", type=int, default=[0], help="evaluation images on the contact sheet")
@@ -221,7 +223,7 @@ def summarise(runs: list[Results], none: list[Results], keys: dict[str, bool]) -
 
 
 def gain(result: Results, none: Results, keys: dict[str, bool]) -> float:
-    """Mean relative gain in percent over the tasks that both have."""
+    """Mean relative gain in percent over those of the keys that the result has; `none` has learned all of them."""
     values = [(result[key], none[key], up) for key, up in keys.items() if key in result]
     return delta_m(values) if values else 0.0
 
@@ -291,7 +293,7 @@ def draw_losses(runs: dict[str, list[Results]], tasks: Sequence[Task], path: Pat
 
 
 def logged_losses(run: Path) -> dict[int, dict[str, float]]:
-    """Step -> supervised losses by name, of the last checkpoint of a run; empty if it left none."""
+    """Step -> supervised losses by name, of the log of a run; empty if it left none."""
     return {
         entry["step"]: {key: value for key, value in entry.items() if key.startswith("loss_")}
         for entry in training_log(run) or ()
@@ -315,7 +317,7 @@ def latency_ratio(student: KdamPreTrainedModel, teacher: KdamPreTrainedModel, da
 def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> str:
     """Markdown: the main metric of every task, and with several seeds the differences of students."""
     header = ["model", *(f"{key} {'↑' if up else '↓'}" for key, up in keys.items()), "gain over none, %"]
-    rows, differences = [], []
+    rows, compared = [], []
     for label, result in summary.items():
         meta = result["meta"]
         spread = {k: f" ± {result[f'{k}_std']:.3f}" for k in keys if f"{k}_std" in result}
@@ -325,7 +327,7 @@ def report(summary: dict[str, Results], keys: dict[str, bool], source: str) -> s
         rows.append([label, *scores, gained, *size])
         for other, by_key in result.get("difference_to", {}).items():
             intervals = [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in by_key.values()]
-            differences.append([f"{label} - {other}", *intervals])
+            compared.append([f"{label} - {other}", *intervals])
     meta, seeds = summary["teacher"]["meta"], max(len(result.get("runs", [0])) for result in summary.values())
     deviation = ", mean ± standard deviation" if seeds > 1 else ""
     text = f"""{table([*header, "parameters, M", "GFLOPs", "latency / teacher"], rows)}
@@ -334,9 +336,9 @@ student{deviation}. {hardware()}, {meta["date"]}.
 Gain: mean over tasks of the signed relative difference to `none` (as many steps, no teacher).
 Latency: median ratio of interleaved single-image forward passes, CPU.
 """
-    if differences:
-        header[0] = "difference"
-        text += f"\nDifferences, mean [95 % interval], paired over {seeds} seeds:\n\n{table(header, differences)}\n"
+    if compared:
+        header = ["difference", *header[1:-1], "gain, points"][: len(compared[0])]
+        text += f"\nDifferences, mean [95 % interval], paired over {seeds} seeds:\n\n{table(header, compared)}\n"
     return text
 
 

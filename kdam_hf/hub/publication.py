@@ -156,7 +156,7 @@ def _json(content: Any) -> bytes:
 def _bare_picture(path: str | Path) -> bytes:
     """A picture as an upright PNG of nothing but pixels: a photo's metadata may say where it was taken."""
     try:
-        pixels = Image.fromarray(np.asarray(open_photo(path)))
+        pixels = Image.fromarray(np.asarray(open_photo(Path(path))))
     except ValueError as error:
         raise KdamValueError(f"picture: {error}") from error
     buffer = io.BytesIO()

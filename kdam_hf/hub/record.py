@@ -14,9 +14,10 @@ from kdam_hf.configuration_kdam import KdamConfig
 from kdam_hf.errors import CheckpointError, KdamError, KdamValueError
 from kdam_hf.io import as_scores, differences, file_sha256, list_checkpoints
 from kdam_hf.modeling_kdam import KdamPreTrainedModel
+from kdam_hf.weights_kdam import WEIGHTS
 
 MODELS: dict[str, type[KdamPreTrainedModel]] = {cls.config_class.model_type: cls for cls in (KdamTeacher, KdamStudent)}
-WEIGHTS, RESULTS = "model.safetensors", "results.json"
+RESULTS = "results.json"
 # conditions that two scores must share to stand side by side
 SAME_SCORE = ("data", "split", "images", "ids_sha256", "protocol", "boundaries")
 Results = dict[str, Any]

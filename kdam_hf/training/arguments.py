@@ -168,9 +168,10 @@ class DistillationArguments:
         check_numbers(self, {"at least 1": "teacher_batch_size teacher_views balance_steps", "at least 0": "features"})
         if self.method != "none":
             of_others = set().union(*map(options_of, METHODS)) - options_of(self.method)
+            of_others |= {"features"} if METHODS[self.method].needs_features else set()  # whose weight is beta
             for key in fields(self):
                 if key.name in of_others and getattr(self, key.name) != key.default:
-                    warnings.warn(f"{key.name} changes nothing: method {self.method} has no such option.", stacklevel=2)
+                    warnings.warn(f"{key.name} changes nothing: method {self.method} has no such option.", stacklevel=3)
         for text in self.kd_weight or ():
             if text.count("=") != 1 or "." in text.partition("=")[0]:
                 raise KdamValueError(f"kd_weight {text!r}; expected TASK=NUMBER, such as edge=0.")

@@ -1,6 +1,7 @@
 """Decoded maps into metrics, in this process or in several, and results from metrics.
 
-Unusual here: sums of one image come back from whoever counts it, not values, so the numbers do not depend on how many do.
+Unusual here: every image is counted into sums of its own, here or in another process, and sums are added, so that the
+numbers do not depend on how many count.
 """
 
 import json

@@ -33,11 +33,13 @@ class FrozenTeacher(nn.Module):
         bf16: hold and run the models in bfloat16 and channels-last, which pays where the device multiplies bfloat16 in
             hardware (1.8 times faster for a Swin-B teacher with AVX512-BF16). Modules of the user stay as they are.
         batch_size: images per forward pass, to bound the memory; a whole batch at once for None.
-        teaching: which tasks each model teaches, whose weights these are, and class maps; for None each teaches all that it
+        teaching: plan for this student, a source for each model in order: which tasks it teaches, whose weights these are,
+            and class maps; for None each teaches all that it
             predicts, in the student's classes, and is known by its tensors.
 
     Raises:
-        KdamValueError: no task is taught, one is taught twice, or is of another kind or number of channels.
+        KdamValueError: no task is taught, one is taught twice, or is of another kind or number of channels; or another number
+            of models than the plan has.
     """
 
     def __init__(
@@ -51,6 +53,10 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         if teaching is None:
             teaching = Teaching([_in_memory(model) for model in models], _tasks(student))
+        if len(models) != len(teaching.sources):
+            raise KdamValueError(
+                f"{len(models)} models for a plan of {len(teaching.sources)} teachers; give one for each."
+            )
         self.sha256 = sorted(source.sha256 for source in teaching.sources)
         self.models = nn.ModuleList(models)
         self.bf16, self.batch_size, self.class_maps = bf16, batch_size, teaching.class_maps

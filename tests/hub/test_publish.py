@@ -49,6 +49,8 @@ def test_a_picture_loses_what_its_file_says_of_the_place_it_was_taken(student, t
     for name in ("config.json", "missing.png"):
         with pytest.raises(KdamValueError, match=name):
             make_publication(student, ID, picture=student / name)
+    with pytest.raises(KdamValueError, match="no such"):  # a picture is a file: nothing is fetched
+        make_publication(student, ID, picture="http://127.0.0.1:9/photo.png")
 
 
 def test_what_only_an_earlier_model_had_goes_with_it_and_files_of_others_stay(hub, own, publication):

@@ -106,7 +106,8 @@ def test_numbers_that_cannot_be_meant_are_refused():
     [
         ({"method": "kl", "inter": "off", "temperature": 4.0}, "inter"),
         ({"method": "dist", "scale_by_temperature": False}, "scale_by_temperature"),
-        ({"method": "kl", "temperature": 4.0, "inter": "concat"}, None),
+        ({"method": "features", "features": 0.5}, "features"),
+        ({"method": "kl", "temperature": 4.0, "inter": "concat", "features": 0.5}, None),
         ({"method": "none", "inter": "off"}, None),
     ],
 )

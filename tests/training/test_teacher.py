@@ -8,7 +8,7 @@ from kdam_hf.errors import KdamValueError
 from kdam_hf.io import file_sha256, tensors_sha256
 from kdam_hf.tasks import make_task
 from kdam_hf.teachers import find_teacher
-from kdam_hf.teachers.teaching import plan_teaching
+from kdam_hf.teachers.teaching import Teaching, plan_teaching
 from kdam_hf.training import FrozenTeacher, load_teacher
 
 
@@ -85,6 +85,8 @@ def test_tasks_channels_and_classes_must_agree(kit):
     ):
         with pytest.raises(KdamValueError, match=word):
             FrozenTeacher([kit.model("teacher", tasks=one) for one in tasks], kit.model().config)
+    with pytest.raises(KdamValueError, match="1 models"):
+        FrozenTeacher([kit.model("teacher")], kit.model().config, teaching=Teaching((), kit.tasks))
 
 
 def test_of_two_models_that_predict_everything_each_teaches_what_it_was_chosen_for(kit):
