@@ -10,16 +10,6 @@ A new divergence is one function with `@divergence`, a new method one subclass o
 """
 
 from kdam_hf.distillation.divergences import DIVERGENCES, cauchy_schwarz, divergence
-from kdam_hf.distillation.methods import METHODS, Batch, LogitMethod, Method, make_method, options_of
+from kdam_hf.distillation.methods import METHODS, Batch, LogitMethod, Method, make_method
 
-__all__ = [
-    "DIVERGENCES",
-    "METHODS",
-    "Batch",
-    "LogitMethod",
-    "Method",
-    "cauchy_schwarz",
-    "divergence",
-    "make_method",
-    "options_of",
-]
+__all__ = ["DIVERGENCES", "METHODS", "Batch", "LogitMethod", "Method", "cauchy_schwarz", "divergence", "make_method"]

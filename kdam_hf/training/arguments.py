@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
-from kdam_hf.distillation import METHODS, options_of
+from kdam_hf.distillation import METHODS
 from kdam_hf.distillation.weighting import FIXED, WEIGHTINGS
 from kdam_hf.errors import KdamValueError, did_you_mean
 from kdam_hf.hub.upload import check_repo_id
@@ -166,11 +166,13 @@ class DistillationArguments:
         _check_choice("teacher_precision", self.teacher_precision, PRECISIONS)
         _check_choice("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES)
         check_numbers(self, {"at least 1": "teacher_batch_size teacher_views balance_steps", "at least 0": "features"})
-        if self.method != "none":
-            of_others = set().union(*map(options_of, METHODS)) - options_of(self.method)
-            of_others |= {"features"} if METHODS[self.method].needs_features else set()  # whose weight is beta
+        if (method := METHODS.get(self.method)) is not None:
+            of_any = {key for known in METHODS.values() for key in known.options()}
+            unused = of_any - {*method.options()} | (
+                {"features"} if method.needs_features else set()
+            )  # its weight is beta
             for key in fields(self):
-                if key.name in of_others and getattr(self, key.name) != key.default:
+                if key.name in unused and getattr(self, key.name) != key.default:
                     warnings.warn(f"{key.name} changes nothing: method {self.method} has no such option.", stacklevel=3)
         for text in self.kd_weight or ():
             if text.count("=") != 1 or "." in text.partition("=")[0]:

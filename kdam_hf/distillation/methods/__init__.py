@@ -1,6 +1,6 @@
 """Methods of distillation, one module each; a subclass of `Method` with a `name` is known by it."""
 
-from kdam_hf.distillation.methods.base import METHODS, Batch, LogitMethod, Method, make_method, options_of
+from kdam_hf.distillation.methods.base import METHODS, Batch, LogitMethod, Method, make_method
 from kdam_hf.distillation.methods.cs import CauchySchwarz
 from kdam_hf.distillation.methods.cwd import ChannelWise
 from kdam_hf.distillation.methods.dist import Dist
@@ -18,5 +18,4 @@ __all__ = [
     "LogitMethod",
     "Method",
     "make_method",
-    "options_of",
 ]

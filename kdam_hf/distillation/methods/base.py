@@ -76,9 +76,14 @@ class Method(nn.Module, ABC):
         if "name" in vars(cls):
             METHODS[cls.name] = cls
 
+    @classmethod
+    def options(cls) -> list[str]:
+        """Names of its arguments but `tasks`."""
+        return [key for key in signature(cls).parameters if key != "tasks"]
+
     def settings(self) -> dict[str, Any]:
         """Arguments it was made with, as plain data: part of what a run computes."""
-        return {key: getattr(self, key) for key in signature(type(self)).parameters if key != "tasks"}
+        return {key: getattr(self, key) for key in self.options()}
 
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -162,13 +167,7 @@ def make_method(name: str, tasks: Sequence[Task], **settings: Any) -> Method | N
         return None
     if name not in METHODS:
         raise KdamValueError(f"method {name!r} is not known; {did_you_mean(name, ['none', *METHODS])}")
-    known = options_of(name)
-    return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in known})
-
-
-def options_of(name: str) -> set[str]:
-    """Names of the settings that the method called `name` has."""
-    return {*signature(METHODS[name]).parameters} - {"tasks"}
+    return METHODS[name](tasks, **{key: value for key, value in settings.items() if key in METHODS[name].options()})
 
 
 def aligned(tasks: Sequence[Task], batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
